@@ -1,0 +1,208 @@
+"""What a method may ask of a model.
+
+Every quantity is asked for in rows: images × turns (path points, windows, masks), built block by
+block when their turn comes, so a method never holds more inputs than fit. When memory runs out a
+block is halved and tried again, and the size that worked is remembered.
+"""
+
+from __future__ import annotations
+
+import enum
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeVar
+
+import torch
+from torch import Tensor
+
+from visxai.errors import ModelError, OutOfMemory
+from visxai.preprocess import Opaque, Preprocess
+from visxai.record import ModelRef
+from visxai.target import Aim, Target
+
+Activation = Literal["softmax", "sigmoid", "none"]
+T = TypeVar("T")
+
+
+class Need(enum.Flag):
+    """What a method needs of a model, and what a model offers."""
+
+    SCORES = enum.auto()
+    INPUT_GRADIENT = enum.auto()
+    LAYER_GRADIENT = enum.auto()
+    LAYER_SCORES = enum.auto()
+    ATTENTION = enum.auto()
+    TOKENS = enum.auto()
+    MODULE = enum.auto()
+
+    def __str__(self) -> str:
+        return ", ".join(str(flag.name).lower().replace("_", " ") for flag in Need if flag in self)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """images × turns inputs that are never all in memory.
+
+    build(image (n,), turn (n,)) makes the inputs (n, *shape) of n pairs of indices.
+    """
+
+    images: int
+    turns: int
+    shape: tuple[int, ...]
+    build: Callable[[Tensor, Tensor], Tensor]
+
+    @classmethod
+    def of(cls, x: Tensor) -> Rows:
+        """The batch itself, one turn each."""
+        # A block that is the whole batch is passed on as it is: indexing would copy it.
+        return cls(
+            x.shape[0],
+            1,
+            tuple(x.shape[1:]),
+            lambda image, _: x if image.shape[0] == x.shape[0] else x[image],
+        )
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """Gradients at n inputs: (map, turn) (n,), gradient (n, 3, h, w), value (n,) of the target."""
+
+    map: Tensor
+    turn: Tensor
+    gradient: Tensor
+    value: Tensor
+
+
+@dataclass(frozen=True)
+class AtLayer:
+    """A layer, seen by r maps: activation and gradient, both (r, channels, u, v), float32."""
+
+    name: str
+    activation: Tensor
+    gradient: Tensor
+
+
+@dataclass(frozen=True)
+class AtLayers:
+    """One forward's scores (b, k), the aim settled on them, and what the layers hold."""
+
+    scores: Tensor
+    aim: Aim
+    layers: tuple[AtLayer, ...]
+
+
+@dataclass
+class RowBudget:
+    """How many rows one call may hold, learned for each kind of call and input shape."""
+
+    limit: int = 16
+    known: dict[tuple[object, ...], int] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def get(self, key: tuple[object, ...]) -> int:
+        return self.known.get(key, self.limit)
+
+    def shrink(self, key: tuple[object, ...], failed: int) -> None:
+        """Note that `failed` rows were too many; raises OutOfMemory when that was one row."""
+        if failed <= 1:
+            raise OutOfMemory(
+                f"expected one row of {key} to fit in memory, but it did not: use a smaller "
+                "input or model, precision='bf16', a later layer, or free the device's memory"
+            )
+        with self.lock:
+            self.known[key] = max(1, min(self.get(key), failed // 2))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error` says that memory ran out, on any device or runtime."""
+    if isinstance(error, OutOfMemory):
+        return False
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and (
+        "can't allocate memory" in text
+        or "out of memory" in text.lower()
+        or "Failed to allocate memory" in text
+    )
+
+
+class Model(ABC):
+    """A frozen network in eval mode with its preprocessing, labels and identity.
+
+    Inputs x are float tensors (b, 3, h, w) in model space (normalised), on the model's device.
+    Backends implement what they offer; the rest says which model is needed.
+    """
+
+    ref: ModelRef
+    preprocess: Preprocess | Opaque | None
+    labels: Sequence[str] | None
+    activation: Activation
+    offers: Need
+    device: torch.device
+    precision: str
+    budget: RowBudget
+
+    @abstractmethod
+    def scores(self, x: Tensor) -> Tensor:
+        """Logits (b, k), float32, without a graph."""
+
+    @abstractmethod
+    def values(self, rows: Rows, aim: Aim) -> Tensor:
+        """The target's scalars (maps, turns), float32, without a graph: one forward a row."""
+
+    def gradients(self, rows: Rows, aim: Aim) -> Iterator[Gradients]:
+        """Gradients of the target at the inputs, block by block: one forward a row, and one
+        backward for each map of the row's image."""
+        raise self._lacks("gradients at the input")
+
+    def at_layers(self, x: Tensor, target: Target, layers: Sequence[str] = ()) -> AtLayers:
+        """Activations and gradients at `layers` (default: the model's own choice): one forward
+        without a graph below the first of them, and a backward from the score down to it."""
+        raise self._lacks("gradients at a layer")
+
+    def probabilities(self, scores: Tensor) -> Tensor:
+        """What the model reports: softmax, sigmoid or the scores themselves, (n, k) float32."""
+        if self.activation == "softmax":
+            return scores.softmax(1)
+        return scores.sigmoid() if self.activation == "sigmoid" else scores
+
+    def aim(self, x: Tensor, target: Target) -> Aim:
+        """The target settled on the clean scores of x."""
+        scores = self.scores(x)
+        return target.aim(scores, self.probabilities(scores))
+
+    def _lacks(self, what: str) -> ModelError:
+        return ModelError(
+            f"expected a model that offers {what}, but {self.ref.name} offers {self.offers}: "
+            "choose a method that needs no more (see `visxai methods`)"
+        )
+
+    def _blocks(
+        self, rows: Rows, call: str, run: Callable[[Tensor, Tensor, Tensor], T]
+    ) -> Iterator[T]:
+        """run(inputs, image, turn) over all rows, in blocks that fit.
+
+        Out of memory halves the block and tries it again, outside the `except`: inside, the
+        exception's traceback would keep the failed block's tensors alive.
+        """
+        total, start, key = rows.images * rows.turns, 0, (call, *rows.shape)
+        while start < total:
+            size = min(self.budget.get(key), total - start)
+            index = torch.arange(start, start + size, device=self.device)
+            image, turn = index // rows.turns, index % rows.turns
+            try:
+                result = run(rows.build(image, turn), image, turn)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                result = None
+            if result is None:
+                self.budget.shrink(key, size)
+                if self.device.type == "cuda":
+                    torch.cuda.empty_cache()
+                continue
+            yield result
+            start += size

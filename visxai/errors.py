@@ -1,0 +1,88 @@
+"""Every error visxai raises on purpose. Each message says what was expected, what came, what to do.
+
+    VisxaiError
+    ├── ArgumentError (ValueError)     an argument is wrong: a name, a number, a combination
+    │   ├── UnknownName                no such method, model, layer, label: lists the choices
+    │   └── TargetError                a target that doesn't fit the scores or the batch
+    ├── ModelError                     the model can't be loaded, or outputs something odd
+    │   └── LayerError                 a layer that doesn't exist, doesn't run, or isn't spatial
+    ├── ImageError                     an image can't be read safely
+    ├── StoreError                     results can't be read or written
+    ├── OutOfMemory (MemoryError)      nothing smaller is left to try
+    └── MissingExtra (ImportError)     an optional dependency isn't installed
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterable
+from types import ModuleType
+
+
+class VisxaiError(Exception):
+    """The root: `except visxai.errors.VisxaiError` catches all of them."""
+
+
+class ArgumentError(VisxaiError, ValueError):
+    """An argument is wrong."""
+
+
+class UnknownName(ArgumentError):
+    """A name that isn't among the choices.
+
+    `kind` is what was named ("method"), `name` what came, `choices` what exists.
+    """
+
+    def __init__(self, kind: str, name: object, choices: Iterable[str], remedy: str = "") -> None:
+        known = list(choices)
+        near = difflib.get_close_matches(str(name), known, n=4, cutoff=0.6)
+        if near:
+            hint = f"did you mean {' or '.join(near)}?"
+        else:
+            shown = ", ".join(known[:40]) + (", …" if len(known) > 40 else "")
+            hint = f"choose one of: {shown}" if known else "there are none"
+        super().__init__(f"unknown {kind} {str(name)!r}: {hint}{' ' + remedy if remedy else ''}")
+
+
+class TargetError(ArgumentError):
+    """A target that doesn't fit the model's scores or the batch."""
+
+
+class ModelError(VisxaiError):
+    """A model can't be loaded or used."""
+
+
+class LayerError(ModelError, ValueError):
+    """A layer doesn't exist, didn't run, ran twice, or has no positions to map."""
+
+
+class ImageError(VisxaiError):
+    """An image can't be read safely."""
+
+
+class StoreError(VisxaiError):
+    """Results can't be read or written."""
+
+
+class OutOfMemory(VisxaiError, MemoryError):
+    """Memory ran out at the smallest size."""
+
+
+class MissingExtra(VisxaiError, ImportError):
+    """An optional dependency isn't installed."""
+
+
+def require(module: str, extra: str, purpose: str) -> ModuleType:
+    """Import `module`, or say which extra brings it.
+
+    >>> require("json", "demo", "reading").__name__
+    'json'
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingExtra(
+            f"{purpose} needs the package {module.split('.')[0]!r}, which isn't installed: "
+            f"pip install 'visxai[{extra}]'"
+        ) from error

@@ -1,0 +1,234 @@
+"""Ink for any label: text as a coverage mask, whatever its script, without a font of our own.
+
+OpenCV 5 carries a font for Latin, Greek, Cyrillic, Hebrew and CJK, so most text looks the same on
+every machine. It neither joins nor turns round: Arabic and combining marks are left to Pillow and
+an installed font that has them. What no font here can draw is spelled out ("[cat face]",
+"[U+0E01]"): a reader must see that something stood there, and what.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import threading
+import unicodedata
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont, features
+
+Mask = NDArray[np.uint8]
+
+LONGEST = 300  # characters of a label that are looked at
+_JOINERS = "\u200c\u200d"  # they shape Persian and Indic words; other format characters only hide
+_FOLDERS = {
+    "darwin": ("/System/Library/Fonts", "/Library/Fonts", "~/Library/Fonts"),
+    "win32": ("C:/Windows/Fonts", "~/AppData/Local/Microsoft/Windows/Fonts"),
+}.get(sys.platform, ("/usr/share/fonts", "/usr/local/share/fonts", "~/.local/share/fonts"))
+_MOST_FONTS = 400  # a machine with a whole typesetting system must not stall the first label
+# Glyph caches of OpenCV and FreeType aren't documented as safe to share between threads.
+_lock = threading.RLock()
+
+
+class Face(Protocol):
+    """A font: which characters it has, and the ink of one run of them."""
+
+    def covers(self, char: str) -> bool: ...
+
+    def ink(self, run: str, size: int, bold: bool, right_to_left: bool) -> Mask: ...
+
+
+def ink(text: str, size: int, *, bold: bool = False, width: int | None = None) -> Mask:
+    """One line of `text`: coverage uint8 (height, width), 0 to 255, height `line_height(size)`.
+
+    `size` is the font's em in pixels. A line longer than `width` pixels ends in "…"; control
+    characters and line breaks are made visible or become spaces.
+    """
+    with _lock:
+        pieces = _clusters(_visible(text))
+        line = _line(pieces, size, bold)
+        if width is None or line.shape[1] <= width:
+            return line
+        low, high = 0, len(pieces)
+        while high - low > 1:
+            middle = (low + high) // 2
+            if _line([*pieces[:middle], "…"], size, bold).shape[1] <= width:
+                low = middle
+            else:
+                high = middle
+        return _line([*pieces[:low], "…"], size, bold)[:, : max(width, 0)]
+
+
+def line_height(size: int) -> int:
+    """Pixels from the top of one line to its bottom: room for accents and descenders."""
+    return _baseline(size) + max(2, round(size * 0.34))
+
+
+def _baseline(size: int) -> int:
+    return round(size * 1.06)
+
+
+def _visible(text: str) -> str:
+    """`text` composed, on one line, without characters that only steer or hide others."""
+    shown = []
+    for char in unicodedata.normalize("NFC", text[:LONGEST] + ("…" if text[LONGEST:] else "")):
+        kind = unicodedata.category(char)
+        if char.isspace():
+            shown.append(" ")
+        elif kind == "Cc":
+            shown.append(f"\\x{ord(char):02x}")
+        elif char in _JOINERS or (kind != "Cf" and not 0xFE00 <= ord(char) <= 0xFE0F):
+            shown.append(char)
+    return re.sub(" +", " ", "".join(shown)).strip()
+
+
+def _clusters(text: str) -> list[str]:
+    """Base characters, each with the marks and joiners that follow it."""
+    found: list[str] = []
+    for char in text:
+        if found and (unicodedata.category(char)[0] == "M" or char in _JOINERS):
+            found[-1] += char
+        else:
+            found.append(char)
+    return found
+
+
+def _line(clusters: list[str], size: int, bold: bool) -> Mask:
+    """The clusters' runs side by side, in the order they are read on the page."""
+    runs: list[tuple[Face, bool, str]] = []
+    for cluster in clusters:
+        turned = _right_to_left(cluster)
+        face, text = _setting(cluster)
+        neutral = not cluster.isalnum() and not _combines(cluster)
+        if runs and (cluster == " " or (neutral and face is runs[-1][0])):
+            runs[-1] = (*runs[-1][:2], runs[-1][2] + text)
+        elif runs and runs[-1][:2] == (face, turned):
+            runs[-1] = (face, turned, runs[-1][2] + text)
+        else:
+            runs.append((face, turned, text))
+    if runs and runs[0][1]:  # a label that starts right to left is read from the right
+        runs.reverse()
+    inks = [face.ink(text, size, bold, turned) for face, turned, text in runs]
+    return np.hstack(inks) if inks else np.zeros((line_height(size), 0), np.uint8)
+
+
+def _right_to_left(cluster: str) -> bool:
+    return unicodedata.bidirectional(cluster[0]) in ("R", "AL")
+
+
+def _combines(cluster: str) -> bool:
+    return len(cluster) > 1 or _right_to_left(cluster)
+
+
+@lru_cache(maxsize=8192)
+def _setting(cluster: str) -> tuple[Face, str]:
+    """The face for a cluster, and the text to set in it: itself, or its spelling."""
+    if all(unicodedata.category(char) != "Cs" for char in cluster):
+        builtin = [_builtin()]
+        for faces in (_installed, lambda: builtin) if _combines(cluster) else (
+            lambda: builtin,
+            _installed,
+        ):
+            for face in faces():
+                if all(face.covers(char) for char in cluster):
+                    return face, cluster
+        if len(cluster) > 1:
+            return _setting(cluster[0])
+    name = unicodedata.name(cluster[0], "").lower()
+    symbol = unicodedata.category(cluster[0]).startswith("S")
+    return _builtin(), f"[{name}]" if name and symbol else f"[U+{ord(cluster[0]):04X}]"
+
+
+class _OpenCV:
+    """The font inside OpenCV 5. Draws what it lacks as "?", and every run from left to right."""
+
+    def __init__(self) -> None:
+        self.font = cv2.FontFace("sans")
+        self.unknown = self._drawn("?")
+
+    def covers(self, char: str) -> bool:
+        return char == "?" or self._drawn(char) != self.unknown
+
+    def _drawn(self, char: str) -> bytes:
+        canvas = np.zeros((32, 64), np.uint8)
+        cv2.putText(canvas, char, (8, 24), (255,), self.font, 20, 400)
+        return canvas.tobytes()
+
+    def ink(self, run: str, size: int, bold: bool, right_to_left: bool) -> Mask:
+        shown = run[::-1] if right_to_left else run
+        room = 2 * size * (len(run) + 2)
+        canvas = np.zeros((line_height(size), room), np.uint8)
+        end, _ = cv2.putText(
+            canvas, shown, (0, _baseline(size)), (255,), self.font, size, 600 if bold else 400
+        )
+        return canvas[:, : max(1, end[0])]
+
+
+class _TrueType:
+    """A font file, or the one inside Pillow, set by Pillow: shaped and turned where it can be."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self.fonts: dict[int, ImageFont.FreeTypeFont | ImageFont.ImageFont] = {}
+        self.unknown = self._drawn("\U0010fffe")
+
+    def _font(self, size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+        if size not in self.fonts:
+            self.fonts[size] = (
+                ImageFont.truetype(self.path, size) if self.path else ImageFont.load_default(size)
+            )
+        return self.fonts[size]
+
+    def _drawn(self, char: str) -> bytes:
+        return bytes(self._font(20).getmask(char))
+
+    def covers(self, char: str) -> bool:
+        return self._drawn(char) != self.unknown
+
+    def ink(self, run: str, size: int, bold: bool, right_to_left: bool) -> Mask:
+        shown = run[::-1] if right_to_left and not features.check("raqm") else run
+        font = self._font(size)
+        canvas = Image.new("L", (max(1, round(font.getlength(shown))), line_height(size)))
+        ImageDraw.Draw(canvas).text((0, _baseline(size)), shown, fill=255, font=font, anchor="ls")
+        return np.asarray(canvas)
+
+
+@lru_cache(maxsize=1)
+def _builtin() -> Face:
+    return _OpenCV() if hasattr(cv2, "FontFace") else _TrueType(None)
+
+
+_opened: dict[Path, Face | None] = {}
+
+
+def _installed() -> Iterator[Face]:
+    """The machine's fonts, upright sans serifs first, each opened when it is first asked."""
+    for path in _font_files():
+        if path not in _opened:
+            try:
+                _opened[path] = _TrueType(path)
+            except (OSError, ValueError):  # bitmap-only emoji fonts have no size but their own
+                _opened[path] = None
+        if (face := _opened[path]) is not None:
+            yield face
+
+
+@lru_cache(maxsize=1)
+def _font_files() -> tuple[Path, ...]:
+    def rank(path: Path) -> tuple[bool, bool, int, str]:
+        name = path.stem.lower()
+        styled = re.search("bold|italic|oblique|mono|light|thin|black|condensed", name)
+        return bool(styled), not re.search("sans|arial|segoeui", name), len(name), name
+
+    found = (
+        path
+        for folder in _FOLDERS
+        for path in Path(folder).expanduser().rglob("*")
+        if path.suffix.lower() in (".ttf", ".ttc", ".otf")
+    )
+    return tuple(sorted(found, key=rank)[:_MOST_FONTS])

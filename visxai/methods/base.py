@@ -1,0 +1,180 @@
+"""What a method is: a frozen dataclass whose call is a pure function (model, x, target) -> maps.
+
+A method's file is its documentation: theory, equation, cost and source in the docstring, then
+the code. Its repr is its spec string, which names every option that changes numbers.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from visxai.backends.base import AtLayer, Model, Need
+from visxai.errors import ArgumentError
+from visxai.target import Target
+
+
+@dataclass(frozen=True)
+class Maps:
+    """What a method returns for r maps.
+
+    values: (r, u, v), float32, the native resolution, unscaled. quality: figures a map, such as
+    completeness (relative error) or evaluations, each (r,).
+    """
+
+    values: Tensor
+    quality: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Rows through the network for one image with one map, the clean forward included.
+
+    forwards: through the whole network, or from the input to the layer; heads: from a layer to
+    the scores only; backwards: from the score down.
+    """
+
+    forwards: int
+    backwards: int = 0
+    heads: int = 0
+
+
+@dataclass(frozen=True, repr=False)
+class Method(ABC):
+    """An explanation method. Subclasses are final, frozen, and state their needs."""
+
+    needs: ClassVar[Need]
+
+    @abstractmethod
+    def __call__(self, model: Model, x: Tensor, target: Target) -> Maps:
+        """Maps for a batch x (b, 3, h, w) in model space: one a map of the aimed target."""
+
+    @abstractmethod
+    def cost(self, model: Model, x: Tensor) -> Cost:
+        """What one image like x (1, 3, h, w) costs."""
+
+    def layer_of(self, model: Model, x: Tensor) -> str | None:
+        """The layer the maps come from, for the record; None for methods without one."""
+        return None
+
+    @classmethod
+    def name(cls) -> str:
+        """The name in spec strings: the class's name in snake case, as its file is called."""
+        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", cls.__name__).lower()
+
+    @classmethod
+    def about(cls, heading: str) -> str:
+        """A paragraph of the file's docstring: "Cost", "Source", or "" for its first sentence."""
+        text = inspect.cleandoc(sys.modules[cls.__module__].__doc__ or "")
+        if not heading:
+            return " ".join(text.split("\n\n")[0].split())
+        for paragraph in text.split("\n"):
+            if paragraph.startswith(f"{heading}:"):
+                start = text.index(paragraph)
+                rest = text[start + len(heading) + 1 :]
+                return " ".join(re.split(r"\n\n|\n[A-Z][a-z]+:", rest)[0].split())
+        return ""
+
+    def __repr__(self) -> str:
+        given = ((item.name, getattr(self, item.name)) for item in fields(self))
+        options = ", ".join(f"{name}={value!r}" for name, value in given if value is not None)
+        return f"{self.name()}({options})"
+
+    __str__ = __repr__
+
+    def _require(self, condition: bool, expected: str, got: Any) -> None:
+        """Raise ArgumentError unless an option is as expected."""
+        if not condition:
+            raise ArgumentError(f"expected {self.name()} with {expected}, got {got!r}")
+
+
+@dataclass(frozen=True, repr=False)
+class Cam(Method):
+    """A map made of one layer's activations and gradients, or of several layers' fused.
+
+    layer: a dotted name, or several joined by "+"; None is the model's own choice. Fused maps
+    are each divided by their largest magnitude, brought to the finest resolution and averaged,
+    so that no layer outweighs another by its units.
+    """
+
+    layer: str | None = None
+
+    needs = Need.LAYER_GRADIENT
+
+    def __call__(self, model: Model, x: Tensor, target: Target) -> Maps:
+        seen = model.at_layers(x, target, self.layer.split("+") if self.layer else ())
+        return Maps(fuse([self.map(at) for at in seen.layers]))
+
+    @abstractmethod
+    def map(self, at: AtLayer) -> Tensor:
+        """The map (r, u, v) of one layer."""
+
+    def cost(self, model: Model, x: Tensor) -> Cost:
+        return Cost(forwards=1, backwards=1)
+
+    def layer_of(self, model: Model, x: Tensor) -> str | None:
+        return self.layer or model.layer(x)
+
+
+def fuse(maps: list[Tensor]) -> Tensor:
+    """One map (r, u, v) from several layers' maps, as `Cam` describes."""
+    if len(maps) == 1:
+        return maps[0]
+    finest = max((tuple(m.shape[-2:]) for m in maps), key=lambda size: size[0] * size[1])
+    peaks = [m.abs().amax((1, 2), keepdim=True).clamp_min(1e-30) for m in maps]
+    resized = [upsample(m / peak, finest) for m, peak in zip(maps, peaks, strict=True)]
+    total = resized[0]
+    for one in resized[1:]:
+        total = total + one
+    return total / len(maps)
+
+
+def upsample(maps: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Maps (r, u, v) at (r, *size): bilinear, align_corners=False, in float32."""
+    if tuple(maps.shape[-2:]) == tuple(size):
+        return maps
+    resized = F.interpolate(maps.unsqueeze(1), size, mode="bilinear", align_corners=False)
+    return resized.squeeze(1)
+
+
+def baseline_like(x: Tensor, baseline: float | str | Tensor) -> Tensor:
+    """The baseline of x (b, c, h, w), of x's shape or broadcastable to it, in model space.
+
+    A number fills every value; "mean" is each image's own mean colour; "blur" a Gaussian blur of
+    it (σ a tenth of the shorter side, edges repeated); a tensor is taken as it is.
+    """
+    if isinstance(baseline, Tensor):
+        return baseline.to(x)
+    if isinstance(baseline, (int, float)) and not isinstance(baseline, bool):
+        return x.new_full((1, 1, 1, 1), float(baseline))
+    if baseline == "mean":
+        return x.mean((2, 3), keepdim=True)
+    if baseline == "blur":
+        return gaussian_blur(x, min(x.shape[2:]) / 10)
+    raise ArgumentError(
+        f"expected a baseline that is a number, 'mean', 'blur' or a tensor, got {baseline!r}"
+    )
+
+
+def gaussian_blur(x: Tensor, sigma: float) -> Tensor:
+    """x (b, c, h, w) blurred by a Gaussian of `sigma` pixels, cut at 3 σ, edges repeated."""
+    if sigma <= 0:
+        return x
+    radius = max(1, int(3 * sigma + 0.5))
+    at = x.new_tensor(range(-radius, radius + 1))
+    kernel = (-0.5 * (at / sigma) ** 2).exp()
+    kernel = kernel / kernel.sum()
+    channels = x.shape[1]
+    for axis, shape in ((2, (-1, 1)), (3, (1, -1))):
+        padding = (0, 0, radius, radius) if axis == 2 else (radius, radius, 0, 0)
+        weight = kernel.reshape(1, 1, *shape).expand(channels, 1, *kernel.reshape(shape).shape)
+        x = F.conv2d(F.pad(x, padding, mode="replicate"), weight, groups=channels)
+    return x

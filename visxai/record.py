@@ -1,0 +1,405 @@
+"""The record of one explanation: the map, what it explains, and where it lies on the original.
+
+Frozen, made of numpy arrays and plain values: it needs neither torch nor the file it came from.
+Maps stay at the method's own resolution; `heatmap()` places them on the original's pixels.
+"""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from visxai import evidence
+from visxai.errors import ArgumentError, ImageError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from visxai.evidence import Array, Region
+
+SCHEMA_VERSION = 1
+
+# EXIF orientations as (transpose first, flip rows, flip columns), from stored to upright pixels.
+_ORIENTATIONS = {
+    1: (False, False, False),
+    2: (False, False, True),
+    3: (False, True, True),
+    4: (False, True, False),
+    5: (True, False, False),
+    6: (True, False, True),
+    7: (True, True, True),
+    8: (True, True, False),
+}
+
+
+@dataclass(frozen=True)
+class Transform:
+    """How the upright original became the model's input.
+
+    resized: (width, height) of the whole image after the resize; crop: (left, top, width,
+    height) of the model's view in resized pixels, which may reach outside (padding);
+    orientation: the file's EXIF orientation (1 to 8), already undone in the upright image;
+    assumed: the preprocessing was opaque, and the view is taken to be the whole image.
+    """
+
+    resized: tuple[int, int]
+    crop: tuple[int, int, int, int]
+    orientation: int = 1
+    assumed: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "resized": list(self.resized),
+            "crop": list(self.crop),
+            "orientation": self.orientation,
+            "assumed": self.assumed,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Transform:
+        width, height = (int(value) for value in data["resized"])
+        left, top, w, h = (int(value) for value in data["crop"])
+        return cls(
+            (width, height), (left, top, w, h), int(data["orientation"]), bool(data["assumed"])
+        )
+
+
+@dataclass(frozen=True)
+class InputRef:
+    """An image: where it came from, its sha256 (of the file's bytes, or of the pixels when there
+    was no file), and its upright width and height in pixels."""
+
+    width: int
+    height: int
+    transform: Transform
+    source_sha256: str
+    path: str | None = None
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """A model's identity: its name, the sha256 of its weights, and its preprocessing in words."""
+
+    name: str
+    weights_sha256: str
+    preprocess: str
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An image that could not be explained, and why, in one sentence."""
+
+    path: str | None
+    reason: str
+    kind: str = "ImageError"
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"path": self.path, "reason": self.reason, "kind": self.kind}
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """Why a model gave an image its score for one target.
+
+    values: float32 (u, v), the method's native map, unscaled. class_index and label name the
+    class explained (None for a callable target). score is what the model reports (probability
+    for softmax and sigmoid models), logit the scalar that was explained. quality holds figures
+    such as completeness, evaluations and converged. seconds is this image's share of its batch.
+    """
+
+    input: InputRef
+    model: ModelRef
+    values: Array
+    method: str
+    target: str
+    class_index: int | None
+    label: str
+    score: float
+    logit: float
+    layer: str | None = None
+    device: str = "cpu"
+    precision: str = "fp32"
+    accelerate: str = "off"
+    degenerate: bool = False
+    quality: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    created: str = ""
+    seconds: float = 0.0
+    kind: str = "image"
+    # The decoded upright image while the caller still holds it in memory; never serialised.
+    source: Any = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        values = np.ascontiguousarray(self.values, dtype=np.float32)
+        if values.ndim != 2:
+            raise ArgumentError(
+                f"expected a map of shape (u, v), got {values.shape}: pass one map an explanation"
+            )
+        values.setflags(write=False)
+        object.__setattr__(self, "values", values)
+
+    def __repr__(self) -> str:
+        where = self.input.path or f"{self.input.width}x{self.input.height} image"
+        return f"<Explanation {where}: {self.label} {self.score:.3f} by {self.method}>"
+
+    @property
+    def signed(self) -> bool:
+        """Whether the map holds evidence against the target too."""
+        return bool((self.values < 0).any())
+
+    def heatmap(self, size: tuple[int, int] | None = None, *, stored: bool = False) -> Array:
+        """The map on the original image's pixels: float32 (H, W), NaN where the model never looked.
+
+        Bilinear between the centres of the native cells. H and W are the upright image's (as
+        viewers show it); `stored=True` gives the pixels as the file stores them, before EXIF
+        rotation. `size` (width, height) samples the same area on a smaller or larger grid.
+        """
+        width, height = size or (self.input.width, self.input.height)
+        transform = self.input.transform
+        left, top, crop_w, crop_h = transform.crop
+        xs = (np.arange(width) + 0.5) * (transform.resized[0] / width) - left
+        ys = (np.arange(height) + 0.5) * (transform.resized[1] / height) - top
+        rows, columns = self.values.shape
+        out = evidence.resample(
+            self.values,
+            (ys * (rows / crop_h) - 0.5).astype(np.float32),
+            (xs * (columns / crop_w) - 0.5).astype(np.float32),
+        )
+        # A pixel is seen when its centre lies in the crop, half a resized pixel of slack allowed
+        # for crops that were rounded.
+        out[(ys < -0.5) | (ys > crop_h + 0.5), :] = np.nan
+        out[:, (xs < -0.5) | (xs > crop_w + 0.5)] = np.nan
+        if not stored:
+            return out
+        transpose, rows_flip, columns_flip = _ORIENTATIONS[transform.orientation]
+        if rows_flip:
+            out = out[::-1]
+        if columns_flip:
+            out = out[:, ::-1]
+        return np.ascontiguousarray(out.T if transpose else out)
+
+    def regions(self, top: int = 3, share: float = 0.5) -> tuple[Region, ...]:
+        """The `top` connected areas of strongest evidence, in pixels of the upright original.
+
+        They are the parts of the smallest area that holds `share` of the positive evidence.
+        """
+        _check_share(share)
+        width, height = evidence.working_size(self.input.width, self.input.height)
+        found = evidence.regions(self.heatmap((width, height)), top, share)
+        fx, fy = self.input.width / width, self.input.height / height
+        return tuple(
+            evidence.scaled(region, fx, fy, self.input.width, self.input.height)
+            for region in found
+        )
+
+    def mask(self, share: float = 0.5) -> NDArray[np.bool_]:
+        """The smallest area that holds `share` of the positive evidence: bool (H, W), upright."""
+        _check_share(share)
+        width, height = evidence.working_size(self.input.width, self.input.height)
+        small = evidence.smallest_area(self.heatmap((width, height)), share)
+        if (width, height) == (self.input.width, self.input.height):
+            return small
+        rows = (np.arange(self.input.height) * height) // self.input.height
+        columns = (np.arange(self.input.width) * width) // self.input.width
+        return small[np.ix_(rows, columns)]
+
+    def overlay(self, image: Any = None, **style: Any) -> Image:
+        """The map drawn over the original: a PIL image at the original's upright size.
+
+        `image` is the original (path, bytes, PIL image or uint8 array); without it the recorded
+        path is opened again and must still hold the same bytes. Style options are those of
+        `visxai.render.overlay`.
+        """
+        from visxai import render
+
+        return render.overlay(self, self.original(image), **style)
+
+    def original(self, image: Any = None) -> Image:
+        """The upright RGB original, from `image`, from memory, or from the recorded path."""
+        from visxai import images
+
+        if image is None:
+            image = self.source if self.source is not None else self.input.path
+        if image is None:
+            raise ImageError(
+                "this explanation holds no path to its original: pass it as image=..."
+            )
+        photo = images.decode(image)
+        if image is self.input.path and photo.sha256 != self.input.source_sha256:
+            raise ImageError(
+                f"{image} has changed since it was explained: pass the original as image=..."
+            )
+        if photo.image.size != (self.input.width, self.input.height):
+            raise ImageError(
+                f"expected the explained image of {self.input.width}x{self.input.height} pixels, "
+                f"got {photo.image.width}x{photo.image.height}: pass the original"
+            )
+        return photo.image
+
+    def row(self) -> dict[str, Any]:
+        """One flat row for a table: plain values, the map as bytes (see `pack`)."""
+        blob, scale = pack(self.values)
+        return {
+            "path": self.input.path,
+            "source_sha256": self.input.source_sha256,
+            "width": self.input.width,
+            "height": self.input.height,
+            "transform": self.input.transform.to_dict(),
+            "model": self.model.name,
+            "weights_sha256": self.model.weights_sha256,
+            "preprocess": self.model.preprocess,
+            "method": self.method,
+            "layer": self.layer,
+            "target": self.target,
+            "class_index": self.class_index,
+            "label": self.label,
+            "score": self.score,
+            "logit": self.logit,
+            "device": self.device,
+            "precision": self.precision,
+            "accelerate": self.accelerate,
+            "versions": dict(self.versions),
+            "map": blob,
+            "map_shape": list(self.values.shape),
+            "map_scale": scale,
+            "degenerate": self.degenerate,
+            "quality": dict(self.quality),
+            "created": self.created,
+            "seconds": self.seconds,
+            "kind": self.kind,
+            "schema_version": SCHEMA_VERSION,
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready, by the schema of `visxai.record.schema()`; the map's blob in base64."""
+        row = self.row()
+        row["map"] = base64.b64encode(row["map"]).decode("ascii")
+        return row
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Explanation:
+        """The inverse of `to_dict` and of `row`; the map comes back with float16 precision."""
+        if data.get("schema_version") != SCHEMA_VERSION:
+            raise ArgumentError(
+                f"expected a record of schema version {SCHEMA_VERSION}, got "
+                f"{data.get('schema_version')!r}: read it with the visxai that wrote it"
+            )
+        blob = data["map"]
+        if isinstance(blob, str):
+            blob = base64.b64decode(blob)
+        plain = {
+            item.name: data[item.name]
+            for item in fields(cls)
+            if item.name in data and item.name not in ("model", "quality", "versions")
+        }
+        return cls(
+            input=InputRef(
+                data["width"],
+                data["height"],
+                Transform.from_dict(data["transform"]),
+                data["source_sha256"],
+                data["path"],
+            ),
+            model=ModelRef(data["model"], data["weights_sha256"], data["preprocess"]),
+            values=unpack(blob, data["map_shape"], data["map_scale"]),
+            quality=dict(data["quality"]),
+            versions=dict(data["versions"]),
+            **plain,
+        )
+
+
+def _check_share(share: float) -> None:
+    if not 0 < share <= 1:
+        raise ArgumentError(f"expected a share between 0 and 1, got {share}: try share=0.5")
+
+
+def pack(values: Array) -> tuple[bytes, float]:
+    """A map as (zlib-compressed little-endian float16 of values / scale, scale).
+
+    The scale is the largest magnitude, so that a map of any size keeps its 11 bits.
+    """
+    peak = float(np.abs(values).max(initial=0.0))
+    scale = peak if np.isfinite(peak) and peak > 0 else 1.0
+    return zlib.compress((values / scale).astype("<f2").tobytes(), 6), scale
+
+
+def unpack(blob: bytes, shape: Any, scale: float) -> Array:
+    """The inverse of `pack`: float32 of `shape`."""
+    rows, columns = (int(size) for size in shape)
+    # The decompressor is told how much may come out: a hostile blob can't fill the memory.
+    data = zlib.decompressobj().decompress(blob, 2 * rows * columns + 1)
+    if len(data) != 2 * rows * columns:
+        raise ArgumentError(
+            f"expected a map of {rows}x{columns} float16 values, got {len(data)} bytes: "
+            "the record is damaged"
+        )
+    values = np.frombuffer(data, dtype="<f2").reshape(rows, columns)
+    return values.astype(np.float32) * np.float32(scale)
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema (2020-12) of `Explanation.to_dict()`."""
+    text, number, integer, flag = (
+        {"type": kind} for kind in ("string", "number", "integer", "boolean")
+    )
+    optional_text = {"type": ["string", "null"]}
+    sha = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
+
+    def integers(count: int) -> dict[str, Any]:
+        return {"type": "array", "items": integer, "minItems": count, "maxItems": count}
+
+    properties: dict[str, Any] = {
+        "schema_version": {"const": SCHEMA_VERSION},
+        "kind": {"enum": ["image"]},
+        "path": optional_text,
+        "source_sha256": sha,
+        "width": {"type": "integer", "minimum": 1},
+        "height": {"type": "integer", "minimum": 1},
+        "transform": {
+            "type": "object",
+            "properties": {
+                "resized": integers(2),
+                "crop": integers(4),
+                "orientation": {"type": "integer", "minimum": 1, "maximum": 8},
+                "assumed": flag,
+            },
+            "required": ["resized", "crop", "orientation", "assumed"],
+            "additionalProperties": False,
+        },
+        "model": text,
+        "weights_sha256": sha,
+        "preprocess": text,
+        "method": text,
+        "layer": optional_text,
+        "target": text,
+        "class_index": {"type": ["integer", "null"]},
+        "label": text,
+        "score": number,
+        "logit": number,
+        "device": text,
+        "precision": text,
+        "accelerate": text,
+        "versions": {"type": "object", "additionalProperties": text},
+        "map": {"type": "string", "contentEncoding": "base64"},
+        "map_shape": integers(2),
+        "map_scale": {"type": "number", "exclusiveMinimum": 0},
+        "degenerate": flag,
+        "quality": {"type": "object"},
+        "created": {"type": "string", "format": "date-time"},
+        "seconds": {"type": "number", "minimum": 0},
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"urn:visxai:explanation:{SCHEMA_VERSION}",
+        "title": "visxai explanation",
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }

@@ -1,0 +1,232 @@
+"""What is explained: a target turns scores (batch, classes) into one scalar per map.
+
+A target is written before any image is seen ("top3", "class=tabby"); `aim` settles it on the
+scores of a batch, and the resulting `Aim` is what methods differentiate or probe. One image can
+have several maps ("top3", "above=0.5"), so an aim says which image each map belongs to.
+
+    aim.rows      (r,)  the image of each map
+    aim(s, which) (n,)  the scalar of n rows of scores, row i belonging to map which[i]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from visxai.errors import TargetError, UnknownName
+
+Kind = Literal["top", "class", "any", "diff", "above", "index", "callable"]
+FORMS = (
+    "top1, top3, class=207, class=tabby, any=281,282, diff=207,282, above=0.5, an int, "
+    "one int per image, or a callable scores (b, k) -> (b,)"
+)
+
+
+@dataclass(frozen=True)
+class Aim:
+    """A target settled on the scores of a batch of b images: r maps.
+
+    rows: (r,) long, the image of each map, ascending. classes: (r,) long, the class each map
+    reports, or None for a callable. function: scores (n, k), which (n,) -> (n,) float32.
+    """
+
+    rows: Tensor
+    classes: Tensor | None
+    function: Callable[[Tensor, Tensor], Tensor]
+
+    def __len__(self) -> int:
+        return int(self.rows.shape[0])
+
+    def __call__(self, scores: Tensor, which: Tensor | None = None) -> Tensor:
+        """The scalars (n,) of `scores` (n, k); without `which`, row i belongs to map i."""
+        if which is None:
+            which = torch.arange(len(self), device=scores.device)
+        return self.function(scores, which)
+
+    @property
+    def passes(self) -> list[Tensor]:
+        """The maps in as few groups as possible with each image at most once in a group.
+
+        Images are independent in eval mode, so one backward pass serves a whole group.
+        """
+        seen: dict[int, int] = {}
+        groups: list[list[int]] = []
+        for index, row in enumerate(self.rows.tolist()):
+            turn = seen.get(row, 0)
+            seen[row] = turn + 1
+            if turn == len(groups):
+                groups.append([])
+            groups[turn].append(index)
+        return [torch.tensor(group, device=self.rows.device) for group in groups]
+
+    def on(self, transform: Callable[[Tensor], Tensor]) -> Aim:
+        """The same aim at transformed scores, for example at probabilities."""
+        function = self.function
+        return replace(self, function=lambda scores, which: function(transform(scores), which))
+
+
+@dataclass(frozen=True)
+class Target:
+    """A target before it has seen scores; `Target.of` parses every accepted form."""
+
+    kind: Kind
+    text: str
+    classes: tuple[int, ...] = ()
+    value: float = 0.0
+    function: Callable[[Tensor], Tensor] | None = None
+
+    def __str__(self) -> str:
+        return self.text
+
+    @classmethod
+    def of(cls, target: Any, labels: Sequence[str] | None = None) -> Target:
+        """Parse a target; `labels` lets classes be named. Raises TargetError or UnknownName."""
+        if isinstance(target, Target):
+            return target
+        if isinstance(target, bool) or target is None:
+            raise TargetError(f"expected a target, got {target!r}: use {FORMS}")
+        if isinstance(target, int):
+            return cls("class", f"class={target}", (target,))
+        if isinstance(target, str):
+            return cls._parse(target, labels)
+        if callable(target) and not isinstance(target, Tensor):
+            name = getattr(target, "__name__", type(target).__name__)
+            return cls("callable", f"callable:{name}", function=target)
+        return cls._per_image(target)
+
+    @classmethod
+    def _per_image(cls, target: Any) -> Target:
+        values = target.tolist() if hasattr(target, "tolist") else target
+        if isinstance(values, int) and not isinstance(values, bool):
+            return cls("class", f"class={values}", (values,))
+        if not isinstance(values, Sequence) or not all(
+            isinstance(v, int) and not isinstance(v, bool) for v in values
+        ):
+            raise TargetError(f"expected one integer per image, got {target!r}: use {FORMS}")
+        return cls("index", "index", tuple(values))
+
+    @classmethod
+    def _parse(cls, text: str, labels: Sequence[str] | None) -> Target:
+        name, given, argument = text.strip().partition("=")
+        name, argument = name.strip(), argument.strip()
+        if not given and name.startswith("top") and name[3:].isdecimal() and int(name[3:]) > 0:
+            return cls("top", name, value=int(name[3:]))
+        if given and argument and name == "class":
+            return cls("class", f"class={argument}", (_class(argument, labels),))
+        if given and argument and name in ("any", "diff"):
+            members = tuple(_class(part.strip(), labels) for part in argument.split(","))
+            if name == "diff" and (len(members) != 2 or members[0] == members[1]):
+                raise TargetError(
+                    f"expected two different classes in diff=a,b, got {text!r}: try diff=207,282"
+                )
+            if name == "diff":
+                return cls("diff", f"diff={argument}", members)
+            return cls("any", f"any={argument}", tuple(sorted(set(members))))
+        if given and name == "above":
+            try:
+                return cls("above", f"above={argument}", value=float(argument))
+            except ValueError:
+                pass
+        raise TargetError(f"expected a target, got {text!r}: use {FORMS}")
+
+    def part(self, start: int, stop: int) -> Target:
+        """The target of images start..stop of a longer run: only a per-image target differs."""
+        if self.kind != "index":
+            return self
+        return replace(self, classes=self.classes[start:stop])
+
+    def check(self, images: int) -> None:
+        """Raise TargetError unless the target fits a run of `images` images."""
+        if self.kind == "index" and len(self.classes) != images:
+            raise TargetError(
+                f"expected one target per image, got {len(self.classes)} targets for {images} "
+                "images: pass as many as there are images, or a single int for all"
+            )
+
+    def aim(self, scores: Tensor, probabilities: Tensor) -> Aim:
+        """Settle the target on the scores (b, k) of a batch; probabilities are what `above` reads.
+
+        Raises TargetError when a class doesn't exist or the number of targets isn't b.
+        """
+        batch, count = scores.shape
+        device = scores.device
+        outside = [c for c in self.classes if not -1 < c < count]
+        if outside:
+            raise TargetError(
+                f"expected a class from 0 to {count - 1}, got {outside[0]}: "
+                f"the model has {count} classes"
+            )
+        rows = torch.arange(batch, device=device)
+        if self.kind == "index":
+            self.check(batch)
+            return Aim(rows, torch.tensor(self.classes, device=device), _pick(self.classes, device))
+        if self.kind == "top":
+            if self.value > count:
+                raise TargetError(
+                    f"expected at most top{count}, got {self.text}: the model has {count} classes"
+                )
+            k = int(self.value)
+            classes = scores.topk(k, dim=1).indices.flatten()
+            return Aim(rows.repeat_interleave(k), classes, _pick(classes, device))
+        if self.kind == "above":
+            rows, classes = (probabilities > self.value).nonzero(as_tuple=True)
+            return Aim(rows, classes, _pick(classes, device))
+        if self.kind == "callable":
+            return Aim(rows, None, self._checked)
+        members = torch.tensor(self.classes, device=device)
+        if self.kind == "diff":
+            first, second = self.classes
+            return Aim(
+                rows, members[:1].expand(batch), lambda s, _: (s[:, first] - s[:, second]).float()
+            )
+        if self.kind == "any":
+            strongest = members[scores[:, members].argmax(1)]
+            return Aim(rows, strongest, lambda s, _: s[:, members].float().logsumexp(1))
+        return Aim(rows, members.expand(batch), lambda s, _: s[:, members[0]].float())
+
+    def _checked(self, scores: Tensor, which: Tensor) -> Tensor:
+        assert self.function is not None
+        values = self.function(scores)
+        expected = (scores.shape[0],)
+        if not isinstance(values, Tensor) or tuple(values.shape) != expected:
+            got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+            raise TargetError(
+                f"expected the target callable to return a tensor of shape {expected}, got {got}: "
+                "return one scalar per row of scores"
+            )
+        return values.float()
+
+
+def _pick(classes: Any, device: Any) -> Callable[[Tensor, Tensor], Tensor]:
+    index = torch.as_tensor(classes, dtype=torch.long, device=device)
+    return lambda scores, which: scores.gather(1, index[which].unsqueeze(1)).squeeze(1).float()
+
+
+def _class(text: str, labels: Sequence[str] | None) -> int:
+    """A class written as an index or a label: whole, or one of its comma-separated names."""
+    if text.isdecimal():
+        return int(text)
+    if not labels:
+        raise TargetError(
+            f"expected a class index, got {text!r}: this model has no labels, pass labels=[...]"
+        )
+    wanted = text.casefold()
+    exact = [i for i, label in enumerate(labels) if label.casefold() == wanted]
+    partly = [
+        i
+        for i, label in enumerate(labels)
+        if wanted in (name.strip().casefold() for name in label.split(","))
+    ]
+    found = exact or partly
+    if not found:
+        raise UnknownName("label", text, labels)
+    if len(found) > 1:
+        raise TargetError(
+            f"expected a label of one class, got {text!r}, which names the classes "
+            f"{', '.join(map(str, found))}: use class=INDEX"
+        )
+    return found[0]
