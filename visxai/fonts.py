@@ -8,6 +8,7 @@ an installed font that has them. What no font here can draw is spelled out ("[ca
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import threading
@@ -23,9 +24,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, features
 
 Mask = NDArray[np.uint8]
+Colour = tuple[int, int, int]
 
 LONGEST = 300  # characters of a label that are looked at
 _JOINERS = "\u200c\u200d"  # they shape Persian and Indic words; other format characters only hide
+_PAUSES = " -–,.:;/()[]…"  # written in the direction of what stands around them
 _FOLDERS = {
     "darwin": ("/System/Library/Fonts", "/Library/Fonts", "~/Library/Fonts"),
     "win32": ("C:/Windows/Fonts", "~/AppData/Local/Microsoft/Windows/Fonts"),
@@ -62,6 +65,30 @@ def ink(text: str, size: int, *, bold: bool = False, width: int | None = None) -
             else:
                 high = middle
         return _line([*pieces[:low], "…"], size, bold)[:, : max(width, 0)]
+
+
+def write(
+    canvas: Mask,
+    text: str,
+    left: int,
+    top: int,
+    size: int,
+    colour: Colour,
+    *,
+    bold: bool = False,
+    width: int | None = None,
+) -> int:
+    """Set one line on `canvas` (h, w, 3), at most `width` pixels long; returns where it ends."""
+    line = ink(text, size, bold=bold, width=width)
+    stamp(canvas, line, left, top, colour)
+    return left + int(line.shape[1])
+
+
+def stamp(canvas: Mask, line: Mask, left: int, top: int, colour: Colour) -> None:
+    """Lay ink of one colour on `canvas`, cut off at its edges."""
+    part = canvas[top : top + line.shape[0], left : left + line.shape[1]]
+    share = (line[: part.shape[0], : part.shape[1], None] / np.float32(255)).astype(np.float32)
+    part[:] = np.rint(part + (np.array(colour, np.float32) - part) * share).astype(np.uint8)
 
 
 def line_height(size: int) -> int:
@@ -104,16 +131,20 @@ def _line(clusters: list[str], size: int, bold: bool) -> Mask:
     for cluster in clusters:
         turned = _right_to_left(cluster)
         face, text = _setting(cluster)
-        neutral = not cluster.isalnum() and not _combines(cluster)
-        if runs and (cluster == " " or (neutral and face is runs[-1][0])):
-            runs[-1] = (*runs[-1][:2], runs[-1][2] + text)
-        elif runs and runs[-1][:2] == (face, turned):
+        if runs and runs[-1][1] and cluster in _PAUSES and runs[-1][0].covers(cluster):
+            face, turned = runs[-1][:2]  # stays inside a right-to-left phrase
+        if runs and runs[-1][:2] == (face, turned):
             runs[-1] = (face, turned, runs[-1][2] + text)
         else:
             runs.append((face, turned, text))
+    parts = []
+    for face, turned, text in runs:  # what trails a phrase lies between it and the next one
+        phrase = text.rstrip(_PAUSES if turned else " ")
+        parts += [(face, turned, phrase)] if phrase else []
+        parts += [(_builtin(), False, text[len(phrase) :])] if phrase != text else []
     if runs and runs[0][1]:  # a label that starts right to left is read from the right
-        runs.reverse()
-    inks = [face.ink(text, size, bold, turned) for face, turned, text in runs]
+        parts.reverse()
+    inks = [face.ink(text, size, bold, turned) for face, turned, text in parts]
     return np.hstack(inks) if inks else np.zeros((line_height(size), 0), np.uint8)
 
 
@@ -129,14 +160,9 @@ def _combines(cluster: str) -> bool:
 def _setting(cluster: str) -> tuple[Face, str]:
     """The face for a cluster, and the text to set in it: itself, or its spelling."""
     if all(unicodedata.category(char) != "Cs" for char in cluster):
-        builtin = [_builtin()]
-        for faces in (_installed, lambda: builtin) if _combines(cluster) else (
-            lambda: builtin,
-            _installed,
-        ):
-            for face in faces():
-                if all(face.covers(char) for char in cluster):
-                    return face, cluster
+        for face in _shaping() if _combines(cluster) else _plain():
+            if all(face.covers(char) for char in cluster):
+                return face, cluster
         if len(cluster) > 1:
             return _setting(cluster[0])
     name = unicodedata.name(cluster[0], "").lower()
@@ -161,12 +187,20 @@ class _OpenCV:
 
     def ink(self, run: str, size: int, bold: bool, right_to_left: bool) -> Mask:
         shown = run[::-1] if right_to_left else run
-        room = 2 * size * (len(run) + 2)
-        canvas = np.zeros((line_height(size), room), np.uint8)
-        end, _ = cv2.putText(
-            canvas, shown, (0, _baseline(size)), (255,), self.font, size, 600 if bold else 400
-        )
-        return canvas[:, : max(1, end[0])]
+        weight = 600 if bold else 400
+        parts = [self._part(part, size, weight) for part in re.split("([()])", shown) if part]
+        return np.hstack(parts)
+
+    def _part(self, text: str, size: int, weight: int) -> Mask:
+        canvas = np.zeros((line_height(size), 2 * size * (len(text) + 1)), np.uint8)
+        start = size  # room on the left too: a parenthesis may be trimmed on both sides
+        at = (start, _baseline(size))
+        end, _ = cv2.putText(canvas, text, at, (255,), self.font, size, weight)
+        if text in "()":  # this font gives them the width of an ideograph
+            inked = np.flatnonzero(canvas.any(axis=0))
+            beside = max(1, size // 14)
+            return canvas[:, int(inked[0]) - beside : int(inked[-1]) + 1 + beside]
+        return canvas[:, start : max(start + 1, end[0])]
 
 
 class _TrueType:
@@ -203,6 +237,16 @@ def _builtin() -> Face:
     return _OpenCV() if hasattr(cv2, "FontFace") else _TrueType(None)
 
 
+def _plain() -> Iterator[Face]:
+    yield _builtin()
+    yield from _installed()
+
+
+def _shaping() -> Iterator[Face]:
+    yield from _installed()
+    yield _builtin()
+
+
 _opened: dict[Path, Face | None] = {}
 
 
@@ -228,7 +272,9 @@ def _font_files() -> tuple[Path, ...]:
     found = (
         path
         for folder in _FOLDERS
-        for path in Path(folder).expanduser().rglob("*")
+        for path in Path(os.path.expanduser(folder)).rglob("*")
+        # Fonts that claim every character, to draw boxes or nothing, must not be asked.
         if path.suffix.lower() in (".ttf", ".ttc", ".otf")
+        and not re.search("lastresort|blank", path.stem.lower())
     )
     return tuple(sorted(found, key=rank)[:_MOST_FONTS])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
@@ -104,6 +104,26 @@ class Failure:
 
 
 @dataclass(frozen=True, eq=False)
+class Prediction:
+    """A model's scores for one image: probabilities (k,) float32, and the strongest class."""
+
+    input: InputRef
+    probabilities: Array
+    class_index: int
+    label: str
+    score: float
+    labels: tuple[str, ...] | None = field(default=None, repr=False)
+
+    def top(self, count: int = 5) -> tuple[tuple[str, float], ...]:
+        """The `count` strongest classes as (label, score), strongest first."""
+        order = np.argsort(-self.probabilities, kind="stable")[:count]
+        return tuple(
+            (label_of(self.labels, int(index)), float(self.probabilities[index]))
+            for index in order
+        )
+
+
+@dataclass(frozen=True, eq=False)
 class Explanation:
     """Why a model gave an image its score for one target.
 
@@ -132,7 +152,7 @@ class Explanation:
     created: str = ""
     seconds: float = 0.0
     kind: str = "image"
-    # The decoded upright image while the caller still holds it in memory; never serialised.
+    # What the caller passed, when it wasn't a path: the original can't be opened again otherwise.
     source: Any = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -312,6 +332,11 @@ class Explanation:
             versions=dict(data["versions"]),
             **plain,
         )
+
+
+def label_of(labels: Sequence[str] | None, index: int) -> str:
+    """A class's label, or "class 7" where the model has no labels for it."""
+    return labels[index] if labels is not None and index < len(labels) else f"class {index}"
 
 
 def _check_share(share: float) -> None:

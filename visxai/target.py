@@ -63,6 +63,15 @@ class Aim:
             groups[turn].append(index)
         return [torch.tensor(group, device=self.rows.device) for group in groups]
 
+    def each(self, keep: Tensor | None = None) -> Aim:
+        """The aim of maps `keep` (n,) (default: all) for a batch with one image a map."""
+        if keep is None:
+            keep = torch.arange(len(self), device=self.rows.device)
+        classes = None if self.classes is None else self.classes[keep]
+        rows = torch.arange(len(keep), device=self.rows.device)
+        function = self.function
+        return Aim(rows, classes, lambda scores, which: function(scores, keep[which]))
+
     def on(self, transform: Callable[[Tensor], Tensor]) -> Aim:
         """The same aim at transformed scores, for example at probabilities."""
         function = self.function

@@ -7,12 +7,13 @@ block is halved and tried again, and the size that worked is remembered.
 
 from __future__ import annotations
 
+import copy
 import enum
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -163,6 +164,12 @@ class Model(ABC):
         without a graph below the first of them, and a backward from the score down to it."""
         raise self._lacks("gradients at a layer")
 
+    def in_precision(self, precision: str) -> Model:
+        """The same model computing in another precision; weights and budgets are shared."""
+        other = copy.copy(self)
+        other.precision = precision
+        return other
+
     def probabilities(self, scores: Tensor) -> Tensor:
         """What the model reports: softmax, sigmoid or the scores themselves, (n, k) float32."""
         if self.activation == "softmax":
@@ -173,6 +180,15 @@ class Model(ABC):
         """The target settled on the clean scores of x."""
         scores = self.scores(x)
         return target.aim(scores, self.probabilities(scores))
+
+    def clean(self, x: Tensor, target: Target) -> tuple[Aim, Tensor]:
+        """The aim settled on x, and the target's scalars (maps,) there."""
+        aim = self.aim(x, target)
+        return aim, aim(self.scores(x)[aim.rows])
+
+    def layer(self, x: Tensor) -> str:
+        """The layer a CAM looks at for inputs like x, several joined by "+"."""
+        raise self._lacks("layers")
 
     def _lacks(self, what: str) -> ModelError:
         return ModelError(
@@ -206,3 +222,80 @@ class Model(ABC):
                 continue
             yield result
             start += size
+
+
+class Probe(Model):
+    """A model as one batch sees it: the clean scores are computed once, whoever asks first.
+
+    Half precision that gives a zero or non-finite gradient is computed again in float32, and
+    `reran` says so. Lives as long as the batch; nothing in it holds a graph.
+    """
+
+    def __init__(self, model: Model, x: Tensor) -> None:
+        self._model = model
+        self._x = x
+        self._scores: Tensor | None = None
+        self._aims: dict[Target, Aim] = {}
+        self.reran = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def scores(self, x: Tensor) -> Tensor:
+        if x is not self._x:
+            return self._model.scores(x)
+        if self._scores is None:
+            self._scores = self._model.scores(x)
+        return self._scores
+
+    def aim(self, x: Tensor, target: Target) -> Aim:
+        if x is not self._x:
+            return super().aim(x, target)
+        if target not in self._aims:
+            self._aims[target] = super().aim(x, target)
+        return self._aims[target]
+
+    def probabilities(self, scores: Tensor) -> Tensor:
+        return self._model.probabilities(scores)
+
+    def values(self, rows: Rows, aim: Aim) -> Tensor:
+        return self._model.values(rows, aim)
+
+    def layer(self, x: Tensor) -> str:
+        return self._model.layer(x)
+
+    def gradients(self, rows: Rows, aim: Aim) -> Iterator[Gradients]:
+        for block in self._model.gradients(rows, aim):
+            if self.precision == "fp32" or not _vanished(block.gradient).any():
+                yield block
+                continue
+            self.reran = True
+            image, turn, build = aim.rows[block.map], block.turn, rows.build
+            again = Rows(
+                len(image),
+                1,
+                rows.shape,
+                lambda i, _, image=image, turn=turn: build(image[i], turn[i]),
+            )
+            for found in self._model.in_precision("fp32").gradients(again, aim.each(block.map)):
+                yield Gradients(
+                    block.map[found.map], turn[found.map], found.gradient, found.value
+                )
+
+    def at_layers(self, x: Tensor, target: Target, layers: Sequence[str] = ()) -> AtLayers:
+        found = self._model.at_layers(x, target, layers)
+        if self.precision != "fp32" and any(
+            bool(_vanished(at.gradient).any()) for at in found.layers
+        ):
+            self.reran = True
+            found = self._model.in_precision("fp32").at_layers(x, target, layers)
+        if x is self._x:
+            self._scores = found.scores
+            self._aims[target] = found.aim
+        return found
+
+
+def _vanished(gradient: Tensor) -> Tensor:
+    """(n,) whether a row's gradient is all zero, or anywhere not finite."""
+    peak = gradient.flatten(1).abs().amax(1)
+    return (peak == 0) | ~peak.isfinite()

@@ -44,17 +44,17 @@ class Survey:
     image: tuple[int, int]
     patch: tuple[int, int] | None
 
-    def layout(self, name: str, image: tuple[int, int] | None = None) -> Layout:
-        """The layout of a layer for an input of (height, width) `image` (default: the survey's)."""
+    def layout(self, name: str) -> Layout:
+        """The layout of a layer's output, for inputs of the survey's size."""
         for visit in self.visits:
             if visit.name == name:
-                return self._layout(visit.shape, name, image or self.image)
+                return self._layout(visit.shape, name)
         raise LayerError(
             f"expected layer {name!r} to run in the forward, but it did not: "
             "choose a layer that the model calls"
         )
 
-    def _layout(self, shape: tuple[int, ...], name: str, image: tuple[int, int]) -> Layout:
+    def _layout(self, shape: tuple[int, ...], name: str) -> Layout:
         if len(shape) == 4:
             ratio = math.log(self.image[0] / self.image[1])
             _, a, b, c = shape
@@ -66,12 +66,7 @@ class Survey:
             axis = 1 if shape[0] == 1 else 0
             found = _grid(shape[axis], self.image, self.patch)
             if found is not None:
-                prefix, height, width = found
-                if image != self.image:
-                    # Only the scale may change with the input, not the number of prefix tokens.
-                    height = max(1, round(height * image[0] / self.image[0]))
-                    width = max(1, round(width * image[1] / self.image[1]))
-                return Layout("tokens" if axis == 1 else "tokens first", prefix, height, width)
+                return Layout("tokens" if axis == 1 else "tokens first", *found)
         raise LayerError(
             f"expected layer {name!r} to output positions, (b, c, h, w), (b, h, w, c) or "
             f"(b, tokens, c), got shape {shape}: choose an earlier layer"
@@ -80,7 +75,7 @@ class Survey:
     def spatial(self, visit: Visit) -> bool:
         """Whether a visit's output has more than one position."""
         try:
-            layout = self._layout(visit.shape, visit.name, self.image)
+            layout = self._layout(visit.shape, visit.name)
         except LayerError:
             return False
         if layout.kind in ("nchw", "nhwc"):

@@ -152,14 +152,12 @@ class TorchModel(Model):
             yield from block
 
     def at_layers(self, x: Tensor, target: Target, layers: Sequence[str] = ()) -> AtLayers:
-        names = tuple(layers) or (self.layer(x),)
+        names = tuple(layers) or tuple(self.layer(x).split("+"))
         layouts = [self.layout(name, x) for name in names]
-        start = [0]
 
-        def run(part: Tensor, *_: Tensor) -> AtLayers:
-            found = self._at_layers(part, target.part(start[0], start[0] + len(part)), names)
-            start[0] += len(part)
-            return found
+        def run(part: Tensor, image: Tensor, _: Tensor) -> AtLayers:
+            first = int(image[0])
+            return self._at_layers(part, target.part(first, first + len(part)), names)
 
         parts = list(self._blocks(Rows.of(x), f"layer {names}", run))
         return _joined(parts, layouts)

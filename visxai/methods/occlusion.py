@@ -48,7 +48,7 @@ class Occlusion(Method):
         )
 
     def __call__(self, model: Model, x: Tensor, target: Target) -> Maps:
-        aim = model.aim(x, target)
+        aim, clean = model.clean(x, target)
         tops, heights = self._spans(x.shape[2], 0)
         lefts, widths = self._spans(x.shape[3], 1)
         paint = baseline_like(x, self.baseline).expand_as(x)
@@ -67,8 +67,8 @@ class Occlusion(Method):
             return rows
 
         turns = len(tops) * columns
-        clean = model.values(Rows.of(x), aim)
-        drops = clean - model.values(Rows(x.shape[0], turns, tuple(x.shape[1:]), painted), aim)
+        painted_values = model.values(Rows(x.shape[0], turns, tuple(x.shape[1:]), painted), aim)
+        drops = clean.unsqueeze(1) - painted_values
         grid = drops.unflatten(1, (len(tops), columns))
         down, across = (
             _coverage(x.shape[2], tops, heights).to(grid),

@@ -1,0 +1,21 @@
+"""Fixtures shared by all tests; what is slow to make is made once a process."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+# Nothing may reach for a model hub: what isn't in a package isn't needed here.
+os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
+sys.path.insert(0, str(Path(__file__).parent))
+
+import pytest
+
+import visxai
+
+
+@pytest.fixture(scope="session")
+def engine() -> visxai.Engine:
+    """The default model with its real weights, in float32 on the CPU."""
+    return visxai.Engine(device="cpu", precision="fp32")

@@ -1,0 +1,265 @@
+"""The contracts of the design, over every method and every kind of model that serves it.
+
+A new method or kind of model is found and run here unasked.
+"""
+
+from __future__ import annotations
+
+import copy
+import gc
+import threading
+from functools import cache
+
+import pytest
+import torch
+import zoo
+from torch import Tensor, nn
+
+from visxai import methods
+from visxai.backends.base import Probe
+from visxai.backends.pytorch import TorchModel
+from visxai.methods.base import Maps, Method
+from visxai.target import Target
+
+# Smaller budgets for slow methods; what isn't named runs with its defaults.
+BUDGETS = {
+    "occlusion": "occlusion(window=16, stride=16)",
+    "integrated_gradients": "integrated_gradients(steps=10)",
+}
+TARGET = Target.of("class=3")
+
+
+def method_of(name: str) -> Method:
+    return methods.load(BUDGETS.get(name, name))
+
+
+def serves(kind: str, name: str) -> bool:
+    return not methods.find(name).needs & ~zoo.model(kind).offers
+
+
+PAIRS = [
+    pytest.param(kind, name, id=f"{name}-{kind}")
+    for kind in zoo.KINDS
+    for name in methods.names()
+    if serves(kind, name)
+]
+over_all = pytest.mark.parametrize(("kind", "name"), PAIRS)
+
+
+def run(model: TorchModel, method: Method, x: Tensor, target: Target = TARGET) -> Maps:
+    return method(Probe(model, x), x, target)
+
+
+@cache
+def reference(kind: str, name: str) -> Tensor:
+    """The maps of three images in float32, computed once a process."""
+    return run(zoo.model(kind), method_of(name), zoo.inputs()).values
+
+
+def close(a: Tensor, b: Tensor, tolerance: float = 1e-4) -> bool:
+    """max|a - b| / max|b| within tolerance; two zero maps are equal."""
+    return bool((a - b).abs().max() <= tolerance * b.abs().max().clamp_min(1e-12))
+
+
+def state(module: nn.Module) -> list[object]:
+    """Everything about a module that a method must leave alone."""
+    found: list[object] = [
+        torch.is_grad_enabled(),
+        torch.is_inference_mode_enabled(),
+        torch.get_rng_state().tolist(),
+        torch.backends.mha.get_fastpath_enabled(),
+        torch.nn.functional.scaled_dot_product_attention,
+    ]
+    for name, part in module.named_modules():
+        hooks = (part._forward_hooks, part._forward_pre_hooks, part._backward_hooks)
+        found.append((name, part.training, [len(h) for h in hooks], sorted(vars(part))))
+    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+        found.append((name, tensor.requires_grad, tensor.grad is None, float(tensor.sum())))
+    return found
+
+
+@over_all
+def test_shape_and_dtype(kind: str, name: str) -> None:
+    maps = reference(kind, name)
+    assert maps.ndim == 3
+    assert maps.shape[0] == 3
+    assert maps.dtype == torch.float32
+    assert maps.isfinite().all()
+    assert not maps.requires_grad
+
+
+@over_all
+def test_no_side_effects(kind: str, name: str) -> None:
+    module = copy.deepcopy(zoo.module(kind)).train()
+    module.register_forward_hook(lambda *_: None)
+    model = TorchModel(module, name=kind)
+    x = zoo.inputs()
+    before, inner, pixels = state(module), state(model.module), x.clone()
+    run(model, method_of(name), x)
+    assert state(module) == before
+    assert state(model.module) == inner
+    assert torch.equal(x, pixels)
+
+
+@over_all
+def test_no_side_effects_after_an_exception(kind: str, name: str) -> None:
+    model = TorchModel(zoo.module(kind), name=kind)
+    model.layer(zoo.inputs())
+    before = state(model.module)
+    calls = []
+
+    def explode(scores: Tensor) -> Tensor:
+        calls.append(1)
+        if len(calls) > 1 or "cam" in name:
+            raise KeyboardInterrupt
+        return scores[:, 0]
+
+    try:
+        run(model, method_of(name), zoo.inputs(), Target.of(explode))
+    except KeyboardInterrupt:
+        pass
+    assert calls
+    assert state(model.module) == before
+
+
+@over_all
+def test_batch_invariance(kind: str, name: str) -> None:
+    model, method, x = zoo.model(kind), method_of(name), zoo.inputs()
+    for index in range(3):
+        single = run(model, method, x[index : index + 1]).values
+        assert close(single[0], reference(kind, name)[index])
+
+
+@over_all
+def test_a_permuted_batch_gives_permuted_maps(kind: str, name: str) -> None:
+    order = torch.tensor([2, 0, 1])
+    maps = run(zoo.model(kind), method_of(name), zoo.inputs()[order]).values
+    assert close(maps, reference(kind, name)[order])
+
+
+@over_all
+@pytest.mark.parametrize("mode", ["no_grad", "inference_mode", "frozen"])
+def test_any_grad_mode(kind: str, name: str, mode: str) -> None:
+    model, x = zoo.model(kind), zoo.inputs()
+    if mode == "frozen":
+        module = copy.deepcopy(zoo.module(kind)).requires_grad_(False)
+        maps = run(TorchModel(module, name=kind), method_of(name), x).values
+    else:
+        with getattr(torch, mode)():
+            maps = run(model, method_of(name), x.clone()).values
+    assert close(maps, reference(kind, name))
+
+
+@over_all
+def test_threads_share_a_model(kind: str, name: str) -> None:
+    model, method, x = zoo.model(kind), method_of(name), zoo.inputs()
+    reference(kind, name)
+    wrong: list[object] = []
+
+    def explain(index: int) -> None:
+        try:
+            for _ in range(2):
+                maps = run(model, method, x[index : index + 1]).values
+                if not close(maps[0], reference(kind, name)[index]):
+                    wrong.append(index)
+        except BaseException as error:
+            wrong.append(error)
+
+    threads = [threading.Thread(target=explain, args=(index,)) for index in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+@over_all
+def test_out_of_memory_backs_off(kind: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = TorchModel(zoo.module(kind), name=kind)
+    model.layer(zoo.inputs())
+    plain = model.forward
+
+    def small(x: Tensor, *rest: object) -> Tensor:
+        if len(x) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory (pretended)")
+        return plain(x, *rest)
+
+    monkeypatch.setattr(model, "forward", small)
+    assert close(run(model, method_of(name), zoo.inputs()).values, reference(kind, name))
+    assert max(model.budget.known.values()) <= 2
+
+
+@over_all
+def test_nothing_with_a_graph_is_kept(kind: str, name: str) -> None:
+    run(zoo.model(kind), method_of(name), zoo.inputs())
+    gc.collect()
+    kept = [
+        tensor
+        for tensor in gc.get_objects()
+        if isinstance(tensor, Tensor) and tensor.grad_fn is not None
+    ]
+    assert not kept
+
+
+@over_all
+def test_half_precision_agrees(kind: str, name: str) -> None:
+    model = zoo.model(kind).in_precision("bf16")
+    maps = run(model, method_of(name), zoo.inputs()).values
+    assert maps.dtype == torch.float32
+    assert maps.isfinite().all()
+    expected = reference(kind, name)
+    similar = nn.functional.cosine_similarity(maps.flatten(1), expected.flatten(1))
+    # bfloat16 has 8 bits: agreement is of direction, and depends on the method's own noise.
+    assert similar.min() > 0.8
+
+
+@over_all
+def test_a_constant_model_is_degenerate_and_finite(kind: str, name: str) -> None:
+    from visxai.engine import tidy
+
+    module = copy.deepcopy(zoo.module(kind))
+    for parameter in module.parameters():
+        parameter.data.zero_()
+    values, degenerate = tidy(run(TorchModel(module, name=kind), method_of(name), zoo.inputs()).values)
+    assert values.isfinite().all()
+    assert degenerate.all()
+
+
+@over_all
+def test_several_classes_equal_one_at_a_time(kind: str, name: str) -> None:
+    model, method, x = zoo.model(kind), method_of(name), zoo.inputs()
+    target = Target.of("top2")
+    probe = Probe(model, x)
+    maps = method(probe, x, target).values
+    aim = probe.aim(x, target)
+    assert len(maps) == len(aim) == 6
+    assert aim.classes is not None
+    for number in (0, 3):
+        chosen = Target.of(int(aim.classes[number]))
+        row = int(aim.rows[number])
+        assert close(maps[number], run(model, method, x[row : row + 1], chosen).values[0])
+
+
+@over_all
+def test_cost_is_what_the_method_says(kind: str, name: str) -> None:
+    model, method, x = zoo.model(kind), method_of(name), zoo.inputs(1)
+    model.layer(x)
+    said = method.cost(model, x)
+    forwards, heads = count_rows(model, lambda: run(model, method, x))
+    assert forwards == said.forwards
+    assert heads == said.heads
+
+
+def count_rows(model: TorchModel, work: object) -> tuple[int, int]:
+    """Rows through the first convolution, and calls of the whole beyond them (replayed heads)."""
+    rows = {"stem": 0, "root": 0}
+    stem = next(part for part in model.module.modules() if isinstance(part, nn.Conv2d))
+    handles = [
+        stem.register_forward_hook(lambda _m, _a, out: rows.update(stem=rows["stem"] + len(out)))
+    ]
+    try:
+        work()  # type: ignore[operator]
+    finally:
+        for handle in handles:
+            handle.remove()
+    return rows["stem"], rows["root"]

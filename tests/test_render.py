@@ -1,0 +1,438 @@
+"""Overlays, panels, sheets and their text, on pictures and maps made by hand."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from visxai import fonts, render
+from visxai.errors import ArgumentError, UnknownName
+from visxai.record import Explanation, InputRef, ModelRef, Transform
+
+LABELS = [
+    "Egyptian cat",
+    "café Übung",
+    "猫と犬",
+    "قط",
+    "עברית 5",
+    "🐱 cat",
+    "a\nb\x00c",
+    "กขค",
+    "x" * 300,
+]
+
+
+def photograph(width: int, height: int) -> Image.Image:
+    ys, xs = np.mgrid[:height, :width]
+    channels = [xs * 255 // width, ys * 255 // height, (xs // 8 + ys // 8) % 2 * 120 + 60]
+    return Image.fromarray(np.stack(channels, axis=-1).astype(np.uint8))
+
+
+def explanation(
+    values: Any, size: tuple[int, int], transform: Transform | None = None, **fields: Any
+) -> Explanation:
+    """A record of `values` on a picture of `size`, which the model saw whole unless told."""
+    plain: dict[str, Any] = {
+        "method": "grad_cam()",
+        "target": "top1",
+        "class_index": 285,
+        "label": "Egyptian cat",
+        "score": 0.931,
+        "logit": 9.1,
+    }
+    return Explanation(
+        InputRef(*size, transform or Transform(size, (0, 0, *size)), "0" * 64, "photos/cat.jpg"),
+        ModelRef("net", "0" * 64, "none"),
+        np.asarray(values, np.float32),
+        **(plain | fields),
+    )
+
+
+def hot(rows: int, columns: int, at: tuple[int, int], value: float = 1.0) -> Any:
+    values = np.zeros((rows, columns), np.float32)
+    values[at] = value
+    return values
+
+
+def centre_crop(width: int, height: int) -> Transform:
+    """The shorter side to 64, then the central 56x56."""
+    factor = 64 / min(width, height)
+    resized = round(width * factor), round(height * factor)
+    return Transform(resized, ((resized[0] - 56) // 2, (resized[1] - 56) // 2, 56, 56))
+
+
+def changed(before: Image.Image, after: Image.Image) -> Any:
+    return (np.asarray(before) != np.asarray(after)).any(axis=-1)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 500), (500, 1), (33, 47), (640, 480), (1500, 1100)])
+@pytest.mark.parametrize("shape", [(1, 2), (7, 7), (14, 14), (224, 224)])
+def test_any_map_on_any_picture(size: tuple[int, int], shape: tuple[int, int]) -> None:
+    values = np.random.default_rng(0).standard_normal(shape)
+    image = photograph(*size)
+    drawn = render.overlay(explanation(values, size), image, contours=True, boxes=3)
+    assert (drawn.size, drawn.mode) == (size, "RGB")
+
+
+def test_constant_alpha_is_the_rounded_mean() -> None:
+    size = (40, 30)
+    image = photograph(*size)
+    columns = np.tile([0.0, 1.0], (2, 1))  # cells so wide that the outer quarters are flat
+    drawn = np.asarray(render.overlay(explanation(columns, size), image, alpha=0.3))
+    table = render.lut("turbo").astype(float)
+    photo = np.asarray(image).astype(float)
+    for part, colour in ((np.s_[:, :10], table[0]), (np.s_[:, 30:], table[255])):
+        exact = 0.7 * photo[part] + 0.3 * colour
+        assert np.abs(drawn[part] - exact).max() <= 0.5 + 1e-4
+
+
+def test_no_evidence_leaves_pixels_alone() -> None:
+    size = (70, 70)
+    image = photograph(*size)
+    touched = changed(image, render.overlay(explanation(hot(7, 7, (1, 5)), size), image))
+    assert touched[15, 55]
+    assert not touched[25:].any()
+    assert not touched[:, :45].any()
+
+
+def test_strongest_evidence_has_the_stated_strength() -> None:
+    image = Image.new("RGB", (40, 30), (10, 200, 90))
+    drawn = np.asarray(render.overlay(explanation([[0.0, 5.0]], image.size), image, strength=0.6))
+    expected = 0.4 * np.array([10, 200, 90]) + 0.6 * render.lut("turbo")[255]
+    assert np.abs(drawn[:, 35] - expected).max() <= 1
+
+
+@pytest.mark.parametrize("size", [(400, 300), (301, 517)])
+def test_hot_cell_lands_where_the_model_looked(size: tuple[int, int]) -> None:
+    transform = centre_crop(*size)
+    found = explanation(hot(7, 7, (2, 5)), size, transform)
+    image = Image.new("RGB", size, (128, 128, 128))
+    drawn = np.asarray(render.overlay(found, image, unseen="keep")).astype(int)
+    ys, xs = np.nonzero(np.abs(drawn - 128).sum(axis=-1))
+    scale = size[0] / transform.resized[0]
+    expected = [
+        (origin + (cell + 0.5) * 8) * scale
+        for origin, cell in zip(transform.crop[:2], (5, 2), strict=True)
+    ]
+    assert np.allclose([xs.mean(), ys.mean()], expected, atol=2)
+
+
+@pytest.mark.parametrize("size", [(400, 300), (301, 517), (90, 90)])
+def test_unseen_is_exactly_where_the_heatmap_is_nan(size: tuple[int, int]) -> None:
+    found = explanation(hot(7, 7, (3, 3)), size, centre_crop(*size))
+    unseen = np.isnan(found.heatmap())
+    assert unseen.any()
+    image = Image.new("RGB", size, (200, 40, 90))
+    coloured = render.overlay(found, image, alpha=1.0, unseen="keep")
+    assert np.array_equal(changed(image, coloured), ~unseen)
+    dimmed = np.asarray(render.overlay(found, image))
+    assert (np.ptp(dimmed[unseen].astype(int), axis=-1) == 0).all()  # grey, and its frame too
+    assert np.array_equal(
+        dimmed[~unseen], np.asarray(render.overlay(found, image, unseen="keep"))[~unseen]
+    )
+
+
+def test_a_view_beyond_the_picture_marks_nothing_unseen() -> None:
+    padded = Transform((40, 30), (-10, -20, 60, 70))
+    image = photograph(40, 30)
+    found = explanation(hot(7, 7, (3, 3)), image.size, padded)
+    same = render.overlay(found, image), render.overlay(found, image, unseen="keep")
+    assert not changed(*same).any()
+
+
+def test_a_picture_wholly_outside_the_view_is_only_dimmed() -> None:
+    image = photograph(40, 30)
+    found = explanation(np.eye(7), image.size, Transform((40, 30), (100, 100, 20, 20)))
+    drawn = np.asarray(render.overlay(found, image, contours=True, boxes=2))
+    assert (np.ptp(drawn.astype(int), axis=-1) == 0).all()
+
+
+def test_signed_maps_are_red_for_and_blue_against() -> None:
+    size = (90, 30)
+    image = Image.new("RGB", size, (128, 128, 128))
+    drawn = np.asarray(render.overlay(explanation([[-1.0, 0.0, 1.0]], size), image)).astype(int)
+    against, neutral, supporting = drawn[15, 5], drawn[15, 45], drawn[15, 85]
+    assert against[2] - against[0] > 60
+    assert supporting[0] - supporting[2] > 60
+    assert np.abs(neutral - 128).max() <= 4
+
+
+def test_signed_scale_is_symmetric() -> None:
+    image = Image.new("RGB", (90, 30), (128, 128, 128))
+    weak = np.asarray(render.overlay(explanation([[-0.1, 0.0, 1.0]], image.size), image))
+    assert np.abs(weak[15, 5].astype(int) - 128).max() < 25
+
+
+def test_diverging_is_neutral_at_zero_for_unsigned_maps_too() -> None:
+    image = Image.new("RGB", (90, 30))
+    found = explanation([[0.0, 0.0, 1.0]], image.size)
+    drawn = np.asarray(render.overlay(found, image, colormap="diverging", alpha=1.0))
+    assert np.abs(drawn[15, 5].astype(int) - render.lut("diverging")[128]).max() <= 2
+
+
+def test_one_outlier_does_not_blank_a_map_of_pixels() -> None:
+    size = (224, 224)
+    values = np.zeros(size)
+    values[40:120, 40:120] = 1.0
+    values[200, 200] = 1e6
+    image = Image.new("RGB", size)
+    drawn = np.asarray(render.overlay(explanation(values, size), image))
+    assert drawn[80, 80].max() > 80
+
+
+def test_a_single_hot_pixel_still_shows() -> None:
+    size = (224, 224)
+    image = Image.new("RGB", size)
+    drawn = np.asarray(render.overlay(explanation(hot(*size, (100, 60)), size), image))
+    assert drawn[100, 60].max() > 80
+
+
+@pytest.mark.parametrize("value", [0.0, 0.7, -3.0, np.nan])
+def test_a_flat_map_draws_nothing(value: float) -> None:
+    image = photograph(64, 48)
+    found = explanation(np.full((7, 7), value), image.size)
+    drawn = render.overlay(found, image, contours=True, boxes=3, alpha=0.5)
+    assert not changed(image, drawn).any()
+
+
+def test_a_degenerate_record_draws_nothing() -> None:
+    image = photograph(64, 48)
+    found = explanation(np.eye(7), image.size, degenerate=True)
+    assert not changed(image, render.overlay(found, image)).any()
+
+
+def test_the_photograph_is_not_written_to() -> None:
+    image = photograph(64, 48)
+    before = image.tobytes()
+    render.overlay(explanation(np.eye(7), image.size), image, boxes=1, contours=True)
+    assert image.tobytes() == before
+
+
+def test_grey_and_transparent_photographs() -> None:
+    for mode in ("L", "RGBA", "P", "1"):
+        image = photograph(64, 48).convert(mode)
+        assert render.overlay(explanation(np.eye(7), (64, 48)), image).mode == "RGB"
+
+
+def test_a_scaled_copy_is_drawn_at_its_own_size() -> None:
+    found = explanation(hot(7, 7, (2, 5)), (400, 300), centre_crop(400, 300))
+    small = photograph(100, 75)
+    drawn = np.asarray(render.overlay(found, small, unseen="keep"))
+    ys, xs = np.nonzero(changed(small, Image.fromarray(drawn)))
+    full = np.nan_to_num(found.heatmap((100, 75)))
+    assert np.allclose([ys.mean(), xs.mean()], np.argwhere(full > 0).mean(axis=0), atol=2)
+
+
+def test_contours_enclose_the_hot_spot() -> None:
+    image = Image.new("RGB", (300, 300), (128, 128, 128))
+    found = explanation(hot(7, 7, (3, 3)), image.size)
+    lines = changed(render.overlay(found, image), render.overlay(found, image, contours=True))
+    assert not lines[150, 150]
+    assert lines[150, :150].any()
+    assert lines[150, 150:].any()
+    assert lines[:150, 150].any()
+    assert not lines[:80].any()
+
+
+@pytest.mark.parametrize("at", [(0, 0), (0, 6), (6, 0), (6, 6), (3, 3)])
+def test_boxes_and_their_labels_stay_inside(at: tuple[int, int]) -> None:
+    image = Image.new("RGB", (400, 260), (128, 128, 128))
+    found = explanation(hot(7, 7, at), image.size)
+    drawn = changed(render.overlay(found, image), render.overlay(found, image, boxes=1))
+    left, top, right, bottom = found.regions(top=1)[0].box
+    assert drawn[top:bottom, left:right].any()
+    # White margins of 3 pixels either side of the text, a whole line high: nothing is cut off.
+    white = (np.asarray(render.overlay(found, image, boxes=1)) == 255).all(axis=-1)
+    assert (white.sum(axis=1) >= 6).sum() >= fonts.line_height(11)
+
+
+def test_no_more_boxes_than_regions() -> None:
+    image = photograph(200, 200)
+    found = explanation(hot(7, 7, (3, 3)), image.size)
+    one, many = (render.overlay(found, image, boxes=n) for n in (1, 50))
+    assert not changed(one, many).any()
+
+
+@pytest.mark.parametrize("name", render.COLORMAPS)
+def test_colormaps(name: str) -> None:
+    table = render.lut(name)
+    assert (table.shape, table.dtype) == ((256, 3), np.uint8)
+    steps = np.abs(np.diff(table.astype(int), axis=0)).max()
+    assert steps <= 12  # no bands
+    image = photograph(64, 48)
+    assert changed(
+        image, render.overlay(explanation(np.eye(7), image.size), image, colormap=name)
+    ).any()
+
+
+def test_turbo_ends_in_red_as_rgb() -> None:
+    red, green, blue = render.lut("turbo")[250].astype(int)
+    assert red > 100 > max(green, blue)
+
+
+def test_wrong_arguments_say_what_to_do() -> None:
+    image = photograph(64, 48)
+    found = explanation(np.eye(7), image.size)
+    with pytest.raises(UnknownName, match="turbo"):
+        render.overlay(found, image, colormap="turbos")
+    with pytest.raises(ArgumentError, match="alpha"):
+        render.overlay(found, image, alpha=1.5)
+    with pytest.raises(ArgumentError, match="alpha"):
+        render.overlay(found, image, alpha="half")  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="strength"):
+        render.overlay(found, image, strength=-1)
+    with pytest.raises(UnknownName, match="keep"):
+        render.overlay(found, image, unseen="hide")  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match=r"64x48.*48x64"):
+        render.overlay(found, photograph(48, 64))
+
+
+@pytest.mark.parametrize("size", [(1, 500), (32, 32), (900, 60), (1600, 1200)])
+def test_panel_holds_three_pictures_and_a_caption(size: tuple[int, int]) -> None:
+    image = photograph(*size)
+    found = explanation(np.eye(7), size)
+    whole, pair = render.panel(found, image), render.panel(found, image, bare=False)
+    assert pair.width < whole.width
+    assert max(whole.size) <= 3 * 640 + 4 * 20
+    assert whole.height > min(size[1], 60)
+
+
+def test_panel_passes_the_style_on() -> None:
+    image = photograph(200, 150)
+    found = explanation(np.eye(7), image.size)
+    plain, styled = (
+        render.panel(found, image),
+        render.panel(found, image, colormap="viridis", boxes=2),
+    )
+    assert changed(plain, styled).any()
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_any_label_is_drawn(label: str) -> None:
+    line = fonts.ink(label, 24, width=400)
+    assert line.dtype == np.uint8
+    assert line.shape[0] == fonts.line_height(24)
+    assert 10 < line.shape[1] <= 400
+    assert (line > 128).sum() > 30
+    image = photograph(200, 150)
+    named, empty = (
+        render.panel(explanation(np.eye(7), image.size, label=text), image) for text in (label, "")
+    )
+    assert changed(named, empty).any()
+
+
+def test_labels_differ_when_their_text_does() -> None:
+    inks = [fonts.ink(label, 24, width=400).tobytes() for label in LABELS]
+    assert len(set(inks)) == len(inks)
+    assert fonts.ink("猫", 24).tobytes() != fonts.ink("犬", 24).tobytes()
+    assert fonts.ink("猫", 24).tobytes() != fonts.ink("?", 24).tobytes()
+
+
+def test_what_no_font_has_is_spelled_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fonts, "_installed", lambda: iter(()))
+    fonts._setting.cache_clear()
+    try:
+        for text, spelled in (
+            ("🐱 cat", "[cat face] cat"),
+            ("ก", "[U+0E01]"),
+            ("a\udcff", "a[U+DCFF]"),
+        ):
+            assert np.array_equal(fonts.ink(text, 20), fonts.ink(spelled, 20))
+        # Without a font that shapes it, right-to-left text still runs from the right.
+        assert fonts.ink("שלום", 20).any()
+        assert not np.array_equal(fonts.ink("שלום", 20), fonts.ink("םולש", 20))
+    finally:
+        fonts._setting.cache_clear()
+
+
+def test_control_characters_cannot_hide_or_break_a_label() -> None:
+    assert np.array_equal(fonts.ink("a\nb\x00c", 20), fonts.ink("a b\\x00c", 20))
+    assert np.array_equal(fonts.ink("a\u202eb\u200b", 20), fonts.ink("ab", 20))
+    assert fonts.ink("", 20).shape == (fonts.line_height(20), 0)
+
+
+def test_long_labels_end_in_an_ellipsis() -> None:
+    line, dots = fonts.ink("x" * 300, 20, width=120), fonts.ink("…", 20)
+    assert 100 < line.shape[1] <= 120
+    tail = line[:, -dots.shape[1] :]
+    assert np.array_equal(tail.any(axis=1), dots.any(axis=1))
+    assert fonts.ink("x" * 300, 20, width=0).shape[1] == 0
+
+
+def test_parentheses_stand_close() -> None:
+    assert fonts.ink("f(x)", 30).shape[1] < 1.5 * fonts.ink("f[x]", 30).shape[1]
+
+
+def test_threads_draw_the_same_text() -> None:
+    alone = [fonts.ink(label, 18).tobytes() for label in LABELS]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda label: fonts.ink(label, 18).tobytes(), LABELS * 5))
+    assert together == alone * 5
+
+
+def test_sheet() -> None:
+    cells = [[photograph(64, 48), photograph(30, 90)], [photograph(300, 200), photograph(5, 5)]]
+    drawn = render.sheet(cells, ["grad_cam", "猫"], ["one.jpg", "two.jpg"], cell=100)
+    bare = render.sheet(cells, ["", ""], ["", ""], cell=100)
+    assert drawn.width > bare.width >= 2 * 100
+    assert drawn.height > bare.height > 100
+    assert render.sheet([], [], []).size >= (1, 1)
+    with pytest.raises(ArgumentError, match="expected 1 rows of 2"):
+        render.sheet(cells, ["a", "b"], ["one"])
+    with pytest.raises(ArgumentError, match="of 1 pictures"):
+        render.sheet(cells, ["a"], ["one", "two"])
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("a.jpg", "JPEG"), ("b.JPEG", "JPEG"), ("c.webp", "WEBP"), ("d.png", "PNG")]
+)
+def test_save_reads_back(tmp_path: Any, name: str, kind: str) -> None:
+    image = render.overlay(
+        explanation(hot(7, 7, (3, 3)), (320, 240)), Image.new("RGB", (320, 240), (90, 120, 60))
+    )
+    render.save(image, tmp_path / name)
+    with Image.open(tmp_path / name) as back:
+        assert (back.format, back.size) == (kind, image.size)
+        difference = np.abs(np.asarray(back).astype(int) - np.asarray(image))
+    assert difference.mean() < 2
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_save_quality(tmp_path: Any) -> None:
+    for quality in (40, 95):
+        render.save(photograph(320, 240), tmp_path / f"{quality}.jpg", quality=quality)
+    assert (tmp_path / "40.jpg").stat().st_size < (tmp_path / "95.jpg").stat().st_size
+
+
+def test_save_is_whole_or_not_at_all(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "map.jpg"
+    path.write_bytes(b"before")
+
+    def torn(self: Image.Image, file: io.BufferedWriter, *_: Any, **__: Any) -> None:
+        file.write(b"half a pict")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Image.Image, "save", torn)
+    with pytest.raises(OSError, match="disk full"):
+        render.save(photograph(8, 8), path)
+    assert path.read_bytes() == b"before"
+    assert os.listdir(tmp_path) == ["map.jpg"]
+
+
+def test_save_takes_the_longest_name_and_refuses_other_endings(tmp_path: Any) -> None:
+    render.save(photograph(8, 8), tmp_path / ("x" * 251 + ".jpg"))
+    with pytest.raises(UnknownName, match=r"\.jpg"):
+        render.save(photograph(8, 8), tmp_path / "map.gif")
+
+
+def test_drawing_needs_no_torch() -> None:
+    code = "import sys, visxai.render; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

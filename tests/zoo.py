@@ -1,0 +1,160 @@
+"""Small members of every model family, random weights, small inputs: what the contracts run over.
+
+Weights are drawn by a generator of their own; zero-initialised heads are drawn too, since a zero
+head has nothing to explain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+
+from visxai.backends.pytorch import TorchModel
+from visxai.preprocess import Preprocess
+
+SIZE = 64
+CLASSES = 10
+PREPROCESS = Preprocess(size=(SIZE, SIZE), resize=SIZE)
+
+
+def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
+    """Give every parameter of `module` a seeded draw, scaled so that signals neither die nor burst."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in module.named_parameters():
+        fan_in = parameter[0].numel() if parameter.ndim > 1 else 1
+        draw = torch.randn(parameter.shape, generator=generator)
+        scale = fan_in**-0.5 if parameter.ndim > 1 else 0.1
+        centre = 1.0 if parameter.ndim == 1 and name.endswith("weight") else 0.0
+        parameter.data = centre + scale * draw
+    return module.eval()
+
+
+def inputs(count: int = 3, size: int = SIZE, seed: int = 1) -> Tensor:
+    """Random inputs (count, 3, size, size) with some low-frequency structure."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.randn(count, 3, 8, 8, generator=generator)
+    fine = torch.randn(count, 3, size, size, generator=generator)
+    return nn.functional.interpolate(coarse, size, mode="bilinear") + 0.3 * fine
+
+
+class Conv(nn.Module):
+    """A small CNN with an in-place ReLU right after its last convolution."""
+
+    def __init__(self, channels: int = 12) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, channels, 3, stride=2, padding=1)
+        self.act = nn.ReLU(inplace=True)
+        self.body = nn.Conv2d(channels, channels, 3, stride=4, padding=1)
+        self.last = nn.ReLU(inplace=True)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.head = nn.Linear(channels, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.last(self.body(self.act(self.stem(x))))
+        return self.head(self.pool(x).flatten(1))
+
+
+def _resnet18() -> nn.Module:
+    from torchvision.models import resnet18
+
+    return resnet18(num_classes=CLASSES)
+
+
+def _mobilenet() -> nn.Module:
+    from torchvision.models import mobilenet_v3_small
+
+    return mobilenet_v3_small(num_classes=CLASSES)
+
+
+def _convnext() -> nn.Module:
+    from torchvision.models.convnext import CNBlockConfig, ConvNeXt
+
+    settings = [CNBlockConfig(24, 48, 1), CNBlockConfig(48, 96, 1), CNBlockConfig(96, None, 2)]
+    return ConvNeXt(settings, num_classes=CLASSES)
+
+
+def _vit() -> nn.Module:
+    from torchvision.models import VisionTransformer
+
+    return VisionTransformer(
+        image_size=SIZE,
+        patch_size=16,
+        num_layers=3,
+        num_heads=3,
+        hidden_dim=48,
+        mlp_dim=96,
+        num_classes=CLASSES,
+    )
+
+
+def _swin() -> nn.Module:
+    from torchvision.models import SwinTransformer
+
+    return SwinTransformer(
+        patch_size=[4, 4],
+        embed_dim=24,
+        depths=[2, 2],
+        num_heads=[2, 4],
+        window_size=[4, 4],
+        num_classes=CLASSES,
+    )
+
+
+def _timm_registers() -> nn.Module:
+    from timm.models.vision_transformer import VisionTransformer
+
+    return VisionTransformer(
+        img_size=SIZE,
+        patch_size=16,
+        embed_dim=48,
+        depth=3,
+        num_heads=3,
+        reg_tokens=4,
+        num_classes=CLASSES,
+    )
+
+
+def _hugging_face() -> nn.Module:
+    from transformers import ViTConfig, ViTForImageClassification
+
+    return ViTForImageClassification(
+        ViTConfig(
+            image_size=SIZE,
+            patch_size=16,
+            hidden_size=48,
+            num_hidden_layers=3,
+            num_attention_heads=3,
+            intermediate_size=96,
+            num_labels=CLASSES,
+        )
+    )
+
+
+CNNS: dict[str, Callable[[], nn.Module]] = {
+    "conv": Conv,
+    "resnet18": _resnet18,
+    "mobilenet_v3": _mobilenet,
+    "convnext": _convnext,
+}
+TRANSFORMERS: dict[str, Callable[[], nn.Module]] = {
+    "vit": _vit,
+    "swin": _swin,
+    "timm_registers": _timm_registers,
+    "hf_vit": _hugging_face,
+}
+KINDS = {**CNNS, **TRANSFORMERS}
+
+
+@cache
+def module(kind: str) -> nn.Module:
+    """The one module of a kind in this process, frozen weights drawn once."""
+    return randomise(KINDS[kind]())
+
+
+@cache
+def model(kind: str) -> TorchModel:
+    """The one model of a kind in this process."""
+    return TorchModel(module(kind), name=kind, preprocess=PREPROCESS)

@@ -1,0 +1,475 @@
+"""The engine: images in, explanations out. Batches, devices, precision; no files but the inputs.
+
+    engine = Engine("efficientnet_lite0")
+    results = engine.explain(["cat.jpg"], method="grad_cam", target="top1")
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import itertools
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from visxai import images, methods, models
+from visxai.backends.base import Model, Probe
+from visxai.errors import ArgumentError, ImageError
+from visxai.methods.base import Maps, Method, upsample
+from visxai.record import Explanation, Failure, InputRef, Prediction, label_of
+from visxai.target import Aim, Target
+
+if TYPE_CHECKING:
+    from visxai.backends.base import Activation
+
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+Methods = str | Method | Sequence[str | Method]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A decoded image, cut for the model: its pixels (h, w, 3) uint8 (or what an opaque
+    preprocess made, (3, h, w) float32), where they lie, and the caller's object if not a path."""
+
+    pixels: np.ndarray[Any, Any]
+    input: InputRef
+    source: Any
+
+
+class Engine:
+    """Explains images with one model on one device.
+
+    model: a name (`visxai models`), "torchvision:…", "timm:…", "hf:…", or an nn.Module, which is
+    left as it is: visxai runs a copy that shares its weights. preprocess, labels, activation
+    ("softmax" | "sigmoid" | "none"), layer and output (a function from what the model returns to
+    scores) complete or override what the model knows about itself.
+
+    device: "auto" (CUDA where there is one; a module of your own stays where it is) or torch's
+    names. precision: "auto" | "fp32" | "bf16" | "fp16", of the model's forward and backward; maps
+    are always float32. batch_size: the images of a batch and the rows of one forward.
+
+    An engine may be used from several threads at once.
+    """
+
+    def __init__(
+        self,
+        model: str | nn.Module | Model = models.DEFAULT,
+        *,
+        preprocess: Any = None,
+        labels: Sequence[str] | None = None,
+        activation: Activation | None = None,
+        layer: str | nn.Module | None = None,
+        output: Any = None,
+        device: str | torch.device = "auto",
+        precision: str = "auto",
+        batch_size: int | None = None,
+    ) -> None:
+        if precision not in PRECISIONS:
+            raise ArgumentError(
+                f"expected a precision of {', '.join(PRECISIONS)}, got {precision!r}"
+            )
+        if activation not in (None, "softmax", "sigmoid", "none"):
+            raise ArgumentError(
+                f"expected an activation of softmax, sigmoid or none, got {activation!r}"
+            )
+        if batch_size is not None and batch_size < 1:
+            raise ArgumentError(f"expected a batch_size of at least 1, got {batch_size}")
+        given = {
+            "preprocess": preprocess,
+            "labels": labels,
+            "activation": activation,
+            "layer": layer,
+            "output": output,
+        }
+        if isinstance(model, str):
+            self.model = models.load(model, device=pick_device(device), **given)
+        elif isinstance(model, Model):
+            self.model = model
+        else:
+            self.model = _from_module(model, device, given)
+        self.device = self.model.device
+        self.model.precision = pick_precision(precision, self.device)
+        self.precision = self.model.precision
+        self.batch_size = batch_size or (64 if self.device.type == "cuda" else 16)
+        self.model.budget.limit = self.batch_size
+
+    # ---- images in, records out ------------------------------------------------------------
+
+    def explain(
+        self,
+        images: Any,
+        method: Methods = "grad_cam",
+        target: Any = "top1",
+        *,
+        on_error: Literal["raise", "record"] = "raise",
+    ) -> list[Explanation | Failure]:
+        """Explain images (paths, bytes, PIL images, uint8 arrays; one or many), in input order.
+
+        One `Explanation` per image, method and class of the target. An image that can't be read
+        raises ImageError, or with on_error="record" leaves a `Failure` in its place.
+        """
+        many = _as_list(images)
+        parsed = Target.of(target, self.model.labels)
+        parsed.check(len(many))
+        return list(self.stream(many, method, parsed, on_error=on_error))
+
+    def stream(
+        self,
+        images: Iterable[Any],
+        method: Methods = "grad_cam",
+        target: Any = "top1",
+        *,
+        on_error: Literal["raise", "record"] = "raise",
+    ) -> Iterator[Explanation | Failure]:
+        """The same as `explain`, lazily: a batch is read when its first result is asked for."""
+        if on_error not in ("raise", "record"):
+            raise ArgumentError(f"expected on_error of 'raise' or 'record', got {on_error!r}")
+        loaded = load_methods(method)
+        parsed = Target.of(target, self.model.labels)
+        return self._stream(images, loaded, parsed, on_error)
+
+    def _stream(
+        self, sources: Iterable[Any], loaded: tuple[Method, ...], target: Target, on_error: str
+    ) -> Iterator[Explanation | Failure]:
+        start = 0
+        for batch in _batched(_as_list(sources, lazy=True), self.batch_size):
+            prepared = [self.prepare(source, on_error) for source in batch]
+            yield from self.explain_prepared(
+                prepared, loaded, target.part(start, start + len(batch))
+            )
+            start += len(batch)
+
+    def prepare(self, source: Any, on_error: str = "raise") -> Prepared | Failure:
+        """Decode one image and cut it for the model; no tensor, no device."""
+        preprocess = self.model.preprocess
+        if preprocess is None:
+            raise ArgumentError(
+                f"expected a preprocess for {self.model.ref.name}, which has none of its own: "
+                "pass preprocess=visxai.Preprocess(size=(224, 224), ...), or explain tensors "
+                "with attribute()"
+            )
+        try:
+            photo = images.decode(source)
+            pixels, transform = preprocess.crop(photo)
+        except ImageError as error:
+            if on_error == "raise":
+                raise
+            path = str(source) if isinstance(source, (str, images.Path)) else None
+            return Failure(path, str(error), type(error).__name__)
+        reference = InputRef(
+            photo.image.width, photo.image.height, transform, photo.sha256, photo.path
+        )
+        return Prepared(pixels, reference, None if photo.path else source)
+
+    def explain_prepared(
+        self, batch: Sequence[Prepared | Failure], loaded: Sequence[Method], target: Target
+    ) -> list[Explanation | Failure]:
+        """Explain a prepared batch: per image its methods' maps, failures in their places."""
+        good = [(index, item) for index, item in enumerate(batch) if isinstance(item, Prepared)]
+        if target.kind == "index":
+            target = Target.of([target.classes[index] for index, _ in good])
+        found: dict[int, list[Explanation | Failure]] = {
+            index: [item] for index, item in enumerate(batch) if isinstance(item, Failure)
+        }
+        if good:
+            x = self.tensor([item.pixels for _, item in good])
+            probe = Probe(self.model, x)
+            for method in loaded:
+                rows = self._explained(probe, x, [item for _, item in good], method, target)
+                for row, explanation in rows:
+                    found.setdefault(good[row][0], []).append(explanation)
+        return [one for index in sorted(found) for one in found[index]]
+
+    def tensor(self, pixels: Sequence[np.ndarray[Any, Any]]) -> Tensor:
+        """The model's input (b, 3, h, w) float32 on its device, from prepared pixels."""
+        assert self.model.preprocess is not None
+        stacked = torch.from_numpy(np.stack(pixels))
+        if self.device.type == "cuda":
+            stacked = stacked.pin_memory().to(self.device, non_blocking=True)
+        return self.model.preprocess.normalise(stacked.to(self.device))
+
+    def _explained(
+        self, probe: Probe, x: Tensor, items: Sequence[Prepared], method: Method, target: Target
+    ) -> Iterator[tuple[int, Explanation]]:
+        began = time.perf_counter()
+        maps = self._maps(probe, x, method, target)
+        scores, aim = probe.scores(x), probe.aim(x, target)
+        logits = aim(scores[aim.rows])
+        reported = report(aim, target, scores, probe.probabilities(scores), logits)
+        values, degenerate = tidy(maps.values)
+        # One copy of the maps to the host, and one of the numbers beside them.
+        native = values.cpu().numpy()
+        quality = {name: figures.cpu().tolist() for name, figures in maps.quality.items()}
+        rows, flat = aim.rows.tolist(), degenerate.cpu().tolist()
+        classes = [None] * len(rows) if aim.classes is None else aim.classes.tolist()
+        common = {
+            "model": self.model.ref,
+            "method": repr(method),
+            "target": str(target),
+            "layer": method.layer_of(probe, x),
+            "device": str(self.device),
+            "precision": self.precision + (" (rerun in fp32)" if probe.reran else ""),
+            "versions": versions(),
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "seconds": (time.perf_counter() - began) / max(1, len(rows)),
+        }
+        for j, (row, score, logit) in enumerate(
+            zip(rows, reported.tolist(), logits.tolist(), strict=True)
+        ):
+            yield (
+                row,
+                Explanation(
+                    input=items[row].input,
+                    source=items[row].source,
+                    values=native[j],
+                    class_index=classes[j],
+                    label=self._label(target, classes[j]),
+                    score=score,
+                    logit=logit,
+                    degenerate=flat[j],
+                    quality={name: _plain(figures[j]) for name, figures in quality.items()},
+                    **common,
+                ),
+            )
+
+    def _maps(self, model: Model, x: Tensor, method: Method, target: Target) -> Maps:
+        missing = method.needs & ~self.model.offers
+        if missing:
+            usable = [
+                name
+                for name in methods.names()
+                if methods.find(name).needs & ~self.model.offers == type(missing)(0)
+            ]
+            raise ArgumentError(
+                f"expected a method that {self.model.ref.name} can serve, but {method.name()} "
+                f"needs {missing}: use one of {', '.join(usable)}"
+            )
+        return method(model, x, target)
+
+    def _label(self, target: Target, class_index: int | None) -> str:
+        if class_index is None:
+            return target.text
+        label = label_of(self.model.labels, class_index)
+        if target.kind == "diff":
+            return f"{label} rather than {label_of(self.model.labels, target.classes[1])}"
+        return label
+
+    # ---- tensors, scores, reproduction -------------------------------------------------------
+
+    def attribute(
+        self, x: Tensor, method: str | Method = "grad_cam", target: Any = "top1"
+    ) -> Tensor:
+        """Maps (maps, h, w) float32 for inputs x (b, 3, h, w) in model space, on x's device.
+
+        Native maps are upsampled bilinearly (align_corners=False), unscaled. One map per image,
+        or as many as the target has classes, image by image.
+        """
+        if not isinstance(x, Tensor) or x.ndim != 4 or not x.is_floating_point():
+            got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+            raise ArgumentError(
+                f"expected a float tensor (batch, channels, height, width), got {got}: "
+                "normalise images yourself, or pass them to explain()"
+            )
+        parsed = Target.of(target, self.model.labels)
+        parsed.check(len(x))
+        (loaded,) = load_methods(method)
+        with torch.inference_mode(False), torch.no_grad():
+            # A clone leaves inference mode, where nothing can be differentiated.
+            inside = x.detach().to(self.device)
+            inside = inside.clone() if inside.is_inference() else inside
+            maps = self._maps(Probe(self.model, inside), inside, loaded, parsed)
+            values, _ = tidy(maps.values)
+            return upsample(values, tuple(x.shape[2:])).to(x.device)
+
+    def predict(self, images: Any) -> list[Prediction]:
+        """The model's scores for images, one forward each, in input order."""
+        found = []
+        for batch in _batched(_as_list(images), self.batch_size):
+            prepared = [item for item in map(self.prepare, batch) if isinstance(item, Prepared)]
+            scores = self.model.scores(self.tensor([item.pixels for item in prepared]))
+            probabilities = self.model.probabilities(scores).cpu().numpy()
+            labels = None if self.model.labels is None else tuple(self.model.labels)
+            for item, row in zip(prepared, probabilities, strict=True):
+                best = int(row.argmax())
+                found.append(
+                    Prediction(
+                        item.input, row, best, label_of(labels, best), float(row[best]), labels
+                    )
+                )
+        return found
+
+    def reproduce(self, record: Explanation | dict[str, Any], image: Any = None) -> Reproduction:
+        """Compute a stored explanation again and compare.
+
+        record: an `Explanation` or its `to_dict()`; image: the original, by default its path.
+        Raises ArgumentError when the record was made by another model.
+        """
+        old = record if isinstance(record, Explanation) else Explanation.from_dict(record)
+        if old.model.weights_sha256 != self.model.ref.weights_sha256:
+            raise ArgumentError(
+                f"expected the model {old.model.name} with weights {old.model.weights_sha256[:12]}…"
+                f", got {self.model.ref.name} with {self.model.ref.weights_sha256[:12]}…: "
+                "reproduce with the engine that made the record"
+            )
+        if old.class_index is None:
+            raise ArgumentError(
+                f"expected a record whose target can be written down, got {old.target!r}: "
+                "explain the image again with the same callable"
+            )
+        keep = old.target.startswith(("any=", "diff="))
+        loaded = methods.load(old.method)
+        if old.layer and hasattr(loaded, "layer") and loaded.layer is None:
+            loaded = type(loaded)(**{**vars(loaded), "layer": old.layer})
+        (new,) = self.explain(
+            [old.original(image) if image is None and old.source is not None else
+             image if image is not None else old.input.path],
+            loaded,
+            old.target if keep else old.class_index,
+        )
+        assert isinstance(new, Explanation)
+        peak = float(np.abs(old.values).max(initial=0.0)) or 1.0
+        return Reproduction(
+            new,
+            float(np.abs(new.values - old.values).max(initial=0.0)) / peak,
+            abs(new.score - old.score),
+            new.input.source_sha256 == old.input.source_sha256,
+        )
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """A stored explanation beside its recomputation.
+
+    map_difference: max abs difference over the record's largest magnitude (stored maps are
+    float16, so 5e-4 is nothing); score_difference: absolute; same_image: the bytes agree.
+    """
+
+    explanation: Explanation
+    map_difference: float
+    score_difference: float
+    same_image: bool
+
+    @property
+    def agrees(self) -> bool:
+        """Whether map and score agree to float16 precision: 2e-3 and 1e-3."""
+        return self.map_difference <= 2e-3 and self.score_difference <= 1e-3
+
+
+def load_methods(method: Methods) -> tuple[Method, ...]:
+    """One or several methods from specs or methods."""
+    given = [method] if isinstance(method, (str, Method)) else list(method)
+    if not given:
+        raise ArgumentError("expected at least one method, got none: try 'grad_cam'")
+    return tuple(methods.load(one) for one in given)
+
+
+def report(
+    aim: Aim, target: Target, scores: Tensor, probabilities: Tensor, logits: Tensor
+) -> Tensor:
+    """What the model reports for each map (r,): the class's probability.
+
+    For a set of exclusive classes (softmax) it is their sum, otherwise its strongest; for a
+    callable it is the callable's own value.
+    """
+    if aim.classes is None:
+        return logits
+    rows = probabilities[aim.rows]
+    if target.kind == "any":
+        members = rows[:, list(target.classes)]
+        exclusive = torch.allclose(rows.sum(1), torch.ones_like(rows[:, 0]), atol=1e-3)
+        return members.sum(1) if exclusive else members.amax(1)
+    return rows.gather(1, aim.classes.unsqueeze(1)).squeeze(1)
+
+
+def tidy(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Finite float32 maps (r, u, v), and whether each was degenerate (r,): flat or not finite."""
+    finite = values.isfinite().flatten(1).all(1)
+    values = torch.where(finite[:, None, None], values, torch.zeros_like(values)).float()
+    low, high = values.flatten(1).aminmax(dim=1)
+    peak = torch.maximum(low.abs(), high.abs())
+    return values, ~finite | (high - low <= 1e-6 * peak)
+
+
+def pick_device(device: str | torch.device) -> torch.device:
+    """A torch device; "auto" is CUDA, then Apple's GPU, then the CPU."""
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        picked = torch.device(device)
+        torch.empty(0, device=picked)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ArgumentError(
+            f"expected a device of this machine, got {str(device)!r} ({reason}): "
+            "use device='auto' or 'cpu'"
+        ) from None
+    return picked
+
+
+def pick_precision(precision: str, device: torch.device) -> str:
+    """ "auto" is bf16 where a CUDA device has it, else fp16 there; float32 on a CPU unless it has
+    matrix units for bf16 (without them bf16 is several times slower than float32)."""
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    if device.type == "cpu" and torch.cpu._is_amx_tile_supported():
+        return "bf16"
+    return "fp32"
+
+
+@cache
+def versions() -> dict[str, str]:
+    """The versions of what computes a map."""
+    found = {}
+    for package in ("visxai", "torch", "torchvision", "timm", "numpy", "pillow"):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _from_module(model: Any, device: str | torch.device, given: dict[str, Any]) -> Model:
+    from visxai.backends.pytorch import TorchModel, unwrapped
+
+    known = models.describe(unwrapped(model))
+    known.update({key: value for key, value in given.items() if value is not None})
+    return TorchModel(model, device=None if device == "auto" else pick_device(device), **known)
+
+
+def _plain(figure: Any) -> Any:
+    """JSON has no NaN or infinity: a figure that is neither finite nor a flag becomes None."""
+    return figure if isinstance(figure, (bool, int)) or np.isfinite(figure) else None
+
+
+def _as_list(sources: Any, lazy: bool = False) -> Any:
+    """A list of sources; a single image counts as a list of one."""
+    if isinstance(sources, (str, bytes, images.Path, np.ndarray)) or hasattr(sources, "convert"):
+        return [sources]
+    if isinstance(sources, Tensor):
+        raise ArgumentError(
+            "expected images (paths, bytes, PIL images, uint8 arrays), got a tensor: "
+            "use attribute() for tensors"
+        )
+    if not isinstance(sources, Iterable):
+        raise ArgumentError(
+            f"expected images (paths, bytes, PIL images, uint8 arrays), got "
+            f"{type(sources).__name__}"
+        )
+    return sources if lazy else list(sources)
+
+
+def _batched(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    iterator = iter(items)
+    while batch := list(itertools.islice(iterator, size)):
+        yield batch

@@ -1,0 +1,411 @@
+"""Preprocessing: how the upright photograph becomes the model's input.
+
+    pixels = crop(resize(photo)),    x = (pixels / 255 - mean) / std
+
+`Preprocess` holds these steps as data, so that a record can name them and a map can find its way
+back. Resize and crop run on the CPU and give small uint8 arrays; the arithmetic runs on the whole
+batch, on its device. `Preprocess.of` turns transforms of torchvision, timm and Hugging Face into
+it without importing them; where the steps can't be told it gives an `Opaque`, with the same
+methods `crop` and `normalise`, whose view is taken to be the whole image.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from visxai.errors import ArgumentError, UnknownName
+from visxai.images import Photo
+from visxai.record import Transform
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Triple = tuple[float, float, float]
+
+_FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+    "box": Image.Resampling.BOX,
+}
+# From this many resized pixels on, only the crop is resized: a sliver's whole would fill the
+# memory. Below it the whole is, because Pillow chooses the order of its two passes by their cost,
+# and between them it rounds to 8 bits: resizing just the crop may differ in the last bits.
+_WHOLE = 2**24
+_LIKE = "write it like Preprocess(size=(224, 224), resize=256)"
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """Resize, centre crop, scale to 0..1, normalise.
+
+    size: (height, width) of the model's input in pixels. resize: the short side (the long side is
+    int(resize * long / short), as in torchvision), an exact (height, width), or None. Where the
+    resized image is smaller than `size`, black surrounds it. mean, std: of pixels in 0..1, in the
+    order of `channels` that the model sees. rounding: where the crop lies when an odd number of
+    pixels goes, "even" (torchvision, timm: half to even) or "down" (Hugging Face).
+    """
+
+    size: tuple[int, int]
+    resize: int | tuple[int, int] | None = None
+    interpolation: str = "bilinear"
+    mean: Triple = (0.0, 0.0, 0.0)
+    std: Triple = (1.0, 1.0, 1.0)
+    channels: Literal["rgb", "bgr"] = "rgb"
+    rounding: Literal["even", "down"] = "even"
+
+    def __post_init__(self) -> None:
+        for name, count in (("size", 2), ("resize", 2), ("mean", 3), ("std", 3)):
+            value = getattr(self, name)
+            if name == "resize" and (value is None or isinstance(value, int)):
+                continue
+            if not isinstance(value, (list, tuple)) or len(value) != count:
+                raise ArgumentError(f"expected {count} numbers as {name}, got {value}: {_LIKE}")
+            object.__setattr__(self, name, tuple(value))  # lists, as from a TOML card, too
+        resize = self.resize if isinstance(self.resize, tuple) else (self.resize or 1,)
+        if not all(isinstance(side, int) and side > 0 for side in (*self.size, *resize)):
+            raise ArgumentError(
+                f"expected whole pixels above 0, got size {self.size} and resize {self.resize}: "
+                f"{_LIKE}"
+            )
+        if not all(math.isfinite(v) for v in (*self.mean, *self.std)) or min(self.std) <= 0:
+            raise ArgumentError(
+                f"expected finite mean and positive std, got {self.mean} and {self.std}: give "
+                "them for pixels in 0..1"
+            )
+        choices = {
+            "interpolation": _FILTERS,
+            "channels": ("rgb", "bgr"),
+            "rounding": ("even", "down"),
+        }
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                raise UnknownName(name, getattr(self, name), known)
+
+    def __str__(self) -> str:
+        """One stable line for records, everything that changes the pixels in it."""
+        parts = ["no resize"]
+        if self.resize is not None:
+            short = isinstance(self.resize, int)
+            side = self.resize if short else "x".join(str(v) for v in self.resize)  # type: ignore[union-attr]
+            parts = [f"resize {side} {self.interpolation}"]
+        parts.append(f"crop {self.size[0]}x{self.size[1]}")
+        parts += ["rounded down"] if self.rounding == "down" else []
+        parts.append(self.channels)
+        parts += [
+            f"{name} " + " ".join(f"{value:.7g}" for value in values)
+            for name, values in (("mean", self.mean), ("std", self.std))
+        ]
+        return ", ".join(parts)
+
+    def crop(self, photo: Photo) -> tuple[NDArray[np.uint8], Transform]:
+        """(uint8 RGB (h, w, 3) of `size`, where it lies on the upright photograph)."""
+        image, (height, width) = photo.image, self.size
+        resized = self._resized(image.size)
+        left = self._offset(resized[0], width)
+        top = self._offset(resized[1], height)
+        # The part of the crop that lies on the resized image, in its pixels.
+        x0, y0 = max(left, 0), max(top, 0)
+        x1, y1 = min(left + width, resized[0]), min(top + height, resized[1])
+        filter_ = _FILTERS[self.interpolation]
+        if resized[0] * resized[1] < _WHOLE:
+            whole = image if resized == image.size else image.resize(resized, filter_)
+            part = whole.crop((x0, y0, x1, y1))
+        else:
+            fx, fy = image.width / resized[0], image.height / resized[1]
+            box = (x0 * fx, y0 * fy, min(x1 * fx, image.width), min(y1 * fy, image.height))
+            part = image.resize((x1 - x0, y1 - y0), filter_, box=box)
+        pixels = np.zeros((height, width, 3), dtype=np.uint8)
+        pixels[y0 - top : y1 - top, x0 - left : x1 - left] = np.asarray(part)
+        return pixels, Transform(resized, (left, top, width, height), photo.orientation)
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """uint8 RGB (b, h, w, 3) -> float32 (b, 3, h, w), contiguous, on the same device."""
+        import torch
+
+        x = pixels.flip(-1) if self.channels == "bgr" else pixels
+        x = x.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+        mean, std = self._moments(x)
+        return x.div(255).sub_(mean).div_(std)
+
+    def denormalise(self, x: Tensor) -> Tensor:
+        """float (b, 3, h, w) as the model sees it -> RGB (b, 3, h, w) in 0..1, clamped."""
+        mean, std = self._moments(x)
+        rgb = (x * std + mean).clamp(0, 1)
+        return rgb.flip(1) if self.channels == "bgr" else rgb
+
+    def _moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        mean, std = (x.new_tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
+        return mean, std
+
+    def _resized(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(width, height) of an image of `size` (width, height) after the resize."""
+        if self.resize is None:
+            return size
+        if isinstance(self.resize, tuple):
+            return self.resize[1], self.resize[0]
+        short, long = min(size), max(size)
+        long = int(self.resize * long / short)
+        return (self.resize, long) if size[0] <= size[1] else (long, self.resize)
+
+    def _offset(self, have: int, want: int) -> int:
+        """Where a centred crop of `want` pixels begins; below 0 where it begins with padding."""
+        if want > have:
+            return -((want - have) // 2)
+        return round((have - want) / 2) if self.rounding == "even" else (have - want) // 2
+
+    @staticmethod
+    def of(source: object) -> Preprocess | Opaque:
+        """`source` as a Preprocess where its steps can be told, else as an Opaque.
+
+        Accepts a Preprocess or Opaque; a torchvision (v1, v2) or timm Compose, or a torchvision
+        weights preset; timm's data config or a Hugging Face image processor, as object or dict;
+        any callable PIL image -> float tensor (3, h, w). Equal to the original within 1e-6,
+        except where that resizes uint8 tensors (v2 after ToImage, Hugging Face's torchvision
+        processors): their kernels round otherwise than Pillow's, pixels may differ by a few 255ths.
+        Raises ArgumentError for anything else.
+        """
+        if isinstance(source, (Preprocess, Opaque)):
+            return source
+        found: Preprocess | None = None
+        if isinstance(source, Mapping):
+            found = _from_timm(source) if "input_size" in source else _from_processor(source)
+        elif isinstance(steps := getattr(source, "transforms", None), (list, tuple)):
+            found = _from_steps(steps)
+        elif type(source).__name__ == "ImageClassification":
+            found = _from_preset(source)
+        elif hasattr(source, "image_mean") and hasattr(source, "to_dict"):
+            found = _from_processor(source.to_dict())
+            if found is None and callable(source):
+                return Opaque(_Processed(source))
+        if found is not None:
+            return found
+        if callable(source) and not isinstance(source, type):
+            return Opaque(source)
+        raise ArgumentError(
+            "expected a Preprocess, a torchvision, timm or Hugging Face transform, a timm or "
+            "Hugging Face config that resizes and centre-crops to one size, or a callable PIL "
+            f"image -> float tensor (3, h, w), got {_name(source)}: {_LIKE}"
+        )
+
+
+@dataclass(frozen=True)
+class Opaque:
+    """A preprocessing known only as a function: PIL RGB image -> float tensor (3, h, w).
+
+    Where its output lies on the photograph can't be told; the whole image is assumed, and the
+    record says so.
+    """
+
+    function: Callable[[Image.Image], Any]
+
+    def __str__(self) -> str:
+        return f"opaque {_name(self.function)}"
+
+    def crop(self, photo: Photo) -> tuple[NDArray[np.float32], Transform]:
+        """(float32 (3, h, w), assumed placement); ArgumentError for another shape or type."""
+        result = self.function(photo.image)
+        if hasattr(result, "detach"):
+            result = result.detach().cpu()
+            result = (result.float() if result.is_floating_point() else result).numpy()
+        array = np.asarray(result)
+        if array.ndim != 3 or array.shape[0] != 3 or array.dtype.kind != "f":
+            raise ArgumentError(
+                "expected the preprocessing to give a float tensor of shape (3, h, w), got "
+                f"{array.dtype} {array.shape}: end it with the conversion and normalisation"
+            )
+        height, width = array.shape[1:]
+        view = Transform((width, height), (0, 0, width, height), photo.orientation, assumed=True)
+        return np.ascontiguousarray(array, dtype=np.float32), view
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """float (b, 3, h, w) -> the same as float32: the function has normalised already."""
+        return pixels.float().contiguous()
+
+
+@dataclass(frozen=True)
+class _Processed:
+    """A Hugging Face processor as a function of one image."""
+
+    processor: Callable[..., Any]
+
+    def __call__(self, image: Image.Image) -> Any:
+        return self.processor(images=image, return_tensors="pt")["pixel_values"][0]
+
+
+def _name(source: object) -> str:
+    """A stable name, without the address that a repr may hold."""
+    source = source.processor if isinstance(source, _Processed) else source
+    named = source if hasattr(source, "__qualname__") else type(source)
+    return f"{named.__module__}.{named.__qualname__}"
+
+
+def _triple(values: Any) -> Triple:
+    """Three floats from three, or one, floats or 0-d tensors, freed of float32's noise."""
+    items = list(values) if isinstance(values, Iterable) else [values]
+    one, two, three = (
+        float(str(np.float32(float(v)))) for v in items * (3 if len(items) == 1 else 1)
+    )
+    return one, two, three
+
+
+def _sides(value: Any) -> int | tuple[int, int]:
+    """An int or one-element sequence as the int, a pair (height, width) as a tuple."""
+    items = [value] if isinstance(value, int) else [int(item) for item in value]
+    return items[0] if len(items) == 1 else (items[0], items[1])
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    sides = _sides(value)
+    return (sides, sides) if isinstance(sides, int) else sides
+
+
+def _filter(value: Any) -> str:
+    """Pillow's number, torchvision's enum or a name as one of `_FILTERS`; "" for another."""
+    value = getattr(value, "value", value)
+    if isinstance(value, int):
+        return next((name for name, number in _FILTERS.items() if number == value), "")
+    name = str(value).lower()
+    name = "nearest" if name == "nearest-exact" else name  # the same filter in Pillow
+    return name if name in _FILTERS else ""
+
+
+def _from_preset(preset: Any) -> Preprocess | None:
+    filter_ = _filter(preset.interpolation)
+    if not filter_:
+        return None
+    mean, std = _triple(preset.mean), _triple(preset.std)
+    return Preprocess(_pair(preset.crop_size), _sides(preset.resize_size), filter_, mean, std)
+
+
+# timm's own ToTensor doesn't scale to 0..1.
+_TO_TENSOR = {"torchvision": ("ToTensor",), "timm": ("MaybeToTensor",)}
+
+
+def _from_steps(steps: Iterable[Any]) -> Preprocess | None:
+    """The steps of a Compose, None as soon as one can't be told exactly."""
+    known: dict[str, Any] = {}
+    tensor = scaled = False
+    for step in steps:
+        name = getattr(step, "__name__", type(step).__name__)
+        package = type(step).__module__.split(".")[0]
+        if name in ("_convert_image_to_rgb", "_convert_to_rgb"):  # CLIP's; a photo is RGB already
+            continue
+        if package not in _TO_TENSOR or "mean" in known:
+            return None
+        if name == "Resize" and not known and not scaled:
+            known = {"resize": _sides(step.size), "interpolation": _filter(step.interpolation)}
+            plain = step.max_size is None and (step.antialias or not tensor)
+            if not plain or not known["interpolation"]:
+                return None
+        elif name == "CenterCrop" and "size" not in known:
+            known["size"] = _pair(step.size)
+        elif name in ("PILToTensor", "MaybePILToTensor", "ToImage") and not tensor:
+            tensor = True
+        elif name in _TO_TENSOR[package] and not tensor:
+            tensor = scaled = True
+        elif name in ("ToDtype", "ConvertImageDtype") and tensor and getattr(step, "scale", True):
+            scaled = str(step.dtype) == "torch.float32"
+            if not scaled and str(step.dtype) != "torch.uint8":
+                return None
+        elif name == "Normalize" and scaled:
+            known |= {"mean": _triple(step.mean), "std": _triple(step.std)}
+        else:
+            return None
+    if "size" not in known and isinstance(known.get("resize"), tuple):
+        known["size"] = known["resize"]
+    return Preprocess(**known) if scaled and "size" in known else None
+
+
+def _from_timm(config: Mapping[str, Any]) -> Preprocess | None:
+    """timm's data config, by the rules of timm.data.create_transform."""
+    _, height, width = config["input_size"]
+    part = config.get("crop_pct") or 0.875
+    scaled = math.floor(height / part), math.floor(width / part)
+    mode = config.get("crop_mode") or "center"
+    filter_ = _filter(config.get("interpolation", "bilinear"))
+    if not filter_ or mode not in ("center", "squash") or (mode == "center" and height != width):
+        return None
+    resize = scaled if mode == "squash" else scaled[0]
+    mean, std = _triple(config["mean"]), _triple(config["std"])
+    return Preprocess((height, width), resize, filter_, mean, std)
+
+
+# Processors that do no more than resize, centre-crop, rescale and normalise, in this order, with
+# their default filter.
+_PLAIN = {
+    "": 2,
+    "ViT": 2,
+    "MobileNetV1": 2,
+    "MobileNetV2": 2,
+    "Beit": 3,
+    "Bit": 3,
+    "CLIP": 3,
+    "ChineseCLIP": 3,
+    "ConvNext": 3,
+    "DeiT": 3,
+    "Siglip": 3,
+}
+
+
+def _from_processor(config: Mapping[str, Any]) -> Preprocess | None:
+    """A Hugging Face image processor's config (preprocessor_config.json)."""
+    kind = str(config.get("image_processor_type") or config.get("feature_extractor_type") or "")
+    for suffix in ("Pil", "Fast", "ImageProcessor", "FeatureExtractor"):
+        kind = kind.removesuffix(suffix)
+    filter_ = _filter(
+        config["resample"] if config.get("resample") is not None else _PLAIN.get(kind)
+    )
+    if kind not in _PLAIN or not filter_ or config.get("do_pad") or "size" not in config:
+        return None
+    crop, resize = _geometry(kind, config)
+    size = crop or resize
+    if not isinstance(size, tuple):
+        return None
+    # (p * factor - mean) / std on pixels p in 0..255, rewritten for p / 255.
+    factor = (
+        float(config.get("rescale_factor") or 1 / 255) if config.get("do_rescale", True) else 1.0
+    )
+    unit = 255 * factor
+    mean: Any = (0.0,)
+    std: Any = (1.0,)
+    if config.get("do_normalize", True):
+        mean, std = _triple(config["image_mean"]), _triple(config["image_std"])
+    mean, std = (_triple([value / unit for value in values]) for values in (mean, std))
+    return Preprocess(size, resize, filter_, mean, std, rounding="down")
+
+
+def _geometry(
+    kind: str, config: Mapping[str, Any]
+) -> tuple[tuple[int, int] | None, int | tuple[int, int] | None]:
+    """(crop, resize) of a processor's config; crop None where it has none or can't be told."""
+    size = config["size"]
+    if isinstance(size, int):  # configs written before size was a dict
+        if not kind and config.get("do_center_crop"):
+            return None, None
+        square = kind in ("", "ViT", "Beit", "DeiT", "Siglip")
+        size = {"height": size, "width": size} if square else {"shortest_edge": size}
+    if not config.get("do_resize", True):
+        resize: int | tuple[int, int] | None = None
+    elif "shortest_edge" in size and "longest_edge" not in size:
+        resize = int(size["shortest_edge"])
+    elif "height" in size and "width" in size:
+        resize = int(size["height"]), int(size["width"])
+    else:
+        return None, None
+    if kind == "ConvNext" and isinstance(resize, int):
+        if resize >= 384:
+            return (resize, resize), (resize, resize)
+        return (resize, resize), int(resize / (config.get("crop_pct") or 224 / 256))
+    if not config.get("do_center_crop"):
+        return None, resize
+    crop = config["crop_size"]
+    return _pair((crop["height"], crop["width"]) if isinstance(crop, Mapping) else crop), resize

@@ -1,0 +1,404 @@
+"""Maps drawn over their photographs: overlays, captioned panels, contact sheets.
+
+Only what is seen at full size is worked at full size: maps are coloured on a grid of at most 1024
+pixels a side, enlarged as bytes and blended strip by strip, so a 12-megapixel photograph takes a
+few tenths of a second. Where the model never looked is shown as such, not as zero evidence.
+
+What the colours mean: an unsigned map runs from 0 to its largest value, a map with evidence
+against the target is symmetric around 0. Maps of single pixels (64 cells a side or more, such as
+integrated gradients) are noise with outliers when drawn raw, so they are smoothed by about 1/150
+of their side and scaled by the 99th percentile of their magnitude. The record keeps the map as is.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from visxai import evidence, fonts
+from visxai.errors import ArgumentError, UnknownName
+from visxai.evidence import Array
+from visxai.record import Explanation
+
+Pixels = NDArray[np.uint8]  # (height, width, 3), RGB
+Colormap = Literal["turbo", "jet", "viridis", "inferno", "diverging"]
+
+COLORMAPS: tuple[str, ...] = get_args(Colormap)
+_FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".png": "PNG"}
+_GRID = 1024  # pixels a side that a map is coloured at
+_FINE = 64  # cells a side from which a map is one of pixels
+_STRIP = 512  # rows blended at a time
+_LEVELS = (0.5, 0.8)  # shares of the evidence that contour lines enclose
+_DIVERGING = ((24, 60, 190), (96, 155, 240), (246, 244, 240), (244, 128, 96), (190, 14, 38))
+
+_PAPER, _INK, _QUIET, _RULE = (252, 252, 251), (24, 24, 27), (113, 113, 122), (222, 222, 226)
+_MARGIN = 20
+
+
+def overlay(
+    explanation: Explanation,
+    image: Image.Image,
+    *,
+    colormap: str | None = None,
+    alpha: float | Literal["evidence"] = "evidence",
+    strength: float = 0.75,
+    contours: bool = False,
+    boxes: int = 0,
+    unseen: Literal["dim", "keep"] = "dim",
+) -> Image.Image:
+    """The map drawn over `image`: RGB, at the size of `image`.
+
+    image: the upright photograph, at the explained size or any smaller or larger copy of it.
+    colormap: "turbo", "jet", "viridis", "inferno" or "diverging" (blue against, red for); None
+    takes turbo, or diverging for a map with evidence against the target.
+    alpha: "evidence" is transparent where there is none and `strength` (0 to 1) opaque where it
+    is strongest; a number from 0 to 1 is the same everywhere.
+    contours: lines around the smallest areas that hold 50 % and 80 % of the positive evidence.
+    boxes: how many of the strongest regions are boxed, each with its share of that evidence.
+    unseen: "dim" greys out and frames what lay outside the model's view, "keep" leaves it.
+
+    A flat map has nothing to show: only the unseen part is marked.
+    """
+    opacity = strength if alpha == "evidence" else alpha
+    if not isinstance(opacity, (int, float)) or not 0 <= opacity <= 1:
+        name = "strength" if alpha == "evidence" else 'alpha="evidence" or'
+        raise ArgumentError(f"expected {name} a number from 0 to 1, got {opacity!r}: try 0.5")
+    if unseen not in ("dim", "keep"):
+        raise UnknownName("drawing of the unseen part", unseen, ("dim", "keep"))
+    pixels = _pixels(explanation, image)
+    box = _seen(explanation, image.width, image.height)
+    field = _field(explanation, box, image.width, image.height)
+    colours, symmetric = _colours(explanation, colormap)
+    if field is not None:
+        index = (field + 1) * 127.5 if symmetric else field * 255
+        tints = colours[np.rint(index).astype(np.uint8)]
+        left, top, right, bottom = box
+        _blend(
+            pixels[top:bottom, left:right],
+            tints,
+            opacity,
+            np.abs(field) if alpha == "evidence" else None,
+        )
+    if unseen == "dim":
+        _dim(pixels, box)
+    if contours and field is not None:
+        _contours(pixels, field, box, _fine(explanation))
+    if boxes > 0 and field is not None:
+        _boxes(pixels, explanation, boxes)
+    return Image.fromarray(pixels)
+
+
+def panel(
+    explanation: Explanation,
+    image: Image.Image,
+    *,
+    bare: bool = True,
+    side: int = 640,
+    **style: Any,
+) -> Image.Image:
+    """Photograph, overlay and (`bare`) the map alone, side by side, over a caption.
+
+    image: as for `overlay`, which also takes `style`. side: the longest side of each picture in
+    pixels. The caption names the label, its score, the method, the model and the file, and says
+    what the colours mean.
+    """
+    photo = _fitted(image.convert("RGB"), side, side, smallest=side // 2)
+    cells = [("Photograph", photo), ("Evidence", overlay(explanation, photo, **style))]
+    if bare:
+        blank = Image.new("RGB", photo.size, (128, 128, 128))
+        plain = overlay(explanation, blank, colormap=style.get("colormap"), alpha=1.0)
+        cells.append(("Map", plain))
+    heading, title, small = 13, 24, 15
+    # A strip of a photograph still needs a caption that can be read.
+    column = max(photo.width, 640 // len(cells))
+    width = _MARGIN + len(cells) * (column + _MARGIN)
+    top = _MARGIN + fonts.line_height(heading) + 4
+    foot = top + photo.height + _MARGIN
+    lines = fonts.line_height(title) + 4 + 2 * fonts.line_height(small)
+    canvas = _page(width, foot + lines + _MARGIN)
+    for number, (name, cell) in enumerate(cells):
+        left = _MARGIN + number * (column + _MARGIN)
+        fonts.write(canvas, name, left, _MARGIN, heading, _QUIET)
+        _paste(canvas, cell, left, top)
+    bar = min(220, width // 3)
+    room = width - 3 * _MARGIN - bar
+    score = f"{explanation.score:.3f}"
+    spare = room - fonts.ink(score, title).shape[1] - 12
+    end = fonts.write(canvas, explanation.label, _MARGIN, foot, title, _INK, bold=True, width=spare)
+    fonts.write(canvas, score, end + 12, foot, title, _QUIET)
+    second = foot + fonts.line_height(title) + 4
+    source = Path(explanation.input.path).name if explanation.input.path else "image in memory"
+    about = f"{explanation.method}  ·  {explanation.model.name}"
+    fonts.write(canvas, about, _MARGIN, second, small, _INK, width=room)
+    below = second + fonts.line_height(small)
+    fonts.write(canvas, source, _MARGIN, below, small, _QUIET, width=room)
+    _key(canvas, explanation, style.get("colormap"), width - _MARGIN - bar, foot + 9, bar)
+    return Image.fromarray(canvas)
+
+
+def sheet(
+    cells: Sequence[Sequence[Image.Image]],
+    columns: Sequence[str],
+    rows: Sequence[str],
+    cell: int = 224,
+) -> Image.Image:
+    """A contact sheet: `cells[i][j]` fitted into `cell` pixels, at `rows[i]` and `columns[j]`."""
+    if len(cells) != len(rows) or any(len(row) != len(columns) for row in cells):
+        raise ArgumentError(
+            f"expected {len(rows)} rows of {len(columns)} pictures, got rows of "
+            f"{[len(row) for row in cells]}: give each row and column one name"
+        )
+    gap, size = 10, 15
+    line = fonts.line_height(size)
+    fitted = [[_fitted(picture.convert("RGB"), cell, cell) for picture in row] for row in cells]
+    # A row of landscapes needs no square.
+    heights = [max([line, *(picture.height for picture in row)]) for row in fitted]
+    named = max((fonts.ink(name, size, width=cell).shape[1] for name in rows), default=0)
+    first = _MARGIN + (named + _MARGIN if named else 0)
+    y = _MARGIN + (line + gap // 2 if any(columns) else 0)
+    canvas = _page(
+        max(1, first + len(columns) * (cell + gap) - gap + _MARGIN),
+        max(1, y + sum(heights) + len(rows) * gap - gap + _MARGIN),
+    )
+    for j, name in enumerate(columns):
+        fonts.write(
+            canvas, name, first + j * (cell + gap), _MARGIN, size, _INK, bold=True, width=cell
+        )
+    for name, row, height in zip(rows, fitted, heights, strict=True):
+        fonts.write(canvas, name, _MARGIN, y + (height - line) // 2, size, _INK, width=named)
+        for j, picture in enumerate(row):
+            x = first + j * (cell + gap) + (cell - picture.width) // 2
+            _paste(canvas, picture, x, y + (height - picture.height) // 2)
+        y += height + gap
+    return Image.fromarray(canvas)
+
+
+def save(image: Image.Image, path: str | os.PathLike[str], quality: int = 90) -> None:
+    """Write `image` as JPEG, WebP or PNG, by the ending of `path`: whole, or not at all.
+
+    quality: 1 to 100, of JPEG and WebP.
+    """
+    target = Path(path)
+    if target.suffix.lower() not in _FORMATS:
+        raise UnknownName("ending of a picture's name", target.suffix, _FORMATS)
+    # Beside the target, so that the rename stays on one disk; a short name, as the target's own
+    # may already be as long as the disk allows.
+    partial = target.with_name(f".{uuid.uuid4().hex}.part")
+    try:
+        with partial.open("wb") as file:
+            image.save(file, _FORMATS[target.suffix.lower()], quality=quality)
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def lut(colormap: str) -> Pixels:
+    """The 256 colours of a map, uint8 RGB (256, 3)."""
+    if colormap not in COLORMAPS:
+        raise UnknownName("colormap", colormap, COLORMAPS)
+    if colormap == "diverging":
+        stops = np.array(_DIVERGING, np.float32)
+        at = np.linspace(0, len(stops) - 1, 256)
+        ramps = [np.interp(at, range(len(stops)), stops[:, channel]) for channel in range(3)]
+        return np.rint(np.stack(ramps, axis=1)).astype(np.uint8)
+    code = getattr(cv2, f"COLORMAP_{colormap.upper()}")
+    table: Pixels = cv2.applyColorMap(np.arange(256, dtype=np.uint8), code).reshape(256, 3)
+    return np.ascontiguousarray(table[:, ::-1])
+
+
+def _colours(explanation: Explanation, colormap: str | None) -> tuple[Pixels, bool]:
+    """The colours of a map, and whether zero lies in their middle."""
+    name = colormap or ("diverging" if explanation.signed else "turbo")
+    return lut(name), explanation.signed or name == "diverging"
+
+
+def _pixels(explanation: Explanation, image: Image.Image) -> Pixels:
+    """A writable RGB copy of `image`, once it is known to be the explained one's shape."""
+    width, height = explanation.input.width, explanation.input.height
+    # Rounding both sides of a copy to whole pixels moves the products by at most their sum.
+    if abs(image.width * height - image.height * width) > width + height:
+        raise ArgumentError(
+            f"expected the upright image of {width}x{height} pixels or a scaled copy, got "
+            f"{image.width}x{image.height}: pass the photograph that was explained"
+        )
+    return np.array(image.convert("RGB"))
+
+
+def _seen(explanation: Explanation, width: int, height: int) -> tuple[int, int, int, int]:
+    """Where `heatmap((width, height))` isn't NaN: (left, top, right, bottom), ends exclusive."""
+    transform = explanation.input.transform
+    left, top, crop_w, crop_h = transform.crop
+
+    def span(size: int, resized: int, start: int, length: int) -> tuple[int, int]:
+        at = (np.arange(size) + 0.5) * (resized / size) - start
+        inside = np.flatnonzero((at >= -0.5) & (at <= length + 0.5))
+        return (int(inside[0]), int(inside[-1]) + 1) if inside.size else (0, 0)
+
+    x0, x1 = span(width, transform.resized[0], left, crop_w)
+    y0, y1 = span(height, transform.resized[1], top, crop_h)
+    return x0, y0, x1, y1
+
+
+def _fine(explanation: Explanation) -> bool:
+    return bool(min(explanation.values.shape) >= _FINE)
+
+
+def _field(
+    explanation: Explanation, box: tuple[int, int, int, int], width: int, height: int
+) -> Array | None:
+    """The map for display inside `box`, float32 in -1 to 1 on a grid of at most 1024 a side.
+
+    None where there is nothing to draw: the map is degenerate, or none of it was seen.
+    """
+    left, top, right, bottom = box
+    values = np.nan_to_num(explanation.values, nan=0.0, posinf=0.0, neginf=0.0)
+    if explanation.degenerate or right <= left or bottom <= top:
+        return None
+    fine = _fine(explanation)
+    if fine:
+        values = cv2.GaussianBlur(values, (0, 0), max(values.shape) / 150)
+    transform = explanation.input.transform
+
+    def cells(
+        start: int, end: int, size: int, resized: int, crop: tuple[int, int], n: int
+    ) -> Array:
+        count = min(end - start, _GRID)
+        pixel = start + (np.arange(count) + 0.5) * ((end - start) / count)
+        cell = (pixel * (resized / size) - crop[0]) * (n / crop[1]) - 0.5
+        return cell.astype(np.float32)
+
+    x0, y0, crop_w, crop_h = transform.crop
+    field = evidence.resample(
+        values,
+        cells(top, bottom, height, transform.resized[1], (y0, crop_h), values.shape[0]),
+        cells(left, right, width, transform.resized[0], (x0, crop_w), values.shape[1]),
+    )
+    magnitude = np.abs(field)
+    peak = float(magnitude.max())
+    if not peak > 0 or float(np.ptp(field)) <= 1e-6 * peak:
+        return None
+    # A map that is zero nearly everywhere has no percentile to go by.
+    scale = (float(np.percentile(magnitude, 99)) if fine else peak) or peak
+    scaled: Array = np.clip(field / scale, -1, 1)
+    return scaled
+
+
+def _blend(region: Pixels, tints: Pixels, opacity: float, weight: Array | None) -> None:
+    """Mix `tints` into `region` (h, w, 3) in place, by `opacity` times `weight` (0 to 1)."""
+    height, width = region.shape[:2]
+    tints = cv2.resize(tints, (width, height), interpolation=cv2.INTER_LINEAR)
+    if weight is None:
+        region[:] = cv2.addWeighted(tints, opacity, region, 1 - opacity, 0)
+        return
+    small = np.rint(weight * (255 * opacity)).astype(np.uint8)
+    full = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
+    for row in range(0, height, _STRIP):
+        part = slice(row, row + _STRIP)
+        share = full[part].astype(np.float32) / np.float32(255)
+        region[part] = cv2.blendLinear(tints[part], region[part], share, 1 - share)
+
+
+def _dim(pixels: Pixels, box: tuple[int, int, int, int]) -> None:
+    """Grey out what lies outside `box`, and draw its edge on the outer side."""
+    height, width = pixels.shape[:2]
+    left, top, right, bottom = box
+    line = max(1, round(max(height, width) / 600))
+    edged = pixels[top:bottom, left:right]
+    bands = (
+        (slice(0, top), slice(0, width), (slice(-line, None), slice(left, right))),
+        (slice(bottom, height), slice(0, width), (slice(0, line), slice(left, right))),
+        (slice(top, bottom), slice(0, left), (slice(None), slice(-line, None))),
+        (slice(top, bottom), slice(right, width), (slice(None), slice(0, line))),
+    )
+    for rows, columns, edge in bands:
+        band = pixels[rows, columns]
+        if band.size:
+            grey = cv2.cvtColor(np.ascontiguousarray(band), cv2.COLOR_RGB2GRAY)
+            band[:] = (grey * np.float32(0.5) + 18).astype(np.uint8)[..., None]
+            if edged.size:
+                band[edge] = 190
+
+
+def _contours(pixels: Pixels, field: Array, box: tuple[int, int, int, int], fine: bool) -> None:
+    """Lines around the smallest areas of `field` that hold 50 % and 80 % of its evidence."""
+    left, top, right, bottom = box
+    rows, columns = field.shape
+    # Lines around every grain of a noisy map would hide the picture.
+    smooth = cv2.GaussianBlur(field, (0, 0), max(rows, columns) / (40 if fine else 200) + 0.5)
+    scale = np.array([(right - left) / columns, (bottom - top) / rows], np.float32)
+    width = max(1, round(max(pixels.shape[:2]) / 320))
+    for share in _LEVELS:
+        area = evidence.smallest_area(smooth, share).astype(np.uint8)
+        outlines, _ = cv2.findContours(area, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+        lines = [
+            # OpenCV draws to 1/16 of a pixel: the last argument of polylines.
+            np.rint(((line + 0.5) * scale + (left, top) - 0.5) * 16).astype(np.int32)
+            for line in outlines
+            if cv2.contourArea(line) > area.size / 1000
+        ]
+        thin = max(1, width // 2) if share == max(_LEVELS) else width
+        for colour, thickness in (((20, 20, 20), thin + 2 * max(1, thin // 2)), ((255,) * 3, thin)):
+            cv2.polylines(pixels, lines, True, colour, thickness, cv2.LINE_AA, 4)
+
+
+def _boxes(pixels: Pixels, explanation: Explanation, count: int) -> None:
+    """The `count` strongest regions, each with its share of the evidence on a label."""
+    height, width = pixels.shape[:2]
+    fx, fy = width / explanation.input.width, height / explanation.input.height
+    line = max(1, round(max(width, height) / 320))
+    size = max(11, round(max(width, height) / 38))
+    pad = size // 3
+    for region in reversed(explanation.regions(top=count)):  # the strongest lies on top
+        left, top, right, bottom = evidence.scaled(region, fx, fy, width, height).box
+        corners = (left, top), (max(left, right - 1), max(top, bottom - 1))
+        cv2.rectangle(pixels, *corners, (20, 20, 20), 3 * line)
+        cv2.rectangle(pixels, *corners, (255, 255, 255), line)
+        text = fonts.ink(f"{region.share:.0%}".replace("%", " %"), size, bold=True)
+        tall, wide = text.shape[0], text.shape[1] + 2 * pad
+        if wide > width or 2 * tall > height:
+            continue  # a label would hide a picture this small
+        x = min(max(0, left - line // 2), width - wide)
+        y = top - tall if top >= tall else min(top, height - tall)
+        pixels[y : y + tall, x : x + wide] = 255
+        fonts.stamp(pixels, text, x + pad, y, _INK)
+
+
+def _fitted(image: Image.Image, width: int, height: int, smallest: int = 0) -> Image.Image:
+    """`image` shrunk into the box, or enlarged until its longer side has `smallest` pixels."""
+    factor = min(width / image.width, height / image.height, 1.0)
+    factor = max(factor, smallest / max(image.size)) if factor == 1.0 else factor
+    size = max(1, round(image.width * factor)), max(1, round(image.height * factor))
+    if size == image.size:
+        return image
+    how = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
+    return Image.fromarray(cv2.resize(np.asarray(image), size, interpolation=how))
+
+
+def _page(width: int, height: int) -> Pixels:
+    return np.full((height, width, 3), _PAPER, np.uint8)
+
+
+def _paste(canvas: Pixels, image: Image.Image, left: int, top: int) -> None:
+    canvas[top : top + image.height, left : left + image.width] = np.asarray(image)
+
+
+def _key(
+    canvas: Pixels, explanation: Explanation, colormap: str | None, left: int, top: int, width: int
+) -> None:
+    """The colour bar, with what its ends mean."""
+    colours, symmetric = _colours(explanation, colormap)
+    height, size = 10, 13
+    ramp = np.linspace(0, 255, width).astype(np.uint8)
+    canvas[top : top + height, left : left + width] = colours[ramp]
+    names = ("against", "for") if symmetric else ("no evidence", "strongest")
+    fonts.write(canvas, names[0], left, top + height + 4, size, _QUIET)
+    last = fonts.ink(names[1], size)
+    fonts.stamp(canvas, last, left + width - last.shape[1], top + height + 4, _QUIET)
