@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from visxai import methods
 from visxai.backends.base import Probe
 from visxai.backends.pytorch import TorchModel
+from visxai.engine import compute, tidy
 from visxai.methods.base import Maps, Method
 from visxai.target import Target
 
@@ -47,7 +48,7 @@ over_all = pytest.mark.parametrize(("kind", "name"), PAIRS)
 
 
 def run(model: TorchModel, method: Method, x: Tensor, target: Target = TARGET) -> Maps:
-    return method(Probe(model, x), x, target)
+    return compute(method, Probe(model, x), x, target)
 
 
 @cache
@@ -74,7 +75,9 @@ def state(module: nn.Module) -> list[object]:
         hooks = (part._forward_hooks, part._forward_pre_hooks, part._backward_hooks)
         found.append((name, part.training, [len(h) for h in hooks], sorted(vars(part))))
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
-        found.append((name, tensor.requires_grad, tensor.grad is None, float(tensor.sum())))
+        found.append(
+            (name, tensor.requires_grad, tensor.grad is None, float(tensor.detach().sum()))
+        )
     return found
 
 
@@ -194,9 +197,10 @@ def test_nothing_with_a_graph_is_kept(kind: str, name: str) -> None:
     run(zoo.model(kind), method_of(name), zoo.inputs())
     gc.collect()
     kept = [
-        tensor
-        for tensor in gc.get_objects()
-        if isinstance(tensor, Tensor) and tensor.grad_fn is not None
+        found
+        for found in gc.get_objects()
+        # By type: isinstance would ask every object for its class, and some warn when asked.
+        if issubclass(type(found), Tensor) and found.grad_fn is not None
     ]
     assert not kept
 
@@ -208,19 +212,20 @@ def test_half_precision_agrees(kind: str, name: str) -> None:
     assert maps.dtype == torch.float32
     assert maps.isfinite().all()
     expected = reference(kind, name)
-    similar = nn.functional.cosine_similarity(maps.flatten(1), expected.flatten(1))
     # bfloat16 has 8 bits: agreement is of direction, and depends on the method's own noise.
-    assert similar.min() > 0.8
+    similar = nn.functional.cosine_similarity(maps.flatten(1), expected.flatten(1))
+    blank = expected.flatten(1).abs().amax(1) == 0
+    assert bool(((similar > 0.8) | blank).all())
 
 
 @over_all
 def test_a_constant_model_is_degenerate_and_finite(kind: str, name: str) -> None:
-    from visxai.engine import tidy
-
     module = copy.deepcopy(zoo.module(kind))
     for parameter in module.parameters():
         parameter.data.zero_()
-    values, degenerate = tidy(run(TorchModel(module, name=kind), method_of(name), zoo.inputs()).values)
+    values, degenerate = tidy(
+        run(TorchModel(module, name=kind), method_of(name), zoo.inputs()).values
+    )
     assert values.isfinite().all()
     assert degenerate.all()
 
@@ -230,7 +235,7 @@ def test_several_classes_equal_one_at_a_time(kind: str, name: str) -> None:
     model, method, x = zoo.model(kind), method_of(name), zoo.inputs()
     target = Target.of("top2")
     probe = Probe(model, x)
-    maps = method(probe, x, target).values
+    maps = compute(method, probe, x, target).values
     aim = probe.aim(x, target)
     assert len(maps) == len(aim) == 6
     assert aim.classes is not None

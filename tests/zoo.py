@@ -29,6 +29,12 @@ def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
         scale = fan_in**-0.5 if parameter.ndim > 1 else 0.1
         centre = 1.0 if parameter.ndim == 1 and name.endswith("weight") else 0.0
         parameter.data = centre + scale * draw
+    norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = None  # plain averages over the one batch below
+    if norms:
+        with torch.no_grad():
+            module.train()(inputs(16, seed=2))
     return module.eval()
 
 

@@ -1,7 +1,7 @@
 """The engine: images in, explanations out. Batches, devices, precision; no files but the inputs.
 
-    engine = Engine("efficientnet_lite0")
-    results = engine.explain(["cat.jpg"], method="grad_cam", target="top1")
+engine = Engine("efficientnet_lite0")
+results = engine.explain(["cat.jpg"], method="grad_cam", target="top1")
 """
 
 from __future__ import annotations
@@ -251,7 +251,7 @@ class Engine:
                 f"expected a method that {self.model.ref.name} can serve, but {method.name()} "
                 f"needs {missing}: use one of {', '.join(usable)}"
             )
-        return method(model, x, target)
+        return compute(method, model, x, target)
 
     def _label(self, target: Target, class_index: int | None) -> str:
         if class_index is None:
@@ -280,13 +280,10 @@ class Engine:
         parsed = Target.of(target, self.model.labels)
         parsed.check(len(x))
         (loaded,) = load_methods(method)
-        with torch.inference_mode(False), torch.no_grad():
-            # A clone leaves inference mode, where nothing can be differentiated.
-            inside = x.detach().to(self.device)
-            inside = inside.clone() if inside.is_inference() else inside
-            maps = self._maps(Probe(self.model, inside), inside, loaded, parsed)
-            values, _ = tidy(maps.values)
-            return upsample(values, tuple(x.shape[2:])).to(x.device)
+        inside = x.detach().to(self.device)
+        maps = self._maps(Probe(self.model, inside), inside, loaded, parsed)
+        values, _ = tidy(maps.values)
+        return upsample(values, tuple(x.shape[2:])).to(x.device)
 
     def predict(self, images: Any) -> list[Prediction]:
         """The model's scores for images, one forward each, in input order."""
@@ -328,8 +325,13 @@ class Engine:
         if old.layer and hasattr(loaded, "layer") and loaded.layer is None:
             loaded = type(loaded)(**{**vars(loaded), "layer": old.layer})
         (new,) = self.explain(
-            [old.original(image) if image is None and old.source is not None else
-             image if image is not None else old.input.path],
+            [
+                old.original(image)
+                if image is None and old.source is not None
+                else image
+                if image is not None
+                else old.input.path
+            ],
             loaded,
             old.target if keep else old.class_index,
         )
@@ -360,6 +362,13 @@ class Reproduction:
     def agrees(self) -> bool:
         """Whether map and score agree to float16 precision: 2e-3 and 1e-3."""
         return self.map_difference <= 2e-3 and self.score_difference <= 1e-3
+
+
+def compute(method: Method, model: Model, x: Tensor, target: Target) -> Maps:
+    """A method's maps, whatever grad mode the caller is in: it opens gradients where it needs them."""
+    with torch.inference_mode(False), torch.no_grad():
+        # A clone leaves inference mode, whose tensors can't be saved for a backward.
+        return method(model, x.clone() if x.is_inference() else x, target)
 
 
 def load_methods(method: Methods) -> tuple[Method, ...]:

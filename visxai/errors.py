@@ -1,15 +1,15 @@
 """Every error visxai raises on purpose. Each message says what was expected, what came, what to do.
 
-    VisxaiError
-    ├── ArgumentError (ValueError)     an argument is wrong: a name, a number, a combination
-    │   ├── UnknownName                no such method, model, layer, label: lists the choices
-    │   └── TargetError                a target that doesn't fit the scores or the batch
-    ├── ModelError                     the model can't be loaded, or outputs something odd
-    │   └── LayerError                 a layer that doesn't exist, doesn't run, or isn't spatial
-    ├── ImageError                     an image can't be read safely
-    ├── StoreError                     results can't be read or written
-    ├── OutOfMemory (MemoryError)      nothing smaller is left to try
-    └── MissingExtra (ImportError)     an optional dependency isn't installed
+VisxaiError
+├── ArgumentError (ValueError)     an argument is wrong: a name, a number, a combination
+│   ├── UnknownName                no such method, model, layer, label: lists the choices
+│   └── TargetError                a target that doesn't fit the scores or the batch
+├── ModelError                     the model can't be loaded, or outputs something odd
+│   └── LayerError                 a layer that doesn't exist, doesn't run, or isn't spatial
+├── ImageError                     an image can't be read safely
+├── StoreError                     results can't be read or written
+├── OutOfMemory (MemoryError)      nothing smaller is left to try
+└── MissingExtra (ImportError)     an optional dependency isn't installed
 """
 
 from __future__ import annotations

@@ -167,9 +167,7 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _renamed(
-    state: Mapping[str, Any], wanted: Mapping[str, Any], name: str
-) -> dict[str, Any]:
+def _renamed(state: Mapping[str, Any], wanted: Mapping[str, Any], name: str) -> dict[str, Any]:
     """The weights under the architecture's own names, matched in order by suffix and shape."""
     pairs = list(zip(state.items(), wanted.items(), strict=False))
     fits = len(state) == len(wanted) and all(

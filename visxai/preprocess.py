@@ -70,7 +70,8 @@ class Preprocess:
             if not isinstance(value, (list, tuple)) or len(value) != count:
                 raise ArgumentError(f"expected {count} numbers as {name}, got {value}: {_LIKE}")
             object.__setattr__(self, name, tuple(value))  # lists, as from a TOML card, too
-        resize = self.resize if isinstance(self.resize, tuple) else (self.resize or 1,)
+        resize = self.resize if isinstance(self.resize, tuple) else (self.resize,)
+        resize = self.size if self.resize is None else resize
         if not all(isinstance(side, int) and side > 0 for side in (*self.size, *resize)):
             raise ArgumentError(
                 f"expected whole pixels above 0, got size {self.size} and resize {self.resize}: "
@@ -169,8 +170,9 @@ class Preprocess:
         Accepts a Preprocess or Opaque; a torchvision (v1, v2) or timm Compose, or a torchvision
         weights preset; timm's data config or a Hugging Face image processor, as object or dict;
         any callable PIL image -> float tensor (3, h, w). Equal to the original within 1e-6,
-        except where that resizes uint8 tensors (v2 after ToImage, Hugging Face's torchvision
-        processors): their kernels round otherwise than Pillow's, pixels may differ by a few 255ths.
+        except where that resizes uint8 tensors (v2 after ToImage, Hugging Face's default
+        processors): torch's kernels round otherwise than Pillow's, by 1/255 a pixel, and by more
+        at hard edges with bicubic, which overshoots there and is clipped between the passes.
         Raises ArgumentError for anything else.
         """
         if isinstance(source, (Preprocess, Opaque)):

@@ -118,8 +118,7 @@ class Prediction:
         """The `count` strongest classes as (label, score), strongest first."""
         order = np.argsort(-self.probabilities, kind="stable")[:count]
         return tuple(
-            (label_of(self.labels, int(index)), float(self.probabilities[index]))
-            for index in order
+            (label_of(self.labels, int(index)), float(self.probabilities[index])) for index in order
         )
 
 
@@ -214,8 +213,7 @@ class Explanation:
         found = evidence.regions(self.heatmap((width, height)), top, share)
         fx, fy = self.input.width / width, self.input.height / height
         return tuple(
-            evidence.scaled(region, fx, fy, self.input.width, self.input.height)
-            for region in found
+            evidence.scaled(region, fx, fy, self.input.width, self.input.height) for region in found
         )
 
     def mask(self, share: float = 0.5) -> NDArray[np.bool_]:
@@ -247,9 +245,7 @@ class Explanation:
         if image is None:
             image = self.source if self.source is not None else self.input.path
         if image is None:
-            raise ImageError(
-                "this explanation holds no path to its original: pass it as image=..."
-            )
+            raise ImageError("this explanation holds no path to its original: pass it as image=...")
         photo = images.decode(image)
         if image is self.input.path and photo.sha256 != self.input.source_sha256:
             raise ImageError(

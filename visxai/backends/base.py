@@ -278,9 +278,7 @@ class Probe(Model):
                 lambda i, _, image=image, turn=turn: build(image[i], turn[i]),
             )
             for found in self._model.in_precision("fp32").gradients(again, aim.each(block.map)):
-                yield Gradients(
-                    block.map[found.map], turn[found.map], found.gradient, found.value
-                )
+                yield Gradients(block.map[found.map], turn[found.map], found.gradient, found.value)
 
     def at_layers(self, x: Tensor, target: Target, layers: Sequence[str] = ()) -> AtLayers:
         found = self._model.at_layers(x, target, layers)

@@ -185,7 +185,12 @@ def survey(module: nn.Module, forward: Callable[[Tensor], Any], x: Tensor) -> Su
             except LayerError:
                 return
             visits.setdefault(name, Visit(name, type(part).__name__, shape))
-            if not patch and isinstance(part, nn.Conv2d) and args and args[0].shape[1] == x.shape[1]:
+            if (
+                not patch
+                and isinstance(part, nn.Conv2d)
+                and args
+                and args[0].shape[1] == x.shape[1]
+            ):
                 stride = part.stride
                 if part.kernel_size == stride and min(stride) > 1:
                     patch.append((int(stride[0]), int(stride[1])))

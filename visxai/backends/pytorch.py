@@ -143,9 +143,7 @@ class TorchModel(Model):
                 for number, (chosen, which) in enumerate(passes):
                     value = aim(scores[chosen], which)
                     (gradient,) = self._differentiate(value, [leaf], number + 1 < len(passes))
-                    found.append(
-                        Gradients(which, turn[chosen], gradient[chosen], value.detach())
-                    )
+                    found.append(Gradients(which, turn[chosen], gradient[chosen], value.detach()))
             return found
 
         for block in self._blocks(rows, "gradients", run):

@@ -1,7 +1,7 @@
 """The methods, one file each, found by listing this folder.
 
-    names()                                   what there is
-    load("occlusion(window=32, stride=16)")   a method from its spec string
+names()                                   what there is
+load("occlusion(window=32, stride=16)")   a method from its spec string
 """
 
 from __future__ import annotations

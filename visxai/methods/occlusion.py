@@ -44,7 +44,9 @@ class Occlusion(Method):
             self._require(min(_pair(value)) > 0, f"{name} of at least 1 pixel", value)
         gaps = any(s > w for s, w in zip(_pair(self.stride), _pair(self.window), strict=True))
         self._require(
-            not gaps, f"a stride no larger than window={self.window}, so none is skipped", self.stride
+            not gaps,
+            f"a stride no larger than window={self.window}, so none is skipped",
+            self.stride,
         )
 
     def __call__(self, model: Model, x: Tensor, target: Target) -> Maps:
