@@ -21,7 +21,7 @@ PREPROCESS = Preprocess(size=(SIZE, SIZE), resize=SIZE)
 
 
 def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
-    """Give every parameter of `module` a seeded draw, scaled so that signals neither die nor burst."""
+    """Give every parameter a seeded draw, scaled so that signals neither die nor burst."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in module.named_parameters():
         fan_in = parameter[0].numel() if parameter.ndim > 1 else 1

@@ -84,10 +84,10 @@ def capture(module: nn.Module, *layers: str, cut: bool = False) -> Iterator[Capt
 
 def find(module: nn.Module, name: str) -> nn.Module:
     """The submodule called `name`, or UnknownName with the nearest names."""
-    found = dict(module.named_modules()).get(name) if name else None
-    if found is None:
-        raise UnknownName("layer", name, [known for known, _ in module.named_modules() if known])
-    return found
+    known: dict[str, nn.Module] = {key: part for key, part in module.named_modules() if key}
+    if name not in known:
+        raise UnknownName("layer", name, known)
+    return known[name]
 
 
 def first_tensor(output: Any, name: str = "") -> Tensor:

@@ -7,12 +7,11 @@ results = engine.explain(["cat.jpg"], method="grad_cam", target="top1")
 from __future__ import annotations
 
 import datetime
-import importlib.metadata
 import itertools
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from visxai import images, methods, models
 from visxai.backends.base import Model, Probe
 from visxai.errors import ArgumentError, ImageError
+from visxai.machine import PRECISIONS, pick_device, pick_precision, versions
 from visxai.methods.base import Maps, Method, upsample
 from visxai.record import Explanation, Failure, InputRef, Prediction, label_of
 from visxai.target import Aim, Target
@@ -29,7 +29,6 @@ from visxai.target import Aim, Target
 if TYPE_CHECKING:
     from visxai.backends.base import Activation
 
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 Methods = str | Method | Sequence[str | Method]
 
 
@@ -161,7 +160,7 @@ class Engine:
         except ImageError as error:
             if on_error == "raise":
                 raise
-            path = str(source) if isinstance(source, (str, images.Path)) else None
+            path = str(source) if isinstance(source, (str, Path)) else None
             return Failure(path, str(error), type(error).__name__)
         reference = InputRef(
             photo.image.width, photo.image.height, transform, photo.sha256, photo.path
@@ -209,7 +208,7 @@ class Engine:
         quality = {name: figures.cpu().tolist() for name, figures in maps.quality.items()}
         rows, flat = aim.rows.tolist(), degenerate.cpu().tolist()
         classes = [None] * len(rows) if aim.classes is None else aim.classes.tolist()
-        common = {
+        common: dict[str, Any] = {
             "model": self.model.ref,
             "method": repr(method),
             "target": str(target),
@@ -325,13 +324,7 @@ class Engine:
         if old.layer and hasattr(loaded, "layer") and loaded.layer is None:
             loaded = type(loaded)(**{**vars(loaded), "layer": old.layer})
         (new,) = self.explain(
-            [
-                old.original(image)
-                if image is None and old.source is not None
-                else image
-                if image is not None
-                else old.input.path
-            ],
+            [old.original_source() if image is None else image],
             loaded,
             old.target if keep else old.class_index,
         )
@@ -365,7 +358,7 @@ class Reproduction:
 
 
 def compute(method: Method, model: Model, x: Tensor, target: Target) -> Maps:
-    """A method's maps, whatever grad mode the caller is in: it opens gradients where it needs them."""
+    """A method's maps, in any grad mode of the caller's: gradients are opened where needed."""
     with torch.inference_mode(False), torch.no_grad():
         # A clone leaves inference mode, whose tensors can't be saved for a backward.
         return method(model, x.clone() if x.is_inference() else x, target)
@@ -406,48 +399,6 @@ def tidy(values: Tensor) -> tuple[Tensor, Tensor]:
     return values, ~finite | (high - low <= 1e-6 * peak)
 
 
-def pick_device(device: str | torch.device) -> torch.device:
-    """A torch device; "auto" is CUDA, then Apple's GPU, then the CPU."""
-    if device == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        picked = torch.device(device)
-        torch.empty(0, device=picked)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ArgumentError(
-            f"expected a device of this machine, got {str(device)!r} ({reason}): "
-            "use device='auto' or 'cpu'"
-        ) from None
-    return picked
-
-
-def pick_precision(precision: str, device: torch.device) -> str:
-    """ "auto" is bf16 where a CUDA device has it, else fp16 there; float32 on a CPU unless it has
-    matrix units for bf16 (without them bf16 is several times slower than float32)."""
-    if precision != "auto":
-        return precision
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    if device.type == "cpu" and torch.cpu._is_amx_tile_supported():
-        return "bf16"
-    return "fp32"
-
-
-@cache
-def versions() -> dict[str, str]:
-    """The versions of what computes a map."""
-    found = {}
-    for package in ("visxai", "torch", "torchvision", "timm", "numpy", "pillow"):
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
 def _from_module(model: Any, device: str | torch.device, given: dict[str, Any]) -> Model:
     from visxai.backends.pytorch import TorchModel, unwrapped
 
@@ -463,7 +414,7 @@ def _plain(figure: Any) -> Any:
 
 def _as_list(sources: Any, lazy: bool = False) -> Any:
     """A list of sources; a single image counts as a list of one."""
-    if isinstance(sources, (str, bytes, images.Path, np.ndarray)) or hasattr(sources, "convert"):
+    if isinstance(sources, (str, bytes, Path, np.ndarray)) or hasattr(sources, "convert"):
         return [sources]
     if isinstance(sources, Tensor):
         raise ArgumentError(

@@ -54,8 +54,7 @@ def resample(values: Array, ys: Array, xs: Array) -> Array:
     top, bottom, fy = along(values.shape[0], ys)
     left, right, fx = along(values.shape[1], xs)
     rows = values[top] * (1 - fy)[:, None] + values[bottom] * fy[:, None]
-    out: Array = rows[:, left] * (1 - fx) + rows[:, right] * fx
-    return out
+    return (rows[:, left] * (1 - fx) + rows[:, right] * fx).astype(np.float32, copy=False)
 
 
 def smallest_area(heatmap: Array, share: float) -> NDArray[np.bool_]:

@@ -299,7 +299,8 @@ def _from_steps(steps: Iterable[Any]) -> Preprocess | None:
     for step in steps:
         name = getattr(step, "__name__", type(step).__name__)
         package = type(step).__module__.split(".")[0]
-        if name in ("_convert_image_to_rgb", "_convert_to_rgb"):  # CLIP's; a photo is RGB already
+        # CLIP's conversions (a photo is RGB already), and one of the tensor's type alone.
+        if name in ("_convert_image_to_rgb", "_convert_to_rgb", "ToPureTensor"):
             continue
         if package not in _TO_TENSOR or "mean" in known:
             return None

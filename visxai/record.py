@@ -242,10 +242,7 @@ class Explanation:
         """The upright RGB original, from `image`, from memory, or from the recorded path."""
         from visxai import images
 
-        if image is None:
-            image = self.source if self.source is not None else self.input.path
-        if image is None:
-            raise ImageError("this explanation holds no path to its original: pass it as image=...")
+        image = self.original_source() if image is None else image
         photo = images.decode(image)
         if image is self.input.path and photo.sha256 != self.input.source_sha256:
             raise ImageError(
@@ -257,6 +254,16 @@ class Explanation:
                 f"got {photo.image.width}x{photo.image.height}: pass the original"
             )
         return photo.image
+
+    def original_source(self) -> Any:
+        """What the original can be decoded from: the caller's object, or the recorded path."""
+        found = self.source if self.source is not None else self.input.path
+        if found is None:
+            raise ImageError(
+                "expected a record that knows its original, got one without a path: "
+                "pass the original as image=..."
+            )
+        return found
 
     def row(self) -> dict[str, Any]:
         """One flat row for a table: plain values, the map as bytes (see `pack`)."""

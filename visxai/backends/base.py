@@ -65,6 +65,10 @@ class Rows:
             lambda image, _: x if image.shape[0] == x.shape[0] else x[image],
         )
 
+    def pairs(self, image: Tensor, turn: Tensor) -> Rows:
+        """The rows (image[i], turn[i]) alone, as images with one turn each."""
+        return Rows(len(image), 1, self.shape, lambda i, _: self.build(image[i], turn[i]))
+
 
 @dataclass(frozen=True)
 class Gradients:
@@ -270,15 +274,11 @@ class Probe(Model):
                 yield block
                 continue
             self.reran = True
-            image, turn, build = aim.rows[block.map], block.turn, rows.build
-            again = Rows(
-                len(image),
-                1,
-                rows.shape,
-                lambda i, _, image=image, turn=turn: build(image[i], turn[i]),
-            )
+            again = rows.pairs(aim.rows[block.map], block.turn)
             for found in self._model.in_precision("fp32").gradients(again, aim.each(block.map)):
-                yield Gradients(block.map[found.map], turn[found.map], found.gradient, found.value)
+                yield Gradients(
+                    block.map[found.map], block.turn[found.map], found.gradient, found.value
+                )
 
     def at_layers(self, x: Tensor, target: Target, layers: Sequence[str] = ()) -> AtLayers:
         found = self._model.at_layers(x, target, layers)

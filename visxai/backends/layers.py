@@ -80,7 +80,7 @@ class Survey:
             return False
         if layout.kind in ("nchw", "nhwc"):
             height, width = visit.shape[2:] if layout.kind == "nchw" else visit.shape[1:3]
-            return 1 < height * width and height <= self.image[0] and width <= self.image[1]
+            return height * width > 1 and height <= self.image[0] and width <= self.image[1]
         return layout.height * layout.width > 1
 
     def candidates(self) -> Iterator[str]:
@@ -111,7 +111,7 @@ class Survey:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where positions lie in a layer's output: an image of cells, or prefix + height*width tokens."""
+    """Where positions lie in a layer's output: an image of cells, or a sequence of tokens."""
 
     kind: str
     prefix: int = 0
@@ -132,7 +132,7 @@ class Layout:
                 f"expected {self.height}x{self.width} patch tokens after {self.prefix} prefix "
                 f"tokens, got {patches.shape[2]}: use the model's own input size"
             )
-        return patches.unflatten(2, (self.height, self.width))
+        return patches.reshape(*patches.shape[:2], self.height, self.width)
 
     def unmaps(self, maps: Tensor, like: Tensor) -> Tensor:
         """The inverse of `maps`: a layer's output like `like`, its positions set to `maps`."""

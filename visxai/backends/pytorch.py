@@ -29,7 +29,7 @@ from visxai.backends.base import (
 from visxai.backends.layers import Layout, Survey, survey
 from visxai.capture import capture, find
 from visxai.errors import ArgumentError, LayerError, ModelError
-from visxai.preprocess import Opaque, Preprocess
+from visxai.preprocess import Preprocess
 from visxai.record import ModelRef
 from visxai.target import Aim, Target
 
@@ -266,10 +266,7 @@ def maps_of(aim: Aim, image: Tensor) -> list[tuple[Tensor, Tensor]]:
 def _joined(parts: Sequence[AtLayers], layouts: Sequence[Layout]) -> AtLayers:
     """The blocks of a batch as one, activations and gradients as float32 maps."""
     scores = torch.cat([part.scores for part in parts])
-    if len(parts) == 1:
-        aim = parts[0].aim
-    else:
-        aim = _joined_aim(parts)
+    aim = parts[0].aim if len(parts) == 1 else _joined_aim(parts)
     layers = []
     for number, layout in enumerate(layouts):
         pieces = [part.layers[number] for part in parts]
@@ -380,9 +377,9 @@ def _name_of(module: nn.Module, layer: str | nn.Module | None) -> str | None:
         for part in layer.split("+"):
             find(module, part)
         return layer
-    for name, part in module.named_modules():
-        if part is layer:
-            return name
+    names: dict[int, str] = {id(part): name for name, part in module.named_modules()}
+    if id(layer) in names:
+        return names[id(layer)]
     raise LayerError(
         f"expected a layer of the model, got a {type(layer).__name__} that isn't part of it: "
         "pass the layer's dotted name"

@@ -71,7 +71,7 @@ class Occlusion(Method):
         turns = len(tops) * columns
         painted_values = model.values(Rows(x.shape[0], turns, tuple(x.shape[1:]), painted), aim)
         drops = clean.unsqueeze(1) - painted_values
-        grid = drops.unflatten(1, (len(tops), columns))
+        grid = drops.reshape(-1, len(tops), columns)
         down, across = (
             _coverage(x.shape[2], tops, heights).to(grid),
             _coverage(x.shape[3], lefts, widths).to(grid),
