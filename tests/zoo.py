@@ -20,7 +20,7 @@ CLASSES = 10
 PREPROCESS = Preprocess(size=(SIZE, SIZE), resize=SIZE)
 
 
-def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
+def randomise(module: nn.Module, seed: int = 0, size: int = SIZE) -> nn.Module:
     """Give every parameter a seeded draw, scaled so that signals neither die nor burst."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in module.named_parameters():
@@ -34,7 +34,7 @@ def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
         norm.momentum = None  # plain averages over the one batch below
     if norms:
         with torch.no_grad():
-            module.train()(inputs(16, seed=2))
+            module.train()(inputs(4, size, seed=2))
     return module.eval()
 
 

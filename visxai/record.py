@@ -180,28 +180,42 @@ class Explanation:
         rotation. `size` (width, height) samples the same area on a smaller or larger grid.
         """
         width, height = size or (self.input.width, self.input.height)
-        transform = self.input.transform
-        left, top, crop_w, crop_h = transform.crop
-        xs = (np.arange(width) + 0.5) * (transform.resized[0] / width) - left
-        ys = (np.arange(height) + 0.5) * (transform.resized[1] / height) - top
+        xs, ys = self._view(width, height)
+        crop_w, crop_h = self.input.transform.crop[2:]
         rows, columns = self.values.shape
         out = evidence.resample(
             self.values,
             (ys * (rows / crop_h) - 0.5).astype(np.float32),
             (xs * (columns / crop_w) - 0.5).astype(np.float32),
         )
-        # A pixel is seen when its centre lies in the crop, half a resized pixel of slack allowed
-        # for crops that were rounded.
-        out[(ys < -0.5) | (ys > crop_h + 0.5), :] = np.nan
-        out[:, (xs < -0.5) | (xs > crop_w + 0.5)] = np.nan
+        out[(ys < 0) | (ys > crop_h), :] = np.nan
+        out[:, (xs < 0) | (xs > crop_w)] = np.nan
         if not stored:
             return out
-        transpose, rows_flip, columns_flip = _ORIENTATIONS[transform.orientation]
+        transpose, rows_flip, columns_flip = _ORIENTATIONS[self.input.transform.orientation]
         if rows_flip:
             out = out[::-1]
         if columns_flip:
             out = out[:, ::-1]
         return np.ascontiguousarray(out.T if transpose else out)
+
+    def seen(self, size: tuple[int, int] | None = None) -> tuple[int, int, int, int]:
+        """The box (left, top, right, bottom) where `heatmap(size)` isn't NaN, ends exclusive."""
+        xs, ys = self._view(*(size or (self.input.width, self.input.height)))
+        crop_w, crop_h = self.input.transform.crop[2:]
+        columns = np.flatnonzero((xs >= 0) & (xs <= crop_w))
+        rows = np.flatnonzero((ys >= 0) & (ys <= crop_h))
+        if not columns.size or not rows.size:
+            return 0, 0, 0, 0
+        return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+    def _view(self, width: int, height: int) -> tuple[NDArray[Any], NDArray[Any]]:
+        """The centres of the columns and rows of a width x height grid over the original, in
+        pixels of the model's view (which spans 0 to the crop's width and height)."""
+        transform = self.input.transform
+        xs = (np.arange(width) + 0.5) * (transform.resized[0] / width) - transform.crop[0]
+        ys = (np.arange(height) + 0.5) * (transform.resized[1] / height) - transform.crop[1]
+        return xs, ys
 
     def regions(self, top: int = 3, share: float = 0.5) -> tuple[Region, ...]:
         """The `top` connected areas of strongest evidence, in pixels of the upright original.

@@ -74,7 +74,7 @@ def overlay(
     if unseen not in ("dim", "keep"):
         raise UnknownName("drawing of the unseen part", unseen, ("dim", "keep"))
     pixels = _pixels(explanation, image)
-    box = _seen(explanation, image.width, image.height)
+    box = explanation.seen(image.size)
     field = _field(explanation, box, image.width, image.height)
     colours, symmetric = _colours(explanation, colormap)
     if field is not None:
@@ -230,21 +230,6 @@ def _pixels(explanation: Explanation, image: Image.Image) -> Pixels:
             f"{image.width}x{image.height}: pass the photograph that was explained"
         )
     return np.array(image.convert("RGB"))
-
-
-def _seen(explanation: Explanation, width: int, height: int) -> tuple[int, int, int, int]:
-    """Where `heatmap((width, height))` isn't NaN: (left, top, right, bottom), ends exclusive."""
-    transform = explanation.input.transform
-    left, top, crop_w, crop_h = transform.crop
-
-    def span(size: int, resized: int, start: int, length: int) -> tuple[int, int]:
-        at = (np.arange(size) + 0.5) * (resized / size) - start
-        inside = np.flatnonzero((at >= -0.5) & (at <= length + 0.5))
-        return (int(inside[0]), int(inside[-1]) + 1) if inside.size else (0, 0)
-
-    x0, x1 = span(width, transform.resized[0], left, crop_w)
-    y0, y1 = span(height, transform.resized[1], top, crop_h)
-    return x0, y0, x1, y1
 
 
 def _fine(explanation: Explanation) -> bool:

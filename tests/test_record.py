@@ -1,0 +1,184 @@
+"""Records: coordinates, regions, masks, and the way to disk and back."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import numpy as np
+import pytest
+import torch
+from jsonschema import Draft202012Validator
+from PIL import Image
+
+from visxai import evidence, images
+from visxai.errors import ArgumentError, ImageError
+from visxai.preprocess import Preprocess
+from visxai.record import Explanation, InputRef, ModelRef, Transform, pack, schema, unpack
+
+SHA = "0" * 64
+
+
+def explanation(values, width=100, height=60, transform=None, **more) -> Explanation:
+    transform = transform or Transform((width, height), (0, 0, width, height))
+    return Explanation(
+        input=InputRef(width, height, transform, SHA, more.pop("path", None)),
+        model=ModelRef("m", SHA, "none"),
+        values=np.asarray(values, dtype=np.float32),
+        method="grad_cam(relu=True)",
+        target="top1",
+        class_index=1,
+        label="cat",
+        score=0.5,
+        logit=1.0,
+        created="2026-01-01T00:00:00+00:00",
+        **more,
+    )
+
+
+def test_without_a_crop_the_heatmap_is_torchs_bilinear_upsampling() -> None:
+    values = np.random.default_rng(0).normal(size=(7, 5)).astype(np.float32)
+    expected = torch.nn.functional.interpolate(
+        torch.tensor(values)[None, None], (60, 100), mode="bilinear", align_corners=False
+    )
+    assert explanation(values).heatmap() == pytest.approx(expected[0, 0].numpy(), abs=1e-5)
+
+
+def test_outside_the_crop_is_unseen() -> None:
+    # 100x60 resized to half, its middle 30x20 seen: original columns 20..80, rows 10..50.
+    seen = explanation(np.ones((2, 2)), transform=Transform((50, 30), (10, 5, 30, 20)))
+    heatmap = seen.heatmap()
+    assert heatmap.shape == (60, 100)
+    inside = np.zeros((60, 100), bool)
+    inside[10:50, 20:80] = True
+    assert np.array_equal(np.isfinite(heatmap), inside)
+    assert seen.seen() == (20, 10, 80, 50)
+    assert seen.seen((10, 6)) == (2, 1, 8, 5)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_spot_is_found_where_the_photograph_has_it(orientation: int) -> None:
+    """Through EXIF rotation, resize and crop: the map's hot cell lies on the picture's spot."""
+    upright = Image.new("RGB", (320, 240))
+    upright.paste((255, 255, 255), (200, 120, 220, 140))
+    back = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}
+    stored = upright.transpose(Image.Transpose(back[orientation])) if orientation > 1 else upright
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = io.BytesIO()
+    stored.save(file, "PNG", exif=exif)
+    photo = images.decode(file.getvalue())
+    assert photo.image.size == (320, 240)
+    pixels, transform = Preprocess(size=(112, 112), resize=128).crop(photo)
+    reference = InputRef(320, 240, transform, photo.sha256)
+    found = Explanation(
+        reference, ModelRef("m", SHA, ""), pixels[..., 0], "m()", "top1", 0, "x", 1.0, 1.0
+    )
+    heatmap = np.nan_to_num(found.heatmap())
+    rows, columns = np.nonzero(heatmap > 127)
+    assert (columns.min(), rows.min()) == pytest.approx((200, 120), abs=2)
+    assert (columns.max(), rows.max()) == pytest.approx((219, 139), abs=2)
+    # On the stored pixels the map lies where the file has the spot.
+    bright = np.asarray(stored.convert("L"), dtype=np.float32)
+    as_stored = np.nan_to_num(found.heatmap(stored=True))
+    assert as_stored.shape == bright.shape
+    assert np.corrcoef(as_stored.ravel(), bright.ravel())[0, 1] > 0.9
+
+
+def test_regions_have_boxes_shares_and_polygons() -> None:
+    values = np.zeros((6, 10))
+    values[1, 2], values[4, 7] = 3, 1
+    first, second = explanation(values).regions(top=2, share=0.95)
+    assert first.share > second.share
+    assert first.share + second.share == pytest.approx(0.95, abs=0.02)
+    left, top, right, bottom = first.box
+    assert left < 25 < right
+    assert top < 15 < bottom
+    assert all(left <= x < right and top <= y < bottom for x, y in first.polygon)
+    assert len(explanation(values).regions(top=1)) == 1
+    assert explanation(np.zeros((3, 3))).regions() == ()
+    assert json.dumps(first.to_dict())
+
+
+def test_regions_of_a_large_picture_stay_inside_it() -> None:
+    values = np.random.default_rng(1).random((7, 7))
+    for region in explanation(values, 4001, 3001).regions(top=5):
+        left, top, right, bottom = region.box
+        assert 0 <= left < right <= 4001
+        assert 0 <= top < bottom <= 3001
+
+
+@pytest.mark.parametrize("size", [(100, 60), (1500, 900)])
+def test_the_mask_is_the_smallest_area_with_its_share(size: tuple[int, int]) -> None:
+    values = np.random.default_rng(2).random((7, 7)) ** 3
+    found = explanation(values, *size)
+    mask, heatmap = found.mask(0.5), found.heatmap()
+    assert mask.shape == heatmap.shape
+    assert heatmap[mask].sum() / heatmap.sum() == pytest.approx(0.5, abs=0.01)
+    assert heatmap[mask].min() >= heatmap[~mask].max() - 0.03
+    assert explanation(-values).mask().sum() == 0
+
+
+def test_smallest_area_by_hand() -> None:
+    heatmap = np.array([[4, 3], [2, np.nan], [1, -9]], dtype=np.float32)
+    expected = {0.3: 1, 0.4: 1, 0.5: 2, 0.7: 2, 0.9: 3, 1.0: 4}
+    for share, count in expected.items():
+        assert evidence.smallest_area(heatmap, share).sum() == count
+
+
+def test_shares_are_checked() -> None:
+    for share in (0, 1.5, -1):
+        with pytest.raises(ArgumentError, match="share between 0 and 1"):
+            explanation(np.ones((2, 2))).mask(share)
+
+
+@pytest.mark.parametrize("peak", [1e-30, 1.0, 3e4, 1e20, 0.0])
+def test_packing_keeps_eleven_bits_at_any_scale(peak: float) -> None:
+    values = (np.random.default_rng(3).normal(size=(7, 9)) * peak).astype(np.float32)
+    blob, scale = pack(values)
+    assert unpack(blob, values.shape, scale) == pytest.approx(values, rel=1e-3, abs=peak * 1e-4)
+
+
+def test_unpack_refuses_damage_and_bombs() -> None:
+    blob, scale = pack(np.zeros((1000, 1000), np.float32))
+    with pytest.raises(ArgumentError, match="damaged"):
+        unpack(blob, (10, 10), scale)
+
+
+def test_the_dictionary_fits_its_schema_and_comes_back() -> None:
+    old = explanation(
+        np.arange(6).reshape(2, 3), quality={"completeness": 0.1}, versions={"torch": "2"}
+    )
+    plain = json.loads(json.dumps(old.to_dict()))
+    Draft202012Validator.check_schema(schema())
+    Draft202012Validator(schema(), format_checker=Draft202012Validator.FORMAT_CHECKER).validate(
+        plain
+    )
+    new = Explanation.from_dict(plain)
+    assert new.values == pytest.approx(old.values, rel=1e-3)
+    assert new.input == old.input
+    assert new.model == old.model
+    assert {**new.to_dict(), "map": 0, "map_scale": 0} == {**plain, "map": 0, "map_scale": 0}
+    with pytest.raises(ArgumentError, match="schema version 1"):
+        Explanation.from_dict({**plain, "schema_version": 2})
+
+
+def test_a_record_is_small_and_frozen() -> None:
+    found = explanation(np.random.default_rng(4).random((7, 7)), 4000, 3000)
+    assert len(json.dumps(found.to_dict())) < 2500
+    with pytest.raises(ValueError, match="read-only"):
+        found.values[0, 0] = 1
+    with pytest.raises(ArgumentError, match="one map an explanation"):
+        explanation(np.zeros((2, 3, 4)))
+
+
+def test_the_original_is_opened_again_or_asked_for(tmp_path) -> None:
+    with pytest.raises(ImageError, match="pass the original"):
+        explanation(np.ones((2, 2))).original()
+    path = tmp_path / "a.png"
+    Image.new("RGB", (100, 60)).save(path)
+    with pytest.raises(ImageError, match="has changed"):
+        explanation(np.ones((2, 2)), path=str(path)).original()
+    assert explanation(np.ones((2, 2))).overlay(path).size == (100, 60)
+    with pytest.raises(ImageError, match="100x60 pixels, got 5x5"):
+        explanation(np.ones((2, 2))).original(Image.new("RGB", (5, 5)))

@@ -1,0 +1,123 @@
+"""Targets: every form parses, settles on the right scalars, and says what is wrong otherwise."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from visxai.errors import TargetError, UnknownName
+from visxai.target import Target
+
+LABELS = ["tabby, tabby cat", "tiger cat", "crane", "espresso", "crane"]
+SCORES = torch.tensor([[0.0, 3.0, 1.0, 2.0, -1.0], [5.0, 1.0, 0.0, 0.5, 4.0]])
+
+
+def aim(target: object) -> tuple[list[int], list[float], list[int] | None]:
+    """(rows, scalars, classes) of a target on SCORES."""
+    settled = Target.of(target, LABELS).aim(SCORES, SCORES.softmax(1))
+    values = settled(SCORES[settled.rows])
+    classes = None if settled.classes is None else settled.classes.tolist()
+    return settled.rows.tolist(), values.tolist(), classes
+
+
+@pytest.mark.parametrize(
+    ("target", "rows", "values", "classes"),
+    [
+        ("top1", [0, 1], [3, 5], [1, 0]),
+        ("top2", [0, 0, 1, 1], [3, 2, 5, 4], [1, 3, 0, 4]),
+        ("class=3", [0, 1], [2, 0.5], [3, 3]),
+        ("class=Tiger Cat", [0, 1], [3, 1], [1, 1]),
+        ("class=tabby", [0, 1], [0, 5], [0, 0]),
+        ("class=tabby, tabby cat", [0, 1], [0, 5], [0, 0]),
+        (2, [0, 1], [1, 0], [2, 2]),
+        (np.int64(2), [0, 1], [1, 0], [2, 2]),
+        ([3, 0], [0, 1], [2, 5], [3, 0]),
+        (torch.tensor([3, 0]), [0, 1], [2, 5], [3, 0]),
+        (np.array([3, 0]), [0, 1], [2, 5], [3, 0]),
+        ("diff=3,0", [0, 1], [2, -4.5], [3, 3]),
+        ("above=0.2", [0, 0, 1, 1], [3, 2, 5, 4], [1, 3, 0, 4]),
+        ("above=1.0", [], [], []),
+    ],
+)
+def test_what_a_target_explains(target, rows, values, classes) -> None:
+    assert aim(target) == (rows, pytest.approx(values), classes)
+
+
+def test_any_is_the_log_sum_exp_and_reports_the_strongest_member() -> None:
+    rows, values, classes = aim("any=1,2")
+    assert rows == [0, 1]
+    assert values == pytest.approx([np.logaddexp(3, 1), np.logaddexp(1, 0)])
+    assert classes == [1, 1]
+
+
+def test_a_callable_sees_the_scores() -> None:
+    assert aim(lambda scores: scores[:, 0] * 2) == ([0, 1], [0, 10], None)
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["", "top", "top0", "class=", "any=", "diff=1", "diff=2,2", "above=x", "cat", 1.5, None, True],
+)
+def test_what_is_not_a_target(target: object) -> None:
+    with pytest.raises(TargetError, match=r"expected (a target|two different classes|one integer)"):
+        Target.of(target, LABELS)
+
+
+@pytest.mark.parametrize("target", [["a", "b"], [1, 2.5], [[1]], [True, False]])
+def test_a_list_must_hold_integers(target: object) -> None:
+    with pytest.raises(TargetError, match="one integer per image"):
+        Target.of(target)
+
+
+def test_unknown_labels_name_the_nearest() -> None:
+    with pytest.raises(UnknownName, match="did you mean espresso"):
+        Target.of("class=expresso", LABELS)
+
+
+def test_a_label_of_two_classes_lists_their_numbers() -> None:
+    with pytest.raises(TargetError, match=r"classes 2, 4"):
+        Target.of("class=crane", LABELS)
+
+
+def test_labels_are_needed_to_name_a_class() -> None:
+    with pytest.raises(TargetError, match="no labels"):
+        Target.of("class=tabby")
+
+
+@pytest.mark.parametrize("target", ["class=5", "any=0,9", "diff=0,7", "top6", [5, 0], -1])
+def test_classes_outside_the_model(target: object) -> None:
+    with pytest.raises(TargetError, match="the model has 5 classes"):
+        aim(target)
+
+
+def test_the_wrong_number_of_targets() -> None:
+    with pytest.raises(TargetError, match=r"3 targets for 2 images"):
+        aim([1, 2, 3])
+    with pytest.raises(TargetError, match=r"1 targets for 2 images"):
+        Target.of([1]).check(2)
+
+
+@pytest.mark.parametrize(
+    "wrong", [lambda s: s, lambda s: s.sum(), lambda s: 3.0], ids=["matrix", "scalar", "float"]
+)
+def test_a_callable_must_return_one_scalar_a_row(wrong: object) -> None:
+    with pytest.raises(TargetError, match="one scalar per row"):
+        aim(wrong)
+
+
+def test_passes_hold_each_image_once() -> None:
+    settled = Target.of("top2").aim(SCORES, SCORES)
+    assert [group.tolist() for group in settled.passes] == [[0, 2], [1, 3]]
+
+
+def test_each_expands_to_one_image_a_map() -> None:
+    settled = Target.of("top2").aim(SCORES, SCORES)
+    single = settled.each(torch.tensor([1, 2]))
+    assert single.rows.tolist() == [0, 1]
+    assert single(SCORES).tolist() == [2.0, 5.0]
+
+
+def test_a_part_of_a_per_image_target() -> None:
+    assert Target.of([4, 5, 6]).part(1, 3).classes == (5, 6)
+    assert Target.of("top1").part(1, 3) == Target.of("top1")
