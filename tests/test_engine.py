@@ -351,7 +351,7 @@ def test_each_object_is_found_in_its_own_half(engine: visxai.Engine, side, label
         box = ((image.width - short) // 2, (image.height - short) // 2)
         square = image.crop((*box, box[0] + short, box[1] + short)).resize((224, 224), 3)
         canvas.paste(square, (left, 0))
-    x = torch.from_numpy(np.asarray(canvas)).permute(2, 0, 1)[None] / 127.5 - 1
+    x = torch.from_numpy(np.array(canvas)).permute(2, 0, 1)[None] / 127.5 - 1
     maps = engine.attribute(x, "grad_cam", f"class={label}")[0]
     half = maps[:, :224] if side == "left" else maps[:, 224:]
     assert half.sum() / maps.sum() >= 0.9
@@ -367,3 +367,19 @@ def test_a_rotated_file_gives_an_upright_map(engine: visxai.Engine) -> None:
     assert np.array_equal(plain.values, rotated.values)
     assert rotated.heatmap().shape == (400, 600)
     assert rotated.heatmap(stored=True).shape == (600, 400)
+
+
+def test_hiding_the_evidence_lowers_the_score(engine: visxai.Engine) -> None:
+    (found,) = engine.explain([data.coffee()])
+    redacted = engine.redact(found)
+    assert redacted.before == pytest.approx(0.95, abs=0.02)
+    assert redacted.after < redacted.before / 2
+    assert 0 < redacted.area < 0.5
+    assert str(redacted).startswith("with ")
+    assert "espresso falls from 0.95 to 0." in str(redacted)
+    changed = (np.asarray(redacted.image) != data.coffee()).any(-1)
+    assert changed[found.mask(0.5)].mean() > 0.9
+    assert not changed[~found.mask(0.5)].any()
+    with pytest.raises(ArgumentError, match="how='blur' or how='fill'"):
+        engine.redact(found, how="hide")
+    assert engine.redact(found, how="fill", share=0.9).area > redacted.area

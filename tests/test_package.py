@@ -22,7 +22,7 @@ PACKAGE = ROOT / "visxai"
 # Imports point upward only. Files of one row may not import each other, but for a package's own.
 ORDER = [
     ["errors", "evidence"],
-    ["record"],
+    ["record", "spec"],
     ["target"],
     ["images"],
     ["preprocess"],
@@ -34,7 +34,7 @@ ORDER = [
     ["engine"],
     ["fonts"],
     ["render"],
-    ["results"],
+    ["results", "workers"],
     ["pipeline"],
     ["scale"],
     ["report"],
