@@ -383,3 +383,23 @@ def test_hiding_the_evidence_lowers_the_score(engine: visxai.Engine) -> None:
     with pytest.raises(ArgumentError, match="how='blur' or how='fill'"):
         engine.redact(found, how="hide")
     assert engine.redact(found, how="fill", share=0.9).area > redacted.area
+
+
+def test_a_gate_explains_only_what_it_lets_through(small: visxai.Engine) -> None:
+    images = [picture(seed) for seed in range(5)]
+    scores = small.score(images, "class=3")
+    limit = sorted(scores)[2]
+    passing = [index for index, score in enumerate(scores) if score > limit]
+    results = small.explain(images, target=[1, 2, 3, 4, 5], only=f"class=3>{limit}")
+    assert [found.class_index for found in results] == [index + 1 for index in passing]
+    everything = small.explain(images, target=[1, 2, 3, 4, 5])
+    for found, index in zip(results, passing, strict=True):
+        assert np.allclose(found.values, everything[index].values, atol=1e-6)
+    assert small.explain(images, only="top1<0") == []
+    assert small.explain(images, only="top1>1.1") == []
+
+
+@pytest.mark.parametrize("text", ["", "0.5", "class=3", "class=3>x", "top2>0.5", ">0.5", "above=1>0"])
+def test_wrong_gates(small: visxai.Engine, text: str) -> None:
+    with pytest.raises(TargetError, match="condition on scores"):
+        small.explain([picture()], only=text)

@@ -26,7 +26,7 @@ ORDER = [
     ["target"],
     ["images"],
     ["preprocess"],
-    ["capture"],
+    ["capture", "attention"],
     ["backends"],
     ["models", "machine"],
     ["methods"],

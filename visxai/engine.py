@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import itertools
+import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,16 +19,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from visxai import images, methods, models
+from visxai import images, methods, metrics, models, recheck
 from visxai.backends.base import Model, Probe
+from visxai.checkpoint import read_labels
 from visxai.errors import ArgumentError, ImageError
 from visxai.machine import PRECISIONS, pick_device, pick_precision, versions
 from visxai.methods.base import Maps, Method, upsample
+from visxai.metrics import Case, Metric
+from visxai.planning import Plan
+from visxai.preprocess import Preprocess
 from visxai.record import Explanation, Failure, InputRef, Prediction, label_of
-from visxai.target import Aim, Target
+from visxai.target import Gate, Target
 
 if TYPE_CHECKING:
     from visxai.backends.base import Activation
+    from visxai.checkpoint import Labels
 
 Methods = str | Method | Sequence[str | Method]
 
@@ -45,14 +51,20 @@ class Prepared:
 class Engine:
     """Explains images with one model on one device.
 
-    model: a name (`visxai models`), "torchvision:…", "timm:…", "hf:…", or an nn.Module, which is
-    left as it is: visxai runs a copy that shares its weights. preprocess, labels, activation
+    model: a name (`visxai models`), "torchvision:…", "timm:…", "hf:…", "onnx:FILE", or an
+    nn.Module, which is left as it is: visxai runs a copy that shares its weights. checkpoint: a
+    file of weights for a torchvision or timm architecture. labels: names, or a file of them; for
+    a CLIP-like model the prompts it compares images with. preprocess, labels, activation
     ("softmax" | "sigmoid" | "none"), layer and output (a function from what the model returns to
     scores) complete or override what the model knows about itself.
 
     device: "auto" (CUDA where there is one; a module of your own stays where it is) or torch's
     names. precision: "auto" | "fp32" | "bf16" | "fp16", of the model's forward and backward; maps
     are always float32. batch_size: the images of a batch and the rows of one forward.
+
+    accelerate: "auto" | "off" | "onnx" | "compile": how parts that need no graph are run, and
+    gradients at the input. "auto" prepares ONNX Runtime forms on a CPU once a run is long enough
+    to earn the preparation back; records say what ran.
 
     An engine may be used from several threads at once.
     """
@@ -62,12 +74,14 @@ class Engine:
         model: str | nn.Module | Model = models.DEFAULT,
         *,
         preprocess: Any = None,
-        labels: Sequence[str] | None = None,
+        labels: Labels | None = None,
         activation: Activation | None = None,
         layer: str | nn.Module | None = None,
         output: Any = None,
+        checkpoint: str | os.PathLike[str] | None = None,
         device: str | torch.device = "auto",
         precision: str = "auto",
+        accelerate: str = "auto",
         batch_size: int | None = None,
     ) -> None:
         if precision not in PRECISIONS:
@@ -88,16 +102,36 @@ class Engine:
             "output": output,
         }
         if isinstance(model, str):
-            self.model = models.load(model, device=pick_device(device), **given)
+            self.model = models.load(
+                model, device=pick_device(device), checkpoint=checkpoint, **given
+            )
+        elif checkpoint is not None:
+            raise ArgumentError(
+                "expected checkpoint= with a model's name, got it with a model: load the weights "
+                "into the module before"
+            )
         elif isinstance(model, Model):
             self.model = model
         else:
             self.model = _from_module(model, device, given)
         self.device = self.model.device
-        self.model.precision = pick_precision(precision, self.device)
+        self.model.precision = pick_precision(precision, self.device, self.model.precisions)
         self.precision = self.model.precision
         self.batch_size = batch_size or (64 if self.device.type == "cuda" else 16)
         self.model.budget.limit = self.batch_size
+        self._plan = Plan(self.model, accelerate)
+
+    @property
+    def accelerate(self) -> str:
+        """What was decided of acceleration so far: "off", "onnx" or "compile"."""
+        return self._plan.decided
+
+    def plan(self, method: Methods, images: int) -> str:
+        """Decide on acceleration for a run of `images` more images; returns the reason."""
+        if self._plan.open and isinstance(self.model.preprocess, Preprocess):
+            blank = self.tensor([np.zeros((*self.model.preprocess.size, 3), np.uint8)])
+            self._plan.consider(load_methods(method), blank, images)
+        return self._plan.reason
 
     # ---- images in, records out ------------------------------------------------------------
 
@@ -107,17 +141,24 @@ class Engine:
         method: Methods = "grad_cam",
         target: Any = "top1",
         *,
+        only: str | Gate | None = None,
+        check: str | Metric | None = None,
         on_error: Literal["raise", "record"] = "raise",
     ) -> list[Explanation | Failure]:
         """Explain images (paths, bytes, PIL images, uint8 arrays; one or many), in input order.
 
         One `Explanation` per image, method and class of the target. An image that can't be read
-        raises ImageError, or with on_error="record" leaves a `Failure` in its place.
+        raises ImageError, or with on_error="record" leaves a `Failure` in its place. only: a
+        condition on the scores, such as "class=nsfw>0.5": images that don't meet it cost their
+        forward and give no result. check: a metric whose figures go into the records' quality,
+        such as "faithfulness" (128 more forwards a map, in batches; `quality["faithful"]` says
+        whether the map beats its permutations).
         """
         many = _as_list(images)
         parsed = Target.of(target, self.model.labels)
         parsed.check(len(many))
-        return list(self.stream(many, method, parsed, on_error=on_error))
+        self.plan(method, len(many))
+        return list(self.stream(many, method, parsed, only=only, check=check, on_error=on_error))
 
     def stream(
         self,
@@ -125,6 +166,8 @@ class Engine:
         method: Methods = "grad_cam",
         target: Any = "top1",
         *,
+        only: str | Gate | None = None,
+        check: str | Metric | None = None,
         on_error: Literal["raise", "record"] = "raise",
     ) -> Iterator[Explanation | Failure]:
         """The same as `explain`, lazily: a batch is read when its first result is asked for."""
@@ -132,16 +175,24 @@ class Engine:
             raise ArgumentError(f"expected on_error of 'raise' or 'record', got {on_error!r}")
         loaded = load_methods(method)
         parsed = Target.of(target, self.model.labels)
-        return self._stream(images, loaded, parsed, on_error)
+        gate = None if only is None else Gate.of(only, self.model.labels)
+        checked = None if check is None else metrics.load_check(check)
+        return self._stream(images, loaded, parsed, gate, checked, on_error)
 
     def _stream(
-        self, sources: Iterable[Any], loaded: tuple[Method, ...], target: Target, on_error: str
+        self,
+        sources: Iterable[Any],
+        loaded: tuple[Method, ...],
+        target: Target,
+        gate: Gate | None,
+        check: Metric | None,
+        on_error: str,
     ) -> Iterator[Explanation | Failure]:
         start = 0
         for batch in _batched(_as_list(sources, lazy=True), self.batch_size):
             prepared = [self.prepare(source, on_error) for source in batch]
             yield from self.explain_prepared(
-                prepared, loaded, target.part(start, start + len(batch))
+                prepared, loaded, target.part(start, start + len(batch)), gate, check
             )
             start += len(batch)
 
@@ -168,20 +219,31 @@ class Engine:
         return Prepared(pixels, reference, None if photo.path else source)
 
     def explain_prepared(
-        self, batch: Sequence[Prepared | Failure], loaded: Sequence[Method], target: Target
+        self,
+        batch: Sequence[Prepared | Failure],
+        loaded: Sequence[Method],
+        target: Target,
+        only: Gate | None = None,
+        check: Metric | None = None,
     ) -> list[Explanation | Failure]:
         """Explain a prepared batch: per image its methods' maps, failures in their places."""
         good = [(index, item) for index, item in enumerate(batch) if isinstance(item, Prepared)]
-        if target.kind == "index":
-            target = Target.of([target.classes[index] for index, _ in good])
         found: dict[int, list[Explanation | Failure]] = {
             index: [item] for index, item in enumerate(batch) if isinstance(item, Failure)
         }
         if good:
             x = self.tensor([item.pixels for _, item in good])
             probe = Probe(self.model, x)
+            if only is not None:
+                keep = only.open(reported(probe, x, only.target)).nonzero().squeeze(1)
+                good = [good[row] for row in keep.tolist()]
+                probe, x = probe.part(keep)
+        if good:
+            if target.kind == "index":
+                target = Target.of([target.classes[index] for index, _ in good])
             for method in loaded:
-                rows = self._explained(probe, x, [item for _, item in good], method, target)
+                items = [item for _, item in good]
+                rows = self._explained(probe, x, items, method, target, check)
                 for row, explanation in rows:
                     found.setdefault(good[row][0], []).append(explanation)
         return [one for index in sorted(found) for one in found[index]]
@@ -195,17 +257,25 @@ class Engine:
         return self.model.preprocess.normalise(stacked.to(self.device))
 
     def _explained(
-        self, probe: Probe, x: Tensor, items: Sequence[Prepared], method: Method, target: Target
+        self,
+        probe: Probe,
+        x: Tensor,
+        items: Sequence[Prepared],
+        method: Method,
+        target: Target,
+        check: Metric | None,
     ) -> Iterator[tuple[int, Explanation]]:
         began = time.perf_counter()
         maps = self._maps(probe, x, method, target)
-        scores, aim = probe.scores(x), probe.aim(x, target)
-        logits = aim(scores[aim.rows])
-        reported = report(aim, target, scores, probe.probabilities(scores), logits)
+        aim, logits = probe.clean(x, target)
+        shown = reported(probe, x, target)
         values, degenerate = tidy(maps.values)
         # One copy of the maps to the host, and one of the numbers beside them.
         native = values.cpu().numpy()
-        quality = {name: figures.cpu().tolist() for name, figures in maps.quality.items()}
+        figures = dict(maps.quality)
+        if check is not None:
+            figures.update(check.quality(Case(probe, x, target, values, method)))
+        quality = {name: figure.cpu().tolist() for name, figure in figures.items()}
         rows, flat = aim.rows.tolist(), degenerate.cpu().tolist()
         classes = [None] * len(rows) if aim.classes is None else aim.classes.tolist()
         common: dict[str, Any] = {
@@ -214,13 +284,14 @@ class Engine:
             "target": str(target),
             "layer": method.layer_of(probe, x),
             "device": str(self.device),
+            "accelerate": self._plan.described(self.model.accelerated(method.needs)),
             "precision": self.precision + (" (rerun in fp32)" if probe.reran else ""),
             "versions": versions(),
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "seconds": (time.perf_counter() - began) / max(1, len(rows)),
         }
         for j, (row, score, logit) in enumerate(
-            zip(rows, reported.tolist(), logits.tolist(), strict=True)
+            zip(rows, shown.tolist(), logits.tolist(), strict=True)
         ):
             yield (
                 row,
@@ -233,14 +304,16 @@ class Engine:
                     score=score,
                     logit=logit,
                     degenerate=flat[j],
-                    quality={name: _plain(figures[j]) for name, figures in quality.items()},
+                    quality={name: _plain(figure[j]) for name, figure in quality.items()},
                     **common,
                 ),
             )
 
-    def _maps(self, model: Model, x: Tensor, method: Method, target: Target) -> Maps:
+    def check(self, method: Method) -> None:
+        """Raise ArgumentError, with the methods that do, unless the model can serve `method`."""
         missing = method.needs & ~self.model.offers
         if missing:
+            remedy = self.model.remedy(missing)
             usable = [
                 name
                 for name in methods.names()
@@ -248,8 +321,12 @@ class Engine:
             ]
             raise ArgumentError(
                 f"expected a method that {self.model.ref.name} can serve, but {method.name()} "
-                f"needs {missing}: use one of {', '.join(usable)}"
+                f"needs {missing}: {f'{remedy}, or ' if remedy else ''}use one of "
+                f"{', '.join(usable)}"
             )
+
+    def _maps(self, model: Model, x: Tensor, method: Method, target: Target) -> Maps:
+        self.check(method)
         return compute(method, model, x, target)
 
     def _label(self, target: Target, class_index: int | None) -> str:
@@ -280,6 +357,7 @@ class Engine:
         parsed.check(len(x))
         (loaded,) = load_methods(method)
         inside = x.detach().to(self.device)
+        self._plan.consider((loaded,), inside, len(x))
         maps = self._maps(Probe(self.model, inside), inside, loaded, parsed)
         values, _ = tidy(maps.values)
         return upsample(values, tuple(x.shape[2:])).to(x.device)
@@ -301,60 +379,43 @@ class Engine:
                 )
         return found
 
-    def reproduce(self, record: Explanation | dict[str, Any], image: Any = None) -> Reproduction:
+    def reproduce(
+        self, record: Explanation | dict[str, Any], image: Any = None
+    ) -> recheck.Reproduction:
         """Compute a stored explanation again and compare.
 
         record: an `Explanation` or its `to_dict()`; image: the original, by default its path.
         Raises ArgumentError when the record was made by another model.
         """
-        old = record if isinstance(record, Explanation) else Explanation.from_dict(record)
-        if old.model.weights_sha256 != self.model.ref.weights_sha256:
-            raise ArgumentError(
-                f"expected the model {old.model.name} with weights {old.model.weights_sha256[:12]}…"
-                f", got {self.model.ref.name} with {self.model.ref.weights_sha256[:12]}…: "
-                "reproduce with the engine that made the record"
-            )
-        if old.class_index is None:
-            raise ArgumentError(
-                f"expected a record whose target can be written down, got {old.target!r}: "
-                "explain the image again with the same callable"
-            )
-        keep = old.target.startswith(("any=", "diff="))
-        loaded = methods.load(old.method)
-        if old.layer and hasattr(loaded, "layer") and loaded.layer is None:
-            loaded = type(loaded)(**{**vars(loaded), "layer": old.layer})
-        (new,) = self.explain(
-            [old.original_source() if image is None else image],
-            loaded,
-            old.target if keep else old.class_index,
-        )
-        assert isinstance(new, Explanation)
-        peak = float(np.abs(old.values).max(initial=0.0)) or 1.0
-        return Reproduction(
-            new,
-            float(np.abs(new.values - old.values).max(initial=0.0)) / peak,
-            abs(new.score - old.score),
-            new.input.source_sha256 == old.input.source_sha256,
-        )
+        return recheck.reproduce(self, record, image)
 
+    def redact(
+        self,
+        explanation: Explanation,
+        image: Any = None,
+        *,
+        share: float = 0.5,
+        how: recheck.How = "blur",
+    ) -> recheck.Redaction:
+        """Hide the smallest area that holds `share` of the evidence, and score what is left.
 
-@dataclass(frozen=True)
-class Reproduction:
-    """A stored explanation beside its recomputation.
+        image: the original, by default the explanation's own. how: "blur" or "fill" (grey).
+        `str()` of the result is a sentence for people; its `image` shows what was hidden.
+        """
+        return recheck.redact(self, explanation, image, share, how)
 
-    map_difference: max abs difference over the record's largest magnitude (stored maps are
-    float16, so 5e-4 is nothing); score_difference: absolute; same_image: the bytes agree.
-    """
-
-    explanation: Explanation
-    map_difference: float
-    score_difference: float
-    same_image: bool
-
-    @property
-    def agrees(self) -> bool:
-        """Whether map and score agree to float16 precision: 2e-3 and 1e-3."""
-        return self.map_difference <= 2e-3 and self.score_difference <= 1e-3
+    def score(self, images: Any, target: Any = "top1") -> list[float]:
+        """The target's score of each image as the model reports it: one forward, no map."""
+        many = _as_list(images)
+        parsed = Target.of(target, self.model.labels)
+        parsed.check(len(many))
+        found: list[float] = []
+        for start in range(0, len(many), self.batch_size):
+            batch = [self.prepare(source) for source in many[start : start + self.batch_size]]
+            x = self.tensor([item.pixels for item in batch if isinstance(item, Prepared)])
+            probe, part = Probe(self.model, x), parsed.part(start, start + len(batch))
+            found += reported(probe, x, part).tolist()
+        return found
 
 
 def compute(method: Method, model: Model, x: Tensor, target: Target) -> Maps:
@@ -372,22 +433,14 @@ def load_methods(method: Methods) -> tuple[Method, ...]:
     return tuple(methods.load(one) for one in given)
 
 
-def report(
-    aim: Aim, target: Target, scores: Tensor, probabilities: Tensor, logits: Tensor
-) -> Tensor:
-    """What the model reports for each map (r,): the class's probability.
+def reported(probe: Probe, x: Tensor, target: Target) -> Tensor:
+    """What the model reports for each map (r,) of x: the class's probability.
 
     For a set of exclusive classes (softmax) it is their sum, otherwise its strongest; for a
     callable it is the callable's own value.
     """
-    if aim.classes is None:
-        return logits
-    rows = probabilities[aim.rows]
-    if target.kind == "any":
-        members = rows[:, list(target.classes)]
-        exclusive = torch.allclose(rows.sum(1), torch.ones_like(rows[:, 0]), atol=1e-3)
-        return members.sum(1) if exclusive else members.amax(1)
-    return rows.gather(1, aim.classes.unsqueeze(1)).squeeze(1)
+    case = Case(probe, x, target)
+    return case.clean(case.certainty)
 
 
 def tidy(values: Tensor) -> tuple[Tensor, Tensor]:
@@ -404,6 +457,7 @@ def _from_module(model: Any, device: str | torch.device, given: dict[str, Any]) 
 
     known = models.describe(unwrapped(model))
     known.update({key: value for key, value in given.items() if value is not None})
+    known["labels"] = read_labels(known.get("labels"))
     return TorchModel(model, device=None if device == "auto" else pick_device(device), **known)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+from collections.abc import Sequence
 from functools import cache
 
 import torch
@@ -30,11 +31,21 @@ def pick_device(device: str | torch.device) -> torch.device:
     return picked
 
 
-def pick_precision(precision: str, device: torch.device) -> str:
+def pick_precision(
+    precision: str, device: torch.device, served: Sequence[str] = PRECISIONS[1:]
+) -> str:
     """ "auto" is bf16 where a CUDA device has it, else fp16 there; float32 on a CPU unless it has
-    matrix units for bf16 (without them bf16 is several times slower than float32)."""
+    matrix units for bf16 (without them bf16 is several times slower than float32), and where the
+    model serves no other."""
+    if precision not in ("auto", *served):
+        raise ArgumentError(
+            f"expected a precision that the model serves, {', '.join(served)}, got {precision}: "
+            "use precision='auto'"
+        )
     if precision != "auto":
         return precision
+    if len(served) == 1:
+        return served[0]
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     if device.type == "cpu" and torch.cpu._is_amx_tile_supported():

@@ -4,6 +4,8 @@
     load("torchvision:resnet50")               torchvision's weights and preprocessing
     load("timm:vit_small_patch16_224")         timm's
     load("hf:google/vit-base-patch16-224")     Hugging Face's; also a local folder
+    load("onnx:model.onnx")                    a file, run by ONNX Runtime
+    load("timm:resnet18", checkpoint="mine.safetensors", labels="labels.txt")
 
 A card states everything about a named model: where the weights come from and their sha256, the
 licence, the architecture, preprocessing, activation, CAM layer and labels.
@@ -13,20 +15,24 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import os
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from visxai.errors import ModelError, UnknownName, require
+from visxai import fetch as fetching
+from visxai import hubs
+from visxai.checkpoint import Labels, read, read_labels
+from visxai.errors import ArgumentError, ModelError, UnknownName
 
 if TYPE_CHECKING:
     from visxai.backends.base import Model
 
 DEFAULT = "efficientnet_lite0"
-PREFIXES = ("torchvision", "timm", "hf")
+PREFIXES = ("torchvision", "timm", "hf", "onnx")
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,9 @@ def card(name: str) -> Card:
             "model", name, names(), f"(or {', '.join(f'{p}:NAME' for p in PREFIXES)})"
         )
     data = tomllib.loads((folder() / f"{name}.toml").read_text("utf-8"))
-    labels = (folder() / data["labels"]).read_text("utf-8").splitlines()
+    labels = data["labels"]
+    if isinstance(labels, str):
+        labels = (folder() / labels).read_text("utf-8").splitlines()
     return Card(
         name=name,
         summary=data["summary"],
@@ -82,40 +90,85 @@ def card(name: str) -> Card:
     )
 
 
-def load(name: str, *, weights: bool = True, device: Any = None, **given: Any) -> Model:
-    """A model by name. `given` (labels, preprocess, layer, activation, ...) overrides its own.
+def load(
+    name: str,
+    *,
+    weights: bool = True,
+    checkpoint: str | os.PathLike[str] | None = None,
+    build: Mapping[str, Any] | None = None,
+    labels: Labels | None = None,
+    device: Any = None,
+    **given: Any,
+) -> Model:
+    """A model by name. `labels` (names in order, or a file of them) and `given` (preprocess,
+    layer, activation, output; layout for ONNX) override its own.
 
-    `weights=False` leaves the weights of torchvision, timm and Hugging Face models random: for
-    tests and benchmarks, where a download is unwanted.
+    For torchvision and timm: checkpoint is a file of weights to use instead of the library's, its
+    number of classes told by its classifier; build holds arguments of the architecture's
+    constructor; weights=False leaves the weights random, for tests and benchmarks.
     """
     prefix, colon, rest = name.partition(":")
-    loaders: dict[str, Callable[[str, bool], tuple[Any, dict[str, Any]]]] = {
-        "torchvision": _torchvision,
-        "timm": _timm,
-        "hf": _hugging_face,
+    loaders: dict[str, Callable[[hubs.Request], tuple[Any, dict[str, Any]]]] = {
+        "torchvision": hubs.torchvision,
+        "timm": hubs.timm,
+        "hf": hubs.hugging_face,
     }
+    own = {key: value for key, value in given.items() if value is not None}
+    if (named := read_labels(labels)) is not None:
+        own["labels"] = named
+    if colon and prefix not in PREFIXES:
+        raise UnknownName("kind of model", prefix, PREFIXES, f"in {name!r}")
+    if prefix not in loaders and (checkpoint is not None or build):
+        raise ArgumentError(
+            f"expected checkpoint and build with torchvision:NAME or timm:NAME, got them with "
+            f"{name}: name the architecture"
+        )
+    if prefix == "onnx":
+        return _onnx(Path(rest), f"onnx:{Path(rest).name}", device, own)
     if not colon:
-        module, known = _carded(card(name))
-    elif prefix in loaders:
-        module, known = loaders[prefix](rest, weights)
+        found = card(name)
+        if found.build.get("onnx"):
+            path = fetching.fetched_file(name, found.source)
+            return _onnx(path, name, device, {**_stated(found), **own})
+        module, known = _carded(found)
     else:
-        raise UnknownName("kind of model", prefix, [*PREFIXES], f"in {name!r}")
+        request = hubs.Request(rest, weights, checkpoint, build or {}, named)
+        module, known = loaders[prefix](request)
     from visxai.backends.pytorch import TorchModel
 
-    known.update({key: value for key, value in given.items() if value is not None})
+    known.update(own)
     return TorchModel(module.to(device) if device is not None else module, name=name, **known)
+
+
+def _onnx(path: Path, name: str, device: Any, known: dict[str, Any]) -> Model:
+    from visxai.backends.onnx import load as load_onnx
+
+    return load_onnx(path, name=name, device=device, **known)
+
+
+def fetch(name: str, progress: Callable[[str], None] | None = None) -> Path:
+    """Fetch the weights of a named model that needs it (others come with visxai); returns where
+    they are kept. progress is told each step in words."""
+    source = card(name).source
+    if "fetch" not in source:
+        raise ArgumentError(
+            f"expected a model whose weights are fetched apart, got {name}, whose weights are "
+            f"installed: use it as visxai.Engine({name!r})"
+        )
+    return fetching.fetch(name, source, progress)
 
 
 def describe(module: Any) -> dict[str, Any]:
     """What a module of the caller's own knows about itself: preprocessing, labels, activation."""
-    known: dict[str, Any] = {}
+    from visxai.backends import detection
+
     timm_config = getattr(module, "pretrained_cfg", None)
     config = getattr(module, "config", None)
     if isinstance(timm_config, dict):
-        known["preprocess"] = _timm_preprocess(module)
-    elif config is not None and hasattr(config, "id2label"):
-        known.update(_hugging_face_labels(config))
-    return known
+        return {"preprocess": hubs.timm_preprocess(module)}
+    if config is not None and hasattr(config, "id2label"):
+        return hubs.hugging_face_labels(config)
+    return detection.describe(module)
 
 
 # ---- cards -----------------------------------------------------------------------------------
@@ -123,18 +176,23 @@ def describe(module: Any) -> dict[str, Any]:
 
 def _carded(found: Card) -> tuple[Any, dict[str, Any]]:
     import timm
-    import torch
 
-    path = packaged_file(found.source)
-    module = timm.create_model(found.build["timm"], pretrained=False)
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    path = bundled_file(found.source) if "bundled" in found.source else packaged_file(found.source)
+    options = found.build.get("options", {})
+    module = timm.create_model(found.build["timm"], pretrained=False, **options)
+    state = read(path)
     if found.build.get("keys") == "order":
         state = _renamed(state, module.state_dict(), found.name)
     module.load_state_dict(state, strict=True)
+    return module, _stated(found)
+
+
+def _stated(found: Card) -> dict[str, Any]:
+    """What a card states about its model, as a model's arguments."""
     from visxai.preprocess import Preprocess
 
-    options = {k: tuple(v) if isinstance(v, list) else v for k, v in found.preprocess.items()}
-    return module, {
+    options: dict[str, Any] = dict(found.preprocess)  # Preprocess makes tuples of its lists
+    return {
         "preprocess": Preprocess(**options),
         "labels": found.labels,
         "activation": found.activation,
@@ -142,8 +200,18 @@ def _carded(found: Card) -> tuple[Any, dict[str, Any]]:
     }
 
 
+def bundled_file(source: Mapping[str, Any]) -> Path:
+    """A weights file that lies beside the cards, its sha256 checked."""
+    path = folder() / str(source["bundled"])
+    if not path.is_file() or sha256_of(path) != source["sha256"]:
+        raise ModelError(
+            f"expected {path} with sha256 {source['sha256']}, got another file: reinstall visxai"
+        )
+    return path
+
+
 def packaged_file(source: Mapping[str, Any]) -> Path:
-    """A weights file inside an installed package, found without importing it, its sha256 checked."""
+    """A weights file of an installed package, found without importing it, its sha256 checked."""
     package, version = source["package"], source["version"]
     try:
         distribution = importlib.metadata.distribution(package)
@@ -182,61 +250,6 @@ def _renamed(state: Mapping[str, Any], wanted: Mapping[str, Any], name: str) -> 
     return {new: value for (_, value), (new, _) in pairs}
 
 
-# ---- torchvision, timm, Hugging Face -----------------------------------------------------------
-
-
-def _torchvision(name: str, weights: bool) -> tuple[Any, dict[str, Any]]:
-    from torchvision import models as zoo
-
-    if name not in zoo.list_models():
-        raise UnknownName("torchvision model", name, zoo.list_models(module=zoo))
-    chosen = zoo.get_model_weights(name).DEFAULT
-    known: dict[str, Any] = {}
-    if "categories" in chosen.meta:
-        known["labels"] = chosen.meta["categories"]
-    known["preprocess"] = chosen.transforms()
-    return zoo.get_model(name, weights=chosen if weights else None), known
-
-
-def _timm(name: str, weights: bool) -> tuple[Any, dict[str, Any]]:
-    import timm
-
-    architecture = name.partition(".")[0]
-    if not name.startswith("hf-hub:") and not timm.is_model(architecture):
-        raise UnknownName("timm model", name, timm.list_models())
-    module = timm.create_model(name, pretrained=weights)
-    known: dict[str, Any] = {"preprocess": _timm_preprocess(module)}
-    if getattr(module, "num_classes", 0) == 1000:
-        known["labels"] = imagenet_labels()
-    return module, known
-
-
-def _timm_preprocess(module: Any) -> dict[str, Any]:
-    import timm.data
-
-    return dict(timm.data.resolve_data_config({}, model=module))
-
-
-def _hugging_face(name: str, weights: bool) -> tuple[Any, dict[str, Any]]:
-    transformers = require("transformers", "hf", f"the model hf:{name}")
-    config = transformers.AutoConfig.from_pretrained(name)
-    kind = transformers.AutoModelForImageClassification
-    module = kind.from_pretrained(name) if weights else kind.from_config(config)
-    known = _hugging_face_labels(config)
-    known["preprocess"] = transformers.AutoImageProcessor.from_pretrained(name)
-    return module, known
-
-
-def _hugging_face_labels(config: Any) -> dict[str, Any]:
-    known: dict[str, Any] = {}
-    id2label = getattr(config, "id2label", None)
-    if id2label:
-        known["labels"] = [str(id2label[index]) for index in sorted(id2label)]
-    if getattr(config, "problem_type", None) == "multi_label_classification":
-        known["activation"] = "sigmoid"
-    return known
-
-
-def imagenet_labels() -> Sequence[str]:
+def imagenet_labels() -> list[str]:
     """The names of the 1000 classes of ImageNet-1k, in the usual order."""
     return (folder() / "imagenet1k.txt").read_text("utf-8").splitlines()

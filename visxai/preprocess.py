@@ -48,7 +48,8 @@ class Preprocess:
     """Resize, centre crop, scale to 0..1, normalise.
 
     size: (height, width) of the model's input in pixels. resize: the short side (the long side is
-    int(resize * long / short), as in torchvision), an exact (height, width), or None. Where the
+    int(resize * long / short), as in torchvision), an exact (height, width), or None; with
+    side="long" the long side (so that a square `size` holds the whole photograph). Where the
     resized image is smaller than `size`, black surrounds it. mean, std: of pixels in 0..1, in the
     order of `channels` that the model sees. rounding: where the crop lies when an odd number of
     pixels goes, "even" (torchvision, timm: half to even) or "down" (Hugging Face).
@@ -61,6 +62,7 @@ class Preprocess:
     std: Triple = (1.0, 1.0, 1.0)
     channels: Literal["rgb", "bgr"] = "rgb"
     rounding: Literal["even", "down"] = "even"
+    side: Literal["short", "long"] = "short"
 
     def __post_init__(self) -> None:
         for name, count in (("size", 2), ("resize", 2), ("mean", 3), ("std", 3)):
@@ -86,6 +88,7 @@ class Preprocess:
             "interpolation": _FILTERS,
             "channels": ("rgb", "bgr"),
             "rounding": ("even", "down"),
+            "side": ("short", "long"),
         }
         for name, known in choices.items():
             if getattr(self, name) not in known:
@@ -97,7 +100,8 @@ class Preprocess:
         if self.resize is not None:
             short = isinstance(self.resize, int)
             side = self.resize if short else "x".join(str(v) for v in self.resize)  # type: ignore[union-attr]
-            parts = [f"resize {side} {self.interpolation}"]
+            long = " long side" if short and self.side == "long" else ""
+            parts = [f"resize {side}{long} {self.interpolation}"]
         parts.append(f"crop {self.size[0]}x{self.size[1]}")
         parts += ["rounded down"] if self.rounding == "down" else []
         parts.append(self.channels)
@@ -154,6 +158,9 @@ class Preprocess:
         if isinstance(self.resize, tuple):
             return self.resize[1], self.resize[0]
         short, long = min(size), max(size)
+        if self.side == "long":
+            short = max(1, int(self.resize * short / long))
+            return (short, self.resize) if size[0] <= size[1] else (self.resize, short)
         long = int(self.resize * long / short)
         return (self.resize, long) if size[0] <= size[1] else (long, self.resize)
 

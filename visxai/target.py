@@ -72,6 +72,11 @@ class Aim:
         function = self.function
         return Aim(rows, classes, lambda scores, which: function(scores, keep[which]))
 
+    def part(self, start: int, stop: int) -> Aim:
+        """The aim of images start..stop of its batch, in a batch of their own."""
+        keep = ((self.rows >= start) & (self.rows < stop)).nonzero().squeeze(1)
+        return replace(self.each(keep), rows=self.rows[keep] - start)
+
     def on(self, transform: Callable[[Tensor], Tensor]) -> Aim:
         """The same aim at transformed scores, for example at probabilities."""
         function = self.function
@@ -210,6 +215,30 @@ class Target:
         return values.float()
 
 
+@dataclass(frozen=True, eq=False)
+class Settled(Target):
+    """A target settled already, so that altered copies of a batch are explained for its classes.
+
+    >>> Settled.on_aim(target, aim).aim(other_scores, other_probabilities) is aim
+    True
+    """
+
+    settled: Aim | None = None
+
+    @classmethod
+    def on_aim(cls, target: Target, aim: Aim) -> Settled:
+        """`target`, whatever the scores, as `aim` has settled it."""
+        return cls(target.kind, target.text, target.classes, target.value, target.function, aim)
+
+    def part(self, start: int, stop: int) -> Settled:
+        assert self.settled is not None
+        return replace(self, settled=self.settled.part(start, stop))
+
+    def aim(self, scores: Tensor, probabilities: Tensor) -> Aim:
+        assert self.settled is not None
+        return self.settled
+
+
 def _pick(classes: Any, device: Any) -> Callable[[Tensor, Tensor], Tensor]:
     index = torch.as_tensor(classes, dtype=torch.long, device=device)
     return lambda scores, which: scores.gather(1, index[which].unsqueeze(1)).squeeze(1).float()
@@ -239,3 +268,47 @@ def _class(text: str, labels: Sequence[str] | None) -> int:
             f"{', '.join(map(str, found))}: use class=INDEX"
         )
     return found[0]
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Which images are worth explaining, told by their scores: "class=nsfw>0.5", "top1<0.6".
+
+    The left side is a target of one map an image (or a label by itself), compared as the model
+    reports it (probability for softmax and sigmoid models) with the number on the right.
+    """
+
+    target: Target
+    above: bool
+    limit: float
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+    @classmethod
+    def of(cls, text: str | Gate, labels: Sequence[str] | None = None) -> Gate:
+        """Parse a gate; raises TargetError where it isn't TARGET>NUMBER or TARGET<NUMBER."""
+        if isinstance(text, Gate):
+            return text
+        wrong = TargetError(
+            f"expected a condition on scores, got {text!r}: "
+            "write it like class=nsfw>0.5 or top1<0.6"
+        )
+        if not isinstance(text, str):
+            raise wrong
+        left, sign, right = text.rpartition(">") if ">" in text else text.rpartition("<")
+        try:
+            limit = float(right)
+        except ValueError:
+            raise wrong from None
+        if not left:
+            raise wrong
+        target = Target.of(left.strip(), labels)
+        if target.kind not in ("top", "class", "any") or target.value > 1:
+            raise wrong
+        return cls(target, sign == ">", limit, text.replace(" ", ""))
+
+    def open(self, reported: Tensor) -> Tensor:
+        """(b,) whether each image passes, from its target's reported scores (b,)."""
+        return reported > self.limit if self.above else reported < self.limit

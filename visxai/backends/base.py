@@ -13,17 +13,22 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from visxai.errors import ModelError, OutOfMemory
 from visxai.preprocess import Opaque, Preprocess
 from visxai.record import ModelRef
 from visxai.target import Aim, Target
 
+if TYPE_CHECKING:
+    from visxai.attention import Call
+    from visxai.backends.tokens import Tokens
+
 Activation = Literal["softmax", "sigmoid", "none"]
+AttentionGradient = Literal["none", "scores", "blocks"]
 T = TypeVar("T")
 
 
@@ -37,6 +42,7 @@ class Need(enum.Flag):
     ATTENTION = enum.auto()
     TOKENS = enum.auto()
     MODULE = enum.auto()
+    LAYER_ACTIVATION = enum.auto()
 
     def __str__(self) -> str:
         return ", ".join(str(flag.name).lower().replace("_", " ") for flag in Need if flag in self)
@@ -98,6 +104,72 @@ class AtLayers:
     layers: tuple[AtLayer, ...]
 
 
+@dataclass(frozen=True)
+class Activations:
+    """One forward's scores (b, k), the aim settled on them, and what the layers hold of every
+    image: each (b, channels, u, v), float32."""
+
+    scores: Tensor
+    aim: Aim
+    layers: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A layer of b images and the network above it, the head, which can be run again.
+
+    scores (b, k), aim: of the clean images. activation: (b, channels, u, v), float32.
+    head(image (n,), activation (n, channels, u, v)) -> scores (n, k) when the layer holds that
+    activation instead for those images.
+    """
+
+    name: str
+    scores: Tensor
+    aim: Aim
+    activation: Tensor
+    head: Callable[[Tensor, Tensor], Tensor]
+
+    @property
+    def clean(self) -> Tensor:
+        """The target's scalars (maps,) of the clean images."""
+        return self.aim(self.scores[self.aim.rows])
+
+
+@dataclass(frozen=True)
+class Attended:
+    """The attention of a transformer's layers, first to last, as n maps see it.
+
+    layers: calls of n rows, with the gradient of each map's target if one was asked for; their
+    attention weights are formed when read. tokens: the patch grid and what the head reads.
+    """
+
+    layers: tuple[Call, ...]
+    tokens: Tokens
+
+    @property
+    def start(self) -> Tensor:
+        """e (n, tokens): one-hot at the class token, or uniform over averaged patches."""
+        query = self.layers[0].query
+        like = query.float() if query.dtype != torch.float64 else query
+        return self.tokens.start(like).expand(len(query), -1)
+
+
+@dataclass(frozen=True)
+class AtAttention:
+    """One forward's scores (b, k), the aim settled on them, and for each of r maps what a method
+    made of the attention, values (r, ...), and the norms (r, patches) of the final tokens.
+
+    vanished: (r,) whether a gradient was all zero, or anywhere not finite.
+    """
+
+    scores: Tensor
+    aim: Aim
+    values: Tensor
+    norms: Tensor
+    tokens: Tokens
+    vanished: Tensor
+
+
 @dataclass
 class RowBudget:
     """How many rows one call may hold, learned for each kind of call and input shape."""
@@ -118,6 +190,11 @@ class RowBudget:
             )
         with self.lock:
             self.known[key] = max(1, min(self.get(key), failed // 2))
+
+
+def wide(value: Tensor) -> Tensor:
+    """float32, or float64 as it is: what every reduction that makes a map runs in."""
+    return value if value.dtype in (torch.float32, torch.float64) else value.float()
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -148,6 +225,7 @@ class Model(ABC):
     offers: Need
     device: torch.device
     precision: str
+    precisions: tuple[str, ...]  # what `precision` may be
     budget: RowBudget
 
     @abstractmethod
@@ -168,6 +246,79 @@ class Model(ABC):
         without a graph below the first of them, and a backward from the score down to it."""
         raise self._lacks("gradients at a layer")
 
+    def activations(self, x: Tensor, target: Target, layers: Sequence[str] = ()) -> Activations:
+        """Activations alone at `layers` (default: the model's own choice): one forward."""
+        raise self._lacks("activations of a layer")
+
+    def replay(self, x: Tensor, target: Target, layer: str = "") -> Replay:
+        """A layer (default: the model's own choice) and the network above it: one forward."""
+        raise self._lacks("scores from a layer")
+
+    def replayed(self, replay: Replay, rows: Rows) -> Tensor:
+        """The target's scalars (maps, turns), float32, for rows of activations at the replay's
+        layer: one head a row, and nothing below the layer."""
+        raise self._lacks("scores from a layer")
+
+    def tokens(self, x: Tensor) -> Tokens:
+        """Blocks, prefix tokens and patch grid of a transformer for inputs like x."""
+        raise self._lacks("attention")
+
+    def attention(
+        self,
+        x: Tensor,
+        target: Target,
+        reduce: Callable[[Attended], Tensor],
+        *,
+        gradient: AttentionGradient = "scores",
+        last: bool = False,
+    ) -> AtAttention:
+        """What `reduce` makes, block by block, of the attention of all layers (or the last one):
+        one forward, and unless gradient="none" a backward from the score down to the first.
+
+        gradient: "scores" of the target of the scores; "blocks" at each layer of the target of
+        what the head makes of the tokens right after that layer's block.
+        """
+        raise self._lacks("attention")
+
+    def attention_rows(
+        self, rows: Rows, aim: Aim, reduce: Callable[[Attended], Tensor], *, last: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """The same for rows: (maps, turns, ...), and (maps,) whether a gradient vanished."""
+        raise self._lacks("attention")
+
+    def token_values(self, x: Tensor, keep: Tensor, aim: Aim) -> Tensor:
+        """The target's scalars (maps, turns), float32, when only the patches keep (turns, kept)
+        and the prefix tokens enter the first block: one forward a row."""
+        raise self._lacks("token subsets")
+
+    def remedy(self, missing: Need) -> str:
+        """How the model could be built to offer what it lacks, or ""."""
+        return ""
+
+    def layer_shape(self, x: Tensor, layer: str) -> tuple[int, int, int]:
+        """(channels, u, v) of a layer for inputs like x."""
+        raise self._lacks("layers")
+
+    def head_weight(self, x: Tensor, classes: int) -> Tensor:
+        """The weights (classes, features) of the last linear layer, one row a class."""
+        raise self._lacks("a linear layer of classes")
+
+    def through(
+        self, x: Tensor, aim: Aim, run: Callable[[nn.Module, Tensor, Tensor], Tensor]
+    ) -> Tensor:
+        """run(network, inputs (n, 3, h, w), map (n,)) -> (n, ...), over blocks of one row a map,
+        joined: for methods that hook modules themselves.
+
+        network(inputs, map) gives the target's scalars (n, 1), float32. It is a copy that nobody
+        else sees (its weights are shared), so that whatever is hooked goes with it, and its
+        activations don't work in place.
+        """
+        raise self._lacks("its module")
+
+    def accelerated(self, needs: Need) -> str:
+        """What runs methods with `needs`, in words, for the record."""
+        return "off"
+
     def in_precision(self, precision: str) -> Model:
         """The same model computing in another precision; weights and budgets are shared."""
         other = copy.copy(self)
@@ -176,8 +327,10 @@ class Model(ABC):
 
     def probabilities(self, scores: Tensor) -> Tensor:
         """What the model reports: softmax, sigmoid or the scores themselves, (n, k) float32."""
-        if self.activation == "softmax":
+        if self.activation == "softmax" and scores.shape[1] > 1:
             return scores.softmax(1)
+        if self.activation == "softmax":  # of a single logit it would always be 1
+            return scores.sigmoid()
         return scores.sigmoid() if self.activation == "sigmoid" else scores
 
     def aim(self, x: Tensor, target: Target) -> Aim:
@@ -187,8 +340,9 @@ class Model(ABC):
 
     def clean(self, x: Tensor, target: Target) -> tuple[Aim, Tensor]:
         """The aim settled on x, and the target's scalars (maps,) there."""
-        aim = self.aim(x, target)
-        return aim, aim(self.scores(x)[aim.rows])
+        scores = self.scores(x)  # once, whether or not a probe remembers them
+        aim = target.aim(scores, self.probabilities(scores))
+        return aim, aim(scores[aim.rows])
 
     def layer(self, x: Tensor) -> str:
         """The layer a CAM looks at for inputs like x, several joined by "+"."""
@@ -245,6 +399,13 @@ class Probe(Model):
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
 
+    def part(self, keep: Tensor) -> tuple[Probe, Tensor]:
+        """The probe of images `keep` (n,) alone and their inputs; what is known stays known."""
+        x = self._x[keep]
+        probe = Probe(self._model, x)
+        probe._scores = None if self._scores is None else self._scores[keep]
+        return probe, x
+
     def scores(self, x: Tensor) -> Tensor:
         if x is not self._x:
             return self._model.scores(x)
@@ -268,6 +429,34 @@ class Probe(Model):
     def layer(self, x: Tensor) -> str:
         return self._model.layer(x)
 
+    def layer_shape(self, x: Tensor, layer: str) -> tuple[int, int, int]:
+        return self._model.layer_shape(x, layer)
+
+    def head_weight(self, x: Tensor, classes: int) -> Tensor:
+        return self._model.head_weight(x, classes)
+
+    def activations(self, x: Tensor, target: Target, layers: Sequence[str] = ()) -> Activations:
+        found = self._model.activations(x, target, layers)
+        self._note(x, target, found)
+        return found
+
+    def replay(self, x: Tensor, target: Target, layer: str = "") -> Replay:
+        found = self._model.replay(x, target, layer)
+        self._note(x, target, found)
+        return found
+
+    def replayed(self, replay: Replay, rows: Rows) -> Tensor:
+        return self._model.replayed(replay, rows)
+
+    def through(
+        self, x: Tensor, aim: Aim, run: Callable[[nn.Module, Tensor, Tensor], Tensor]
+    ) -> Tensor:
+        found = self._model.through(x, aim, run)
+        if self.precision != "fp32" and bool(_vanished(found).any()):
+            self.reran = True
+            found = self._model.in_precision("fp32").through(x, aim, run)
+        return found
+
     def gradients(self, rows: Rows, aim: Aim) -> Iterator[Gradients]:
         for block in self._model.gradients(rows, aim):
             if self.precision == "fp32" or not _vanished(block.gradient).any():
@@ -287,10 +476,48 @@ class Probe(Model):
         ):
             self.reran = True
             found = self._model.in_precision("fp32").at_layers(x, target, layers)
+        self._note(x, target, found)
+        return found
+
+    def tokens(self, x: Tensor) -> Tokens:
+        return self._model.tokens(x)
+
+    def attention(
+        self,
+        x: Tensor,
+        target: Target,
+        reduce: Callable[[Attended], Tensor],
+        *,
+        gradient: AttentionGradient = "scores",
+        last: bool = False,
+    ) -> AtAttention:
+        found = self._model.attention(x, target, reduce, gradient=gradient, last=last)
+        if self.precision != "fp32" and bool(found.vanished.any()):
+            self.reran = True
+            plain = self._model.in_precision("fp32")
+            found = plain.attention(x, target, reduce, gradient=gradient, last=last)
+        self._note(x, target, found)
+        return found
+
+    def attention_rows(
+        self, rows: Rows, aim: Aim, reduce: Callable[[Attended], Tensor], *, last: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        found, lost = self._model.attention_rows(rows, aim, reduce, last=last)
+        if self.precision != "fp32" and bool(lost.any()):
+            self.reran = True
+            plain = self._model.in_precision("fp32")
+            found, lost = plain.attention_rows(rows, aim, reduce, last=last)
+        return found, lost
+
+    def token_values(self, x: Tensor, keep: Tensor, aim: Aim) -> Tensor:
+        return self._model.token_values(x, keep, aim)
+
+    def _note(
+        self, x: Tensor, target: Target, found: AtLayers | Activations | Replay | AtAttention
+    ) -> None:
         if x is self._x:
             self._scores = found.scores
             self._aims[target] = found.aim
-        return found
 
 
 def _vanished(gradient: Tensor) -> Tensor:

@@ -44,6 +44,10 @@ class Survey:
     image: tuple[int, int]
     patch: tuple[int, int] | None
 
+    def order(self, name: str) -> int:
+        """When layer `name` finished among the modules of a forward."""
+        return next(number for number, visit in enumerate(self.visits) if visit.name == name)
+
     def layout(self, name: str) -> Layout:
         """The layout of a layer's output, for inputs of the survey's size."""
         for visit in self.visits:
@@ -72,6 +76,11 @@ class Survey:
             f"(b, tokens, c), got shape {shape}: choose an earlier layer"
         )
 
+    def grid(self, tokens: int) -> tuple[int, int, int] | None:
+        """(prefix tokens, height, width) of a sequence of patches, None if it is none."""
+        found = _grid(tokens, self.image, self.patch)
+        return found if found and found[1] * found[2] > 1 else None
+
     def spatial(self, visit: Visit) -> bool:
         """Whether a visit's output has more than one position."""
         try:
@@ -88,6 +97,8 @@ class Survey:
         usable = [visit for visit in self.visits if visit.name and self.spatial(visit)]
         if usable and len(usable[-1].shape) == 3:
             yield from self._block_norms()
+            # Without named blocks, as in a converted graph, the norms are the best guess.
+            yield from (v.name for v in reversed(usable) if _NORM.search(v.kind))
         for visit in reversed(usable):
             if not _PASSIVE.search(visit.kind):
                 yield visit.name
@@ -134,16 +145,26 @@ class Layout:
             )
         return patches.reshape(*patches.shape[:2], self.height, self.width)
 
+    def prefix_tokens(self, value: Tensor) -> Tensor:
+        """(batch, prefix, channels): what `maps` drops of a layer's output."""
+        if self.kind in ("nchw", "nhwc"):
+            return value.new_empty(value.shape[0], 0, 0)
+        if self.kind == "tokens first":
+            value = value.transpose(0, 1)
+        return value[:, : self.prefix].clone()
+
     def unmaps(self, maps: Tensor, like: Tensor) -> Tensor:
         """The inverse of `maps`: a layer's output like `like`, its positions set to `maps`."""
+        return self.joined(maps, self.prefix_tokens(like))
+
+    def joined(self, maps: Tensor, prefix: Tensor) -> Tensor:
+        """A layer's output again, from its `maps` and its `prefix_tokens`."""
         if self.kind == "nchw":
             return maps
         if self.kind == "nhwc":
             return maps.permute(0, 2, 3, 1)
-        tokens = maps.flatten(2).transpose(1, 2)
-        if self.kind == "tokens first":
-            return torch.cat([like[: self.prefix], tokens.transpose(0, 1)], 0)
-        return torch.cat([like[:, : self.prefix], tokens], 1)
+        tokens = torch.cat([prefix.to(maps.dtype), maps.flatten(2).transpose(1, 2)], 1)
+        return tokens.transpose(0, 1) if self.kind == "tokens first" else tokens
 
 
 def _grid(

@@ -9,24 +9,39 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import itertools
+import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from visxai.backends import attend
+from visxai.backends import replay as replays
+from visxai.backends.accelerate import Acceleration
+from visxai.backends.aims import joined_aim, maps_of
 from visxai.backends.base import (
     Activation,
+    Activations,
+    AtAttention,
     AtLayer,
     AtLayers,
+    Attended,
+    AttentionGradient,
     Gradients,
     Model,
     Need,
+    Replay,
     RowBudget,
     Rows,
+    wide,
 )
 from visxai.backends.layers import Layout, Survey, survey
+from visxai.backends.split import Split, split
+from visxai.backends.tokens import Tokens, find_tokens, offered
 from visxai.capture import capture, find
 from visxai.errors import ArgumentError, LayerError, ModelError
 from visxai.preprocess import Preprocess
@@ -54,10 +69,11 @@ class TorchModel(Model):
         output: Callable[[Any], Tensor] | None = None,
         device: str | torch.device | None = None,
         precision: str = "fp32",
+        ref: ModelRef | None = None,
     ) -> None:
         original = unwrapped(module)
         self.module = private_copy(original, device)
-        parameter = next(self.module.parameters(), None)
+        parameter = next(itertools.chain(self.module.parameters(), self.module.buffers()), None)
         self.device = torch.device(device or "cpu") if parameter is None else parameter.device
         floating = parameter is not None and parameter.is_floating_point()
         self.dtype = parameter.dtype if floating and parameter is not None else torch.float32
@@ -66,19 +82,27 @@ class TorchModel(Model):
         self.labels = None if labels is None else tuple(labels)
         self.activation = activation
         self.budget = RowBudget()
-        self.offers = (
+        self.precisions = tuple(DTYPES)
+        # What runs float32 forwards that need no graph, where it isn't the module itself.
+        self.runtime: Callable[[Tensor], Tensor] | None = None
+        # Faster forms of what needs no graph, and of gradients at the input; None is plain.
+        self.acceleration: Acceleration | None = None
+        self._always = (
             Need.SCORES
             | Need.INPUT_GRADIENT
             | Need.LAYER_GRADIENT
             | Need.LAYER_SCORES
-            | Need.ATTENTION
+            | Need.LAYER_ACTIVATION
             | Need.MODULE
         )
         self._output = output
         self._name = name or type(original).__name__
         self._layer = _name_of(original, layer)
         self._surveys: dict[tuple[int, ...], Survey] = {}
-        self._ref: ModelRef | None = None
+        self._tokens: dict[tuple[int, ...], Tokens] = {}
+        self._offered: tuple[Need, str] | None = None
+        self._splits: dict[tuple[str, tuple[int, ...]], Split | str] = {}
+        self._ref = ref
         self._lock = threading.RLock()
 
     @property
@@ -90,46 +114,122 @@ class TorchModel(Model):
                 self._ref = ModelRef(self._name, weights_sha256(self.module), described)
             return self._ref
 
+    @property
+    def offers(self) -> Need:  # type: ignore[override]
+        """What methods may ask; whether attention is among it is found out on first use."""
+        return self._always | self._of_tokens[0]
+
+    def remedy(self, missing: Need) -> str:
+        return self._of_tokens[1] if missing & (Need.ATTENTION | Need.TOKENS) else ""
+
+    @property
+    def _of_tokens(self) -> tuple[Need, str]:
+        with self._lock:
+            if self._offered is None:
+                self._offered = offered(self)
+            return self._offered
+
     # ---- forwards ------------------------------------------------------------------------
 
-    def forward(self, x: Tensor, module: nn.Module | None = None) -> Tensor:
+    def forward(self, x: Tensor, module: Callable[[Tensor], Any] | None = None) -> Tensor:
         """Logits (b, k) as the model computes them, in the caller's grad mode."""
         with torch.autocast(self.device.type, DTYPES[self.precision], self._autocast):
-            return self._logits((module or self.module)(x.to(self.device, self.dtype)))
+            scores = self.logits((module or self.module)(x.to(self.device, self.dtype)))
+        if module is None and len(scores) != len(x):
+            raise ModelError(
+                f"expected {self._name} to output one row of scores an image, got {len(scores)} "
+                f"rows for {len(x)} images: pass output=, a function from the model's output to "
+                "scores (batch, classes)"
+            )
+        return scores
+
+    def _plain(self, x: Tensor) -> Tensor:
+        """Logits (b, k), float32, of a forward that needs no graph."""
+        if self.runtime is not None and self.precision == "fp32":
+            return self.runtime(x)
+        fast = self._fast
+        if fast is None:
+            return wide(self.forward(x))
+        return fast.form("whole", lambda part: wide(self.forward(part)), self.module, x)(x)
+
+    @property
+    def _fast(self) -> Acceleration | None:
+        """The acceleration, where it serves: its forms compute in float32."""
+        usable = self.precision == "fp32" and self.dtype == torch.float32
+        return self.acceleration if usable else None
+
+    def accelerated(self, needs: Need) -> str:
+        """What runs methods with `needs`, for the record; "off" is PyTorch alone."""
+        if self.runtime is not None and self.precision == "fp32":
+            return str(self.runtime)
+        return "off" if self._fast is None else self._fast.describe(needs)
+
+    def with_output(self, output: Callable[[Any], Tensor]) -> TorchModel:
+        """The same model, its output turned into scores (b, k) by another function; its name,
+        which records keep, says which."""
+        other = copy.copy(self)
+        read_by = str(getattr(output, "__qualname__", output))
+        other._name = f"{self._name} read by {read_by}"
+        other._ref = replace(self.ref, name=other._name)
+        other._output, other.runtime, other._splits = output, None, {}
+        return other
+
+    def with_module(self, module: nn.Module, layer: str | None = None) -> TorchModel:
+        """The same model around another module, which is run as it is and not copied.
+
+        layer: where a CAM looks in it; None keeps this model's.
+        """
+        other = copy.copy(self)
+        other.module, other.runtime, other._ref, other._offered = module, None, None, None
+        other._surveys, other._tokens, other._splits = {}, {}, {}
+        other._layer, other._lock = layer or self._layer, threading.RLock()
+        return other
 
     @property
     def _autocast(self) -> bool:
         return DTYPES[self.precision] is not None
 
-    def _logits(self, output: Any) -> Tensor:
+    def logits(self, output: Any) -> Tensor:
+        """Scores (b, k) in what the module returned."""
         scores = self._output(output) if self._output is not None else adapt(output)
         if scores.ndim == 1:
             scores = scores.unsqueeze(1)
         elif scores.ndim == 4 and scores.shape[2:] == (1, 1):
             scores = scores.flatten(1)
-        if scores.ndim != 2:
+        if scores.ndim != 2 or not scores.is_floating_point():
             raise ModelError(
-                f"expected {self._name} to output scores (batch, classes), got shape "
-                f"{tuple(scores.shape)}: pass output=, a function from the model's output to scores"
+                f"expected {self._name} to output float scores (batch, classes), got "
+                f"{scores.dtype} of shape {tuple(scores.shape)}: pass output=, a function from the "
+                "model's output to scores"
             )
         return scores
 
     def scores(self, x: Tensor) -> Tensor:
         with torch.inference_mode(False), torch.no_grad():
-            blocks = self._blocks(Rows.of(x), "scores", lambda part, *_: wide(self.forward(part)))
+            blocks = self._blocks(Rows.of(x), "scores", lambda part, *_: self._plain(part))
             return torch.cat(list(blocks))
 
     def values(self, rows: Rows, aim: Aim) -> Tensor:
+        return self._scalars(rows, aim, "scores", lambda x, _: self._plain(x))
+
+    def replayed(self, replay: Replay, rows: Rows) -> Tensor:
+        head = replay.head
+        return self._scalars(rows, replay.aim, f"head {replay.name}", lambda a, i: head(i, a))
+
+    def _scalars(
+        self, rows: Rows, aim: Aim, call: str, forward: Callable[[Tensor, Tensor], Tensor]
+    ) -> Tensor:
+        """The target's scalars (maps, turns) of forward(row inputs, their images)."""
         out = torch.empty(len(aim), rows.turns, device=self.device)
 
         def run(x: Tensor, image: Tensor, turn: Tensor) -> bool:
-            scores = wide(self.forward(x))
+            scores = forward(x, image)
             for chosen, which in maps_of(aim, image):
                 out[which, turn[chosen]] = aim(scores[chosen], which).to(out.dtype)
             return True
 
         with torch.inference_mode(False), torch.no_grad():
-            all(self._blocks(rows, "scores", run))
+            all(self._blocks(rows, call, run))
         return out
 
     def gradients(self, rows: Rows, aim: Aim) -> Iterator[Gradients]:
@@ -137,7 +237,7 @@ class TorchModel(Model):
             with torch.inference_mode(False), torch.enable_grad():
                 # Cloned: an inference tensor of the caller's can't be differentiated.
                 leaf = x.detach().clone().requires_grad_()
-                scores = wide(self.forward(leaf))
+                scores = wide(self.forward(leaf, self._differentiable(x)))
                 passes = maps_of(aim, image)
                 found = []
                 for number, (chosen, which) in enumerate(passes):
@@ -148,6 +248,17 @@ class TorchModel(Model):
 
         for block in self._blocks(rows, "gradients", run):
             yield from block
+
+    def through(
+        self, x: Tensor, aim: Aim, run: Callable[[nn.Module, Tensor, Tensor], Tensor]
+    ) -> Tensor:
+        network = Scalars(self, aim)
+
+        def block(part: Tensor, which: Tensor, _: Tensor) -> Tensor:
+            with torch.inference_mode(False), torch.enable_grad():
+                return run(network, part.detach().clone(), which).detach()
+
+        return torch.cat(list(self._blocks(Rows.of(x[aim.rows]), "module", block)))
 
     def at_layers(self, x: Tensor, target: Target, layers: Sequence[str] = ()) -> AtLayers:
         names = tuple(layers) or tuple(self.layer(x).split("+"))
@@ -160,9 +271,18 @@ class TorchModel(Model):
         parts = list(self._blocks(Rows.of(x), f"layer {names}", run))
         return _joined(parts, layouts)
 
+    def activations(self, x: Tensor, target: Target, layers: Sequence[str] = ()) -> Activations:
+        names = tuple(layers) or tuple(self.layer(x).split("+"))
+        return replays.activations(self, x, target, names, [self.layout(n, x) for n in names])
+
+    def replay(self, x: Tensor, target: Target, layer: str = "") -> Replay:
+        name = layer or self.layer(x)
+        return replays.replay(self, x, target, name, self.layout(name, x), self.split(name, x))
+
     def _at_layers(self, x: Tensor, target: Target, names: tuple[str, ...]) -> AtLayers:
-        with capture(self.module, *names, cut=True) as seen:
-            logits = self.forward(x)
+        module, inside, run = self._above(names, x)
+        with capture(module, *names, cut=True) as seen:
+            logits = self.forward(inside, run)
             tensors = [seen[name] for name in names]
             scores = wide(logits)
             plain = scores.detach()
@@ -182,6 +302,35 @@ class TorchModel(Model):
                 for name, tensor, gradient in zip(names, tensors, gradients, strict=True)
             ),
         )
+
+    def _above(
+        self, names: tuple[str, ...], x: Tensor
+    ) -> tuple[nn.Module, Tensor, Callable[[Tensor], Any] | None]:
+        """What is run and differentiated for gradients at layers `names`, and on what input.
+
+        The module itself on x, or with acceleration the head above the first of the layers on
+        what the fast form of the trunk below it makes of x.
+        """
+        if self._fast is None:
+            return self.module, x, None
+        first = min(names, key=self.survey(x).order)
+        parts = self.split(first, x)
+        if parts.whole:
+            return self.module, x, None
+        with torch.inference_mode(False), torch.no_grad():
+            below = self._fast.form(
+                f"below {parts.at}",
+                lambda part: parts.trunk(part.to(self.device, self.dtype)),
+                parts.trunk.module,
+                x,
+            )(x)
+        return parts.head.module, below, parts.head
+
+    def _differentiable(self, x: Tensor) -> nn.Module | None:
+        """The faster module for gradients at the input, or None for the module itself."""
+        if self._fast is None:
+            return None
+        return self._fast.gradient_module(self.module, lambda m, part: self.forward(part, m), x)
 
     def _differentiate(
         self, value: Tensor, inputs: Sequence[Tensor], keep_graph: bool
@@ -203,6 +352,37 @@ class TorchModel(Model):
             )
         return [wide(gradient) / scale for gradient in found if gradient is not None]
 
+    # ---- tokens --------------------------------------------------------------------------
+
+    def tokens(self, x: Tensor) -> Tokens:
+        """Blocks, prefix tokens and patch grid; kept for each input size."""
+        size = tuple(x.shape[1:])
+        with self._lock:
+            if size not in self._tokens:
+                noise = torch.linspace(-1, 1, math.prod(size)).sin().reshape(1, *size)
+                with torch.inference_mode(False), torch.no_grad():
+                    self._tokens[size] = find_tokens(self, noise.to(self.device))
+            return self._tokens[size]
+
+    def attention(
+        self,
+        x: Tensor,
+        target: Target,
+        reduce: Callable[[Attended], Tensor],
+        *,
+        gradient: AttentionGradient = "scores",
+        last: bool = False,
+    ) -> AtAttention:
+        return attend.attend(self, x, target, attend.Asked(reduce, gradient, last))
+
+    def attention_rows(
+        self, rows: Rows, aim: Aim, reduce: Callable[[Attended], Tensor], *, last: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        return attend.attend_rows(self, rows, aim, attend.Asked(reduce, "scores", last))
+
+    def token_values(self, x: Tensor, keep: Tensor, aim: Aim) -> Tensor:
+        return attend.token_values(self, x, keep, aim)
+
     # ---- layers --------------------------------------------------------------------------
 
     def survey(self, x: Tensor) -> Survey:
@@ -220,6 +400,39 @@ class TorchModel(Model):
         find(self.module, name)
         return self.survey(x).layout(name)
 
+    def layer_shape(self, x: Tensor, layer: str) -> tuple[int, int, int]:
+        layout = self.layout(layer, x)
+        shape = next(visit.shape for visit in self.survey(x).visits if visit.name == layer)
+        channels, height, width = layout.maps(torch.empty(shape, device="meta")).shape[1:]
+        return channels, height, width
+
+    def split(self, name: str, x: Tensor) -> Split:
+        """The model in two at layer `name`, for inputs like x; kept for each input size."""
+        key = (name, tuple(x.shape[1:]))
+        with self._lock:
+            if key not in self._splits:
+                plain = self.in_precision("fp32")
+                assert isinstance(plain, TorchModel)
+                self._splits[key] = split(self.module, plain.forward, name, x[:1])
+            found = self._splits[key]
+        if isinstance(found, str):
+            raise LayerError(
+                f"expected {self._name} to run again from layer {name!r}, but it can't be split "
+                f"there ({found}): choose another layer, or a method that needs no scores from one"
+            )
+        return found
+
+    def head_weight(self, x: Tensor, classes: int) -> Tensor:
+        for visit in reversed(self.survey(x).visits):
+            part = self.module.get_submodule(visit.name)
+            weight = getattr(part, "weight", None)
+            linear = isinstance(part, nn.Linear) or (
+                isinstance(part, nn.Conv2d) and part.kernel_size == (1, 1)
+            )
+            if linear and isinstance(weight, Tensor) and len(weight) == classes:
+                return wide(weight.detach().flatten(1))
+        raise self._lacks(f"a last linear layer with its {classes} classes")
+
     def layer(self, x: Tensor) -> str:
         """The layer a CAM looks at: the one given, or the best one that feeds the scores."""
         with self._lock:
@@ -230,43 +443,45 @@ class TorchModel(Model):
     def _choose_layer(self, x: Tensor) -> str:
         seen = self.survey(x)
         probe = torch.linspace(-1, 1, x[0].numel(), device=self.device).reshape(1, *x.shape[1:])
-        tried = []
-        for name in seen.candidates():
+        blank: list[str] = []
+        for name in itertools.islice(dict.fromkeys(seen.candidates()), 12):
             try:
-                self._at_layers(probe, Target("class", "class=0", (0,)), (name,))
+                found = self._at_layers(probe, Target("class", "class=0", (0,)), (name,))
             except LayerError:
-                tried.append(name)
-                if len(tried) == 12:
-                    break
-            else:
+                continue
+            # Above the last attention only the class token is read: patches have no gradient.
+            if bool(seen.layout(name).maps(found.layers[0].gradient).any()):
                 return name
+            blank.append(name)
+        if blank:
+            return blank[0]
         raise LayerError(
             f"expected {self._name} to have a layer with positions (b, c, h, w) or tokens, but "
             f"none feeds its scores: pass layer=, or use a method that needs no layer"
         )
 
 
-def maps_of(aim: Aim, image: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """For a block of rows of images `image` (n,): pairs (row numbers, their maps).
+class Scalars(nn.Module):
+    """(inputs (n, 3, h, w), map (n,)) -> the target's scalars (n, 1), by a copy of the module
+    that may be hooked at will: it shares the weights and nothing else."""
 
-    Each pair holds a row at most once, so one backward serves it; there are as many pairs as the
-    image with most maps has.
-    """
-    pairs = []
-    for which in aim.passes:
-        table = torch.full((int(aim.rows.max()) + 1,), -1, device=image.device)
-        table[aim.rows[which]] = which
-        maps = torch.where(image < len(table), table[image.clamp(max=len(table) - 1)], -1)
-        chosen = (maps >= 0).nonzero().squeeze(1)
-        if len(chosen):
-            pairs.append((chosen, maps[chosen]))
-    return pairs
+    def __init__(self, model: TorchModel, aim: Aim) -> None:
+        super().__init__()
+        self.network = private_copy(model.module, None)
+        for part in self.network.modules():
+            if getattr(part, "inplace", None) is True:
+                # A backward hook's view of its input can't be overwritten.
+                part.inplace = False
+        self._forward, self._aim = model.forward, aim
+
+    def forward(self, x: Tensor, which: Tensor) -> Tensor:
+        return self._aim(wide(self._forward(x, self.network)), which).unsqueeze(1)
 
 
 def _joined(parts: Sequence[AtLayers], layouts: Sequence[Layout]) -> AtLayers:
     """The blocks of a batch as one, activations and gradients as float32 maps."""
     scores = torch.cat([part.scores for part in parts])
-    aim = parts[0].aim if len(parts) == 1 else _joined_aim(parts)
+    aim = parts[0].aim if len(parts) == 1 else joined_aim(parts)
     layers = []
     for number, layout in enumerate(layouts):
         pieces = [part.layers[number] for part in parts]
@@ -274,33 +489,6 @@ def _joined(parts: Sequence[AtLayers], layouts: Sequence[Layout]) -> AtLayers:
         gradient = torch.cat([wide(layout.maps(piece.gradient)) for piece in pieces])
         layers.append(AtLayer(pieces[0].name, activation, gradient))
     return AtLayers(scores, aim, tuple(layers))
-
-
-def _joined_aim(parts: Sequence[AtLayers]) -> Aim:
-    """One aim for a batch whose blocks were aimed one by one."""
-    rows, classes, start = [], [], 0
-    for part in parts:
-        rows.append(part.aim.rows + start)
-        classes.append(part.aim.classes)
-        start += part.scores.shape[0]
-    bounds = [0]
-    for part in parts:
-        bounds.append(bounds[-1] + len(part.aim))
-
-    def function(scores: Tensor, which: Tensor) -> Tensor:
-        out = scores.new_empty(len(which))
-        for part, low, high in zip(parts, bounds, bounds[1:], strict=False):
-            mine = ((which >= low) & (which < high)).nonzero().squeeze(1)
-            out = out.index_put((mine,), part.aim(scores[mine], which[mine] - low).to(out.dtype))
-        return out
-
-    known = [c for c in classes if c is not None]
-    return Aim(torch.cat(rows), torch.cat(known) if known else None, function)
-
-
-def wide(value: Tensor) -> Tensor:
-    """float32, or float64 as it is: what every reduction that makes a map runs in."""
-    return value if value.dtype in (torch.float32, torch.float64) else value.float()
 
 
 def adapt(output: Any) -> Tensor:
@@ -352,7 +540,7 @@ def private_copy(module: nn.Module, device: str | torch.device | None) -> nn.Mod
                 f"expected a module that can be copied, but {type(module).__name__} can't "
                 f"({error}): remove what can't be copied from its attributes"
             ) from error
-        first = next(private.parameters(), None)
+        first = next(itertools.chain(private.parameters(), private.buffers()), None)
         if device is not None and first is not None and first.device != torch.device(device):
             private = copy.deepcopy(private).to(device)
     return private.eval()

@@ -6,19 +6,18 @@ the code. Its repr is its spec string, which names every option that changes num
 
 from __future__ import annotations
 
-import inspect
-import re
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from visxai.backends.base import AtLayer, Model, Need
 from visxai.errors import ArgumentError
+from visxai.spec import Spec, built
 from visxai.target import Target
 
 
@@ -48,7 +47,7 @@ class Cost:
 
 
 @dataclass(frozen=True, repr=False)
-class Method(ABC):
+class Method(Spec, ABC):
     """An explanation method. Subclasses are final, frozen, and state their needs."""
 
     needs: ClassVar[Need]
@@ -66,39 +65,19 @@ class Method(ABC):
         return None
 
     @classmethod
-    def name(cls) -> str:
-        """The name in spec strings: the class's name in snake case, as its file is called."""
-        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", cls.__name__).lower()
-
-    @classmethod
-    def about(cls, heading: str) -> str:
-        """A paragraph of the file's docstring: "Cost", "Source", or "" for its first sentence."""
-        text = inspect.cleandoc(sys.modules[cls.__module__].__doc__ or "")
-        if not heading:
-            return " ".join(text.split("\n\n")[0].split())
-        for paragraph in text.split("\n"):
-            if paragraph.startswith(f"{heading}:"):
-                start = text.index(paragraph)
-                rest = text[start + len(heading) + 1 :]
-                return " ".join(re.split(r"\n\n|\n[A-Z][a-z]+:", rest)[0].split())
-        return ""
-
-    def __repr__(self) -> str:
-        given = ((item.name, getattr(self, item.name)) for item in fields(self))
-        options = ", ".join(f"{name}={value!r}" for name, value in given if value is not None)
-        return f"{self.name()}({options})"
-
-    __str__ = __repr__
-
-    def _require(self, condition: bool, expected: str, got: Any) -> None:
-        """Raise ArgumentError unless an option is as expected."""
-        if not condition:
-            raise ArgumentError(f"expected {self.name()} with {expected}, got {got!r}")
+    def of(cls, member: str, options: Mapping[str, Any]) -> Method:
+        """The method with these options; `member` names one of a family ("captum:DeepLift")."""
+        if member:
+            raise ArgumentError(
+                f"expected {cls.name()} without a member, got {cls.name()}:{member}: drop the "
+                "part from the colon on"
+            )
+        return built(cls, options)
 
 
 @dataclass(frozen=True, repr=False)
-class Cam(Method):
-    """A map made of one layer's activations and gradients, or of several layers' fused.
+class LayerMethod(Method):
+    """A map made of what one layer holds, or of several layers' maps, fused.
 
     layer: a dotted name, or several joined by "+"; None is the model's own choice. Fused maps
     are each divided by their largest magnitude, brought to the finest resolution and averaged,
@@ -106,6 +85,18 @@ class Cam(Method):
     """
 
     layer: str | None = None
+
+    def layer_of(self, model: Model, x: Tensor) -> str:
+        return self.layer or model.layer(x)
+
+    def layers(self, model: Model, x: Tensor) -> list[str]:
+        """The names of the layers, one by one."""
+        return self.layer_of(model, x).split("+")
+
+
+@dataclass(frozen=True, repr=False)
+class Cam(LayerMethod):
+    """A map made of one layer's activations and gradients, or of several layers' fused."""
 
     needs = Need.LAYER_GRADIENT
 
@@ -120,12 +111,24 @@ class Cam(Method):
     def cost(self, model: Model, x: Tensor) -> Cost:
         return Cost(forwards=1, backwards=1)
 
-    def layer_of(self, model: Model, x: Tensor) -> str | None:
-        return self.layer or model.layer(x)
+
+def weighted(weights: Tensor, activation: Tensor, relu: bool) -> Tensor:
+    """sum_k w_k A_k, (r, u, v), of weights (r, k) or (r, k, u, v) and activations (r, k, u, v);
+    with `relu` what is above zero."""
+    if weights.ndim == 2:
+        signed = torch.einsum("rk,rkuv->ruv", weights, activation)
+    else:
+        signed = (weights * activation).sum(1)
+    return signed.relu() if relu else signed
+
+
+def quotient(numerator: Tensor, divisor: Tensor) -> Tensor:
+    """numerator / divisor, and zero where the divisor is."""
+    return torch.where(divisor == 0, torch.zeros_like(numerator), numerator / divisor)
 
 
 def fuse(maps: list[Tensor]) -> Tensor:
-    """One map (r, u, v) from several layers' maps, as `Cam` describes."""
+    """One map (r, u, v) from several layers' maps, as `LayerMethod` describes."""
     if len(maps) == 1:
         return maps[0]
     finest = max((tuple(m.shape[-2:]) for m in maps), key=lambda size: size[0] * size[1])
@@ -164,11 +167,12 @@ def baseline_like(x: Tensor, baseline: float | str | Tensor) -> Tensor:
     )
 
 
-def gaussian_blur(x: Tensor, sigma: float) -> Tensor:
-    """x (b, c, h, w) blurred by a Gaussian of `sigma` pixels, cut at 3 σ, edges repeated."""
+def gaussian_blur(x: Tensor, sigma: float, radius: int | None = None) -> Tensor:
+    """x (b, c, h, w) blurred by a Gaussian of `sigma` pixels, edges repeated, cut at `radius`
+    pixels from its centre (default: 3 σ)."""
     if sigma <= 0:
         return x
-    radius = max(1, int(3 * sigma + 0.5))
+    radius = radius or max(1, int(3 * sigma + 0.5))
     at = x.new_tensor(range(-radius, radius + 1))
     kernel = (-0.5 * (at / sigma) ** 2).exp()
     kernel = kernel / kernel.sum()

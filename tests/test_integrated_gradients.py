@@ -1,0 +1,217 @@
+"""Integrated gradients: completeness, exact cases, bisection where it is needed, the fast tier."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import zoo
+from captum.attr import IntegratedGradients as Captum
+from torch import Tensor, nn
+
+from visxai import methods
+from visxai.backends.base import Probe
+from visxai.backends.pytorch import TorchModel, adapt
+from visxai.engine import compute
+from visxai.errors import ArgumentError
+from visxai.methods.base import Maps, gaussian_blur
+from visxai.methods.integrated_gradients import ACCURATE, IntegratedGradients, Samples
+from visxai.target import Target
+
+SCHEDULES = ["steps=20", "steps=20, schedule='gauss_legendre'", "tolerance=0.05"]
+
+
+class Function(nn.Module):
+    """A model whose one score is a given function of x (b, c, h, w)."""
+
+    def __init__(self, function) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x).unsqueeze(1)
+
+
+def run(model, spec: str, x: Tensor, target=0) -> Maps:
+    if not isinstance(model, TorchModel):
+        model = TorchModel(Function(model))
+    method = methods.load(f"integrated_gradients({spec})")
+    return compute(method, Probe(model, x), x, Target.of(target))
+
+
+def linear(x: Tensor) -> Tensor:
+    weights = torch.linspace(-1, 1, x[0].numel()).reshape(x.shape[1:])
+    return (weights * x).sum((1, 2, 3))
+
+
+def kink(x: Tensor) -> Tensor:
+    """Rises only while the path's alpha is from 0.5 to 0.55, for an image of ones."""
+    mean = x.mean((1, 2, 3))
+    return 20 * ((mean - 0.5).relu() - (mean - 0.55).relu())
+
+
+@pytest.mark.parametrize("spec", ["steps=2", "steps=1, schedule='gauss_legendre'", "tolerance=0.1"])
+def test_a_linear_model_is_exact(spec: str) -> None:
+    x = zoo.inputs(2, 8)
+    expected = (torch.linspace(-1, 1, x[0].numel()).reshape(x.shape[1:]) * x).sum(1)
+    found = run(linear, spec, x)
+    torch.testing.assert_close(found.values, expected, rtol=1e-5, atol=1e-6)
+    assert found.quality["completeness"].max() < 1e-4
+
+
+@pytest.mark.parametrize("spec", ["steps=2", "steps=1, schedule='gauss_legendre'"])
+def test_a_quadratic_model_is_exact(spec: str) -> None:
+    # y = sum x^2 / 2: the integral of a x from 0 to 1, times x, is x^2 / 2.
+    x = zoo.inputs(2, 8)
+    found = run(lambda x: x.square().sum((1, 2, 3)) / 2, spec, x)
+    torch.testing.assert_close(found.values, x.square().sum(1) / 2)
+
+
+def test_a_cube_by_hand() -> None:
+    # y = x^3 at x = 1: dy/dx = 3 a^2. Trapezoid on 0 and 1: (0 + 3) / 2. Its completeness error is
+    # 1/2, and the expected squared error 1 * 3^2 / 12 over the map's norm 1.5 gives sqrt(1/3).
+    found = run(lambda x: x.pow(3).sum((1, 2, 3)), "steps=2", torch.ones(1, 1, 1, 1))
+    assert found.values.item() == pytest.approx(1.5)
+    assert found.quality["completeness"].item() == pytest.approx(0.5)
+    assert found.quality["map_error"].item() == pytest.approx(3**-0.5)
+    # Two points of Gauss-Legendre are exact up to cubic gradients.
+    spec = "steps=2, schedule='gauss_legendre'"
+    exact = run(lambda x: x.pow(3).sum((1, 2, 3)), spec, torch.ones(1, 1, 1, 1))
+    assert exact.values.item() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("spec", SCHEDULES)
+@pytest.mark.parametrize("kind", ["conv", "vit"])
+def test_the_sum_is_the_change_of_the_score(kind: str, spec: str) -> None:
+    model, x = zoo.model(kind), zoo.inputs()
+    found = run(model, spec, x, target=3)
+    change = model.scores(x)[:, 3] - model.scores(torch.zeros_like(x))[:, 3]
+    gap = (found.values.sum((1, 2)) - change).abs() / change.abs().clamp_min(0.01)
+    torch.testing.assert_close(found.quality["completeness"], gap, rtol=1e-3, atol=1e-4)
+    if "tolerance" in spec:
+        assert found.quality["converged"].all()
+        assert gap.max() <= 0.05
+
+
+@pytest.mark.parametrize("kind", ["conv", "convnext", "vit"])
+def test_gauss_legendre_equals_captum(kind: str) -> None:
+    model, x = zoo.model(kind), zoo.inputs(2)
+
+    def scores(x: Tensor) -> Tensor:
+        return adapt(model.module(x))
+
+    expected = Captum(scores).attribute(x, target=3, n_steps=50, method="gausslegendre").sum(1)
+    found = run(model, "steps=50, schedule='gauss_legendre'", x, target=3).values
+    assert (found - expected).abs().max() <= 1e-4 * expected.abs().max()
+
+
+@pytest.mark.parametrize("kind", ["conv", "vit"])
+def test_more_steps_come_closer_and_the_error_is_foreseen(kind: str) -> None:
+    model, x = zoo.model(kind), zoo.inputs(2)
+    fine = run(model, "steps=200, schedule='gauss_legendre'", x, target=3).values
+    errors = []
+    for steps in (8, 32):
+        found = run(model, f"steps={steps}", x, target=3)
+        error = (found.values - fine).flatten(1).norm(dim=1) / fine.flatten(1).norm(dim=1)
+        # An upper estimate where the integrand is smooth, close where it is rough.
+        assert (error <= 2 * found.quality["map_error"]).all()
+        errors.append(error)
+    assert (errors[1] < 0.5 * errors[0]).all()
+
+
+def test_points_go_where_the_score_moves() -> None:
+    x = torch.ones(1, 3, 4, 4)
+    found = run(kink, "steps=24", x)
+    even = run(kink, "steps=24, schedule='gauss_legendre'", x)
+    assert found.values.sum().item() == pytest.approx(1.0, abs=0.05)
+    assert found.quality["completeness"].item() < even.quality["completeness"].item() / 4
+    # Two steep intervals of one path are both split; one that is steep and well known is not.
+    samples = Samples(
+        torch.tensor([[0.0, 0.25, 0.5, 1.0]]),
+        torch.tensor([[0.0, 0.25, 0.5, 1.0]]),
+        torch.tensor([[1.0, 1.0, 1.0, 3.0]]).reshape(1, 4, 1, 1),
+    )
+    first = samples.midpoints(ACCURATE, 1)
+    assert first.tolist() == [[0.75]]
+
+
+def test_the_fast_tier_lets_each_image_leave_by_itself() -> None:
+    # The second image's score is a straight line along its path, the first one's is not.
+    x = torch.stack([torch.ones(3, 4, 4), torch.full((3, 4, 4), 0.4)])
+    found = run(lambda x: kink(x) + x.mean((1, 2, 3)), "tolerance=0.02", x)
+    hard, easy = found.quality["evaluations"].tolist()
+    assert easy == 11  # the first grid and one round to be sure
+    assert hard > easy
+    assert found.quality["converged"].tolist() == [True, True]
+    assert found.quality["completeness"].max() <= 0.02
+    alone = run(lambda x: kink(x) + x.mean((1, 2, 3)), "tolerance=0.02", x[:1])
+    torch.testing.assert_close(alone.values[0], found.values[0])
+
+
+def test_the_fast_tier_says_when_it_gives_up() -> None:
+    found = run(kink, "tolerance=1e-9, max_steps=30", torch.ones(2, 3, 4, 4))
+    assert found.quality["evaluations"].tolist() == [30, 30]
+    assert found.quality["converged"].tolist() == [False, False]
+
+
+@pytest.mark.parametrize(
+    "spec", ["tolerance=1e-9, max_steps=20", "steps=12", "steps=13", "steps=2"]
+)
+def test_cost_is_exact_for_a_fixed_number_and_an_upper_bound_for_the_fast_tier(spec: str) -> None:
+    model, x, rows = TorchModel(zoo.module("conv")), zoo.inputs(1), []
+    handle = model.module.stem.register_forward_hook(lambda _m, _a, out: rows.append(len(out)))
+    run(model, spec, x)
+    handle.remove()
+    method = methods.load(f"integrated_gradients({spec})")
+    assert sum(rows) == method.cost(model, x).forwards
+    assert method.cost(model, x).backwards == sum(rows) - 1
+
+
+@pytest.mark.parametrize("kind", ["mean", "blur", "number", "tensor"])
+def test_baselines(kind: str) -> None:
+    x = zoo.inputs(2, 8)
+    given, baseline = {
+        "mean": ("mean", x.mean((2, 3), keepdim=True)),
+        "blur": ("blur", gaussian_blur(x, 0.8)),
+        "number": (0.5, torch.full_like(x, 0.5)),
+        "tensor": (x.flip(0), x.flip(0)),
+    }[kind]
+    model = TorchModel(Function(linear))
+    method = IntegratedGradients(steps=2, baseline=given)
+    found = compute(method, Probe(model, x), x, Target.of(0))
+    weights = torch.linspace(-1, 1, x[0].numel()).reshape(x.shape[1:])
+    torch.testing.assert_close(
+        found.values, (weights * (x - baseline)).sum(1), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_a_map_of_the_baseline_itself_is_zero() -> None:
+    for spec in SCHEDULES:
+        found = run(zoo.model("conv"), spec, torch.zeros(1, 3, zoo.SIZE, zoo.SIZE))
+        assert found.values.abs().max() == 0
+        assert found.quality["completeness"].item() == 0
+
+
+def test_specs() -> None:
+    assert repr(IntegratedGradients()) == (
+        "integrated_gradients(steps=30, schedule='adaptive', baseline=0.0)"
+    )
+    fast = methods.load("integrated_gradients(tolerance=0.1)")
+    assert repr(fast) == "integrated_gradients(tolerance=0.1, max_steps=256, baseline=0.0)"
+    assert methods.load(repr(fast)) == fast
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "steps=1",
+        "steps=0, schedule='gauss_legendre'",
+        "schedule='even'",
+        "max_steps=99",
+        "tolerance=0",
+        "tolerance=0.1, max_steps=8",
+        "tolerance=0.1, schedule='gauss_legendre'",
+    ],
+)
+def test_wrong_options_are_named(spec: str) -> None:
+    with pytest.raises(ArgumentError, match="expected integrated_gradients"):
+        methods.load(f"integrated_gradients({spec})")

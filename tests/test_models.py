@@ -1,0 +1,437 @@
+"""Models by name: cards, libraries, checkpoints, prompts; and what one's own module returns."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import zoo
+from torch import Tensor, nn
+
+import visxai
+from visxai import checkpoint, methods, models
+from visxai.backends.base import Probe
+from visxai.backends.pytorch import TorchModel, adapt
+from visxai.engine import compute
+from visxai.errors import ArgumentError, ModelError, UnknownName
+from visxai.preprocess import Preprocess
+from visxai.target import Target
+
+TINY_VIT = {"img_size": 64, "patch_size": 16, "embed_dim": 48, "depth": 2, "num_heads": 3}
+
+
+def torch_model(name: str, **given: Any) -> TorchModel:
+    found = models.load(name, **given)
+    assert isinstance(found, TorchModel)
+    return found
+
+
+# ---- cards and names ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_every_card_is_complete(name: str) -> None:
+    card = models.card(name)
+    assert card.summary
+    assert card.licence
+    assert card.activation in ("softmax", "sigmoid", "none")
+    assert len(card.labels) == len(set(card.labels)) > 1
+    assert len(card.source["sha256"]) == 64
+    assert sum(kind in card.source for kind in ("package", "fetch", "bundled")) == 1
+    Preprocess(**card.preprocess)
+
+
+def test_the_default_is_a_card() -> None:
+    assert models.DEFAULT in models.names()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("efficientnet", "efficientnet_lite0"),
+        ("tourchvision:resnet18", "torchvision"),
+        ("torchvision:resnet19", "resnet18"),
+        ("torchvision:fasterrcnn", "fasterrcnn_resnet50_fpn"),
+        ("timm:resnet19", "resnet18"),
+    ],
+)
+def test_unknown_names_list_the_choices(name: str, said: str) -> None:
+    with pytest.raises(UnknownName, match=said):
+        models.load(name, weights=False)
+
+
+def test_torchvision_by_name() -> None:
+    found = torch_model("torchvision:mobilenet_v3_small", weights=False)
+    assert found.labels is not None
+    assert len(found.labels) == 1000
+    assert str(found.preprocess).startswith("resize 256 bilinear, crop 224x224")
+
+
+def test_timm_by_name_with_arguments_of_the_constructor() -> None:
+    found = torch_model(
+        "timm:vit_tiny_patch16_224", weights=False, build={**TINY_VIT, "num_classes": 7}
+    )
+    assert found.labels is None
+    assert found.scores(zoo.inputs(1)).shape == (1, 7)
+    assert isinstance(found.preprocess, Preprocess)
+    assert found.preprocess.size == (64, 64)
+
+
+# ---- checkpoints and labels --------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained() -> nn.Module:
+    """A network with 3 classes of its own."""
+    import timm
+
+    return zoo.randomise(timm.create_model("resnet10t", num_classes=3)).eval()
+
+
+def save(state: dict[str, Any], path: Path) -> Path:
+    if path.suffix == ".safetensors":
+        from safetensors.torch import save_file
+
+        save_file({key: value.contiguous() for key, value in state.items()}, path)
+    else:
+        torch.save(state, path)
+    return path
+
+
+def nested(state: dict[str, Any], form: str) -> dict[str, Any]:
+    if form == "ddp":
+        return {"epoch": 3, "state_dict": {f"module.{key}": v for key, v in state.items()}}
+    if form == "compiled lightning":
+        return {"state_dict": {f"model._orig_mod.{key}": v for key, v in state.items()}}
+    return {"model": state} if form == "model" else state
+
+
+@pytest.mark.parametrize(
+    ("form", "suffix"),
+    [
+        ("plain", ".safetensors"),  # which can't nest
+        ("plain", ".pth"),
+        ("ddp", ".pth"),
+        ("compiled lightning", ".pt"),
+        ("model", ".pth"),
+    ],
+)
+def test_a_checkpoint_round_trip(
+    trained: nn.Module, suffix: str, form: str, tmp_path: Path
+) -> None:
+    path = save(nested(trained.state_dict(), form), tmp_path / f"mine{suffix}")
+    engine = visxai.Engine(
+        "timm:resnet10t", checkpoint=path, labels=["a", "b", "c"], device="cpu", precision="fp32"
+    )
+    with torch.no_grad():
+        assert torch.equal(engine.model.scores(zoo.inputs()), trained(zoo.inputs()))
+    assert engine.model.labels == ("a", "b", "c")
+
+
+def test_a_checkpoint_of_torchvision(tmp_path: Path) -> None:
+    from torchvision.models import mobilenet_v3_small
+
+    mine = zoo.randomise(mobilenet_v3_small(num_classes=4)).eval()
+    path = save(mine.state_dict(), tmp_path / "mine.pt")
+    found = torch_model("torchvision:mobilenet_v3_small", checkpoint=path)
+    assert found.labels is None
+    with torch.no_grad():
+        assert torch.equal(found.scores(zoo.inputs()), mine(zoo.inputs()))
+
+
+def test_a_checkpoint_of_another_architecture_says_what_differs(
+    trained: nn.Module, tmp_path: Path
+) -> None:
+    state = dict(trained.state_dict())
+    state["extra.weight"] = torch.zeros(2)
+    del state["conv1.0.weight"]
+    state["layer1.0.conv1.weight"] = torch.zeros(1, 1, 3, 3)
+    path = save(state, tmp_path / "mine.pth")
+    said = (
+        r"1 missing \(conv1.0.weight\), 1 unexpected \(extra.weight\), 1 of other shapes \(layer1"
+    )
+    with pytest.raises(ModelError, match=said):
+        models.load("timm:resnet10t", checkpoint=path)
+
+
+class Innocent:
+    """What a pickle could hold: unpickling it would make a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self.path,))
+
+
+def test_pickled_objects_are_never_loaded(tmp_path: Path) -> None:
+    torch.save({"state_dict": Innocent(tmp_path / "ran")}, tmp_path / "mine.pth")
+    with pytest.raises(ModelError, match="never unpickled"):
+        models.load("timm:resnet10t", checkpoint=tmp_path / "mine.pth")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("name", ["damaged.pth", "damaged.safetensors", "missing.pth"])
+def test_unreadable_checkpoints(name: str, tmp_path: Path) -> None:
+    if "damaged" in name:
+        (tmp_path / name).write_bytes(b"not a checkpoint")
+    with pytest.raises(ModelError, match=r"damaged|no such file"):
+        models.load("timm:resnet10t", checkpoint=tmp_path / name)
+
+
+def test_labels_must_fit_the_checkpoint(trained: nn.Module, tmp_path: Path) -> None:
+    path = save(trained.state_dict(), tmp_path / "mine.pth")
+    with pytest.raises(ArgumentError, match="expected 3 labels"):
+        models.load("timm:resnet10t", checkpoint=path, labels=["a", "b"])
+
+
+def test_checkpoints_need_an_architecture() -> None:
+    with pytest.raises(ArgumentError, match="name the architecture"):
+        visxai.Engine("efficientnet_lite0", checkpoint="mine.pth")
+    with pytest.raises(ArgumentError, match="into the module before"):
+        visxai.Engine(zoo.module("conv"), checkpoint="mine.pth")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("labels.txt", "cat\ndog\nred fox\n"),
+        ("labels.json", json.dumps(["cat", "dog", "red fox"])),
+        ("labels.json", json.dumps({"2": "red fox", "0": "cat", "1": "dog"})),
+        ("labels.json", json.dumps({"red fox": 2, "cat": 0, "dog": 1})),
+    ],
+)
+def test_labels_from_a_file(name: str, content: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(content, "utf-8")
+    assert checkpoint.read_labels(str(tmp_path / name)) == ("cat", "dog", "red fox")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("labels.json", "[cat", "expected JSON"),
+        ("labels.json", json.dumps({"1": "cat", "2": "dog"}), "numbered from 0 to 1"),
+        ("labels.json", "3", "names in order"),
+        ("none.txt", None, "found no file"),
+    ],
+)
+def test_wrong_label_files(name: str, content: str | None, said: str, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(ArgumentError, match=said):
+        checkpoint.read_labels(tmp_path / name)
+
+
+# ---- Hugging Face ------------------------------------------------------------------------------
+
+
+def classifier(kind: str, **options: Any) -> Any:
+    transformers = pytest.importorskip("transformers")
+    names = {index: f"class {index}" for index in range(5)}
+    common = {"num_labels": 5, "id2label": names, "image_size": zoo.SIZE, **options}
+    if kind == "vit":
+        config = transformers.ViTConfig(
+            hidden_size=48,
+            num_hidden_layers=2,
+            num_attention_heads=3,
+            intermediate_size=96,
+            patch_size=16,
+            **common,
+        )
+        return transformers.ViTForImageClassification(config)
+    if kind == "swin":
+        config = transformers.SwinConfig(
+            embed_dim=24, depths=[1, 1], num_heads=[2, 4], window_size=4, **common
+        )
+        return transformers.SwinForImageClassification(config)
+    config = transformers.ConvNextConfig(
+        hidden_sizes=[16, 32], depths=[1, 1], num_stages=2, **common
+    )
+    return transformers.ConvNextForImageClassification(config)
+
+
+def saved(module: Any, folder: Path) -> str:
+    transformers = pytest.importorskip("transformers")
+    zoo.randomise(module).save_pretrained(folder)
+    size = {"height": zoo.SIZE, "width": zoo.SIZE}
+    transformers.ViTImageProcessor(size=size).save_pretrained(folder)
+    return f"hf:{folder}"
+
+
+@pytest.mark.parametrize("kind", ["vit", "swin", "convnext"])
+def test_a_hugging_face_folder(kind: str, tmp_path: Path) -> None:
+    module = classifier(kind)
+    engine = visxai.Engine(saved(module, tmp_path), device="cpu", precision="fp32")
+    with torch.no_grad():
+        expected = module.eval()(zoo.inputs()).logits
+    assert torch.allclose(engine.model.scores(zoo.inputs()), expected, atol=1e-5)
+    assert engine.model.labels == tuple(f"class {index}" for index in range(5))
+    assert engine.model.activation == "softmax"
+    photograph = zoo.inputs(1)[0].permute(1, 2, 0).mul(50).add(128).clamp(0, 255).byte().numpy()
+    (found,) = engine.explain(photograph, target="class=class 2")
+    assert found.label == "class 2"
+    assert not found.degenerate
+
+
+def test_multi_label_is_told_by_the_problem_type(tmp_path: Path) -> None:
+    module = classifier("vit", problem_type="multi_label_classification")
+    found = models.load(saved(module, tmp_path))
+    assert found.activation == "sigmoid"
+    engine = visxai.Engine(module, device="cpu")
+    assert engine.model.activation == "sigmoid"
+
+
+def test_a_hugging_face_folder_takes_no_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match="save_pretrained"):
+        models.load(f"hf:{tmp_path}", checkpoint="mine.pth")
+
+
+PROMPTS = ("a cat", "a dog", "a red fox")
+
+
+def tokenizer(folder: Path) -> None:
+    """A tokenizer of whole words, its end token where CLIP looks for it."""
+    transformers = pytest.importorskip("transformers")
+    tokenizers = pytest.importorskip("tokenizers")
+    words = ["<start>", "<end>", "<pad>", "<unk>", *" ".join(PROMPTS).split()]
+    vocabulary = {word: index for index, word in enumerate(dict.fromkeys(words))}
+    plain = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, "<unk>"))
+    plain.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    plain.post_processor = tokenizers.processors.TemplateProcessing(
+        single="<start> $A <end>", special_tokens=[("<start>", 0), ("<end>", 1)]
+    )
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=plain, pad_token="<pad>", unk_token="<unk>", eos_token="<end>"
+    ).save_pretrained(folder)
+
+
+def image_and_text(kind: str) -> Any:
+    transformers = pytest.importorskip("transformers")
+    tower = {
+        "hidden_size": 48,
+        "intermediate_size": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 3,
+    }
+    vision = {**tower, "image_size": zoo.SIZE, "patch_size": 16}
+    text = {**tower, "vocab_size": 20, "max_position_embeddings": 8, "eos_token_id": 1}
+    if kind == "siglip":
+        return transformers.SiglipModel(
+            transformers.SiglipConfig(text_config=text, vision_config=vision)
+        )
+    return transformers.CLIPModel(
+        transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=32)
+    )
+
+
+@pytest.fixture(params=["clip", "siglip"])
+def compared(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Any]:
+    module = image_and_text(request.param)
+    name = saved(module, tmp_path)
+    tokenizer(tmp_path)
+    return name, module.eval()
+
+
+def test_prompts_are_the_classes(compared: tuple[str, Any]) -> None:
+    name, module = compared
+    transformers = pytest.importorskip("transformers")
+    found = torch_model(name, labels=PROMPTS)
+    words = transformers.AutoTokenizer.from_pretrained(name.removeprefix("hf:"))
+    text = words(list(PROMPTS), padding="max_length", max_length=8, return_tensors="pt")
+    mask = {} if "siglip" in module.config.model_type else {"attention_mask": text.attention_mask}
+    with torch.no_grad():
+        expected = module(pixel_values=zoo.inputs(), input_ids=text.input_ids, **mask)
+    assert torch.allclose(found.scores(zoo.inputs()), expected.logits_per_image, atol=1e-4)
+    assert found.labels == PROMPTS
+    assert found.activation == ("sigmoid" if "siglip" in module.config.model_type else "softmax")
+    assert not any("text_model" in key for key, _ in found.module.named_parameters())
+
+
+@pytest.mark.parametrize("spec", ["grad_cam(relu=False)", "occlusion(window=32, stride=32)"])
+def test_maps_of_prompts(compared: tuple[str, Any], spec: str) -> None:
+    found, x = torch_model(compared[0], labels=PROMPTS), zoo.inputs()
+    target = Target.of("class=a dog", found.labels)
+    maps = compute(methods.load(spec), Probe(found, x), x, target).values
+    single = compute(methods.load(spec), Probe(found, x[1:2]), x[1:2], target).values
+    assert float(maps.abs().max()) > 0
+    assert torch.allclose(maps[1], single[0], rtol=1e-3, atol=1e-5)
+
+
+def test_prompts_are_asked_for(compared: tuple[str, Any]) -> None:
+    with pytest.raises(ArgumentError, match="pass the prompts"):
+        visxai.Engine(compared[0])
+
+
+# ---- a module of one's own ---------------------------------------------------------------------
+
+
+class Returning(nn.Module):
+    """The small CNN, its logits handed to `form`."""
+
+    def __init__(self, form: Any) -> None:
+        super().__init__()
+        self.module = zoo.module("conv")
+        self.form = form
+
+    def forward(self, x: Tensor) -> Any:
+        return self.form(self.module(x))
+
+
+FORMS: dict[str, Any] = {
+    "tensor": lambda s: s,
+    "tuple": lambda s: (s, None),
+    "features first": lambda s: [s.reshape(-1, 2, 5), s],
+    "dict": lambda s: {"logits": s, "features": s[:, :2]},
+    "dict of one": lambda s: {"out": s},
+    "four axes": lambda s: s[:, :, None, None],
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_usual_outputs_are_understood(form: str) -> None:
+    engine = visxai.Engine(Returning(FORMS[form]), device="cpu", precision="fp32")
+    assert torch.equal(engine.model.scores(zoo.inputs()), zoo.model("conv").scores(zoo.inputs()))
+    assert engine.attribute(zoo.inputs(), "grad_cam").shape == (3, zoo.SIZE, zoo.SIZE)
+
+
+@pytest.mark.parametrize("form", [lambda s: s[:, 0], lambda s: s[:, :1]])
+@pytest.mark.parametrize("activation", [None, "sigmoid"])
+def test_a_single_logit_is_a_probability(form: Any, activation: Any) -> None:
+    engine = visxai.Engine(Returning(form), activation=activation, device="cpu", precision="fp32")
+    logits = zoo.model("conv").scores(zoo.inputs())[:, :1]
+    scores = engine.model.scores(zoo.inputs())
+    assert torch.equal(scores, logits)
+    assert torch.equal(engine.model.probabilities(scores), logits.sigmoid())
+    assert float(engine.attribute(zoo.inputs(), "grad_cam(relu=False)").abs().max()) > 0
+
+
+ODD: dict[str, Any] = {
+    "three axes": lambda s: s[:, None],
+    "class indices": lambda s: s.argmax(1),
+    "nothing": lambda s: None,
+    "a string": lambda s: "cat",
+    "an empty tuple": lambda s: (),
+    "one row for all": lambda s: s.mean(0, keepdim=True),
+}
+
+
+@pytest.mark.parametrize("form", ODD)
+def test_odd_outputs_are_one_sentence(form: str) -> None:
+    engine = visxai.Engine(Returning(ODD[form]), device="cpu", precision="fp32")
+    with pytest.raises(ModelError, match=r"^expected .* pass output=, a function") as caught:
+        engine.model.scores(zoo.inputs())
+    assert "\n" not in str(caught.value)
+
+
+def test_output_makes_scores_of_anything() -> None:
+    module = Returning(lambda s: {"deep": {"scores": s}})
+    found = TorchModel(module, output=lambda out: out["deep"]["scores"])
+    assert found.scores(zoo.inputs()).shape == (3, zoo.CLASSES)
+
+
+def test_adapt_prefers_logits() -> None:
+    scores = torch.zeros(2, 3)
+    assert adapt({"hidden": torch.zeros(2, 8), "logits": scores}) is scores

@@ -1,0 +1,313 @@
+"""Folder runs: hostile files, dead workers, duplicates, and runs that stop and go on."""
+
+from __future__ import annotations
+
+import os
+import struct
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+import visxai
+from visxai import pipeline, results
+from visxai.errors import ArgumentError, TargetError, UnknownName
+from visxai.record import Failure
+from visxai.sources import find
+from visxai.workers import Style
+
+DEADLY = 91  # pixels wide
+
+
+def deadly(image: Image.Image) -> Any:
+    """A preprocessing that kills the process at certain images, as a bug in a decoder may."""
+    if image.width == DEADLY:
+        os._exit(9)
+    pixels = np.asarray(image.resize((64, 64)), dtype=np.float32)
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1) / 255)
+
+
+def photograph(path: Path, seed: int, size: tuple[int, int] = (90, 70), **options: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    coarse = np.random.default_rng(seed).integers(0, 255, (6, 8, 3), dtype=np.uint8)
+    Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).save(path, **options)
+    return path
+
+
+def rows(out: Path, *without: str) -> list[dict[str, Any]]:
+    table = pq.read_table(out / "explanations")
+    return table.drop_columns(["created", "seconds", *without]).to_pylist()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for index in range(7):
+        photograph(tmp_path / "in" / f"{index}.jpg", index)
+    return tmp_path / "in"
+
+
+@pytest.fixture
+def four(engine: visxai.Engine) -> Any:
+    """The default engine in batches of four."""
+    before = engine.batch_size
+    engine.batch_size = 4
+    yield engine
+    engine.batch_size = before
+
+
+def test_a_hostile_folder_loses_only_its_hostile_files(
+    tmp_path: Path, engine: visxai.Engine
+) -> None:
+    folder = tmp_path / "in"
+    good = [
+        photograph(folder / "a" / "x.jpg", 1, (301, 200)),
+        photograph(folder / "b" / "x.jpg", 2),
+        photograph(folder / "b" / "x.png", 3),
+        photograph(folder / "lies.jpg", 4, format="PNG"),
+        photograph(folder / "<b>%0Aname.png", 5),
+    ]
+    whole = good[0].read_bytes()
+    (folder / "truncated.jpg").write_bytes(whole[: len(whole) // 2])
+    (folder / "empty.png").write_bytes(b"")
+    (folder / "text.gif").write_text("hello")
+    photograph(folder / "sliver.png", 6, (5000, 1))
+    chunks = [
+        b"IHDR" + struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0),
+        b"IDAT" + zlib.compress(bytes(100)),
+    ]
+    framed = [struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in chunks]
+    (folder / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(framed))
+    outside = photograph(tmp_path / "secret.jpg", 7)
+    (folder / "link.jpg").symlink_to(outside)
+    outcome = pipeline.explain([folder], tmp_path / "out", engine, workers=2)
+    assert outcome.complete
+    assert outcome.counts == {"images": 11, "finished": 11, "maps": 5, "failures": 6}
+    found = {Path(str(one.path)).name: one.reason for one in results.failures(tmp_path / "out")}
+    expected = {
+        "truncated.jpg": "damaged",
+        "empty.png": "0 bytes",
+        "text.gif": "something else",
+        "sliver.png": "ratio",
+        "bomb.png": "pixels",
+        "link.jpg": "out of the folder",
+    }
+    assert set(found) == set(expected)
+    for name, words in expected.items():
+        assert words in found[name]
+    explained = rows(tmp_path / "out")
+    assert {row["path"] for row in explained} == {str(path) for path in good}
+    for row in explained:
+        with Image.open(tmp_path / "out" / "overlays" / row["overlay"]) as overlay:
+            assert overlay.size == (row["width"], row["height"])
+    assert sum(path.is_file() for path in (tmp_path / "out" / "overlays").rglob("*")) == 5
+
+
+def test_an_image_that_kills_its_worker_is_a_failure_and_no_other(tmp_path: Path) -> None:
+    engine = visxai.Engine(preprocess=deadly, device="cpu", precision="fp32", batch_size=4)
+    for index in range(9):
+        size = (DEADLY if index in (2, 7) else 90, 70)
+        photograph(tmp_path / "in" / f"{index}.png", index, size)
+    outcome = pipeline.explain([tmp_path / "in"], tmp_path / "out", engine, workers=2, style=None)
+    assert outcome.counts == {"images": 9, "finished": 9, "maps": 7, "failures": 2}
+    failed = results.failures(tmp_path / "out")
+    assert [Path(str(one.path)).stem for one in failed] == ["2", "7"]
+    assert all("killed the process" in one.reason for one in failed)
+
+
+def test_one_or_several_processes_write_the_same(
+    tmp_path: Path, folder: Path, four: visxai.Engine
+) -> None:
+    for workers in (0, 2):
+        pipeline.explain([folder], tmp_path / f"{workers}", four, workers=workers)
+    assert rows(tmp_path / "0") == rows(tmp_path / "2")
+    overlays = [
+        {path.name: path.read_bytes() for path in (tmp_path / n / "overlays").iterdir()}
+        for n in ("0", "2")
+    ]
+    assert overlays[0] == overlays[1]
+
+
+def test_a_stopped_run_goes_on_to_the_same_rows(
+    tmp_path: Path, folder: Path, four: visxai.Engine
+) -> None:
+    whole = pipeline.explain([folder], tmp_path / "whole", four, chunk_size=4, workers=0)
+    assert whole.complete
+    seen: list[pipeline.Progress] = []
+    part = pipeline.explain(
+        [folder],
+        tmp_path / "part",
+        four,
+        chunk_size=4,
+        workers=0,
+        progress=seen.append,
+        stop=lambda: len(seen) >= 2,
+    )
+    assert not part.complete
+    assert part.counts["finished"] == 4
+    assert [one.done for one in seen] == [0, 4]
+    state = (tmp_path / "part" / "run.json").read_text()
+    assert '"interrupted"' in state
+    rest = pipeline.explain([folder], tmp_path / "part", four, chunk_size=4, workers=0)
+    assert rest.complete
+    assert (rest.progress.before, rest.progress.done) == (4, 7)
+    assert rows(tmp_path / "part") == rows(tmp_path / "whole")
+    again = pipeline.explain([folder], tmp_path / "part", four, chunk_size=4, workers=0)
+    assert again.counts == whole.counts
+    photograph(folder / "later.jpg", 99)
+    later = pipeline.explain([folder], tmp_path / "part", four, chunk_size=4, workers=0)
+    assert later.counts["images"] == 8
+    assert rows(tmp_path / "part")[:7] == rows(tmp_path / "whole")
+    assert rows(tmp_path / "part")[7]["path"] == str(folder / "later.jpg")
+
+
+def test_the_same_bytes_are_computed_once(
+    tmp_path: Path, folder: Path, four: visxai.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("0copy", "6copy", "7copy"):
+        (folder / f"{name}.jpg").write_bytes((folder / "0.jpg").read_bytes())
+    computed: list[int] = []
+    original = four.explain_prepared
+
+    def counting(batch: Any, *rest: Any) -> Any:
+        computed.append(len(batch))
+        return original(batch, *rest)
+
+    monkeypatch.setattr(four, "explain_prepared", counting)
+    method = ["grad_cam", "occlusion(window=160, stride=64)"]
+    stopping: Callable[[], bool] = lambda: len(computed) >= 2  # noqa: E731
+    out = tmp_path / "out"
+    pipeline.explain([folder], out, four, method, chunk_size=4, workers=0, stop=stopping)
+    pipeline.explain([folder], out, four, method, chunk_size=4, workers=0)
+    assert sum(computed) == 7
+    found = rows(out)
+    assert [row["path"] for row in found[::2]] == [str(path) for path in sorted(folder.iterdir())]
+    same = [row for row in found if Path(row["path"]).stem in ("0", "0copy", "6copy", "7copy")]
+    assert len(same) == 8
+    for row in same:
+        assert (out / "overlays" / row["overlay"]).is_file()
+        assert Path(row["path"]).name in row["overlay"]
+        assert row["method"].partition("(")[0] in row["overlay"]
+        first = same[row["method"].startswith("occlusion")]
+        assert {**row, "path": "", "overlay": ""} == {**first, "path": "", "overlay": ""}
+
+
+def test_overlays_are_named_by_method_and_class(
+    tmp_path: Path, folder: Path, four: visxai.Engine
+) -> None:
+    methods = ["occlusion(window=160, stride=64)", "occlusion(window=200, stride=64)"]
+    pipeline.explain(
+        [folder / "0.jpg"], tmp_path / "out", four, methods, "top2", style=Style("webp", panel=True)
+    )
+    found = rows(tmp_path / "out")
+    classes = [row["class_index"] for row in found]
+    assert [row["overlay"] for row in found] == [
+        f"0.jpg.{name}.{index}.webp"
+        for name, index in zip(["occlusion"] * 2 + ["occlusion-2"] * 2, classes, strict=True)
+    ]
+    for row in found:
+        with Image.open(tmp_path / "out" / "overlays" / row["overlay"]) as panel:
+            assert panel.format == "WEBP"
+            assert panel.width > row["width"]
+
+
+def test_without_maps_or_overlays_images_are_finished_all_the_same(
+    tmp_path: Path, folder: Path, four: visxai.Engine
+) -> None:
+    outcome = pipeline.explain(
+        [folder], tmp_path / "out", four, target="above=0.9999", style=None, workers=0
+    )
+    assert outcome.counts == {"images": 7, "finished": 7, "maps": 0, "failures": 0}
+    assert not list((tmp_path / "out" / "overlays").iterdir())
+    assert pq.read_table(tmp_path / "out" / "explanations").num_rows == 0
+
+
+def test_own_preprocessing_that_cannot_travel_runs_here(tmp_path: Path, folder: Path) -> None:
+    engine = visxai.Engine(preprocess=lambda image: deadly(image), device="cpu", precision="fp32")
+    outcome = pipeline.explain([folder], tmp_path / "out", engine, workers=2)
+    assert outcome.counts["maps"] == 7
+    assert all(row["transform"]["assumed"] for row in rows(tmp_path / "out"))
+
+
+def test_results_are_not_explained_again(tmp_path: Path, folder: Path, four: visxai.Engine) -> None:
+    pipeline.explain([folder], folder / "deep" / "out", four, workers=0)
+    for out in (folder / "deep" / "out", folder / "other"):
+        items = [item for item, _ in find([folder], out)]
+        assert [str(item) for item in items] == [str(folder / f"{n}.jpg") for n in range(7)]
+    inside = list(find([folder / "deep" / "out" / "overlays"], tmp_path / "out"))
+    assert len(inside) == 7
+    with pytest.raises(ArgumentError, match="only results of visxai"):
+        list(find([folder / "deep"], tmp_path / "out"))
+
+
+def test_several_sources_share_a_root(tmp_path: Path) -> None:
+    first = photograph(tmp_path / "in" / "a" / "x.jpg", 1)
+    second = photograph(tmp_path / "in" / "b" / "x.jpg", 2)
+    found = list(find([first, second.parent], tmp_path / "out"))
+    assert found == [(first, tmp_path / "in"), (second, tmp_path / "in")]
+
+
+def test_wrong_arguments_are_told_before_anything_is_written(
+    tmp_path: Path, folder: Path, engine: visxai.Engine
+) -> None:
+    out = tmp_path / "out"
+    for arguments, kind, words in [
+        ({"target": "class=5000"}, TargetError, "from 0 to 999"),
+        ({"target": "class=tabyy"}, UnknownName, "tabby"),
+        ({"target": [1, 2]}, TargetError, "written down"),
+        ({"target": lambda scores: scores[:, 0]}, TargetError, "written down"),
+        ({"method": "gradcam"}, UnknownName, "grad_cam"),
+        ({"style": Style("gif")}, UnknownName, "overlay format"),
+        ({"style": Style(colormap="rainbow")}, UnknownName, "colormap"),
+        ({"chunk_size": 17}, ArgumentError, "multiple of the batch size 16"),
+        ({"workers": -1}, ArgumentError, "workers"),
+    ]:
+        with pytest.raises(kind, match=words):
+            pipeline.explain([folder], out, engine, **arguments)
+    with pytest.raises(ArgumentError, match="at least one"):
+        pipeline.explain([], out, engine)
+    with pytest.raises(ArgumentError, match="check the path"):
+        pipeline.explain([tmp_path / "nope"], out, engine)
+    (tmp_path / "bare").mkdir()
+    with pytest.raises(ArgumentError, match="got none below"):
+        pipeline.explain([tmp_path / "bare"], out, engine)
+
+
+def test_chunks_are_whole_batches() -> None:
+    assert [pipeline.chunk_of(batch, None) for batch in (1, 16, 48, 64, 100)] == [
+        64,
+        64,
+        96,
+        64,
+        100,
+    ]
+    assert pipeline.chunk_of(4, 8) == 8
+
+
+def test_a_vanished_image_keeps_its_place(
+    tmp_path: Path, folder: Path, four: visxai.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def listed(*_: Any) -> Any:
+        yield folder / "0.jpg", folder
+        yield folder / "gone.jpg", folder
+        yield Failure(str(folder / "odd.jpg"), "no reason"), folder
+
+    monkeypatch.setattr(pipeline, "find", listed)
+    outcome = pipeline.explain([folder], tmp_path / "out", four, workers=0)
+    assert outcome.counts == {"images": 3, "finished": 3, "maps": 1, "failures": 2}
+    reasons = [one.reason for one in results.failures(tmp_path / "out")]
+    assert "check the path" in reasons[0]
+    assert reasons[1] == "no reason"
+
+
+def test_workers_never_import_torch() -> None:
+    code = (
+        "import sys, visxai.workers; sys.exit('torch' in sys.modules or 'pyarrow' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

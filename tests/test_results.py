@@ -1,0 +1,215 @@
+"""The store: chunks finished whole, listed inputs, locks, and what other tools read of it."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from visxai import results
+from visxai.errors import StoreError
+from visxai.record import Explanation, Failure, InputRef, ModelRef, Transform
+from visxai.results import row_of
+from visxai.store import Store
+
+SETTINGS = {"model": "m", "methods": ["grad_cam()"], "target": "top1", "chunk": 2}
+
+
+def explanation(path: str, value: float = 1.0) -> Explanation:
+    values = np.linspace(-value, value, 12, dtype=np.float32).reshape(3, 4)
+    digest = f"{abs(hash(path)):064x}"[-64:]
+    return Explanation(
+        input=InputRef(40, 30, Transform((40, 30), (4, 0, 30, 30), 6), digest, path),
+        model=ModelRef("m", "a" * 64, "no resize"),
+        values=values,
+        method="grad_cam()",
+        target="top1",
+        class_index=7,
+        label="tabby, 猫",
+        score=0.25,
+        logit=1.5,
+        layer=None,
+        quality={"completeness": 0.01, "converged": True, "bad": None},
+        versions={"torch": "2"},
+        created="2026-01-01T00:00:00+00:00",
+        seconds=0.5,
+    )
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> list[Path]:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    paths = [folder / f"{index}.jpg" for index in range(5)]
+    for path in paths:
+        path.write_bytes(path.name.encode())
+    return paths
+
+
+def listed(paths: list[Path]) -> list[tuple[Any, Path]]:
+    return [(path, path.parent) for path in paths]
+
+
+def fill(store: Store) -> None:
+    for chunk in store.pending():
+        rows = [row_of(explanation(one.path), one.name) for one in store.inputs(chunk)]
+        store.commit(chunk, rows[1:], [Failure(store.inputs(chunk)[0].path, "why")])
+
+
+def test_a_store_reads_back(tmp_path: Path, images: list[Path]) -> None:
+    with Store(tmp_path / "out", SETTINGS, command="visxai explain in") as store:
+        assert store.add(listed(images)) == (5, 0)
+        assert store.pending() == [0, 1, 2]
+        fill(store)
+        assert not store.pending()
+        store.finish("complete")
+    found = list(results.read(tmp_path / "out"))
+    assert [one.input.path for one in found] == [str(images[1]), str(images[3])]
+    want = explanation(str(images[1]))
+    assert found[0].to_dict() == want.to_dict()
+    assert found[0].quality == want.quality
+    assert [one.path for one in results.failures(tmp_path / "out")] == [
+        str(images[index]) for index in (0, 2, 4)
+    ]
+    table = pq.read_table(tmp_path / "out" / "failures.parquet")
+    assert table.to_pylist()[0] == {"path": str(images[0]), "reason": "why", "kind": "ImageError"}
+    run = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert run["counts"] == {"images": 5, "finished": 5, "maps": 2, "failures": 3}
+    assert (run["state"], run["command"]) == ("complete", "visxai explain in")
+    assert set(results.SCHEMA.names) == {*want.row(), "overlay"}
+
+
+def test_pandas_polars_and_duckdb_read_it(tmp_path: Path, images: list[Path]) -> None:
+    duckdb = pytest.importorskip("duckdb")
+    pandas, polars = pytest.importorskip("pandas"), pytest.importorskip("polars")
+    with Store(tmp_path / "out", SETTINGS) as store:
+        store.add(listed(images))
+        fill(store)
+        store.finish("complete")
+    folder = tmp_path / "out" / "explanations"
+    frame = pandas.read_parquet(folder)
+    assert list(frame["label"]) == ["tabby, 猫"] * 2
+    assert dict(frame["transform"][0])["orientation"] == 6
+    assert results.of_row(frame.iloc[0].to_dict()).values.shape == (3, 4)
+    frame = polars.read_parquet(folder / "*.parquet")
+    assert frame["map_shape"].to_list() == [[3, 4]] * 2
+    assert results.of_row(frame.row(0, named=True)).score == 0.25
+    query = f"select path, transform.crop[3], quality->>'$.converged' from '{folder}/*.parquet'"
+    assert duckdb.sql(query).fetchall()[0] == (str(images[1]), 30, "true")
+    assert results.dataset(tmp_path / "out").count_rows() == 2
+
+
+def test_an_uncommitted_chunk_is_pending_again_and_new_files_become_chunks(
+    tmp_path: Path, images: list[Path]
+) -> None:
+    out = tmp_path / "out"
+    with Store(out, SETTINGS) as store:
+        store.add(listed(images[:3]))
+        store.commit(0, [row_of(explanation(str(images[0])), None)], [])
+    torn = out / "explanations" / ".0123.part"
+    torn.write_bytes(b"half")
+    (out / "overlays" / "a").mkdir()
+    (out / "overlays" / "a" / ".4567.part").write_bytes(b"half")
+    os.utime(images[0], ns=(1, 1))
+    os.utime(images[2], ns=(1, 1))
+    with Store(out, SETTINGS) as store:
+        assert not list(out.rglob("*.part"))
+        assert store.counts == {"images": 3, "finished": 2, "maps": 1, "failures": 0}
+        # Of the two that changed only one is finished.
+        assert store.add(listed(images)) == (2, 1)
+        assert [[Path(one.path).name for one in store.inputs(n)] for n in store.pending()] == [
+            ["2.jpg"],
+            ["3.jpg", "4.jpg"],
+        ]
+
+
+def test_other_settings_are_refused_unless_nothing_is_finished(
+    tmp_path: Path, images: list[Path]
+) -> None:
+    out = tmp_path / "out"
+    with Store(out, SETTINGS) as store:
+        store.add(listed(images))
+    other = SETTINGS | {"methods": ["occlusion(window=32)"]}
+    with Store(out, other) as store:
+        store.add(listed(images))
+        fill(store)
+    with pytest.raises(StoreError, match=r"methods occlusion\(window=32\).*got grad_cam.*--fresh"):
+        Store(out, SETTINGS)
+    (out / "mine.txt").write_text("kept")
+    with Store(out, SETTINGS, fresh=True) as store:
+        assert store.add(listed(images)) == (5, 0)
+        assert store.counts["finished"] == 0
+    assert (out / "mine.txt").read_text() == "kept"
+
+
+def test_one_writer_at_a_time(tmp_path: Path) -> None:
+    with (
+        Store(tmp_path / "out", SETTINGS),
+        pytest.raises(StoreError, match="another process"),
+    ):
+        Store(tmp_path / "out", SETTINGS)
+    Store(tmp_path / "out", SETTINGS).close()
+
+
+def test_strangers_folders_are_left_alone(tmp_path: Path) -> None:
+    stranger = tmp_path / "out" / "explanations" / "part-00000.parquet"
+    stranger.parent.mkdir(parents=True)
+    stranger.write_bytes(b"not ours")
+    for fresh in (False, True):
+        with pytest.raises(StoreError, match=r"without their run\.json"):
+            Store(tmp_path / "out", SETTINGS, fresh=fresh)
+    assert stranger.read_bytes() == b"not ours"
+    with pytest.raises(StoreError, match="visxai explain --out"):
+        list(results.read(tmp_path / "out"))
+
+
+def test_unwritable_places_are_one_sentence(tmp_path: Path, images: list[Path]) -> None:
+    with pytest.raises(StoreError, match=r"expected to write below .*another --out"):
+        Store(images[0] / "out", SETTINGS)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_keeps_what_is_finished(
+    tmp_path: Path, images: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Store(tmp_path / "out", SETTINGS) as store:
+        store.add(listed(images))
+        store.commit(0, [row_of(explanation(str(images[0])), None)], [])
+
+        def full(*_: Any, **__: Any) -> None:
+            with open("/dev/full", "w") as file:
+                file.write("x")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(pq, "write_table", full)
+            with pytest.raises(StoreError, match="no space left on device"):
+                store.commit(1, [row_of(explanation(str(images[2])), None)], [])
+        assert not list((tmp_path / "out").rglob("*.part"))
+    with Store(tmp_path / "out", SETTINGS) as store:
+        assert store.pending() == [1, 2]
+        assert store.counts["maps"] == 1
+
+
+def test_names_never_collide_and_odd_paths_survive(tmp_path: Path) -> None:
+    first, second = tmp_path / "a" / "x.jpg", tmp_path / "b" / "x.jpg"
+    odd = tmp_path / "a" / os.fsdecode(b"\xff\n.jpg")
+    with Store(tmp_path / "out", SETTINGS | {"chunk": 9}) as store:
+        store.add([(first, first.parent), (second, second.parent), (odd, odd.parent)])
+        names = [one.name for one in store.inputs(0)]
+        assert names[0] == "x.jpg"
+        assert names[1].startswith("x.jpg~")
+        assert len(set(names)) == 3
+    with Store(tmp_path / "out", SETTINGS | {"chunk": 9}) as store:
+        # Nothing was finished, so the list is made anew; it comes out the same.
+        store.add([(first, first.parent), (second, second.parent), (odd, odd.parent)])
+        assert [one.name for one in store.inputs(0)] == names
+        assert store.inputs(0)[2].path == str(odd)
+        rows = [row_of(explanation(str(odd)), None)]
+        store.commit(0, rows, [Failure(str(odd), "why")])
+        store.finish("complete")
+    assert next(iter(results.read(tmp_path / "out"))).input.path.endswith("\\udcff\n.jpg")

@@ -1,0 +1,80 @@
+"""Image-and-text models (CLIP, SigLIP) as classifiers whose classes are prompts.
+
+    scores(x)_k = s cos(e(x), t_k) + c
+
+e is the image's embedding, t_k the text's of prompt k, s and c the model's own scale and bias.
+The prompts are embedded once; the text tower is then let go. A map for class k shows where the
+image agrees with prompt k.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from visxai.errors import ArgumentError, ModelError
+
+_AGREEMENT = 1e-3
+
+
+class PromptClassifier(nn.Module):
+    """pixels (b, 3, h, w) -> the model's `logits_per_image` (b, prompts)."""
+
+    text: Tensor
+    scale: Tensor
+    bias: Tensor
+
+    def __init__(self, model: nn.Module, text: Tensor, scale: Tensor, bias: Tensor) -> None:
+        """text: unit vectors (prompts, d); scale, bias: scalars."""
+        super().__init__()
+        self.model = model
+        self.register_buffer("text", text)
+        self.register_buffer("scale", scale)
+        self.register_buffer("bias", bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Any = self.model.get_image_features(pixel_values=x)  # type: ignore[operator]
+        # Until its version 5 the library returned the embedding itself.
+        image = found if isinstance(found, Tensor) else found.pooler_output
+        scores: Tensor = F.normalize(image, dim=-1) @ self.text.T * self.scale + self.bias
+        return scores
+
+
+def embed(model: nn.Module, tokenizer: Any, prompts: Sequence[str], name: str) -> PromptClassifier:
+    """The classifier of some prompts; checked against the model's own joint forward."""
+    if not prompts:
+        raise ArgumentError(
+            f"expected labels=[...] for {name}, which compares images with texts: pass the "
+            "prompts, such as labels=['a photo of a cat', 'a photo of a dog']"
+        )
+    config: Any = model.config
+    most = config.text_config.max_position_embeddings
+    tokens = tokenizer(
+        list(prompts), padding="max_length", max_length=most, truncation=True, return_tensors="pt"
+    )
+    text = {key: tokens[key] for key in ("input_ids", "attention_mask") if key in tokens}
+    if config.model_type.startswith("siglip"):  # trained without a mask
+        text.pop("attention_mask", None)
+    side = config.vision_config.image_size
+    picture = torch.linspace(-1, 1, 3 * side * side).mul(313).sin().reshape(1, 3, side, side)
+    with torch.inference_mode(False), torch.no_grad():
+        joint: Any = model.eval()(pixel_values=picture, **text)
+        embedded = F.normalize(joint.text_embeds.float(), dim=-1)
+        scale = model.logit_scale.exp() if hasattr(model, "logit_scale") else torch.ones(())  # type: ignore[operator]
+        bias = getattr(model, "logit_bias", None)
+        bias = torch.zeros(()) if bias is None else bias
+        scale, bias = (value.detach().clone().reshape(()) for value in (scale, bias))
+        classifier = PromptClassifier(model, embedded, scale, bias).eval()
+        expected, got = joint.logits_per_image, classifier(picture)
+    if got.shape != expected.shape or not torch.allclose(got, expected, rtol=_AGREEMENT, atol=1e-3):
+        raise ModelError(
+            f"expected {name} to score by the cosine of image and text embeddings, but it doesn't: "
+            "pass the model as a module whose forward takes pixels and returns scores"
+        )
+    if hasattr(model, "text_model"):
+        del model.text_model
+    return classifier

@@ -1,0 +1,447 @@
+"""The command line: arguments in, exit code out; what it prints is in `visxai.terminal`.
+
+Exit codes: 0 all done, 1 some image (or the machine) failed, 2 wrong arguments, 130 interrupted.
+Nothing heavy is imported before a command runs.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+import visxai
+from visxai.errors import ArgumentError, OutOfMemory, VisxaiError
+
+if TYPE_CHECKING:
+    from visxai.workers import Style
+
+app = typer.Typer(
+    help="Which pixels made the model say that? Saliency maps for any vision model, in batches.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class _ByName(TyperGroup):
+    """`visxai models NAME` is `visxai models show NAME`."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            args = ["show", *args]
+        return super().resolve_command(ctx, args)
+
+
+models_app = typer.Typer(cls=_ByName, rich_markup_mode="rich")
+app.add_typer(models_app, name="models")
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+@app.callback(invoke_without_command=True)
+def _visxai(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and leave.")
+    ] = False,
+) -> int:
+    if version:
+        typer.echo(f"visxai {visxai.__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+    return 0
+
+
+@app.command()
+def explain(
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PATH",
+            help="Images, and folders that are searched for them (jpg, png, webp, bmp, tiff, gif).",
+            show_default=False,
+        ),
+    ],
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="NAME",
+            help="A name from `visxai models`, torchvision:NAME, timm:NAME, hf:NAME or onnx:FILE.",
+        ),
+    ] = "efficientnet_lite0",
+    method: Annotated[
+        list[str],
+        typer.Option(
+            "--method",
+            metavar="SPEC",
+            help="A name from `visxai methods`, with options: 'occlusion(window=64, stride=32)'. "
+            "Several: repeat it, or write commas between them.",
+        ),
+    ] = ["grad_cam"],  # noqa: B006 - typer copies it
+    target: Annotated[
+        str,
+        typer.Option(
+            "--target",
+            "-t",
+            metavar="TARGET",
+            help="What to explain: top1, top3, class=207, class=tabby, any=281,282 (a set), "
+            "diff=207,282 (one rather than another), above=0.5 (every class over it).",
+        ),
+    ] = "top1",
+    out: Annotated[
+        str,
+        typer.Option("--out", "-o", metavar="FOLDER", help="Where the results go."),
+    ] = "visxai_out",
+    fresh: Annotated[
+        bool,
+        typer.Option(
+            "--fresh/--resume",
+            help="Delete the results in the --out folder and start over, or go on where an "
+            "earlier run stopped.",
+        ),
+    ] = False,
+    device: Annotated[
+        str,
+        typer.Option(
+            "--device", metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps; auto takes a GPU."
+        ),
+    ] = "auto",
+    precision: Annotated[
+        str,
+        typer.Option(
+            "--precision",
+            metavar="NAME",
+            help="Of the model: auto, fp32, bf16 or fp16; auto is the fastest of this device. "
+            "Maps are float32 always.",
+        ),
+    ] = "auto",
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            "--batch-size",
+            "-b",
+            metavar="N",
+            min=1,
+            help="Images computed at once, halved where memory runs out. "
+            "[dim]\\[default: 64 on a GPU, 16 on a CPU][/dim]",
+            show_default=False,
+        ),
+    ] = None,
+    chunk_size: Annotated[
+        int | None,
+        typer.Option(
+            "--chunk-size",
+            metavar="N",
+            min=1,
+            help="Images finished together, a multiple of the batch size: what a killed run may "
+            "have to do again. [dim]\\[default: that multiple from 64 on][/dim]",
+            show_default=False,
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers",
+            metavar="N",
+            min=0,
+            help="Processes that decode images and draw overlays; 0 does all in one process. "
+            "[dim]\\[default: one a core][/dim]",
+            show_default=False,
+        ),
+    ] = None,
+    overlay_format: Annotated[
+        str,
+        typer.Option(
+            "--overlay-format",
+            metavar="NAME",
+            help="Of the overlays: jpg, webp, png, or none for none.",
+        ),
+    ] = "jpg",
+    colormap: Annotated[
+        str | None,
+        typer.Option(
+            "--colormap",
+            metavar="NAME",
+            help="turbo, jet, viridis, inferno or diverging. "
+            "[dim]\\[default: turbo, diverging for maps with evidence against][/dim]",
+            show_default=False,
+        ),
+    ] = None,
+    panel: Annotated[
+        bool,
+        typer.Option(
+            "--panel", help="Draw photograph, overlay and map side by side over a caption."
+        ),
+    ] = False,
+    layer: Annotated[
+        str | None,
+        typer.Option(
+            "--layer",
+            metavar="NAME",
+            help="The layer that CAMs look at, such as features.7. "
+            "[dim]\\[default: the model's own choice][/dim]",
+            show_default=False,
+        ),
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            "--labels",
+            metavar="FILE",
+            help="Names of the classes in order: a text file, one a line, or JSON. "
+            "[dim]\\[default: the model's own][/dim]",
+            show_default=False,
+        ),
+    ] = None,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(
+            "--checkpoint",
+            metavar="FILE",
+            help="Your own weights for --model timm:NAME or torchvision:NAME. "
+            "[dim]\\[default: the library's][/dim]",
+            show_default=False,
+        ),
+    ] = None,
+    limit_pixels: Annotated[
+        int,
+        typer.Option(
+            "--limit-pixels",
+            metavar="N",
+            min=1,
+            help="Images with more pixels are listed as failures.",
+        ),
+    ] = 100_000_000,
+    debug: Debug = False,
+) -> int:
+    """Explain images: a map, an overlay and a row of data for each.
+
+    Run it again with the same --out to go on after an interruption, or to add new images.
+
+    [bold]Examples[/bold]
+
+    visxai explain cat.jpg
+
+    visxai explain photos --method grad_cam,occlusion --target top3 --out results
+
+    visxai explain photos --model timm:resnet18 --checkpoint mine.safetensors --labels names.txt
+    """
+    from visxai import images, terminal
+
+    specs = [spec for given in method for spec in split_specs(given)]
+    style = _style(overlay_format, colormap, panel)
+    # What can be told without the model is told before it is loaded.
+    for path in paths:
+        next(iter(images.find(path)))
+    with terminal.working("Loading the model"):
+        from visxai import pipeline
+        from visxai.engine import Engine
+
+        engine = Engine(
+            model,
+            labels=labels,
+            layer=layer,
+            checkpoint=checkpoint,
+            device=device,
+            precision=precision,
+            batch_size=batch_size,
+        )
+    command = ["visxai", *(word for word in _given if word != "--fresh")]
+    with _stopping() as stopping, terminal.Watch() as watch:
+        outcome = pipeline.explain(
+            paths,
+            out,
+            engine,
+            specs,
+            target,
+            style=style,
+            limits=images.Limits(max_pixels=limit_pixels),
+            chunk_size=chunk_size,
+            workers=workers,
+            fresh=fresh,
+            command=shlex.join(command),
+            progress=watch,
+            stop=lambda: bool(stopping),
+        )
+    terminal.summary(outcome, engine, shlex.join(command))
+    if not outcome.complete:
+        return 130
+    return 1 if outcome.counts["failures"] else 0
+
+
+@models_app.callback(invoke_without_command=True)
+def _models(context: typer.Context) -> int:
+    """What models there are, one model's card, and weights that are fetched apart.
+
+    [bold]Examples[/bold]
+
+    visxai models
+
+    visxai models efficientnet_lite0
+
+    visxai models fetch nsfw
+    """
+    if context.invoked_subcommand is None:
+        from visxai import terminal
+
+        terminal.models()
+    return 0
+
+
+@models_app.command("show")
+def _show(
+    name: Annotated[str, typer.Argument(help="A model's name.", show_default=False)],
+    debug: Debug = False,
+) -> int:
+    """One model's card; `visxai models NAME` is the same."""
+    from visxai import models, terminal
+
+    terminal.card(models.card(name))
+    return 0
+
+
+@models_app.command("fetch")
+def _fetch(
+    name: Annotated[str, typer.Argument(help="A model's name.", show_default=False)],
+    debug: Debug = False,
+) -> int:
+    """Fetch the weights of a model that doesn't come with visxai."""
+    from visxai import models, terminal
+
+    with terminal.working(f"Fetching {name}"):
+        path = models.fetch(name)
+    typer.echo(f"{name} is in {path}: use it with --model {name}")
+    return 0
+
+
+@app.command()
+def methods(
+    name: Annotated[
+        str | None,
+        typer.Argument(help="One method, to read all about it.", show_default=False),
+    ] = None,
+    debug: Debug = False,
+) -> int:
+    """What methods there are: what each does, needs and costs, and its options."""
+    from visxai import terminal
+
+    terminal.methods(name)
+    return 0
+
+
+@app.command()
+def doctor(debug: Debug = False) -> int:
+    """What this machine can do, and whether all that is needed is there (exit code 0)."""
+    from visxai import terminal
+
+    return terminal.doctor()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and leave with its exit code."""
+    global _given
+    _given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = app(_given, prog_name="visxai", standalone_mode=False)
+    except Exception as error:
+        if "--debug" in _given:
+            raise
+        code = _told(error)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+_given: list[str] = []
+
+
+def _told(error: Exception) -> int:
+    """Print an error as one sentence; returns the exit code."""
+    if isinstance(error, BrokenPipeError):
+        # The reader of a pipe has left, as `head` does; nothing is to be flushed to it any more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    code = 1
+    if isinstance(error, VisxaiError):
+        sentence, code = str(error), 1 if isinstance(error, OutOfMemory) else 2
+    elif hasattr(error, "format_message"):  # typer's own
+        sentence, code = error.format_message().rstrip("."), getattr(error, "exit_code", 2)
+        context = getattr(error, "ctx", None)
+        if context is not None:
+            sentence += f" (see {context.command_path} --help)"
+    elif isinstance(error, typer.Abort):
+        sentence = "interrupted"
+    else:
+        first = (str(error).strip() or "no more is known").splitlines()[0]
+        sentence = f"{type(error).__name__}: {first} (run it again with --debug to see where)"
+    sys.stderr.write(f"visxai: {' '.join(sentence.split())}\n")
+    return code
+
+
+def split_specs(text: str) -> list[str]:
+    """Method specs separated by commas; those inside brackets or quotes separate nothing.
+
+    >>> split_specs("grad_cam,occlusion(window=64, stride=32)")
+    ['grad_cam', 'occlusion(window=64, stride=32)']
+    """
+    parts, depth, quote = [""], 0, ""
+    for character in text:
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "'\"":
+            quote = character
+        elif character in "([{":
+            depth += 1
+        elif character in ")]}":
+            depth -= 1
+        elif character == "," and depth == 0:
+            parts.append("")
+            continue
+        parts[-1] += character
+    specs = [part.strip() for part in parts]
+    if not all(specs):
+        raise ArgumentError(f"expected methods between the commas of --method, got {text!r}")
+    return specs
+
+
+def _style(overlay_format: str, colormap: str | None, panel: bool) -> Style | None:
+    from visxai.workers import Style
+
+    if overlay_format != "none":
+        return Style(overlay_format.lower(), colormap, panel)
+    if colormap is not None or panel:
+        raise ArgumentError(
+            "expected --colormap and --panel with overlays, got --overlay-format none: leave "
+            "one of them out"
+        )
+    return None
+
+
+@contextmanager
+def _stopping() -> Iterator[list[int]]:
+    """A list that fills when the process is asked to stop; asked twice, it stops at once."""
+    asked: list[int] = []
+
+    def ask(number: int, _: object) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+        sys.stderr.write("\nStopping after this batch; once more stops at once.\n")
+
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(one, ask) for one in signals]
+    try:
+        yield asked
+    finally:
+        for one, handler in zip(signals, before, strict=True):
+            signal.signal(one, handler)

@@ -1,0 +1,37 @@
+"""What the gradient methods share: a sum of gradients over many inputs, never held at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from visxai.backends.base import Model, Rows
+from visxai.target import Aim
+
+Weigh = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def gradient_sum(
+    model: Model, rows: Rows, aim: Aim, weigh: Weigh | None = None
+) -> tuple[Tensor, Tensor]:
+    """The sum over the turns of every map (maps, c, h, w), and the scalars there (maps, turns).
+
+    What is summed is the gradient, or weigh(gradient (n, c, h, w), image (n,), turn (n,)).
+    """
+    like: dict[str, Any] = {"device": aim.rows.device, "dtype": torch.float32}
+    total = torch.zeros((len(aim), *rows.shape), **like)
+    values = torch.zeros((len(aim), rows.turns), **like)
+    for block in model.gradients(rows, aim):
+        if block.gradient.dtype != total.dtype:  # a float64 model: nothing is rounded on the way
+            total, values = total.to(block.gradient), values.to(block.gradient)
+        parts = block.gradient
+        if weigh is not None:
+            parts = weigh(parts, aim.rows[block.map], block.turn)
+        values[block.map, block.turn] = block.value.to(values)
+        # Map by map rather than index_add_, whose order on a GPU changes from run to run.
+        for index in block.map.unique().tolist():
+            total[index] += parts[block.map == index].sum(0)
+    return total, values

@@ -1,0 +1,62 @@
+"""Ablation-CAM: channels weighted by how far the score falls without them.
+
+    L_i = relu( sum_k w_k A_ki ),    w_k = (y - y_k) / |y|
+
+A_ki is channel k of the layer's output at position i, y the target's scalar, y_k the scalar when
+channel k is zero at the layer (on a transformer: at its patch tokens). The divisor is |y| and not
+the paper's y, for a negative logit would turn the map around; where y is zero the map is.
+`relu=False` keeps the signed sum. No gradient is needed, so saturated scores are no obstacle.
+
+    visxai.Engine().explain("cat.jpg", method="ablation_cam")
+
+Only the head, the network above the layer, runs once for each channel. Where something goes
+around the layer (a residual), the head starts at the enclosing block's input instead.
+
+Cost: one forward for each layer, and one head for each of its channels.
+Source: Desai & Ramaswamy, Ablation-CAM, WACV 2020.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from visxai.backends.base import Model, Need, Replay, Rows
+from visxai.methods.base import Cost, LayerMethod, Maps, fuse, quotient, weighted
+from visxai.target import Target
+
+
+@dataclass(frozen=True, repr=False)
+class AblationCam(LayerMethod):
+    """Activations weighted by the drop of the score without them; see the module's docstring."""
+
+    relu: bool = True
+
+    needs = Need.LAYER_SCORES
+
+    def __call__(self, model: Model, x: Tensor, target: Target) -> Maps:
+        maps = []
+        for name in self.layers(model, x):
+            at = model.replay(x, target, name)
+            y, without = at.clean.unsqueeze(1), model.replayed(at, ablated(at))
+            weights = quotient(y - without, y.abs())
+            maps.append(weighted(weights, at.activation[at.aim.rows], self.relu))
+        return Maps(fuse(maps))
+
+    def cost(self, model: Model, x: Tensor) -> Cost:
+        counts = [model.layer_shape(x, name)[0] for name in self.layers(model, x)]
+        return Cost(forwards=len(counts), heads=sum(counts))
+
+
+def ablated(at: Replay) -> Rows:
+    """The layer's activations with one channel zero, a turn for each."""
+    images, channels = at.activation.shape[:2]
+
+    def build(image: Tensor, turn: Tensor) -> Tensor:
+        rows = at.activation[image]
+        rows[torch.arange(len(turn), device=turn.device), turn] = 0
+        return rows
+
+    return Rows(images, channels, tuple(at.activation.shape[1:]), build)

@@ -1,0 +1,46 @@
+"""Chefer's relevance: attention that the score gains from, carried through all layers.
+
+    A_l = mean_h ( dy/dA_lh * A_lh )⁺,    R <- R + A_l R from the first layer,    R = I at first
+
+The map is the class token's row of R, over the patches. Only that row is carried, from the last
+layer down: r <- r + r A_l, r = e, which is the same row. Where the model averages its patches e
+is uniform over them, and e itself, which says nothing of the place, is left out of the map.
+
+    visxai.Engine("timm:deit_small_patch16_224").explain("cat.jpg", method="chefer")
+
+This is the generic rule, which needs attention and its gradient alone. Evidence against the
+target is cut off by ⁺ in every layer: the map is never negative.
+
+Cost: one forward, and one backward from the score down to the first block's attention.
+Source: Chefer et al., Generic attention-model explainability for interpreting bi-modal and
+encoder-decoder transformers, ICCV 2021.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from visxai.backends.base import Attended, Model
+from visxai.methods._attention import AttentionMethod
+from visxai.methods.base import Maps
+from visxai.target import Target
+
+
+@dataclass(frozen=True, repr=False)
+class Chefer(AttentionMethod):
+    """Gradient-weighted attention carried through the layers; see the module's docstring."""
+
+    def __call__(self, model: Model, x: Tensor, target: Target) -> Maps:
+        seen = model.attention(x, target, relevance)
+        return self.maps(seen.values, seen)
+
+
+def relevance(seen: Attended) -> Tensor:
+    """The row r - e (n, tokens) after all layers."""
+    row = seen.start
+    for layer in reversed(seen.layers):
+        gain = layer.mean(lambda weights, gradient: (weights * gradient).relu())
+        row = row + (row.unsqueeze(1) @ gain).squeeze(1)
+    return row - seen.start

@@ -1,0 +1,99 @@
+"""Finer-CAM: what speaks for a class rather than for the classes most like it.
+
+    L_i = relu( sum_k w_k A_ki ),    w_k = mean_i  dz / dA_ki
+
+    z = y_c - gamma * mean over the `similar` classes d nearest to c of  y_d
+
+A_ki is channel k of the layer's output at position i, y_c the score of class c. The nearest
+classes are those whose rows in the last linear layer have the largest cosine similarity to c's.
+What c shares with them (any cat has ears) cancels and its own marks stay: Grad-CAM for
+fine-grained classes. gamma=0 is Grad-CAM itself; `relu=False` keeps the signed sum, which is
+linear in the scores. The contrast is drawn for single classes: targets like any=, diff= and
+callables, which are not one class's score, are refused.
+
+    visxai.Engine().explain("cat.jpg", method="finer_cam(gamma=0.6, similar=3)")
+
+Cost: one forward, and one backward from the score down to the layer.
+Source: Zhang et al., Finer-CAM, CVPR 2025.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from visxai.backends.base import Model, Need
+from visxai.errors import ArgumentError, TargetError
+from visxai.methods.base import Cost, LayerMethod, Maps
+from visxai.methods.grad_cam import GradCam
+from visxai.target import Aim, Target
+
+
+@dataclass(frozen=True, repr=False)
+class FinerCam(LayerMethod):
+    """Grad-CAM of a class against its nearest ones; see the module's docstring."""
+
+    gamma: float = 0.6
+    similar: int = 3
+    relu: bool = True
+
+    needs = Need.LAYER_GRADIENT | Need.MODULE
+
+    def __post_init__(self) -> None:
+        self._require(self.gamma >= 0, "gamma of at least 0", self.gamma)
+        self._require(self.similar >= 1, "at least 1 similar class", self.similar)
+
+    def __call__(self, model: Model, x: Tensor, target: Target) -> Maps:
+        if target.kind not in ("top", "class", "index", "above"):
+            raise TargetError(
+                f"expected a target of single classes for finer_cam, got {target}: use top1, "
+                "class=207, above=0.5 or one int per image, or grad_cam for this target"
+            )
+
+        def nearest(classes: int) -> Tensor:
+            return self.nearest(model.head_weight(x, classes))
+
+        given = {item.name: getattr(target, item.name) for item in fields(target)}
+        against = Against(**given, nearest=nearest, gamma=self.gamma)
+        return GradCam(self.layer, self.relu)(model, x, against)
+
+    def nearest(self, weight: Tensor) -> Tensor:
+        """(classes, similar): for every class those whose rows of weight are most like its own."""
+        if self.similar >= len(weight):
+            raise ArgumentError(
+                f"expected similar below the model's {len(weight)} classes, got {self.similar}: "
+                "use a smaller number"
+            )
+        unit = F.normalize(weight, dim=1)
+        likeness = (unit @ unit.T).fill_diagonal_(-2)  # below any cosine: a class isn't its own
+        return likeness.topk(self.similar, dim=1).indices
+
+    def cost(self, model: Model, x: Tensor) -> Cost:
+        return Cost(forwards=1, backwards=1)
+
+
+@dataclass(frozen=True)
+class Against(Target):
+    """A class's score less gamma times the mean of its nearest classes' scores.
+
+    nearest(classes) gives (classes, k): what each class is compared with.
+    """
+
+    nearest: Callable[[int], Tensor] | None = field(default=None, compare=False)
+    gamma: float = 0.0
+
+    def aim(self, scores: Tensor, probabilities: Tensor) -> Aim:
+        found = super().aim(scores, probabilities)
+        assert self.nearest is not None
+        assert found.classes is not None
+        others = self.nearest(scores.shape[1]).to(scores.device)[found.classes]
+        plain = found.function
+
+        def function(scores: Tensor, which: Tensor) -> Tensor:
+            rest = scores.gather(1, others[which]).float().mean(1)
+            return plain(scores, which) - self.gamma * rest
+
+        return replace(found, function=function)

@@ -1,0 +1,48 @@
+"""LeGrad: how each layer's own score would grow with the attention that a patch receives.
+
+    M_j = sum_l mean_h mean_i ( ds_l / dA_lhij )⁺,    s_l = y( head( norm( pool( Z_l ))))
+
+Z_l are the tokens after block l, pooled, normalised and classified as the model does with the
+last ones; i runs over all queries, j over the patches as keys. A layer's gradient stops at
+its own attention: what it adds to earlier layers' is theirs to say.
+
+    visxai.Engine("timm:deit_small_patch16_224").explain("cat.jpg", method="legrad")
+
+All layers' tokens go through the model's own head in the one forward, as rows of its batch.
+
+Cost: one forward, a head for each layer but the last, and a backward through each layer's own head
+and block.
+Source: Bousselham et al., LeGrad: an explainability method for vision transformers via feature
+formation sensitivity, ICCV 2025.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from visxai.backends.base import Attended, Model
+from visxai.methods._attention import AttentionMethod
+from visxai.methods.base import Cost, Maps
+from visxai.target import Target
+
+
+@dataclass(frozen=True, repr=False)
+class Legrad(AttentionMethod):
+    """Layer-wise attention sensitivity; see the module's docstring."""
+
+    def __call__(self, model: Model, x: Tensor, target: Target) -> Maps:
+        seen = model.attention(x, target, sensitivity, gradient="blocks")
+        return self.maps(seen.values, seen)
+
+    def cost(self, model: Model, x: Tensor) -> Cost:
+        layers = len(model.tokens(x).blocks)
+        return Cost(forwards=1, backwards=layers, heads=layers - 1)
+
+
+def sensitivity(seen: Attended) -> Tensor:
+    """The sum over layers of the mean positive gradient at each key (n, tokens)."""
+    layers = [layer.mean(lambda _, gradient: gradient.relu().mean(2)) for layer in seen.layers]
+    return torch.stack(layers).sum(0)

@@ -1,0 +1,39 @@
+"""Saliency: how fast the score changes with each pixel.
+
+    M_p = max over channels c of  abs( dy / dx_cp )
+
+`signed=True` is the sum over channels of the gradient itself: positive where a brighter pixel
+raises the score. On a linear model the gradient is the weights.
+
+    visxai.Engine().explain("cat.jpg", method="saliency")
+
+Cost: two forwards (the class is settled on the first), one backward.
+Source: Simonyan et al., Deep inside convolutional networks, ICLR workshop 2014.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from visxai.backends.base import Model, Need, Rows
+from visxai.methods._path import gradient_sum
+from visxai.methods.base import Cost, Maps, Method
+from visxai.target import Target
+
+
+@dataclass(frozen=True, repr=False)
+class Saliency(Method):
+    """The gradient at the input; see the module's docstring."""
+
+    signed: bool = False
+
+    needs = Need.INPUT_GRADIENT
+
+    def __call__(self, model: Model, x: Tensor, target: Target) -> Maps:
+        gradient, _ = gradient_sum(model, Rows.of(x), model.aim(x, target))
+        return Maps(gradient.sum(1) if self.signed else gradient.abs().amax(1))
+
+    def cost(self, model: Model, x: Tensor) -> Cost:
+        return Cost(forwards=2, backwards=1)

@@ -1,0 +1,83 @@
+"""SmoothGrad: the gradient averaged over noisy copies of the image.
+
+    G = mean over j of  dy/dx ( x + sigma (max x - min x) e_j ),    e_j normal, j = 1 ... copies
+    M_p = max over channels c of  abs( G_cp )
+
+`sigma` is relative to the image's own range of values, as in the paper, which found 0.1 to 0.2
+best. `signed=True` is the sum over channels of G; `squared=True` averages the squared gradients
+and takes their largest channel. All images share the draws e_j, made from `seed`. With one copy
+and sigma 0 the map is saliency's. The target is settled on the clean image.
+
+    visxai.Engine().explain("cat.jpg", method="smooth_grad(copies=25, sigma=0.15)")
+
+Cost: 1 + copies forwards, copies backwards.
+Source: Smilkov et al., SmoothGrad, 2017 (arXiv 1706.03825); squared: Hooker et al., A benchmark
+for interpretability methods, NeurIPS 2019.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from visxai.backends.base import Model, Need, Rows
+from visxai.methods._path import gradient_sum
+from visxai.methods.base import Cost, Maps, Method
+from visxai.target import Target
+
+
+@dataclass(frozen=True, repr=False)
+class SmoothGrad(Method):
+    """The mean gradient under noise; see the module's docstring."""
+
+    copies: int = 25
+    sigma: float = 0.15
+    signed: bool = False
+    squared: bool = False
+    seed: int = 0
+
+    needs = Need.INPUT_GRADIENT
+
+    def __post_init__(self) -> None:
+        self._require(self.copies >= 1, "at least 1 copy", self.copies)
+        self._require(self.sigma >= 0, "a sigma of at least 0", self.sigma)
+        self._require(
+            not (self.signed and self.squared), "signed or squared, not both", "signed=True"
+        )
+
+    def __call__(self, model: Model, x: Tensor, target: Target) -> Maps:
+        aim = model.aim(x, target)
+        noise = Noise.of(x, self.copies, self.sigma, self.seed)
+        rows = Rows(len(x), self.copies, tuple(x.shape[1:]), lambda i, j: x[i] + noise(i, j))
+        total, _ = gradient_sum(model, rows, aim, _square if self.squared else None)
+        mean = total / self.copies
+        return Maps(mean.sum(1) if self.signed else mean.abs().amax(1))
+
+    def cost(self, model: Model, x: Tensor) -> Cost:
+        return Cost(forwards=1 + self.copies, backwards=self.copies)
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Normal noise for copies of a batch: draws (copies, c, h, w), spread (b, 1, 1, 1)."""
+
+    draws: Tensor
+    spread: Tensor
+
+    @classmethod
+    def of(cls, x: Tensor, copies: int, sigma: float, seed: int) -> Noise:
+        """`sigma` times each image's own range; the draws are the same for every image."""
+        generator = torch.Generator().manual_seed(seed)
+        draws = torch.randn((copies, *x.shape[1:]), generator=generator).to(x)
+        low, high = x.flatten(1).aminmax(dim=1)
+        return cls(draws, sigma * (high - low).reshape(-1, 1, 1, 1))
+
+    def __call__(self, image: Tensor, copy: Tensor) -> Tensor:
+        """The noise (n, c, h, w) of copies (n,) of images (n,)."""
+        return self.spread[image] * self.draws[copy]
+
+
+def _square(gradient: Tensor, _image: Tensor, _turn: Tensor) -> Tensor:
+    return gradient.square()

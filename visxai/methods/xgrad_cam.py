@@ -1,0 +1,36 @@
+"""XGrad-CAM: Grad-CAM whose weights average the gradient by activation rather than evenly.
+
+    L_i = relu( sum_k w_k A_ki ),    w_k = sum_i g_ki A_ki / sum_i A_ki,    g_ki = dy / dA_ki
+
+A_ki is channel k of the layer's output at position i, y the target's scalar. The weights come
+closest to two axioms at once: sensitivity (a channel's share of the map is what its removal
+costs) and conservation (the map sums to the score). The map's sum without the ReLU is
+sum_ki g_ki A_ki, that of hires_cam. A channel that sums to zero weighs nothing. `relu=False`
+keeps the signed sum. Where activations take both signs their sum can nearly cancel and the
+weight of such a channel is large: prefer a layer after its activation function.
+
+    visxai.Engine().explain("cat.jpg", method="xgrad_cam")
+
+Cost: one forward, and one backward from the score down to the layer.
+Source: Fu et al., Axiom-based Grad-CAM, BMVC 2020.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from visxai.backends.base import AtLayer
+from visxai.methods.base import Cam, quotient, weighted
+
+
+@dataclass(frozen=True, repr=False)
+class XgradCam(Cam):
+    """Grad-CAM with activation-weighted mean gradients; see the module's docstring."""
+
+    relu: bool = True
+
+    def map(self, at: AtLayer) -> Tensor:
+        agreement = (at.gradient * at.activation).sum((2, 3))
+        return weighted(quotient(agreement, at.activation.sum((2, 3))), at.activation, self.relu)

@@ -1,0 +1,83 @@
+"""Infidelity: does the map foretell how the score changes when the image is disturbed?
+
+    value = E[ (s I.M - (y(x) - y(x - I)))^2 ],    s = E[I.M d] / E[(I.M)^2], at least 0
+
+d is the change y(x) - y(x - I) of the target's scalar, a logit, I.M the map's forecast, and the
+scale s the one that makes the value least: without it the metric is a contest of scales. A map
+that forecasts the opposite gets s = 0, the value of a map that says nothing; `explained`, the
+figure beside it, is 1 - value / E[d^2], 1 for a perfect forecast and 0 for none.
+
+`noise='gaussian'` draws I with σ = `size` in model space, for every pixel and channel; I.M is the
+sum of I over channels times the map. `noise='square'` sets a square to zero in model space, its
+side `size` of the shorter side of the image, at random places wholly inside; I.M is then the
+map's sum over the square, since a map of evidence is a sum of contributions.
+
+    metrics.load("infidelity(noise='square', size=0.2)")
+
+All images share the `draws` from `seed`, held at once for the gaussian: draws * 3 * h * w floats.
+
+Cost: `draws` forwards an image.
+Source: Yeh et al., On the (in)fidelity and sensitivity of explanations, NeurIPS 2019.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from visxai.backends.base import Need, Rows
+from visxai.metrics.base import Case, Metric, Scores
+
+
+@dataclass(frozen=True, repr=False)
+class Infidelity(Metric):
+    """Squared error of the forecast change; see the module's docstring."""
+
+    noise: Literal["gaussian", "square"] = "gaussian"
+    size: float = 0.2
+    draws: int = 64
+    seed: int = 0
+
+    needs = Need.SCORES
+    better = "lower"
+
+    def __post_init__(self) -> None:
+        self._require(self.noise in ("gaussian", "square"), "noise gaussian or square", self.noise)
+        self._require(self.size > 0, "a size above 0", self.size)
+        self._require(self.draws >= 2, "at least 2 draws", self.draws)
+
+    def score(self, case: Case) -> Scores:
+        x, aim = case.x, case.aim
+        weights, disturb = (self._gaussian if self.noise == "gaussian" else self._squares)(x)
+        rows = Rows(len(x), self.draws, tuple(x.shape[1:]), disturb)
+        change = case.clean(aim).unsqueeze(1) - case.probe.values(rows, aim)
+        forecast = case.pixels.flatten(1) @ weights.flatten(1).T
+        square = forecast.square().mean(1)
+        scale = (forecast * change).mean(1).clamp_min(0) / square.clamp_min(1e-30)
+        scale = torch.where(square > 0, scale, torch.zeros_like(scale))
+        error = (scale.unsqueeze(1) * forecast - change).square().mean(1)
+        power = change.square().mean(1)
+        return Scores(error, {"explained": 1 - error / power, "scale": scale})
+
+    def _gaussian(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor, Tensor], Tensor]]:
+        """What each draw weighs the map's pixels with (draws, h, w), and the disturbed inputs."""
+        generator = torch.Generator().manual_seed(self.seed)
+        drawn = torch.randn(self.draws, *x.shape[1:], generator=generator).mul_(self.size)
+        noise = drawn.to(x)
+        return noise.sum(1), lambda image, turn: x[image] - noise[turn]
+
+    def _squares(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor, Tensor], Tensor]]:
+        """The same for squares: 1 where a draw's square is."""
+        generator = torch.Generator().manual_seed(self.seed)
+        side = max(1, round(self.size * min(x.shape[2:])))
+        covers = []
+        for length in x.shape[2:]:
+            first = torch.randint(max(1, length - side + 1), (self.draws, 1), generator=generator)
+            at = torch.arange(length)
+            covers.append(((at >= first) & (at < first + side)).to(x))
+        squares = covers[0].unsqueeze(2) * covers[1].unsqueeze(1)
+        return squares, lambda image, turn: x[image] * (1 - squares[turn].unsqueeze(1))

@@ -1,0 +1,443 @@
+"""A folder of images to a folder of results, its stages overlapped.
+
+    worker processes        this thread           worker processes     one thread
+    read, decode, crop  ->  compute a batch   ->  draw, encode     ->  pack, write, sync
+
+Batches are cut at fixed places of fixed chunks of the ordered input, so a run that was killed and
+resumed computes what an uninterrupted one would have. Every stage is a bounded number of images
+ahead of the next. The same bytes under two names are computed once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from visxai.errors import ArgumentError, TargetError, UnknownName
+from visxai.images import Limits
+from visxai.preprocess import Preprocess
+from visxai.record import Explanation, Failure, InputRef
+from visxai.results import Row, of_row, row_of, text
+from visxai.sources import find
+from visxai.store import Input, Store
+from visxai.workers import Decoded, Drawn, Setup, Style, Task, Workers, decode, draw
+
+if TYPE_CHECKING:
+    from visxai.engine import Engine, Methods
+    from visxai.methods.base import Method
+    from visxai.target import Target
+
+_CHUNK = 64
+_COMMITS = 2  # chunks being drawn and written while the next is computed
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is: images of the whole OUT, those done (`before` of them by earlier runs),
+    and the maps and failures of this run."""
+
+    images: int
+    done: int
+    before: int
+    maps: int
+    failures: int
+    seconds: float
+
+    @property
+    def rate(self) -> float:
+        """Images a second of this run."""
+        return (self.done - self.before) / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def remaining(self) -> float | None:
+        """Seconds to go at this rate, None before the first image."""
+        return (self.images - self.done) / self.rate if self.rate > 0 else None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run left: OUT, the last progress, whether all is done, what OUT holds in all
+    (images, finished, maps, failures), seconds by stage, and how many finished images have
+    changed since."""
+
+    out: Path
+    progress: Progress
+    complete: bool
+    counts: dict[str, int]
+    seconds: dict[str, float]
+    changed: int
+
+
+@dataclass
+class _Chunk:
+    """A chunk on its way to the store: what each of its images, by position, has come to."""
+
+    number: int
+    inputs: list[Input]
+    explained: dict[int, tuple[list[Explanation], Task | None]] = field(default_factory=dict)
+    failed: dict[int, Failure] = field(default_factory=dict)
+    # The same bytes as an image of this chunk or an earlier one: sha256 and that chunk.
+    copies: dict[int, tuple[str, int]] = field(default_factory=dict)
+
+
+@dataclass
+class _Batch:
+    """A part of a chunk from `start` on, and the decoding of its images."""
+
+    chunk: _Chunk
+    start: int
+    last: bool
+    decoding: list[Task | Failure]
+
+
+def explain(
+    sources: Iterable[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    engine: Engine,
+    method: Methods = "grad_cam",
+    target: Any = "top1",
+    *,
+    style: Style | None = Style(),  # noqa: B008 - frozen
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+    chunk_size: int | None = None,
+    workers: int | None = None,
+    fresh: bool = False,
+    command: str = "",
+    progress: Callable[[Progress], None] = lambda _: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Outcome:
+    """Explain files and folders into OUT, going on where an earlier run of the same settings was.
+
+    style: how overlays are drawn, None for no overlays. chunk_size: images finished together, a
+    multiple of the engine's batch size; None is that multiple from 64 on. workers: processes that
+    decode and draw; 0 does all in this one; None is one a core, none for one or two images.
+    fresh: delete what an earlier run left in OUT. progress is called after each batch, and stop
+    before each: when it says True the run ends with what is finished in OUT.
+
+    Images that can't be explained are in OUT's failures. Raises VisxaiError for wrong arguments
+    and when OUT can't be written; what was finished stays finished.
+    """
+    from visxai.engine import load_methods
+    from visxai.target import Target
+
+    loaded = load_methods(method)
+    aimed = Target.of(target, engine.model.labels)
+    if aimed.kind in ("index", "callable"):
+        raise TargetError(
+            f"expected a target that can be written down, got {target!r}: use top1, class=207, "
+            "any=281,282, diff=207,282 or above=0.5"
+        )
+    chunk = chunk_of(engine.batch_size, chunk_size)
+    if style is not None:
+        _check_style(style)
+    settings = {
+        **settings_of(engine, loaded, aimed),
+        "chunk": chunk,
+        "max_pixels": limits.max_pixels,
+        "overlays": None if style is None else vars(style),
+    }
+    found = list(find(sources, out))
+    with Store(out, settings, command=command, fresh=fresh) as store:
+        _, changed = store.add(found)
+        del found
+        todo = sum(store.size(number) for number in store.pending())
+        assert engine.model.preprocess is not None
+        setup = Setup(engine.model.preprocess, limits, style)
+        run = _Run(store, engine, loaded, aimed, setup, worker_count(workers, todo))
+        complete = run.all(progress, stop)
+        run.spent("wall", run.progress().seconds)
+        store.finish("complete" if complete else "interrupted")
+        counts, seconds = dict(store.counts), dict(store.seconds)
+        return Outcome(store.out, run.progress(), complete, counts, seconds, changed)
+
+
+def chunk_of(batch: int, chunk_size: int | None) -> int:
+    """The images of a chunk for a batch size."""
+    if chunk_size is None:
+        return batch * max(1, -(-_CHUNK // batch))
+    if chunk_size < 1 or chunk_size % batch:
+        raise ArgumentError(
+            f"expected a chunk size that is a multiple of the batch size {batch}, got "
+            f"{chunk_size}: use {batch * max(1, chunk_size // batch)}"
+        )
+    return chunk_size
+
+
+def worker_count(workers: int | None, images: int) -> int:
+    """How many worker processes a run of some images gets."""
+    if workers is not None and workers < 0:
+        raise ArgumentError(
+            f"expected 0 or more workers, got {workers}: leave it out for one a core"
+        )
+    if images <= 2:
+        return 0  # starting processes would take longer
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(cores or 1, 32, images) if workers is None else workers
+
+
+def settings_of(engine: Engine, methods: Sequence[Method], target: Target) -> dict[str, Any]:
+    """What the runs that fill one OUT must share: all that changes a row.
+
+    Raises what the first batch would for a method or target that doesn't fit the model.
+    """
+    model = engine.model
+    for method in methods:
+        engine.check(method)
+    if model.preprocess is None:
+        raise ArgumentError(
+            f"expected a preprocess for {model.ref.name}, which has none of its own: pass "
+            "preprocess=visxai.Preprocess(size=(224, 224), ...) to the engine"
+        )
+    layers: list[str | None] = []
+    if isinstance(model.preprocess, Preprocess):
+        blank = engine.tensor([np.zeros((*model.preprocess.size, 3), np.uint8)])
+        scores = model.scores(blank)
+        target.aim(scores, model.probabilities(scores))
+        layers = [method.layer_of(model, blank) for method in methods]
+    named = hashlib.sha256("\n".join(model.labels or ()).encode("utf-8", "backslashreplace"))
+    return {
+        "model": model.ref.name,
+        "weights": model.ref.weights_sha256,
+        "preprocess": model.ref.preprocess,
+        "activation": str(model.activation),
+        "labels": f"{len(model.labels or ())} ({named.hexdigest()[:12]})",
+        "methods": [repr(method) for method in methods],
+        "layers": layers,
+        "target": str(target),
+        "device": engine.device.type,
+        "precision": engine.precision,
+        "accelerate": engine.accelerate,
+        "batch": engine.batch_size,
+    }
+
+
+def _check_style(style: Style) -> None:
+    from visxai import render
+
+    if style.format not in ("jpg", "webp", "png"):
+        raise UnknownName("overlay format", style.format, ("jpg", "webp", "png"))
+    if style.colormap is not None:
+        render.lut(style.colormap)
+
+
+class _Run:
+    """One run over what a store says is pending."""
+
+    def __init__(
+        self,
+        store: Store,
+        engine: Engine,
+        methods: Sequence[Method],
+        target: Target,
+        setup: Setup,
+        workers: int,
+    ) -> None:
+        self.store, self.engine, self.methods, self.target = store, engine, methods, target
+        self.style = setup.style
+        self.pool = Workers(setup, workers)
+        self.began = time.perf_counter()
+        self.before = self.done = store.counts["finished"]
+        self.maps = self.failures = 0
+        self.broken = False
+        # A second occlusion is "occlusion-2".
+        names = [method.name() for method in methods]
+        self.names = {
+            repr(method): name + (f"-{names[:i].count(name) + 1}" if name in names[:i] else "")
+            for i, (method, name) in enumerate(zip(methods, names, strict=True))
+        }
+        self.several = target.kind == "above" or (target.kind == "top" and target.value > 1)
+
+    def all(self, progress: Callable[[Progress], None], stop: Callable[[], bool]) -> bool:
+        """Do what is pending; False when stopped before the end."""
+        writer = ThreadPoolExecutor(1, "visxai-writer")
+        committing: deque[Future[None]] = deque()
+        finished = False
+        try:
+            progress(self.progress())
+            for batch in self.decoded():
+                if stop():
+                    break
+                self.compute(batch)
+                progress(self.progress())
+                if batch.last:
+                    committing.append(writer.submit(self.commit, batch.chunk))
+                while committing and (committing[0].done() or len(committing) > _COMMITS):
+                    committing.popleft().result()
+            else:
+                finished = True
+            for one in committing:
+                one.result()
+            return finished
+        finally:
+            writer.shutdown()  # what is computed is finished, whatever ended the run
+            self.pool.close()
+
+    def progress(self) -> Progress:
+        return Progress(
+            self.store.counts["images"],
+            self.done,
+            self.before,
+            self.maps,
+            self.failures,
+            time.perf_counter() - self.began,
+        )
+
+    def decoded(self) -> Iterator[_Batch]:
+        """The pending batches in order, those to come being decoded meanwhile."""
+        size = self.engine.batch_size
+        ahead = max(2, -(-4 * self.pool.count // size)) if self.pool.count else 0
+        waiting: deque[_Batch] = deque()
+        for number in self.store.pending():
+            chunk = _Chunk(number, self.store.inputs(number))
+            for start in range(0, len(chunk.inputs), size):
+                inputs = chunk.inputs[start : start + size]
+                last = start + size >= len(chunk.inputs)
+                tasks = [one.failure or self.pool.submit(decode, one.path) for one in inputs]
+                waiting.append(_Batch(chunk, start, last, tasks))
+                if len(waiting) > ahead:
+                    yield waiting.popleft()
+        yield from waiting
+
+    # ---- compute, in the thread of the run -------------------------------------------------------
+
+    def compute(self, batch: _Batch) -> None:
+        """Explain a batch and have its overlays drawn."""
+        from visxai.engine import Prepared
+
+        chunk = batch.chunk
+        fresh: dict[str, tuple[int, Task, Prepared]] = {}
+        for position, task in enumerate(batch.decoding, batch.start):
+            where, pixels = self.taken(task)
+            if isinstance(where, Failure):
+                chunk.failed[position] = where
+                continue
+            digest = where.source_sha256
+            earlier = chunk.number if digest in fresh else self.store.seen.get(_key(digest))
+            if earlier is not None:
+                chunk.copies[position] = digest, earlier
+                continue
+            assert isinstance(task, Task)
+            fresh[digest] = position, task, Prepared(pixels, where, None)
+        began = time.perf_counter()
+        explained: dict[str, list[Explanation]] = {digest: [] for digest in fresh}
+        for one in self.engine.explain_prepared(
+            [prepared for _, _, prepared in fresh.values()], self.methods, self.target
+        ):
+            assert isinstance(one, Explanation)
+            explained[one.input.source_sha256].append(one)
+        self.spent("compute", time.perf_counter() - began)
+        for digest, (position, task, _) in fresh.items():
+            found = explained[digest]
+            if found:
+                self.store.seen[_key(digest)] = chunk.number
+            drawing = self.draw(chunk.inputs[position], found, task.at)
+            chunk.explained[position] = found, drawing
+            self.maps += len(found)
+        self.done += len(batch.decoding)
+        self.failures += sum(position in chunk.failed for position in _span(batch))
+
+    def taken(self, task: Task | Failure) -> tuple[InputRef | Failure, Any]:
+        """What decoding an image gave: where its pixels lie and they themselves, or a Failure."""
+        found = task if isinstance(task, Failure) else self.pool.result(task)
+        if isinstance(found, Failure):
+            return found, None
+        assert isinstance(found, Decoded)
+        self.spent("decode", found.seconds)
+        return found.input, found.pixels
+
+    def draw(self, one: Input, explanations: list[Explanation], at: int | None) -> Task | None:
+        if self.style is None or not explanations:
+            return None
+        wanted = [(e, self.store.overlays / str(self.overlay(one, e))) for e in explanations]
+        return self.pool.submit(draw, one.path, wanted, at=at)
+
+    def overlay(self, one: Input, explanation: Explanation) -> str | None:
+        """The name of an overlay: the image's, with method and class where it has several."""
+        if self.style is None:
+            return None
+        parts = [one.name]
+        if len(self.methods) > 1:
+            parts.append(self.names[explanation.method])
+        if self.several:
+            parts.append(str(explanation.class_index))
+        return ".".join([*parts, self.style.format])
+
+    # ---- commit, in the writer's thread, chunk by chunk in order ---------------------------------
+
+    def commit(self, chunk: _Chunk) -> None:
+        """Wait for a chunk's overlays and finish it."""
+        if self.broken:
+            return
+        try:
+            rows = self.rows(chunk)
+            began = time.perf_counter()
+            failed = [chunk.failed[position] for position in sorted(chunk.failed)]
+            self.store.commit(chunk.number, [r for p in sorted(rows) for r in rows[p]], failed)
+            self.spent("write", time.perf_counter() - began)
+        except BaseException:
+            # Later chunks may hold copies of this one's rows.
+            self.broken = True
+            raise
+
+    def rows(self, chunk: _Chunk) -> dict[int, list[Row]]:
+        """The rows of each image of a chunk, its overlays drawn."""
+        rows: dict[int, list[Row]] = {}
+        own: dict[str, list[Row]] = {}
+        for position, (explanations, drawing) in chunk.explained.items():
+            one = chunk.inputs[position]
+            there = self.drawn(chunk, position, drawing)
+            rows[position] = [
+                row_of(e, self.overlay(one, e) if there else None) for e in explanations
+            ]
+            if explanations:
+                own[explanations[0].input.source_sha256] = rows[position]
+        copied = []
+        for position, (digest, earlier) in chunk.copies.items():
+            mine = earlier == chunk.number
+            found = own.get(digest, []) if mine else self.store.rows_of(earlier, digest)
+            one = chunk.inputs[position]
+            same = [replace(e, input=replace(e.input, path=one.path)) for e in map(of_row, found)]
+            self.maps += len(same)
+            copied.append((position, found, same, self.draw(one, same, None)))
+        for position, found, same, drawing in copied:
+            one = chunk.inputs[position]
+            there = self.drawn(chunk, position, drawing)
+            rows[position] = [
+                row | {"path": text(one.path), "overlay": self.overlay(one, e) if there else None}
+                for row, e in zip(found, same, strict=True)
+            ]
+        return rows
+
+    def drawn(self, chunk: _Chunk, position: int, drawing: Task | None) -> bool:
+        """Wait for an image's overlays; whether they are there."""
+        if drawing is None:
+            return self.style is not None
+        result = self.pool.result(drawing)
+        failure = result.failure if isinstance(result, Drawn) else result
+        if isinstance(result, Drawn):
+            self.spent("draw", result.seconds)
+        if failure is not None:
+            chunk.failed[position] = failure
+            self.failures += 1
+        return failure is None
+
+    def spent(self, stage: str, seconds: float) -> None:
+        # Each stage is timed by one thread.
+        self.store.seconds[stage] = self.store.seconds.get(stage, 0.0) + seconds
+
+
+def _span(batch: _Batch) -> range:
+    return range(batch.start, batch.start + len(batch.decoding))
+
+
+def _key(digest: str) -> bytes:
+    return bytes.fromhex(digest)

@@ -1,0 +1,121 @@
+"""Spec strings: what names a method or a metric with every option that changes numbers.
+
+    occlusion(window=32, stride=16, baseline=0.0)
+
+A spec is the repr of a frozen dataclass that lives in a file of its own, called as the class is in
+snake case; the folder is the list of what there is. The file's docstring documents it.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import pkgutil
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+from visxai.errors import ArgumentError, UnknownName
+
+
+@dataclass(frozen=True, repr=False)
+class Spec:
+    """A frozen dataclass whose repr is its spec string and whose file is its documentation."""
+
+    @classmethod
+    def name(cls) -> str:
+        """The name in spec strings: the class's name in snake case, as its file is called."""
+        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", cls.__name__).lower()
+
+    @classmethod
+    def about(cls, heading: str) -> str:
+        """A paragraph of the file's docstring: "Cost", "Source", or "" for its first sentence."""
+        text = inspect.cleandoc(sys.modules[cls.__module__].__doc__ or "")
+        if not heading:
+            return " ".join(text.split("\n\n")[0].split())
+        for paragraph in text.split("\n"):
+            if paragraph.startswith(f"{heading}:"):
+                start = text.index(paragraph)
+                rest = text[start + len(heading) + 1 :]
+                return " ".join(re.split(r"\n\n|\n[A-Z][a-z]+:", rest)[0].split())
+        return ""
+
+    def __repr__(self) -> str:
+        given = ((item.name, getattr(self, item.name)) for item in fields(self))
+        options = ", ".join(f"{name}={value!r}" for name, value in given if value is not None)
+        return f"{self.name()}({options})"
+
+    __str__ = __repr__
+
+    def _require(self, condition: bool, expected: str, got: Any) -> None:
+        """Raise ArgumentError unless an option is as expected."""
+        if not condition:
+            raise ArgumentError(f"expected {self.name()} with {expected}, got {got!r}")
+
+
+S = TypeVar("S", bound=Spec)
+
+
+def listed(folder: Iterable[str], besides: tuple[str, ...] = ("base",)) -> tuple[str, ...]:
+    """The names, sorted, of the files in a package's `folder` (its __path__), without importing
+    them; private files and those in `besides` define nothing."""
+    found = (module.name for module in pkgutil.iter_modules(folder))
+    return tuple(sorted(n for n in found if n not in besides and not n.startswith("_")))
+
+
+def defined(package: str, name: str, base: type[S]) -> type[S]:
+    """The subclass of `base` called `name` that the file `name` of a package defines."""
+    module = importlib.import_module(f"{package}.{name}")
+    for value in vars(module).values():
+        if (
+            inspect.isclass(value)
+            and issubclass(value, base)
+            and value.__module__ == module.__name__
+            and value.name() == name
+        ):
+            return value
+    raise ArgumentError(
+        f"expected one {base.__name__.lower()} in {module.__name__}, found none: name its class as "
+        "the file is called"
+    )
+
+
+def built(cls: type[S], options: Mapping[str, Any]) -> S:
+    """cls(**options); UnknownName lists its options when one isn't among them."""
+    known = [item.name for item in fields(cls)]
+    for option in options:
+        if option not in known:
+            raise UnknownName(f"option of {cls.name()}", option, known)
+    return cls(**options)
+
+
+def parse(spec: Any, kind: str, example: str) -> tuple[str, str, dict[str, Any]]:
+    """The name, the member of a family ("" for none) and the options of a spec string; only
+    literals are ever evaluated. `kind` ("method") and `example` go into the errors."""
+    if not isinstance(spec, str):
+        raise ArgumentError(
+            f"expected a {kind}'s spec string, got {type(spec).__name__}: try {example!r}"
+        )
+    wrong = ArgumentError(
+        f"expected a {kind} like {example!r}, got {spec!r}: "
+        "write a name, and options as name=value with plain values"
+    )
+    family = re.match(r"\s*(\w+)\s*:", spec)
+    try:
+        node = ast.parse(spec[family.end() if family else 0 :].strip(), mode="eval").body
+    except (SyntaxError, ValueError):
+        raise wrong from None
+    if isinstance(node, ast.Name):
+        return (family[1], node.id, {}) if family else (node.id, "", {})
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.args:
+        raise wrong
+    try:
+        options = {
+            str(item.arg): ast.literal_eval(item.value) for item in node.keywords if item.arg
+        }
+    except (ValueError, TypeError, SyntaxError):
+        raise wrong from None
+    return (family[1], node.func.id, options) if family else (node.func.id, "", options)

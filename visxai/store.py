@@ -1,0 +1,358 @@
+"""OUT while a run writes it: chunks of the ordered input, each finished whole or not at all.
+
+See `visxai.results` for what lies in OUT.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+import shutil
+import sys
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from visxai.errors import StoreError
+from visxai.images import output_name
+from visxai.record import Failure
+from visxai.results import FOOTER, FORMAT, SCHEMA, Row, about, failures, failures_in, parts, text
+
+_FAILURES = pa.schema([("path", pa.string()), ("reason", pa.string()), ("kind", pa.string())])
+_INPUTS = pa.schema(
+    [
+        ("chunk", pa.int32()),
+        ("path", pa.string()),
+        ("raw", pa.binary()),  # the path's bytes, where they aren't text
+        ("name", pa.string()),
+        ("size", pa.int64()),
+        ("modified", pa.int64()),
+        ("reason", pa.string()),
+        ("kind", pa.string()),
+    ]
+)
+# Strings that repeat are cut to a dictionary; maps never do.
+_REPEATED = [name for name in SCHEMA.names if name not in ("map", "path", "source_sha256")]
+
+
+@dataclass(frozen=True)
+class Input:
+    """One file of the ordered input: its absolute path, the stem its outputs are named by, and
+    why it can't be read, where that was known when it was found."""
+
+    path: str
+    name: str
+    failure: Failure | None = None
+
+
+class Store:
+    """OUT while a run writes it: one process at a time, from `with Store(...)` to its end.
+
+    settings: what must not change between the runs that fill one OUT, as plain values; "chunk"
+    is the images of a chunk. command: for the record. fresh: delete what an earlier run left.
+    """
+
+    def __init__(
+        self,
+        out: str | os.PathLike[str],
+        settings: Mapping[str, Any],
+        *,
+        command: str = "",
+        fresh: bool = False,
+    ) -> None:
+        self.out = Path(os.path.abspath(out))
+        self.settings = json.loads(json.dumps(settings))  # as they come back from run.json
+        with _one_sentence(self.out):
+            self.overlays.mkdir(parents=True, exist_ok=True)
+            self._lock = _locked(self.out)
+            try:
+                self._open(command, fresh)
+            except BaseException:
+                self.close()
+                raise
+
+    @property
+    def overlays(self) -> Path:
+        return self.out / "overlays"
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let another process write OUT."""
+        os.close(self._lock)
+
+    def _open(self, command: str, fresh: bool) -> None:
+        (self.out / "explanations").mkdir(exist_ok=True)
+        run = about(self.out)
+        there = parts(self.out)
+        listed = self.out / "inputs.parquet"
+        if there and (run is None or not listed.exists()):
+            raise StoreError(
+                f"expected {self.out} empty or the results of visxai, got parts of Parquet without "
+                "their run.json and inputs.parquet: choose another --out"
+            )
+        if run is not None and (fresh or not there):
+            # Without a finished chunk there is nothing that other settings could mix with.
+            _remove(self.out)
+            self.overlays.mkdir()
+            (self.out / "explanations").mkdir()
+            run, there = None, {}
+        if run is not None and run["settings"] != self.settings:
+            raise StoreError(_difference(self.out, run["settings"], self.settings))
+        _sweep(self.out)
+        self.finished = set(there)
+        self.seen: dict[bytes, int] = {}
+        self.counts = {"images": 0, "finished": 0, "maps": 0, "failures": 0}
+        for chunk, path in there.items():
+            table = pq.read_table(path, columns=["source_sha256"])
+            self.counts["maps"] += table.num_rows
+            self.counts["failures"] += len(failures_in(path))
+            for digest in table.column(0).unique().to_pylist():
+                self.seen.setdefault(bytes.fromhex(digest), chunk)
+        self._inputs = pq.read_table(listed) if listed.exists() else _INPUTS.empty_table()
+        self._index()
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        self._about = {
+            "visxai_results": FORMAT,
+            "command": command,
+            "started": (run or {}).get("started", now),
+            "state": "running",
+            "settings": self.settings,
+        }
+        self.seconds: dict[str, float] = dict((run or {}).get("seconds", {}))
+
+    def _index(self) -> None:
+        chunks = self._inputs.column("chunk").to_numpy()
+        self._starts = dict(zip(*np.unique(chunks, return_index=True), strict=True))
+        sizes = dict(zip(*np.unique(chunks, return_counts=True), strict=True))
+        self._sizes = {int(chunk): int(size) for chunk, size in sizes.items()}
+        self.counts["images"] = len(chunks)
+        self.counts["finished"] = sum(self._sizes[chunk] for chunk in self.finished)
+
+    # ---- what there is to do ---------------------------------------------------------------------
+
+    def add(self, found: Iterable[tuple[Path | Failure, Path]]) -> tuple[int, int]:
+        """Append what isn't listed yet, each with the folder it was found below, as new chunks.
+
+        Returns how many were appended, and how many finished files have changed since.
+        """
+        finished = {chunk for chunk in self.finished if chunk in self._sizes}
+        listed = zip(
+            *(self._inputs.column(n).to_pylist() for n in ("path", "raw", "chunk", "size")),
+            self._inputs.column("modified").to_pylist(),
+            strict=True,
+        )
+        known = {
+            (os.fsdecode(raw) if raw else path): (size, modified) if chunk in finished else None
+            for path, raw, chunk, size, modified in listed
+        }
+        taken = set(self._inputs.column("name").to_pylist())
+        rows, changed = [], 0
+        for item, root in found:
+            failure = item if isinstance(item, Failure) else None
+            path = os.path.abspath(str(failure.path if failure else item))
+            size, modified = _stat(path)
+            if path in known:
+                changed += failure is None and known[path] not in (None, (size, modified))
+                continue
+            known[path] = None
+            name = output_name(path, os.path.abspath(root))
+            if name in taken:  # another folder's, explained into the same OUT
+                name += f"~{uuid.uuid5(uuid.NAMESPACE_URL, path).hex[:12]}"
+            taken.add(name)
+            plain = text(path)
+            rows.append(
+                {
+                    "path": plain,
+                    "raw": None if plain == path else os.fsencode(path),
+                    "name": name,
+                    "size": size,
+                    "modified": modified,
+                    "reason": failure and text(failure.reason),
+                    "kind": failure and failure.kind,
+                }
+            )
+        self._append(rows)
+        return len(rows), changed
+
+    def _append(self, rows: Sequence[Row]) -> None:
+        first = max(self._sizes, default=-1) + 1
+        chunk = self.settings["chunk"]
+        numbered = [row | {"chunk": first + index // chunk} for index, row in enumerate(rows)]
+        new = pa.Table.from_pylist(numbered, schema=_INPUTS)
+        self._inputs = pa.concat_tables([self._inputs, new]).combine_chunks()
+        self._index()
+        with _one_sentence(self.out):
+            # First what tells OUT from a stranger's folder, then what it holds.
+            self.save()
+            if rows:
+                _write(self.out / "inputs.parquet", lambda path: pq.write_table(self._inputs, path))
+
+    def pending(self) -> list[int]:
+        """The chunks still to be done, in order."""
+        return sorted(chunk for chunk in self._sizes if chunk not in self.finished)
+
+    def size(self, chunk: int) -> int:
+        """The images of a chunk."""
+        return self._sizes[chunk]
+
+    def inputs(self, chunk: int) -> list[Input]:
+        """The files of a chunk, in order."""
+        found = []
+        for row in self._inputs.slice(self._starts[chunk], self._sizes[chunk]).to_pylist():
+            path = os.fsdecode(row["raw"]) if row["raw"] else row["path"]
+            failed = Failure(path, row["reason"], row["kind"]) if row["reason"] else None
+            found.append(Input(path, row["name"], failed))
+        return found
+
+    # ---- what is done ----------------------------------------------------------------------------
+
+    def commit(self, chunk: int, rows: Sequence[Row], failed: Sequence[Failure]) -> None:
+        """Finish a chunk: its rows and its failures at once, or neither."""
+        told = [one.to_dict() | {"path": text(one.path), "reason": one.reason} for one in failed]
+        footer = {FOOTER: json.dumps({"chunk": chunk, "failures": told})}
+        table = pa.Table.from_pylist(list(rows), schema=SCHEMA.with_metadata(footer))
+        with _one_sentence(self.out):
+            _write(
+                self.out / "explanations" / f"part-{chunk:05d}.parquet",
+                lambda path: pq.write_table(
+                    table, path, compression="zstd", use_dictionary=_REPEATED
+                ),
+            )
+            self.finished.add(chunk)
+            self.counts["finished"] += self._sizes[chunk]
+            self.counts["maps"] += len(rows)
+            self.counts["failures"] += len(failed)
+            self.save()
+
+    def rows_of(self, chunk: int, digest: str) -> list[Row]:
+        """The rows of a finished chunk about the first image with these bytes."""
+        part = self.out / "explanations" / f"part-{chunk:05d}.parquet"
+        rows: list[Row] = pq.read_table(part, filters=[("source_sha256", "=", digest)]).to_pylist()
+        return [row for row in rows if row["path"] == rows[0]["path"]]
+
+    def save(self, state: str = "running") -> None:
+        """Write run.json."""
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        told = self._about | {
+            "state": state,
+            "updated": now,
+            "counts": self.counts,
+            "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
+        }
+        text = json.dumps(told, indent=2, ensure_ascii=True)
+        _write(self.out / "run.json", lambda path: path.write_text(text + "\n", "utf-8"))
+
+    def finish(self, state: str) -> None:
+        """Write failures.parquet, and run.json with the state: "complete" or "interrupted"."""
+        rows = [one.to_dict() for one in failures(self.out)]
+        table = pa.Table.from_pylist(rows, schema=_FAILURES)
+        with _one_sentence(self.out):
+            _write(self.out / "failures.parquet", lambda path: pq.write_table(table, path))
+            self.save(state)
+
+
+def _write(path: Path, write: Callable[[Path], object]) -> None:
+    """A file written aside, synced and renamed: whole, or not at all."""
+    partial = path.with_name(f".{uuid.uuid4().hex}.part")
+    try:
+        write(partial)
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # a folder can't be opened everywhere
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _sweep(out: Path) -> None:
+    """Remove what a killed process was still writing."""
+    for folder, _, names in os.walk(out):
+        for name in names:
+            if name.startswith(".") and name.endswith(".part"):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(os.path.join(folder, name))
+
+
+def _remove(out: Path) -> None:
+    """What a run wrote, and nothing else; run.json last, as it says whose the rest is."""
+    for name in ("explanations", "overlays"):
+        if (out / name).exists():
+            shutil.rmtree(out / name)
+    for name in ("failures.parquet", "inputs.parquet", "run.json"):
+        (out / name).unlink(missing_ok=True)
+
+
+def _locked(out: Path) -> int:
+    """An open file that holds OUT's lock; the system frees it when the process ends."""
+    lock = os.open(out / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(lock, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        raise StoreError(
+            f"expected {out} free, got it while another process writes it: wait for that run, or "
+            "choose another --out"
+        ) from None
+    return lock
+
+
+@contextlib.contextmanager
+def _one_sentence(out: Path) -> Iterator[None]:
+    """What the system says about a full disk or a forbidden folder, as a StoreError."""
+    try:
+        yield
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise StoreError(
+            f"expected to write below {out}, got: {reason}; make room there or choose another "
+            "--out (what is finished is kept, the same command goes on from there)"
+        ) from error
+
+
+def _difference(out: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    told = " and ".join(f"{name} {_brief(old.get(name))}" for name in names)
+    now = " and ".join(_brief(new.get(name)) for name in names)
+    return (
+        f"expected the settings that {out} was begun with ({told}), got {now}: choose another "
+        "--out, or --fresh to delete what is there and start over"
+    )
+
+
+def _brief(value: Any) -> str:
+    told = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    return told if len(told) <= 80 else f"{told[:79]}…"
+
+
+def _stat(path: str) -> tuple[int, int]:
+    """A file's size in bytes and time of change in nanoseconds, (-1, 0) where it has none."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return -1, 0
+    return found.st_size, found.st_mtime_ns

@@ -1,0 +1,353 @@
+"""What the command line prints: results to stdout, progress to stderr."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, Group
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from visxai.engine import Engine
+    from visxai.models import Card
+    from visxai.pipeline import Outcome, Progress
+
+_EVERY = 10.0  # seconds between lines where there is no terminal
+_SMALL = 20  # images whose labels are listed at the end of a run
+
+
+def _out() -> Console:
+    return Console(highlight=False, soft_wrap=False)
+
+
+def _err() -> Console:
+    return Console(stderr=True, highlight=False)
+
+
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """Show that something takes a moment; silent where there is no terminal."""
+    with _err().status(f"{what} ..."):
+        yield
+
+
+class Watch:
+    """Draws the progress of a run: a bar on a terminal, else a line now and then."""
+
+    def __init__(self) -> None:
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            SpinnerColumn,
+            TextColumn,
+            TimeElapsedColumn,
+        )
+        from rich.progress import Progress as Bar
+
+        self.console = _err()
+        self.bar = Bar(
+            SpinnerColumn(),
+            MofNCompleteColumn(),
+            BarColumn(bar_width=None),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[told]}"),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        self.task = self.bar.add_task("", total=None, told="")
+        self.last = time.perf_counter()
+
+    def __enter__(self) -> Watch:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def __call__(self, progress: Progress) -> None:
+        told = speed(progress.rate) if progress.rate else "the first batch"
+        if progress.remaining and progress.done < progress.images:
+            told += f", {duration(progress.remaining)} left"
+        if progress.failures:
+            told += f", {progress.failures} failed"
+        self.bar.update(self.task, total=progress.images, completed=progress.done, told=told)
+        now = time.perf_counter()
+        if not self.console.is_terminal and now - self.last >= _EVERY:
+            self.last = now
+            self.console.print(f"{progress.done}/{progress.images} images, {told}", soft_wrap=True)
+
+
+def summary(outcome: Outcome, engine: Engine, command: str) -> None:
+    """What a run has left, and where."""
+    from visxai import results
+
+    console, counts, run = _out(), outcome.counts, outcome.progress
+    if counts["maps"] and counts["images"] <= _SMALL and outcome.complete:
+        console.print(top_labels(list(results.read(outcome.out))))
+    done = (run.done if outcome.complete else counts["finished"]) - run.before
+    told = f"{counted(done, 'image')} in {duration(run.seconds)}"
+    if done:
+        told += f", {speed(run.rate)}, on {engine.device} in {engine.precision}"
+    if run.before:
+        told += f"; {run.before} {'was' if run.before == 1 else 'were'} done before"
+    console.print(told, soft_wrap=True)
+    if outcome.changed:
+        console.print(
+            f"[yellow]{counted(outcome.changed, 'image')} changed after being explained: --fresh "
+            "explains all again[/yellow]",
+            soft_wrap=True,
+        )
+    out = _near(outcome.out)
+    table = Table.grid(padding=(0, 2))
+    where = [(counted(counts["maps"], "row"), "explanations", f"visxai.results.read({str(out)!r})")]
+    if (outcome.out / "overlays").is_dir() and any((outcome.out / "overlays").iterdir()):
+        where.append(("overlays", "overlays", ""))
+    if counts["failures"]:
+        where.append((counted(counts["failures"], "failure"), "failures.parquet", ""))
+    for what, name, how in where:
+        table.add_row(what, escape(str(out / name)), f"[dim]{escape(how)}[/dim]")
+    console.print(table)
+    if counts["failures"]:
+        _failures(outcome, console)
+    if not outcome.complete:
+        console.print(
+            f"Stopped: {counts['finished']} of {counts['images']} images are finished and kept; "
+            f"go on with: {escape(command)}",
+            soft_wrap=True,
+        )
+
+
+def _failures(outcome: Outcome, console: Console) -> None:
+    from visxai import results
+
+    failed = results.failures(outcome.out)
+    for one in failed[:5]:
+        console.print(f"  [red]failed[/red] {escape(one.reason)}", soft_wrap=True)
+    if len(failed) > 5:
+        console.print(f"  and {len(failed) - 5} more")
+
+
+def top_labels(explanations: list[Any]) -> Table:
+    """Images, what the model says they are, and how sure it is."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("Image", overflow="fold", max_width=48)
+    table.add_column("Label", overflow="fold")
+    table.add_column("Score", justify="right")
+    table.add_column("Methods", overflow="fold", style="dim")
+    rows: dict[tuple[str, str, str], list[str]] = {}
+    # Absolute paths would leave no room: what they share says nothing here.
+    shared = os.path.commonpath([os.path.dirname(one.input.path) for one in explanations])
+    for one in explanations:
+        path = os.path.relpath(one.input.path, shared)
+        name = one.method.partition("(")[0] + (" (flat map)" if one.degenerate else "")
+        rows.setdefault((path, one.label, f"{one.score:.3f}"), []).append(name)
+    for (path, label, score), names in rows.items():
+        table.add_row(*map(escape, (path, label, score, ", ".join(names))))
+    return table
+
+
+def models() -> None:
+    """The named models, and how others are named."""
+    from visxai import models as known
+
+    console = _out()
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("Model", "Weights", "Licence", "What it is"):
+        table.add_column(name, overflow="fold")
+    for name in known.names():
+        card = known.card(name)
+        default = " (default)" if name == known.DEFAULT else ""
+        table.add_row(*map(escape, (name + default, _weights(card)[0], card.licence, card.summary)))
+    console.print(table)
+    console.print(
+        "\nAlso torchvision:NAME, timm:NAME, hf:NAME (Hugging Face, or a local folder) and "
+        "onnx:FILE; weights of your own with --checkpoint FILE."
+    )
+
+
+def _weights(card: Card) -> tuple[str, bool]:
+    """Whether a card's weights are here, in words, and whether they are as they should be."""
+    from visxai import fetch
+    from visxai import models as known
+    from visxai.errors import ModelError
+
+    if "fetch" in card.source:
+        here = fetch.place(card.name, card.source).is_file()
+        return ("fetched", True) if here else ("not fetched", True)
+    bundled = "bundled" in card.source
+    try:
+        (known.bundled_file if bundled else known.packaged_file)(card.source)
+    except ModelError:
+        return "missing", False
+    return "with visxai" if bundled else "installed", True
+
+
+def card(card: Card) -> None:
+    """One model's card."""
+    from visxai.preprocess import Preprocess
+
+    options: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in card.preprocess.items()
+    }
+    source = {k: v for k, v in card.source.items() if k != "sha256"}
+    rows = {
+        "name": card.name,
+        "what": card.summary,
+        "licence": card.licence,
+        "weights": f"{_weights(card)[0]}, {' '.join(str(v) for v in source.values())}",
+        "sha256": str(card.source["sha256"]),
+        "input": str(Preprocess(**options)),
+        "activation": card.activation,
+        "CAM layer": card.layer or "the last with positions",
+        "labels": f"{len(card.labels)}: {', '.join(card.labels[:3])}"
+        + (", ..." if len(card.labels) > 3 else ""),
+    }
+    _out().print(_pairs(rows))
+
+
+def methods(name: str | None) -> None:
+    """All methods in brief, or one with its whole page."""
+    from visxai import methods as known
+
+    console = _out()
+    if name is not None:
+        method = known.find(name)
+        page = sys.modules[method.__module__].__doc__ or ""
+        page += f"\nOptions: {_options(method)}\nNeeds: {method.needs}"
+        console.print(Text(page.strip()), soft_wrap=True)
+        return
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 1, 0))
+    table.add_column("Method", style="bold", no_wrap=True)
+    table.add_column("About", overflow="fold")
+    for each in known.names():
+        method = known.find(each)
+        told = {
+            "options": _options(method),
+            "needs": str(method.needs),
+            "cost": method.about("Cost"),
+            "source": method.about("Source"),
+        }
+        sentence = method.about("").partition(": ")[2] or method.about("")
+        sentence = sentence[:1].upper() + sentence[1:]
+        table.add_row(each, Group(Text(sentence), _pairs(told)))
+    console.print(table)
+    console.print(
+        "visxai explain PATH --method 'NAME(option=value)'; `visxai methods NAME` for all."
+    )
+
+
+def _options(method: Any) -> str:
+    return (
+        ", ".join(
+            item.name if item.default is MISSING else f"{item.name}={item.default!r}"
+            for item in fields(method)
+        )
+        or "none"
+    )
+
+
+def doctor() -> int:
+    """Versions, devices, extras and weights; returns 0 when all that is needed is there."""
+    import torch
+
+    from visxai import machine
+    from visxai import models as known
+
+    device = machine.pick_device("auto")
+    devices = [f"cpu ({torch.get_num_threads()} threads of {os.cpu_count()} cores)"]
+    for index in range(torch.cuda.device_count()):
+        found = torch.cuda.get_device_properties(index)
+        devices.insert(index, f"cuda:{index} ({found.name}, {found.total_memory / 2**30:.0f} GiB)")
+    if torch.backends.mps.is_available():
+        devices.insert(0, "mps")
+    cards = {name: _weights(known.card(name)) for name in known.names()}
+    healthy = all(good for _, good in cards.values())
+    rows = {
+        "system": f"{platform.platform()}, Python {platform.python_version()}",
+        "versions": ", ".join(f"{n} {v}" for n, v in machine.versions().items()),
+        "devices": ", ".join(devices),
+        "auto": f"{device} in {machine.pick_precision('auto', device)}",
+        "extras": _extras(),
+        "models": ", ".join(f"{name} ({told})" for name, (told, _) in cards.items()),
+        "health": "all that is needed is there"
+        if healthy
+        else "weights are missing or changed: reinstall visxai",
+    }
+    _out().print(_pairs(rows))
+    return 0 if healthy else 1
+
+
+def _extras() -> str:
+    """The package's extras, and what of them is missing."""
+    from packaging.requirements import Requirement
+
+    try:
+        told = importlib.metadata.metadata("visxai")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown: visxai isn't installed, only on the path"
+    wanted = [Requirement(text) for text in told.get_all("Requires-Dist") or []]
+    found = []
+    for extra in told.get_all("Provides-Extra") or []:
+        lacking = [
+            one.name
+            for one in wanted
+            if one.marker and one.marker.evaluate({"extra": extra}) and not _installed(one.name)
+        ]
+        found.append(f"{extra} (without {', '.join(lacking)})" if lacking else extra)
+    return ", ".join(found)
+
+
+def _installed(package: str) -> bool:
+    try:
+        importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _pairs(rows: dict[str, str]) -> Table:
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows.items():
+        table.add_row(name, Text(value))
+    return table
+
+
+def counted(number: int, noun: str) -> str:
+    """1 image, 2 images."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def duration(seconds: float) -> str:
+    """12 s, 3 min 20 s, 5 h 02 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def speed(rate: float) -> str:
+    """12.3 images/s, or 45 s an image."""
+    return f"{rate:.1f} images/s" if rate >= 1 else f"{duration(1 / rate)} an image"
+
+
+def _near(path: Path) -> Path:
+    """A path as it is shortest to write from here."""
+    try:
+        return path.relative_to(Path.cwd())
+    except ValueError:
+        return path

@@ -1,0 +1,286 @@
+"""Worker processes that decode photographs and draw overlays; they never import torch.
+
+A hostile file may take its process down with it. Each worker is its own pool of one process, so a
+crash touches only what waited there; that is done again, one task at a time, and only a task that
+kills a process which had nothing else to do becomes a Failure. A worker keeps the photographs it
+decoded, within a limit, so that drawing on them needn't decode them again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import multiprocessing.connection
+import os
+import pickle
+import signal
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from visxai import images
+from visxai.errors import ImageError, StoreError, VisxaiError
+from visxai.images import Limits, Photo
+from visxai.preprocess import Opaque, Preprocess
+from visxai.record import Explanation, Failure, InputRef
+
+_CACHE = 256 * 2**20  # bytes of decoded photographs that all workers keep together
+
+
+@dataclass(frozen=True)
+class Style:
+    """How overlays are drawn: the ending of their names ("jpg", "webp", "png"), colormap (None:
+    by the map's signs), and whether each is a captioned panel instead."""
+
+    format: str = "jpg"
+    colormap: str | None = None
+    panel: bool = False
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What every task of a run shares."""
+
+    preprocess: Preprocess | Opaque
+    limits: Limits = field(default_factory=Limits)
+    style: Style | None = field(default_factory=Style)
+    cache: int = _CACHE
+
+
+@dataclass
+class _Worker:
+    """What a worker process holds: photographs it decoded, by path, until they are drawn on."""
+
+    setup: Setup
+    photos: OrderedDict[str, Photo] = field(default_factory=OrderedDict)
+    bytes: int = 0
+
+    def keep(self, photo: Photo) -> None:
+        size = 3 * photo.image.width * photo.image.height
+        # Photographs nobody came back for (their image had no map) make room for others.
+        while len(self.photos) > 512:
+            self.take(next(iter(self.photos)))
+        if photo.path is not None and self.bytes + size <= self.setup.cache:
+            self.take(photo.path)
+            self.photos[photo.path] = photo
+            self.bytes += size
+
+    def take(self, path: str) -> Photo | None:
+        photo = self.photos.pop(path, None)
+        if photo is not None:
+            self.bytes -= 3 * photo.image.width * photo.image.height
+        return photo
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """An image's pixels as the model wants them, and the seconds that took; or a Failure."""
+
+    pixels: Any
+    input: InputRef | Failure
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The seconds that an image's overlays took, and why there are none, if there are none."""
+
+    failure: Failure | None
+    seconds: float
+
+
+def decode(worker: _Worker, path: str) -> Decoded:
+    """Decode an image and cut it for the model."""
+    began = time.perf_counter()
+    try:
+        photo = images.decode(path, worker.setup.limits)
+        pixels, transform = worker.setup.preprocess.crop(photo)
+    except (ImageError, MemoryError) as error:
+        failure = Failure(path, str(error) or "too large for memory", type(error).__name__)
+        return Decoded(None, failure, time.perf_counter() - began)
+    if worker.setup.style is not None:
+        worker.keep(photo)
+    width, height = photo.image.size
+    reference = InputRef(width, height, transform, photo.sha256, path)
+    return Decoded(pixels, reference, time.perf_counter() - began)
+
+
+def draw(worker: _Worker, path: str, wanted: list[tuple[Explanation, Path]]) -> Drawn:
+    """Draw explanations of one image over it, each into its file."""
+    from visxai import render
+
+    began = time.perf_counter()
+    style = worker.setup.style
+    assert style is not None
+    try:
+        photo = worker.take(path) or images.decode(path, worker.setup.limits)
+        if photo.sha256 != wanted[0][0].input.source_sha256:
+            raise ImageError(f"{images.shown(path)} changed while it was explained: explain again")
+    except ImageError as error:
+        failure = Failure(path, f"explained, but not drawn: {error}", type(error).__name__)
+        return Drawn(failure, time.perf_counter() - began)
+    picture = render.panel if style.panel else render.overlay
+    for explanation, target in wanted:
+        drawn = picture(explanation, photo.image, colormap=style.colormap)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            render.save(drawn, target)
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise StoreError(
+                f"expected to write {target}, got: {reason}; make room there or choose another "
+                "--out (what is finished is kept, the same command goes on from there)"
+            ) from None
+    return Drawn(None, time.perf_counter() - began)
+
+
+_worker: _Worker | None = None
+
+
+def _start(setup: bytes) -> None:
+    """Make this process a worker: quiet on Ctrl-C, and gone when its parent is."""
+    global _worker
+    import cv2
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(1)
+    _worker = _Worker(pickle.loads(setup))
+    threading.Thread(target=_follow_parent, daemon=True).start()
+
+
+def _follow_parent() -> None:
+    # A killed parent can't say goodbye; without this its workers would wait for ever.
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+
+def _do(task: Callable[..., Any], *arguments: Any) -> Any:
+    assert _worker is not None
+    return task(_worker, *arguments)
+
+
+@dataclass
+class Task:
+    """Work given to a worker; `Workers.result` waits for it."""
+
+    call: tuple[Any, ...]
+    at: int
+    future: Future[Any]
+
+
+class Workers:
+    """`count` worker processes, or none (0): then everything happens in this one.
+
+    Tasks about one image go where its photograph is. Safe to use from several threads.
+    """
+
+    def __init__(self, setup: Setup, count: int) -> None:
+        self.setup = replace(setup, cache=setup.cache // max(1, count))
+        self.count = count
+        self._here = _Worker(self.setup)
+        self._lock = threading.Lock()
+        self._alone = threading.Lock()
+        self._waiting = [0] * count
+        self._pools: list[ProcessPoolExecutor] = []
+        self._spare: ProcessPoolExecutor | None = None
+        if count:
+            try:
+                self._pickled = pickle.dumps(self.setup)
+            except (pickle.PicklingError, AttributeError, TypeError):
+                self.count = 0  # a preprocessing that only this process knows
+                return
+            self._pools = [self._pool() for _ in range(count)]
+
+    def submit(self, task: Callable[..., Any], *arguments: Any, at: int | None = None) -> Task:
+        """Start a task, at the worker `at` or at the one with the least to do."""
+        call = (task, *arguments)
+        if not self.count:
+            future: Future[Any] = Future()
+            try:
+                with self._alone:
+                    future.set_result(task(self._here, *arguments))
+            except Exception as error:
+                future.set_exception(error)
+            return Task(call, 0, future)
+        with self._lock:
+            at = self._waiting.index(min(self._waiting)) if at is None else at
+            self._waiting[at] += 1
+            future = self._send(at, call)
+        future.add_done_callback(lambda _: self._finished(at))
+        return Task(call, at, future)
+
+    def result(self, task: Task) -> Any:
+        """What a task returned, or a Failure when it kills its process."""
+        try:
+            return task.future.result()
+        except BrokenProcessPool:
+            return self._again(task)
+
+    def close(self) -> None:
+        """Stop the processes, each after the task it is at."""
+        for pool in (*self._pools, *filter(None, [self._spare])):
+            pool.shutdown(cancel_futures=True)
+
+    def _again(self, task: Task) -> Any:
+        """Do a task in a process that has nothing else to do."""
+        with self._alone:
+            pool = self._spare = self._spare or self._pool()
+            try:
+                with _no_interrupt():
+                    pool.submit(os.getpid).result()
+            except BrokenProcessPool:
+                raise VisxaiError(
+                    "expected worker processes to start, but they don't: use workers=0, or in a "
+                    "script start the run below if __name__ == '__main__'"
+                ) from None
+            try:
+                return pool.submit(_do, *task.call).result()
+            except BrokenProcessPool:
+                self._spare = None
+                pool.shutdown()
+                path = task.call[1]
+                return Failure(
+                    path,
+                    f"expected an image that can be decoded, got {images.shown(path)}, which "
+                    "killed the process that read it, twice: leave it out or save it again",
+                    "WorkerDied",
+                )
+
+    def _pool(self) -> ProcessPoolExecutor:
+        context = multiprocessing.get_context("spawn")
+        return ProcessPoolExecutor(1, context, initializer=_start, initargs=(self._pickled,))
+
+    def _send(self, at: int, call: tuple[Any, ...]) -> Future[Any]:
+        with _no_interrupt():
+            try:
+                return self._pools[at].submit(_do, *call)
+            except BrokenProcessPool:
+                self._pools[at].shutdown(wait=False)
+                self._pools[at] = self._pool()
+                return self._pools[at].submit(_do, *call)
+
+    def _finished(self, at: int) -> None:
+        # Called by a pool's own thread, or by submit's once it has let go of the lock.
+        with self._lock:
+            self._waiting[at] -= 1
+
+
+@contextlib.contextmanager
+def _no_interrupt() -> Iterator[None]:
+    """Processes started here don't see Ctrl-C before they can ignore it."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
