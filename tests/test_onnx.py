@@ -29,8 +29,16 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx2torch")
 
 TARGET = Target.of("class=3")
-# Smaller budgets than the contracts' for methods of many forwards.
-BUDGETS = {"occlusion": "occlusion(window=32, stride=32)"}
+# Smaller budgets for methods of many forwards.
+BUDGETS = {
+    "hsic": "hsic(samples=20, grid=3)",
+    "kernel_shap": "kernel_shap(segments=(3, 3), samples=30)",
+    "lime": "lime(segments=9, samples=30)",
+    "occlusion": "occlusion(window=32, stride=32)",
+    "partition_shap": "partition_shap(max_evaluations=20, grid=8)",
+    "rise": "rise(masks=20)",
+    "sobol": "sobol(samples=4, grid=3)",
+}
 BY_SCORES = [name for name in methods.names() if not methods.find(name).needs & ~Need.SCORES]
 
 

@@ -22,12 +22,14 @@ PACKAGE = ROOT / "visxai"
 # Imports point upward only. Files of one row may not import each other, but for a package's own.
 ORDER = [
     ["errors", "evidence"],
+    ["checkpoint", "fetch"],
     ["record", "spec"],
     ["target"],
     ["images"],
     ["preprocess"],
     ["capture", "attention"],
     ["backends"],
+    ["hubs"],
     ["models", "machine"],
     ["methods"],
     ["metrics"],

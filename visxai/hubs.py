@@ -76,12 +76,7 @@ def timm(request: Request) -> tuple[Any, Known]:
         return library.create_model(name, pretrained=pretrained, **{**more, **request.build})
 
     module = _fitted(request, build, 1000)
-    known: Known = {"preprocess": timm_preprocess(module)}
-    if getattr(module, "num_classes", 0) == 1000:
-        from visxai.models import imagenet_labels
-
-        known["labels"] = imagenet_labels()
-    return module, known
+    return module, {"preprocess": timm_preprocess(module)}
 
 
 def timm_preprocess(module: Any) -> dict[str, Any]:

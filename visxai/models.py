@@ -134,6 +134,8 @@ def load(
     else:
         request = hubs.Request(rest, weights, checkpoint, build or {}, named)
         module, known = loaders[prefix](request)
+        if prefix == "timm" and getattr(module, "num_classes", 0) == 1000:
+            known["labels"] = imagenet_labels()
     from visxai.backends.pytorch import TorchModel
 
     known.update(own)

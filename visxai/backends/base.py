@@ -13,7 +13,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -319,7 +319,7 @@ class Model(ABC):
         """What runs methods with `needs`, in words, for the record."""
         return "off"
 
-    def in_precision(self, precision: str) -> Model:
+    def in_precision(self, precision: str) -> Self:
         """The same model computing in another precision; weights and budgets are shared."""
         other = copy.copy(self)
         other.precision = precision

@@ -412,7 +412,6 @@ class TorchModel(Model):
         with self._lock:
             if key not in self._splits:
                 plain = self.in_precision("fp32")
-                assert isinstance(plain, TorchModel)
                 self._splits[key] = split(self.module, plain.forward, name, x[:1])
             found = self._splits[key]
         if isinstance(found, str):

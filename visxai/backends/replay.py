@@ -36,14 +36,20 @@ def activations(
 def replay(
     model: TorchModel, x: Tensor, target: Target, name: str, layout: Layout, parts: Split
 ) -> Replay:
-    """The layer `name` of x and the head above it: one trunk and one head an image."""
+    """The layer `name` of x and the head above it: one trunk and one head an image.
+
+    The trunk runs in the model's precision, the head in float32: what one channel changes of a
+    score is smaller than bfloat16's steps.
+    """
+    exact = model.in_precision("fp32")
 
     def run(part: Tensor, *_: Tensor) -> list[Tensor]:
         kept = []
 
         def both(inside: Tensor) -> Any:
-            kept.append(parts.trunk(inside))
-            return parts.head(kept[0])
+            kept.append(parts.trunk(inside).to(model.dtype))
+            with torch.autocast(model.device.type, enabled=False):
+                return parts.head(kept[0])
 
         with capture(parts.head.module, name) as seen:
             scores = wide(model.forward(part, both))
@@ -57,9 +63,9 @@ def replay(
     def head(image: Tensor, changed: Tensor) -> Tensor:
         output = layout.joined(changed, prefix[image])
         if parts.at.output:
-            return wide(model.forward(output, parts.head))
+            return wide(exact.forward(output, parts.head))
         under = below[image].movedim(0, parts.axis)
-        return wide(model.forward(output, lambda inside: parts.head(under, inside)))
+        return wide(exact.forward(output, lambda inside: parts.head(under, inside)))
 
     aim = target.aim(scores, model.probabilities(scores))
     return Replay(name, scores, aim, activation, head)

@@ -96,6 +96,6 @@ class Blur:
 def _cosines(size: int) -> Tensor:
     """The orthonormal cosine transform (frequencies, positions): closed borders, type II."""
     at = torch.arange(size, dtype=torch.float64)
-    basis = (math.pi / size * at[:, None] * (at + 0.5)).cos() * (2 / size) ** 0.5
+    basis: Tensor = (math.pi / size * at[:, None] * (at + 0.5)).cos() * (2 / size) ** 0.5
     basis[0] *= 0.5**0.5
     return basis

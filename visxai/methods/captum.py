@@ -44,7 +44,7 @@ import torch
 from torch import Tensor, nn
 
 from visxai.backends.base import Model, Need, Rows, is_out_of_memory
-from visxai.errors import ArgumentError, ModelError, UnknownName, require
+from visxai.errors import ArgumentError, ModelError, UnknownName
 from visxai.methods._masked import cells
 from visxai.methods.base import Cost, Maps, Method, baseline_like
 from visxai.target import Target
@@ -291,7 +291,9 @@ def _completeness(maps: Tensor, change: Tensor, name: str) -> Tensor:
 def _algorithm(name: str) -> Any:
     with _LOCK, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return getattr(require("captum.attr", "", "captum's attributions"), name)
+        from captum import attr  # brings matplotlib, which only this method needs
+
+        return getattr(attr, name)
 
 
 @cache
@@ -326,9 +328,9 @@ def _parts(name: str) -> tuple[Any, Any]:
 
 @cache
 def _ridge_class() -> type[Any]:
-    base: type[Any] = require("captum._utils.models.model", "", "captum's linear models").Model
+    from captum._utils.models.model import Model as Fitted
 
-    class Ridge(base):  # type: ignore[misc]
+    class Ridge(Fitted):  # type: ignore[misc]
         """Weighted ridge regression with a free intercept."""
 
         def __init__(self, alpha: float) -> None:

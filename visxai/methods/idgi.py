@@ -51,7 +51,7 @@ class Idgi(Method):
             total = power.sum((1, 2), keepdim=True)
             # A vanished gradient has no direction to share by.
             shares = torch.where(total > 0, power / total, 0).to(maps)
-            for index in block.map.unique().tolist():
+            for index in sorted(set(block.map.tolist())):
                 mine = block.map == index
                 values, first = block.value[mine].to(last), int(block.turn[mine][0]) == 0
                 if first:

@@ -7,7 +7,7 @@
 Segments come from six over-segmentations of the image (Felzenszwalb and Huttenlocher, scales 50
 to 1200, smoothed by 0.8 pixels), each widened by `dilation` pixels so that attribution on an edge
 counts for both its sides. One black baseline would be blind to black pixels. The map is constant
-on regions and ranks them; where colours have no segments, no region can be found.
+on regions and ranks them.
 
 Black and white are those of the model's preprocessing; where it isn't known, each image's
 smallest and largest value per channel. `steps` is for each of the two baselines.
