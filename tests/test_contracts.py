@@ -34,7 +34,7 @@ BUDGETS = {
     "grad_cam": "grad_cam(relu=False)",
     "grad_cam_plus_plus": "grad_cam_plus_plus(relu=False)",
     "layer_cam": "layer_cam(relu=False)",
-    "score_cam": "score_cam(relu=False, top=6)",
+    "score_cam": "score_cam(relu=False, top=8)",
     "xgrad_cam": "xgrad_cam(relu=False)",
     "occlusion": "occlusion(window=16, stride=16)",
     "integrated_gradients": "integrated_gradients(steps=16)",
@@ -72,7 +72,10 @@ CAPTUM = {
     "captum:GuidedBackprop()": ("conv", "resnet18"),
 }
 PAIRS = [
-    pytest.param(kind, name, id=f"{name}-{kind}")
+    # Grouped, so that parallel workers share a pair's reference instead of each making it.
+    pytest.param(
+        kind, name, id=f"{name}-{kind}", marks=pytest.mark.xdist_group(f"{name}-{kind}")
+    )
     for kind in zoo.KINDS
     for name in (*methods.names(), *CAPTUM)
     if name != "captum" and serves(kind, name) and kind in CAPTUM.get(name, zoo.KINDS)

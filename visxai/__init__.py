@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from visxai import errors, methods, models
+    from visxai import errors, methods, metrics, models
     from visxai.engine import Engine
     from visxai.preprocess import Preprocess
     from visxai.record import Explanation, Failure
@@ -24,6 +24,7 @@ __all__ = [
     "Target",
     "errors",
     "methods",
+    "metrics",
     "models",
 ]
 

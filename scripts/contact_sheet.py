@@ -1,0 +1,78 @@
+"""Every method on the same photographs, side by side: what the contact sheets in docs/ are made of.
+
+    python scripts/contact_sheet.py MODEL OUT.jpg        e.g. efficientnet_lite0 docs/methods.jpg
+
+Needs the extras demo and segments. Methods that the model can't serve are left out; expensive
+ones run with smaller budgets, which the captions name.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+from PIL import Image
+from skimage import data
+
+import visxai
+from visxai import render
+from visxai.record import Explanation
+
+PHOTOGRAPHS = {
+    "coffee": data.coffee,
+    "chelsea": data.chelsea,
+    "astronaut": data.astronaut,
+}
+BUDGETS = {
+    "occlusion": "occlusion(window=32, stride=16)",
+    "rise": "rise(masks=1000)",
+    "hsic": "hsic(samples=500)",
+    "sobol": "sobol(samples=8)",
+    "kernel_shap": "kernel_shap(samples=500)",
+    "lime": "lime(samples=500)",
+    "partition_shap": "partition_shap(max_evaluations=400)",
+    "captum": "captum:GradientShap(n_samples=8)",
+}
+CELL = 150
+
+
+def main(model: str, out: str) -> None:
+    # A moderation model has one class that matters, however unlikely it is.
+    target = "class=nsfw" if model == "nsfw" else "top1"
+    engine = visxai.Engine(model)
+    pictures = {name: Image.fromarray(make()) for name, make in PHOTOGRAPHS.items()}
+    rows: list[tuple[str, list[Image.Image]]] = [("photograph", list(pictures.values()))]
+    for name in visxai.methods.names():
+        method = visxai.methods.load(BUDGETS.get(name, name))
+        try:
+            engine.check(method)
+            found = engine.explain(list(pictures.values()), method, target)
+        except visxai.errors.VisxaiError as error:
+            print(f"{name}: left out, {error}")
+            continue
+        overlays = []
+        for explanation, picture in zip(found, pictures.values(), strict=True):
+            assert isinstance(explanation, Explanation)
+            overlays.append(explanation.overlay(picture))
+        rows.append((name, overlays))
+        seconds = sum(one.seconds for one in found if isinstance(one, Explanation))
+        print(f"{name}: {seconds:.1f} s", flush=True)
+    half = (len(rows) + 1) // 2
+    blocks = [
+        render.sheet([cells for _, cells in part], list(pictures), [n for n, _ in part], cell=CELL)
+        for part in (rows[:half], rows[half:])
+    ]
+    height = max(block.height for block in blocks)
+    page = np.full((height, sum(block.width for block in blocks), 3), 255, np.uint8)
+    left = 0
+    for block in blocks:
+        page[: block.height, left : left + block.width] = np.asarray(block)
+        left += block.width
+    render.save(Image.fromarray(page), out, quality=85)
+    print(f"{out}: {page.shape[1]}x{page.shape[0]}")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    main(*sys.argv[1:])
