@@ -34,7 +34,7 @@ BUDGETS = {
     "grad_cam": "grad_cam(relu=False)",
     "grad_cam_plus_plus": "grad_cam_plus_plus(relu=False)",
     "layer_cam": "layer_cam(relu=False)",
-    "score_cam": "score_cam(relu=False, top=8)",
+    "score_cam": "score_cam(relu=False, top=12)",
     "xgrad_cam": "xgrad_cam(relu=False)",
     "occlusion": "occlusion(window=16, stride=16)",
     "integrated_gradients": "integrated_gradients(steps=16)",

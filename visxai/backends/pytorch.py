@@ -470,7 +470,7 @@ class Scalars(nn.Module):
         for part in self.network.modules():
             if getattr(part, "inplace", None) is True:
                 # A backward hook's view of its input can't be overwritten.
-                part.inplace = False
+                setattr(part, "inplace", False)  # noqa: B010 - modules have no such field
         self._forward, self._aim = model.forward, aim
 
     def forward(self, x: Tensor, which: Tensor) -> Tensor:
