@@ -1,82 +1,37 @@
-"""Fair measurements for the benchmarks: contestants in turn, medians, ratios with their spread.
-
-Only ratios of one run mean anything on a shared machine; results files keep them with the
-environment they were measured in.
-"""
+"""Where the benchmarks' results go; the measuring itself is `visxai.bench`'s."""
 
 from __future__ import annotations
 
 import json
-import os
-import platform
-import statistics
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
+from PIL import Image
+
+from visxai.bench import contest, environment, peak_increase, ratio, spread, table
+
+__all__ = [
+    "RESULTS",
+    "contest",
+    "environment",
+    "peak_increase",
+    "photographs",
+    "ratio",
+    "save",
+    "spread",
+    "table",
+]
 
 RESULTS = Path(__file__).parent / "results"
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
 
-def contest(
-    contestants: Mapping[str, Callable[[], Any]], rounds: int = 7, warm_up: int = 1
-) -> dict[str, list[float]]:
-    """Seconds of every contestant, run in turn (A B C A B C ...) after warming up."""
-    for _ in range(warm_up):
-        for work in contestants.values():
-            work()
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    for number in range(rounds):
-        names = list(contestants)
-        # Every other round backwards, so that no contestant always follows the same one.
-        for name in names if number % 2 == 0 else reversed(names):
-            synchronise()
-            began = time.perf_counter()
-            contestants[name]()
-            synchronise()
-            seconds[name].append(time.perf_counter() - began)
-    return seconds
-
-
-def ratio(seconds: Mapping[str, list[float]], name: str, reference: str) -> dict[str, float]:
-    """How many times as fast `name` is as `reference`: round by round, median and quartiles."""
-    pairs = [b / a for a, b in zip(seconds[name], seconds[reference], strict=True)]
-    low, middle, high = statistics.quantiles(pairs, n=4) if len(pairs) > 1 else pairs * 3
-    return {"median": round(middle, 3), "low": round(low, 3), "high": round(high, 3)}
-
-
-def synchronise() -> None:
-    """Wait for the device, so that a clock read afterwards means something."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-def environment() -> dict[str, Any]:
-    """What the figures depend on; nothing that names the machine."""
-    import visxai
-
-    found: dict[str, Any] = {
-        "visxai": visxai.__version__,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "system": platform.system(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "gpu": "not measured",
-    }
-    if torch.cuda.is_available():
-        found["gpu"] = torch.cuda.get_device_name()
-        found["cuda"] = torch.version.cuda
-    return found
-
-
-def save(name: str, results: Mapping[str, Any], command: str) -> Path:
-    """Write benchmarks/results/NAME.json with the command and environment that made it."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+def save(name: str, results: Mapping[str, Any], command: str, folder: Path = RESULTS) -> Path:
+    """Write FOLDER/NAME.json with the command and environment that made it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
     text = json.dumps(
         {"command": command, "environment": environment(), **results}, indent=1, sort_keys=False
     )
@@ -84,9 +39,24 @@ def save(name: str, results: Mapping[str, Any], command: str) -> Path:
     return path
 
 
-def table(rows: list[Mapping[str, Any]]) -> str:
-    """A Markdown table of dictionaries with the same keys."""
-    names = list(rows[0])
-    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
-    lines += ["| " + " | ".join(str(row[name]) for name in names) + " |" for row in rows]
-    return "\n".join(lines)
+def photographs(count: int, folder: Path | None = None) -> list[Image.Image]:
+    """`count` photographs: evenly spread over a folder's by name, or cut out of those that
+    scikit-image brings."""
+    if folder is not None:
+        found = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
+        if not found:
+            raise SystemExit(f"expected photographs in {folder}, found none")
+        chosen = np.linspace(0, len(found) - 1, count).round().astype(int)
+        return [Image.open(found[index]).convert("RGB") for index in chosen]
+    from skimage import data
+
+    whole = [getattr(data, name)() for name in ("astronaut", "coffee", "chelsea", "rocket")]
+    random = np.random.default_rng(0)
+    made = []
+    for number in range(count):
+        image = whole[number % len(whole)]
+        side = int(random.integers(224, min(image.shape[:2])))
+        top = int(random.integers(image.shape[0] - side + 1))
+        left = int(random.integers(image.shape[1] - side + 1))
+        made.append(Image.fromarray(image[top : top + side, left : left + side]))
+    return made

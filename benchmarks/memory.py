@@ -1,6 +1,6 @@
 """Does a long run leak? Resident memory over 2,000 images through `explain`, after the first 200.
 
-    python benchmarks/memory.py [--images 2000] [--method grad_cam]
+python benchmarks/memory.py [--images 2000] [--method grad_cam]
 """
 
 from __future__ import annotations

@@ -90,6 +90,16 @@ def explain(
             "Several: repeat it, or write commas between them.",
         ),
     ] = ["grad_cam"],  # noqa: B006 - typer copies it
+    only: Annotated[
+        str | None,
+        typer.Option(
+            "--only",
+            metavar="GATE",
+            help="Explain just the images whose scores ask for it: 'class=nsfw>0.5', 'top1<0.6'; "
+            "the others cost their forward. [dim]\\[default: all][/dim]",
+            show_default=False,
+        ),
+    ] = None,
     target: Annotated[
         str,
         typer.Option(
@@ -125,6 +135,15 @@ def explain(
             metavar="NAME",
             help="Of the model: auto, fp32, bf16 or fp16; auto is the fastest of this device. "
             "Maps are float32 always.",
+        ),
+    ] = "auto",
+    accelerate: Annotated[
+        str,
+        typer.Option(
+            "--accelerate",
+            metavar="NAME",
+            help="auto, off, onnx or compile: faster forms of what needs no graph, prepared once; "
+            "auto prepares them when the run is long enough to earn it back.",
         ),
     ] = "auto",
     batch_size: Annotated[
@@ -256,6 +275,7 @@ def explain(
             checkpoint=checkpoint,
             device=device,
             precision=precision,
+            accelerate=accelerate,
             batch_size=batch_size,
         )
     command = ["visxai", *(word for word in _given if word != "--fresh")]
@@ -266,6 +286,7 @@ def explain(
             engine,
             specs,
             target,
+            only=only,
             style=style,
             limits=images.Limits(max_pixels=limit_pixels),
             chunk_size=chunk_size,

@@ -133,6 +133,10 @@ class Engine:
             self._plan.consider(load_methods(method), blank, images)
         return self._plan.reason
 
+    def settle(self, decided: str, reason: str) -> None:
+        """Take over what an earlier run decided on acceleration, where "auto" left it open."""
+        self._plan.settle(decided, reason)
+
     # ---- images in, records out ------------------------------------------------------------
 
     def explain(

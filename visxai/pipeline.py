@@ -26,7 +26,7 @@ from visxai.errors import ArgumentError, TargetError, UnknownName
 from visxai.images import Limits
 from visxai.preprocess import Preprocess
 from visxai.record import Explanation, Failure, InputRef
-from visxai.results import Row, of_row, row_of, text
+from visxai.results import Row, about, of_row, parts, row_of, text
 from visxai.sources import find
 from visxai.store import Input, Store
 from visxai.workers import Decoded, Drawn, Setup, Style, Task, Workers, decode, draw
@@ -34,7 +34,7 @@ from visxai.workers import Decoded, Drawn, Setup, Style, Task, Workers, decode, 
 if TYPE_CHECKING:
     from visxai.engine import Engine, Methods
     from visxai.methods.base import Method
-    from visxai.target import Target
+    from visxai.target import Gate, Target
 
 _CHUNK = 64
 _COMMITS = 2  # chunks being drawn and written while the next is computed
@@ -106,6 +106,7 @@ def explain(
     method: Methods = "grad_cam",
     target: Any = "top1",
     *,
+    only: str | Gate | None = None,
     style: Style | None = Style(),  # noqa: B008 - frozen
     limits: Limits = Limits(),  # noqa: B008 - frozen
     chunk_size: int | None = None,
@@ -117,6 +118,7 @@ def explain(
 ) -> Outcome:
     """Explain files and folders into OUT, going on where an earlier run of the same settings was.
 
+    only: a condition on scores, as `Engine.explain` has it; images that don't meet it have no row.
     style: how overlays are drawn, None for no overlays. chunk_size: images finished together, a
     multiple of the engine's batch size; None is that multiple from 64 on. workers: processes that
     decode and draw; 0 does all in this one; None is one a core, none for one or two images.
@@ -127,10 +129,11 @@ def explain(
     and when OUT can't be written; what was finished stays finished.
     """
     from visxai.engine import load_methods
-    from visxai.target import Target
+    from visxai.target import Gate, Target
 
     loaded = load_methods(method)
     aimed = Target.of(target, engine.model.labels)
+    gate = None if only is None else Gate.of(only, engine.model.labels)
     if aimed.kind in ("index", "callable"):
         raise TargetError(
             f"expected a target that can be written down, got {target!r}: use top1, class=207, "
@@ -139,20 +142,23 @@ def explain(
     chunk = chunk_of(engine.batch_size, chunk_size)
     if style is not None:
         _check_style(style)
-    settings = {
-        **settings_of(engine, loaded, aimed),
+    found = list(find(sources, out))
+    # A method that the model can't serve is told before anything is prepared for it.
+    settings = settings_of(engine, loaded, aimed)
+    settings |= {
+        "only": None if gate is None else str(gate),
+        "accelerate": _accelerated(engine, loaded, len(found), None if fresh else Path(out)),
         "chunk": chunk,
         "max_pixels": limits.max_pixels,
         "overlays": None if style is None else vars(style),
     }
-    found = list(find(sources, out))
     with Store(out, settings, command=command, fresh=fresh) as store:
         _, changed = store.add(found)
         del found
         todo = sum(store.size(number) for number in store.pending())
         assert engine.model.preprocess is not None
         setup = Setup(engine.model.preprocess, limits, style)
-        run = _Run(store, engine, loaded, aimed, setup, worker_count(workers, todo))
+        run = _Run(store, engine, loaded, aimed, gate, setup, worker_count(workers, todo))
         complete = run.all(progress, stop)
         run.spent("wall", run.progress().seconds)
         store.finish("complete" if complete else "interrupted")
@@ -182,6 +188,21 @@ def worker_count(workers: int | None, images: int) -> int:
         return 0  # starting processes would take longer
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return min(cores or 1, 32, images) if workers is None else workers
+
+
+def _accelerated(
+    engine: Engine, methods: Sequence[Method], images: int, earlier: Path | None
+) -> str:
+    """What is decided of acceleration for the whole of OUT, and why: "onnx (run long enough)".
+
+    Where an earlier run left something finished, an engine that may choose chooses the same.
+    """
+    run = about(earlier) if earlier is not None and parts(earlier) else None
+    if run is not None:
+        decided, _, reason = str(run["settings"].get("accelerate", "off")).partition(" (")
+        engine.settle(decided, reason.removesuffix(")"))
+    reason = engine.plan(methods, images)
+    return f"{engine.accelerate} ({reason})"
 
 
 def settings_of(engine: Engine, methods: Sequence[Method], target: Target) -> dict[str, Any]:
@@ -215,7 +236,6 @@ def settings_of(engine: Engine, methods: Sequence[Method], target: Target) -> di
         "target": str(target),
         "device": engine.device.type,
         "precision": engine.precision,
-        "accelerate": engine.accelerate,
         "batch": engine.batch_size,
     }
 
@@ -238,10 +258,12 @@ class _Run:
         engine: Engine,
         methods: Sequence[Method],
         target: Target,
+        gate: Gate | None,
         setup: Setup,
         workers: int,
     ) -> None:
-        self.store, self.engine, self.methods, self.target = store, engine, methods, target
+        self.store, self.engine, self.methods = store, engine, methods
+        self.target, self.gate = target, gate
         self.style = setup.style
         self.pool = Workers(setup, workers)
         self.began = time.perf_counter()
@@ -330,7 +352,7 @@ class _Run:
         began = time.perf_counter()
         explained: dict[str, list[Explanation]] = {digest: [] for digest in fresh}
         for one in self.engine.explain_prepared(
-            [prepared for _, _, prepared in fresh.values()], self.methods, self.target
+            [prepared for _, _, prepared in fresh.values()], self.methods, self.target, self.gate
         ):
             assert isinstance(one, Explanation)
             explained[one.input.source_sha256].append(one)

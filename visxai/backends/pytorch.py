@@ -172,6 +172,7 @@ class TorchModel(Model):
         other._name = f"{self._name} read by {read_by}"
         other._ref = replace(self.ref, name=other._name)
         other._output, other.runtime, other._splits = output, None, {}
+        other.acceleration = None  # its forms compute the other output
         return other
 
     def with_module(self, module: nn.Module, layer: str | None = None) -> TorchModel:
@@ -181,6 +182,7 @@ class TorchModel(Model):
         """
         other = copy.copy(self)
         other.module, other.runtime, other._ref, other._offered = module, None, None, None
+        other.acceleration = None  # its forms hold the other module's weights
         other._surveys, other._tokens, other._splits = {}, {}, {}
         other._layer, other._lock = layer or self._layer, threading.RLock()
         return other

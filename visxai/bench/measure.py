@@ -1,0 +1,193 @@
+"""Fair measurements: contestants in turn, medians and quartiles, peaks of memory.
+
+Only ratios of one run mean anything on a shared machine, so everything is run in turn with what it
+is compared to. On CUDA, events and the allocator are read; elsewhere the clock, and the resident
+memory of a process of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import multiprocessing
+import os
+import platform
+import re
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from visxai.machine import pick_device, versions
+
+Work = Callable[[], Any]
+_FEWEST = 3  # rounds before a limit of seconds may end a contest: quartiles need them
+
+
+def contest(
+    contestants: Mapping[str, Work],
+    rounds: int = 7,
+    warm_up: int = 1,
+    *,
+    limit: float | None = None,
+    device: str | torch.device = "auto",
+) -> dict[str, list[float]]:
+    """Seconds of every contestant, run in turn (A B C A B C ...) after warming up.
+
+    limit: seconds after which no round is begun that would not end in time, once there are three.
+    """
+    on = pick_device(device)
+    for _ in range(warm_up):
+        for work in contestants.values():
+            work()
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    began = time.perf_counter()
+    for number in range(rounds):
+        spent = time.perf_counter() - began
+        if limit is not None and number >= _FEWEST and spent * (1 + 1 / number) > limit:
+            break
+        # Every other round backwards, so that no contestant always follows the same one.
+        for name in list(contestants) if number % 2 == 0 else reversed(list(contestants)):
+            seconds[name].append(timed(contestants[name], on))
+    return seconds
+
+
+def timed(work: Work, device: torch.device) -> float:
+    """Seconds that `work` takes on `device`: by events on CUDA, by the clock elsewhere."""
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            torch.cuda.synchronize()
+            first.record()
+            work()
+            last.record()
+            torch.cuda.synchronize()
+            return float(first.elapsed_time(last)) / 1000
+    began = time.perf_counter()
+    work()
+    if device.type == "mps":
+        torch.mps.synchronize()
+    return time.perf_counter() - began
+
+
+def spread(values: Sequence[float], digits: int = 3) -> dict[str, float]:
+    """The median and the quartiles of some values."""
+    low, middle, high = (
+        statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else [*values] * 3
+    )
+    return {
+        "median": round(middle, digits),
+        "low": round(low, digits),
+        "high": round(high, digits),
+    }
+
+
+def ratio(seconds: Mapping[str, list[float]], name: str, reference: str) -> dict[str, float]:
+    """How many times as fast `name` is as `reference`: round by round, median and quartiles."""
+    return spread([b / a for a, b in zip(seconds[name], seconds[reference], strict=True)])
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value that `share` (0 to 1) of the values don't exceed."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+# ---- memory ------------------------------------------------------------------------------------
+
+
+def peak_increase(make: Callable[[], Work]) -> float | None:
+    """MiB by which `make()()` raises memory over what it was after `make()`, at its peak.
+
+    Measured in a process of its own, so `make` must be picklable; None where the system doesn't
+    tell.
+    """
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_peak_of, make).result()
+
+
+def _peak_of(make: Callable[[], Work]) -> float | None:
+    work = make()
+    gc.collect()
+    return allocator_peak(work) if torch.cuda.is_available() else _resident_peak(work)
+
+
+def allocator_peak(work: Work) -> float:
+    """MiB that `work` allocates on CUDA at its peak, over what is allocated already."""
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    work()
+    torch.cuda.synchronize()
+    return float(torch.cuda.max_memory_allocated() - before) / 2**20
+
+
+def _resident_peak(work: Work) -> float | None:
+    with contextlib.suppress(OSError, AttributeError):
+        # What loading left behind in the allocator would be taken for nothing.
+        ctypes.CDLL(None).malloc_trim(0)
+    before = _status("VmRSS")
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    except OSError:
+        return None
+    work()
+    peak = _status("VmHWM")
+    return None if before is None or peak is None else peak - before
+
+
+def _status(name: str) -> float | None:
+    """MiB of an entry of /proc/self/status."""
+    try:
+        found = re.search(rf"^{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.M)
+    except OSError:
+        return None
+    return int(found[1]) / 1024 if found else None
+
+
+# ---- what figures depend on --------------------------------------------------------------------
+
+
+def environment(device: str | torch.device = "auto") -> dict[str, Any]:
+    """What figures depend on: versions, threads, the card; nothing that names the machine."""
+    on = pick_device(device)
+    found: dict[str, Any] = {
+        **versions(),
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "threads_between_operations": torch.get_num_interop_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "gpu": "not measured",
+    }
+    with contextlib.suppress(ImportError):
+        import onnxruntime
+
+        found["onnxruntime"] = onnxruntime.__version__
+    if on.type == "cuda":
+        card = torch.cuda.get_device_properties(on)
+        found |= {
+            "gpu": card.name,
+            "gpu_memory_gib": round(card.total_memory / 2**30, 1),
+            "driver": _driver(),
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),
+            "tf32": torch.backends.cuda.matmul.allow_tf32,
+        }
+    return found
+
+
+def _driver() -> str:
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, timeout=20).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return told.splitlines()[0].strip() if told.strip() else "unknown"

@@ -1,0 +1,226 @@
+"""Reports of measurements: read, compared, and shown as tables, Markdown and plots."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from visxai.errors import ArgumentError, require
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Report = Mapping[str, Any]
+_SMALLEST = 0.03  # changes below 3 % are noise whatever the spreads say
+_KEY = ("method", "batch", "accelerate", "precision")
+
+
+@dataclass(frozen=True)
+class Change:
+    """How a case's median seconds changed: new over old, and the change that noise explains."""
+
+    method: str
+    batch: int
+    accelerate: str
+    precision: str
+    ratio: float
+    noise: float
+
+    @property
+    def slower(self) -> bool:
+        return self.ratio > 1 + self.noise
+
+    @property
+    def faster(self) -> bool:
+        return self.ratio < 1 / (1 + self.noise)
+
+    def __str__(self) -> str:
+        word = "slower" if self.slower else "faster" if self.faster else "as fast"
+        return (
+            f"{self.method}, batch {self.batch}, {self.accelerate}, {self.precision}: {word}, "
+            f"{self.ratio:.2f} times the seconds (noise ±{100 * self.noise:.0f} %)"
+        )
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """A report that was written as JSON; raises ArgumentError for anything else."""
+    try:
+        found = json.loads(Path(path).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ArgumentError(
+            f"expected a report of `visxai bench` in {path}, got {type(error).__name__}: check "
+            "the path"
+        ) from None
+    if not isinstance(found, dict) or found.get("visxai_bench") != 1:
+        raise ArgumentError(
+            f"expected a report of `visxai bench` in {path}, got something else: write one with "
+            "`visxai bench --out`"
+        )
+    return found
+
+
+def compare(new: Report, old: Report) -> tuple[list[Change], list[str]]:
+    """What became of the cases that both reports have, and what to know before believing it.
+
+    A change is more than noise when the ratio of the medians leaves 1 by more than both
+    interquartile ranges, each over its median, taken together (root of the sum of squares).
+    """
+    before = {_key(case): case for case in old["cases"]}
+    changes = []
+    for case in new["cases"]:
+        earlier = before.get(_key(case))
+        if earlier is None:
+            continue
+        parts = [_relative_spread(one["seconds"]) for one in (case, earlier)]
+        noise = max(_SMALLEST, sum(part**2 for part in parts) ** 0.5)
+        changed = case["seconds"]["median"] / earlier["seconds"]["median"]
+        changes.append(Change(*_key(case), ratio=changed, noise=noise))
+    changes.sort(key=lambda change: -change.ratio)
+    return changes, _cautions(new, old, changes)
+
+
+def _key(case: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(case[name] for name in _KEY)
+
+
+def _relative_spread(seconds: Mapping[str, float]) -> float:
+    return (seconds["high"] - seconds["low"]) / seconds["median"]
+
+
+def _cautions(new: Report, old: Report, changes: Sequence[Change]) -> list[str]:
+    told = []
+    if not changes:
+        told.append("the reports have no case in common")
+    told += [
+        f"{name} was {old[name]}, is {new[name]}"
+        for name in ("model", "weights_sha256", "device", "input")
+        if new[name] != old[name]
+    ]
+    here, there = new["environment"], old["environment"]
+    told += [
+        f"{name} was {there.get(name)}, is {here.get(name)}"
+        for name in sorted({*here, *there})
+        if here.get(name) != there.get(name)
+    ]
+    told += [
+        f"the plain forward of batch {change.batch} takes {change.ratio:.2f} times as long itself: "
+        "the machine may have been busier"
+        for change in changes
+        if change.method == "forward" and change.slower
+    ]
+    return told
+
+
+# ---- shown -------------------------------------------------------------------------------------
+
+
+def rows(report: Report) -> list[dict[str, str]]:
+    """The cases as text, for a table."""
+    found = []
+    for case in sorted(report["cases"], key=lambda one: (one["batch"], one["method"])):
+        share, seconds = case["of_forward"], case["seconds"]
+        peak = case["peak_mib"]
+        found.append(
+            {
+                "method": case["method"],
+                "batch": str(case["batch"]),
+                "accelerate": case["accelerate"],
+                "p50": f"{1000 * case['p50']:.1f} ms",
+                "p95": f"{1000 * case['p95']:.1f} ms",
+                "spread": f"±{50 * _relative_spread(seconds):.0f} %",
+                "images/s": f"{case['images_per_second']:.1f}",
+                "× forward's speed": f"{share['median']:.2f} ({share['low']:.2f} to "
+                f"{share['high']:.2f})",
+                "peak memory": "not measured" if peak is None else f"{peak:.0f} MiB",
+            }
+        )
+    return found
+
+
+def table(given: Sequence[Mapping[str, Any]]) -> str:
+    """A Markdown table of dictionaries with the same keys."""
+    names = list(given[0])
+    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
+    lines += ["| " + " | ".join(str(row[name]) for name in names) + " |" for row in given]
+    return "\n".join(lines)
+
+
+def rich_table(report: Report) -> Table:
+    """The same table for a terminal."""
+    from rich.table import Table
+
+    made = Table(box=None, header_style="bold", pad_edge=False)
+    cases = rows(report)
+    for name in cases[0]:
+        number = name not in ("method", "accelerate")
+        made.add_column(name, justify="right" if number else "left", overflow="fold")
+    for case in cases:
+        made.add_row(*case.values())
+    return made
+
+
+def heading(report: Report) -> str:
+    """In one line what was measured and on what."""
+    on = report["environment"]
+    where = on["gpu"] if report["device"].startswith("cuda") else f"{on['threads']} CPU threads"
+    size = "×".join(map(str, report["input"]))
+    told = f"{report['model']}, {size}, {report['precision']}, {report['device']} ({where})"
+    return f"{told}, torch {on['torch']}"
+
+
+def markdown(report: Report, changes: Sequence[Change] = (), cautions: Sequence[str] = ()) -> str:
+    """A summary for people: the table, what changed, and the environment."""
+    parts = [f"# {heading(report)}", table(rows(report))]
+    if not report["device"].startswith("cuda"):
+        parts.append("GPU: not measured.")
+    if report["left_out"]:
+        parts.append("\n".join(f"- {name}: {why}" for name, why in report["left_out"].items()))
+    if changes or cautions:
+        told = [*(f"Note: {caution}." for caution in cautions), *map(str, changes)]
+        parts.append("## Compared\n\n" + "\n".join(f"- {line}" for line in told))
+    lines = (f"- {name}: {value}" for name, value in report["environment"].items())
+    parts.append("## Environment\n\n" + "\n".join(lines))
+    return "\n\n".join(parts) + "\n"
+
+
+def plots(report: Report, path: Path) -> None:
+    """Images a second by batch size, a line for each method and acceleration."""
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for case in sorted(report["cases"], key=lambda one: one["batch"]):
+        name = case["method"].partition("(")[0]
+        name += "" if case["accelerate"] == "off" else f", {case['accelerate']}"
+        lines.setdefault(name, []).append((case["batch"], case["images_per_second"]))
+    plot_lines(lines, path, heading(report), "batch size", "images a second", log=True)
+
+
+def plot_lines(
+    lines: Mapping[str, Sequence[tuple[float, float]]],
+    path: Path,
+    title: str,
+    x: str,
+    y: str,
+    *,
+    log: bool = False,
+) -> None:
+    """Draw lines of points (x, y) into a picture."""
+    require("matplotlib", "bench", "drawing plots")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.2), dpi=110, layout="constrained")
+    axes = figure.subplots()
+    for name, points in lines.items():
+        axes.plot(*zip(*points, strict=True), marker="o", label=name)
+    axes.set(title=title, xlabel=x, ylabel=y)
+    if log:
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    if len(lines) > 1:
+        axes.legend(fontsize=8)
+    axes.title.set_fontsize(9)
+    figure.savefig(path)

@@ -1,0 +1,194 @@
+"""What is known of the photographs: the classes and the boxes of their objects, from a file.
+
+CSV, with a header; label may be missing, and the box's columns where only labels are known:
+
+    file,left,top,right,bottom,label
+    birds/owl.jpg,120,40,380,410,great grey owl
+
+or COCO's JSON (images, annotations with bbox, categories), whose crowd annotations are left out.
+Boxes are in pixels of the upright photograph, as viewers show it, right and bottom exclusive. A
+file is named by its path or by any end of it: `owl.jpg`, `birds/owl.jpg`.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from visxai.errors import ArgumentError
+from visxai.record import Transform
+from visxai.target import Target
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom
+
+_SIDES = ("left", "top", "right", "bottom")
+_LIKE = "write CSV with the columns file,left,top,right,bottom,label, or COCO's JSON"
+
+
+@dataclass(frozen=True)
+class Known:
+    """An object: its class's label ("" when unknown) and its box (None when unknown)."""
+
+    label: str
+    box: Box | None
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What a file tells: the objects of each file, by its name there; and the file's sha256."""
+
+    objects: Mapping[str, tuple[Known, ...]]
+    sha256: str
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> Truth:
+        """Read a CSV or COCO file; ArgumentError for one that is neither."""
+        try:
+            data = Path(path).read_bytes()
+            text = data.decode("utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it isn't UTF-8"
+            raise ArgumentError(
+                f"expected a readable file of labels or boxes, got {os.fspath(path)} "
+                f"({reason.lower()}): {_LIKE}"
+            ) from None
+        found = _coco(text, path) if text.lstrip()[:1] == "{" else _csv(text, path)
+        return cls({name: tuple(known) for name, known in found.items()}, _sha256(data))
+
+    def of(self, path: str | None) -> tuple[Known, ...]:
+        """The objects of a file; the longest end of its path that is named counts."""
+        parts = _parts(path or "")
+        ends = ("/".join(parts[start:]) for start in range(len(parts)))
+        return next((self.objects[end] for end in ends if end in self.objects), ())
+
+    def classes(self, path: str | None, class_of: Callable[[str], int]) -> list[int]:
+        """The classes of a file's objects, each once, in the file's order."""
+        return list(dict.fromkeys(class_of(one.label) for one in self.of(path) if one.label))
+
+    def boxes(
+        self, path: str | None, class_index: int | None, class_of: Callable[[str], int]
+    ) -> list[Box]:
+        """The boxes of a file's objects; of one class only, unless that is None."""
+        return [
+            one.box
+            for one in self.of(path)
+            if one.box and (class_index is None or one.label and class_of(one.label) == class_index)
+        ]
+
+    def check(self, paths: Iterable[str]) -> None:
+        """Raise ArgumentError unless the file names at least one of the photographs."""
+        if not any(self.of(path) for path in paths):
+            named = next(iter(self.objects), "none")
+            raise ArgumentError(
+                f"expected labels or boxes of the photographs, got a file that names none of them "
+                f"(its first is {named!r}): name the files by the end of their path"
+            )
+
+
+def mask(
+    boxes: Sequence[Box], transform: Transform, size: tuple[int, int]
+) -> NDArray[np.bool_]:
+    """The pixels (h, w) of the model's view whose centres lie in a box of the upright original.
+
+    transform: how the original of `size` (width, height) pixels became the view, as its record
+    tells it.
+    """
+    left, top, width, height = transform.crop
+    fx, fy = transform.resized[0] / size[0], transform.resized[1] / size[1]
+    found = np.zeros((height, width), dtype=bool)
+    xs, ys = np.arange(width) + 0.5 + left, np.arange(height) + 0.5 + top
+    for x0, y0, x1, y1 in boxes:
+        columns = (xs >= x0 * fx) & (xs < x1 * fx)
+        rows = (ys >= y0 * fy) & (ys < y1 * fy)
+        found |= rows[:, None] & columns
+    return found
+
+
+def class_finder(labels: Sequence[str] | None) -> Callable[[str], int]:
+    """What finds the class of a label, or of an index written as one; labels the model doesn't
+    have raise UnknownName."""
+    known: dict[str, int] = {}
+
+    def find(label: str) -> int:
+        if label not in known:
+            known[label] = Target.of(f"class={label}", labels).classes[0]
+        return known[label]
+
+    return find
+
+
+def _parts(path: str) -> tuple[str, ...]:
+    parts = PurePosixPath(path.replace("\\", "/")).parts
+    return tuple(part for part in parts if part not in ("/", "."))
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _csv(text: str, path: Any) -> dict[str, list[Known]]:
+    reader = csv.DictReader(io.StringIO(text))
+    columns = [str(name) for name in reader.fieldnames or ()]
+    boxed = all(side in columns for side in _SIDES)
+    if "file" not in columns or not (boxed or "label" in columns):
+        raise ArgumentError(
+            f"expected the columns file and label or {','.join(_SIDES)} in {os.fspath(path)}, got "
+            f"{','.join(columns)[:80] or 'none'}: {_LIKE}"
+        )
+    found: dict[str, list[Known]] = {}
+    try:
+        for row in reader:
+            name, box = row["file"] or "", None
+            if boxed and any((row[side] or "").strip() for side in _SIDES):
+                box = _box([row[side] for side in _SIDES])
+            found.setdefault("/".join(_parts(name)), []).append(
+                Known((row.get("label") or "").strip(), box)
+            )
+    except (ValueError, TypeError, csv.Error):
+        raise _wrong(path, f"line {reader.line_num}") from None
+    return found
+
+
+def _coco(text: str, path: Any) -> dict[str, list[Known]]:
+    where = "its structure"
+    try:
+        data = json.loads(text)
+        names = {one["id"]: str(one["name"]) for one in data.get("categories", ())}
+        files = {one["id"]: "/".join(_parts(str(one["file_name"]))) for one in data["images"]}
+        found: dict[str, list[Known]] = {}
+        for number, one in enumerate(data["annotations"]):
+            where = f"annotation {number}"
+            if one.get("iscrowd"):
+                continue
+            left, top, width, height = one["bbox"]
+            box = _box((left, top, float(left) + float(width), float(top) + float(height)))
+            label = names.get(one.get("category_id"), "")
+            found.setdefault(files[one["image_id"]], []).append(Known(label, box))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise _wrong(path, where) from None
+    return found
+
+
+def _box(sides: Sequence[Any]) -> Box:
+    left, top, right, bottom = (float(side) for side in sides)
+    if not all(map(math.isfinite, (left, top, right, bottom))) or right <= left or bottom <= top:
+        raise ValueError
+    return left, top, right, bottom
+
+
+def _wrong(path: Any, where: str) -> ArgumentError:
+    return ArgumentError(
+        f"expected boxes with finite sides, right of left and below top, in {os.fspath(path)}, got "
+        f"something else at {where}: {_LIKE}"
+    )

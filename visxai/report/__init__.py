@@ -1,0 +1,127 @@
+"""The gallery of a folder run: one page that opens from disk, its pictures beside it.
+
+    OUT/report/index.html      the page: data, styles and code are inside it, it needs no server
+    OUT/report/pictures/...    photograph, overlay and map of each explanation, at 512 pixels
+
+    visxai.report.build("OUT")
+    visxai.report.build("OUT", single_file=True)    # OUT/report.html, the first 500 embedded
+
+Pictures are named by what they show, so a second call draws only what is new; the page and each
+picture are written aside and renamed. Originals are decoded in worker processes; where one is
+gone or has changed, its cards say so and show what is left. A run that isn't finished gives a
+page of what is, and says so.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import os
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from visxai import results
+from visxai.errors import StoreError
+from visxai.report import page
+from visxai.report.figures import Figures
+from visxai.report.pictures import SIDE, Album
+
+EMBEDDED = 500  # explanations whose pictures a single file carries
+_SMALLER = 320  # pixels of a picture inside a single file
+
+
+@dataclass(frozen=True)
+class Report:
+    """A written gallery: its page, how many explanations it shows and of how many, and how many
+    images' originals are gone or have changed."""
+
+    path: Path
+    shown: int
+    rows: int
+    missing: int
+
+
+def build(
+    out: str | os.PathLike[str],
+    *,
+    single_file: bool = False,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, rows: None,
+) -> Report:
+    """Write the gallery of the folder run in OUT, finished or not.
+
+    single_file: one page OUT/report.html that carries the pictures of the first 500 explanations
+    and shows only those; its plots and mean maps are of all. workers: processes that draw
+    pictures, None for one a core, 0 for none. progress is called with the rows done and all rows.
+
+    Raises StoreError where OUT isn't a run's folder or can't be written.
+    """
+    folder = Path(os.path.abspath(out))
+    about = results.about(folder)
+    if about is None:
+        raise StoreError(
+            f"expected a folder that `visxai explain --out` wrote, got {os.fspath(out)}: "
+            "check the path"
+        )
+    target = folder / "report.html" if single_file else folder / "report" / "index.html"
+    try:
+        target.parent.mkdir(exist_ok=True)
+        with _pictures(folder, single_file) as pictures:
+            side, limit = (_SMALLER, EMBEDDED) if single_file else (SIDE, None)
+            album = Album(folder, pictures, about["settings"], side, limit)
+            figures = Figures()
+            data = album.collect(figures, workers, progress)
+            data["run"] = _run(folder, about, single_file)
+            data["classes"] = figures.classes()
+            data["failures"] = [one.to_dict() for one in results.failures(folder)]
+            data["pictures"] = _embedded(pictures) if single_file else {}
+            _write(target, page.filled(folder.name, data))
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise StoreError(
+            f"expected to write {target}, got: {reason}; make room there and run it again"
+        ) from error
+    return Report(target, len(data["rows"]["image"]), data["total"], album.missing)
+
+
+def _run(folder: Path, about: dict[str, Any], single_file: bool) -> dict[str, Any]:
+    """What the page says about the run."""
+    settings = about["settings"]
+    known = ("command", "state", "started", "updated", "counts", "seconds")
+    return {
+        "name": folder.name,
+        "single": single_file,
+        **{name: about.get(name) for name in known},
+        **{name: settings.get(name) for name in ("model", "weights", "methods", "target")},
+        "device": f"{settings.get('device')}, {settings.get('precision')}",
+    }
+
+
+@contextlib.contextmanager
+def _pictures(folder: Path, single_file: bool) -> Iterator[Path]:
+    if not single_file:
+        yield folder / "report" / "pictures"
+        return
+    with tempfile.TemporaryDirectory(prefix="visxai-report-") as temporary:
+        yield Path(temporary)
+
+
+def _embedded(pictures: Path) -> dict[str, str]:
+    return {
+        path.stem: "data:image/webp;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+        for path in pictures.rglob("*.webp")
+    }
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_name(f".{uuid.uuid4().hex}.part")
+    try:
+        with partial.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

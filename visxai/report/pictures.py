@@ -1,0 +1,285 @@
+"""The pictures of a gallery, and the table of what they show.
+
+Three pictures an explanation: the photograph (shared by all explanations of an image), the overlay
+and the map, drawn by `visxai.render` at thumbnail size in worker processes that a hostile file may
+kill. A picture's name is the hash of what it shows, so pictures that are there stay.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+import visxai
+from visxai import images, results
+from visxai.errors import ImageError, VisxaiError
+from visxai.images import Limits, shown
+from visxai.preprocess import Preprocess
+from visxai.record import Explanation, Failure
+from visxai.report import figures as measure
+from visxai.report.figures import Figures
+from visxai.workers import Setup, Style, Task, Workers
+
+SIDE = 512  # pixels of a picture's longest side
+_QUALITY = 80
+_ROW = (
+    "image label score logit method layer degenerate converged faithful spread against peak "
+    "overlay map file quality seconds"
+).split()
+_IMAGE = ("path", "width", "height", "sha256", "photo", "note")
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """An explanation to draw: where its overlay and its map go, and the run's own overlay."""
+
+    explanation: Explanation
+    overlay: Path
+    map: Path
+    drawn: Path | None
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What became of an image's pictures: why there is no photograph, and which overlays are
+    there, by their place."""
+
+    note: str | None
+    overlays: list[bool]
+
+
+def picture(worker: Any, path: str, photo: Path, wanted: list[Drawing], side: int) -> Drawn:
+    """Draw an image's pictures where they aren't there yet; runs in a worker."""
+    from visxai import render
+
+    original, note = None, None
+    try:
+        found = images.decode(path, worker.setup.limits)
+        if found.sha256 == wanted[0].explanation.input.source_sha256:
+            original = _small(found.image, side)
+        else:
+            note = "The original has changed since it was explained."
+    except ImageError:
+        gone = not os.path.lexists(path)
+        note = "The original is gone." if gone else "The original can't be read any more."
+    except MemoryError:
+        note = "The original is too large for memory."
+    if original is not None:
+        _save(original, photo)
+    there, colormap = [], worker.setup.style.colormap
+    for one in wanted:
+        record = one.explanation.input
+        if original is not None:
+            _save(render.overlay(one.explanation, original, colormap=colormap), one.overlay)
+        elif one.drawn is not None:
+            _copy(one.drawn, one.overlay, side, worker.setup.limits)
+        there.append(one.overlay.exists())
+        size = _fit(record.width, record.height, side // 2)
+        grey = Image.new("RGB", size, (128, 128, 128))
+        _save(render.overlay(one.explanation, grey, colormap=colormap, alpha=1.0), one.map)
+    return Drawn(note, there)
+
+
+def _copy(overlay: Path, target: Path, side: int, limits: Limits) -> None:
+    """The run's own overlay, small, where the photograph under it can't be had any more."""
+    try:
+        _save(_small(images.decode(overlay, limits).image, side), target)
+    except ImageError:
+        return
+
+
+def _fit(width: int, height: int, side: int) -> tuple[int, int]:
+    factor = min(1.0, side / max(width, height))
+    return max(1, round(width * factor)), max(1, round(height * factor))
+
+
+def _small(image: Image.Image, side: int) -> Image.Image:
+    size = _fit(*image.size, side)
+    return image if size == image.size else image.resize(size, Image.Resampling.LANCZOS, None, 2.0)
+
+
+def _save(image: Image.Image, path: Path) -> None:
+    from visxai import render
+
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        render.save(image, path, quality=_QUALITY)
+
+
+@dataclass
+class Album:
+    """Draws the pictures of OUT below `folder` and lists what they show.
+
+    side: pixels of a picture's longest side; limit: explanations that get pictures, None for all.
+    """
+
+    out: Path
+    folder: Path
+    settings: Mapping[str, Any]
+    side: int = SIDE
+    limit: int | None = None
+    missing: int = 0
+    _tables: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    def collect(
+        self, figures: Figures, workers: int | None, progress: Callable[[int, int], None]
+    ) -> dict[str, Any]:
+        """Draw everything; returns the page's tables, each a dict of columns."""
+        style = self.settings.get("overlays") or {}
+        limits = Limits(max_pixels=self.settings.get("max_pixels", Limits().max_pixels))
+        setup = Setup(
+            Preprocess((1, 1)), limits, Style("webp", style.get("colormap")), cache=0
+        )
+        rows = results.dataset(self.out).count_rows() if results.parts(self.out) else 0
+        pool = Workers(setup, _count(workers, rows))
+        ahead = 1 + 4 * pool.count
+        waiting: deque[tuple[int, list[dict[str, Any]], str | None, Task | None]] = deque()
+        table: dict[str, list[Any]] = {name: [] for name in _ROW}
+        listed: dict[str, list[Any]] = {name: [] for name in _IMAGE}
+        done = 0
+
+        def finish() -> None:
+            image, entries, photo, task = waiting.popleft()
+            self._finish(listed, image, entries, photo, task and pool.result(task))
+            for entry in entries:
+                for name in _ROW:
+                    table[name].append(entry[name])
+            progress(done, rows)
+
+        try:
+            progress(0, rows)
+            for group in self._groups():
+                for explanation, _ in group:
+                    figures.add(explanation)
+                if self.limit is not None:
+                    group = group[: max(0, self.limit - done)]
+                done += len(group)
+                if not group:
+                    continue
+                image = len(listed["path"])
+                self._list(listed, group[0][0])
+                entries = [self._entry(image, *one) for one in group]
+                photo, task = self._start(pool, group, entries)
+                waiting.append((image, entries, photo, task))
+                while len(waiting) > ahead:
+                    finish()
+            while waiting:
+                finish()
+        finally:
+            pool.close()
+        strings = {name: list(values) for name, values in self._tables.items()}
+        return {"rows": table, "images": listed, "strings": strings, "total": rows}
+
+    def _groups(self) -> Iterator[list[tuple[Explanation, str | None]]]:
+        """The explanations of each image with the names of their overlays."""
+        import pyarrow.parquet as pq
+
+        for part in results.parts(self.out).values():
+            stored = pq.read_table(part).to_pylist()
+            for _, rows in itertools.groupby(stored, key=lambda row: row["path"]):
+                yield [(results.of_row(row), row["overlay"]) for row in rows]
+
+    def _start(
+        self,
+        pool: Workers,
+        group: list[tuple[Explanation, str | None]],
+        entries: list[dict[str, Any]],
+    ) -> tuple[str | None, Task | None]:
+        """The name of an image's photograph, and the task that draws its pictures, if needed."""
+        first = group[0][0]
+        photo = _name("photo", first.input.source_sha256, self.side)
+        panel = (self.settings.get("overlays") or {}).get("panel", False)
+        wanted = []
+        for (explanation, overlay), entry in zip(group, entries, strict=True):
+            drawn = self.out / "overlays" / overlay if overlay and not panel else None
+            wanted.append(
+                Drawing(explanation, self._at(entry["overlay"]), self._at(entry["map"]), drawn)
+            )
+        there = [self._at(photo), *(p for one in wanted for p in (one.overlay, one.map))]
+        if all(path.exists() for path in there):
+            return photo, None
+        path = first.input.path or ""
+        return photo, pool.submit(picture, path, self._at(photo), wanted, self.side)
+
+    def _finish(
+        self,
+        listed: dict[str, list[Any]],
+        image: int,
+        entries: list[dict[str, Any]],
+        photo: str | None,
+        result: Drawn | Failure | None,
+    ) -> None:
+        """Enter what became of an image's pictures."""
+        if isinstance(result, Failure):
+            # The process died at it: some pictures may be there all the same.
+            result = Drawn("The original can't be read any more.", [False] * len(entries))
+            for entry in entries:
+                entry["map"] = entry["map"] if self._at(entry["map"]).exists() else None
+        listed["photo"][image] = photo if photo and self._at(photo).exists() else None
+        if result is None:
+            return
+        if listed["photo"][image] is None:
+            listed["note"][image] = result.note
+            self.missing += 1
+        for entry, there in zip(entries, result.overlays, strict=True):
+            entry["overlay"] = entry["overlay"] if there else None
+
+    def _at(self, name: str) -> Path:
+        return self.folder / name[:2] / f"{name}.webp"
+
+    def _list(self, listed: dict[str, list[Any]], one: Explanation) -> None:
+        about = one.input
+        told = (shown(about.path or "image in memory"), about.width, about.height)
+        for name, value in zip(_IMAGE, (*told, about.source_sha256, None, None), strict=True):
+            listed[name].append(value)
+
+    def _entry(self, image: int, one: Explanation, overlay: str | None) -> dict[str, Any]:
+        style = self.settings.get("overlays") or {}
+        blob, scale = one.row()["map"], one.row()["map_scale"]
+        transform = sorted(one.input.transform.to_dict().items())
+        shows = (blob, one.values.shape, one.degenerate, transform, one.input.source_sha256)
+        style_of = (style.get("colormap"), self.side, visxai.__version__)
+        return {
+            "image": image,
+            "label": self._index("label", one.label),
+            "score": one.score,
+            "logit": one.logit,
+            "method": self._index("method", one.method),
+            "layer": self._index("layer", one.layer or ""),
+            "degenerate": one.degenerate,
+            "converged": one.quality.get("converged"),
+            "faithful": one.quality.get("faithful"),
+            "spread": None if one.degenerate else measure.spread(one.values),
+            "against": measure.against(one.values),
+            "peak": scale,
+            "overlay": _name("overlay", *shows, *style_of),
+            "map": _name("map", *shows, *style_of),
+            "file": overlay,
+            "quality": dict(one.quality),
+            "seconds": one.seconds,
+        }
+
+    def _index(self, table: str, value: str) -> int:
+        known = self._tables.setdefault(table, {})
+        return known.setdefault(value, len(known))
+
+
+def _name(*parts: Any) -> str:
+    return hashlib.sha256(repr(parts).encode("utf-8", "backslashreplace")).hexdigest()[:24]
+
+
+def _count(workers: int | None, rows: int) -> int:
+    if workers is not None and workers < 0:
+        raise VisxaiError(f"expected 0 or more workers, got {workers}: leave it out for one a core")
+    if rows <= 8:
+        return 0  # starting processes would take longer
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(cores or 1, 32) if workers is None else workers
