@@ -48,7 +48,7 @@ def main(model: str, out: str) -> None:
             engine.check(method)
             found = engine.explain(list(pictures.values()), method, target)
         except visxai.errors.VisxaiError as error:
-            print(f"{name}: left out, {error}")
+            print(f"{name}: left out, {str(error).partition(': ')[0]}")
             continue
         overlays = []
         for explanation, picture in zip(found, pictures.values(), strict=True):

@@ -399,7 +399,9 @@ def test_a_gate_explains_only_what_it_lets_through(small: visxai.Engine) -> None
     assert small.explain(images, only="top1>1.1") == []
 
 
-@pytest.mark.parametrize("text", ["", "0.5", "class=3", "class=3>x", "top2>0.5", ">0.5", "above=1>0"])
+@pytest.mark.parametrize(
+    "text", ["", "0.5", "class=3", "class=3>x", "top2>0.5", ">0.5", "above=1>0"]
+)
 def test_wrong_gates(small: visxai.Engine, text: str) -> None:
     with pytest.raises(TargetError, match="condition on scores"):
         small.explain([picture()], only=text)

@@ -41,7 +41,7 @@ ORDER = [
     ["store", "sources", "workers"],
     ["pipeline"],
     ["scale"],
-    ["report", "export", "bench"],
+    ["report", "export", "bench", "evaluate"],
     ["terminal"],
     ["cli"],
     ["__main__"],

@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from visxai import errors, methods, metrics, models
+    from visxai import errors, evaluate, methods, metrics, models
     from visxai.engine import Engine
     from visxai.preprocess import Preprocess
     from visxai.record import Explanation, Failure
@@ -23,6 +23,7 @@ __all__ = [
     "Preprocess",
     "Target",
     "errors",
+    "evaluate",
     "methods",
     "metrics",
     "models",

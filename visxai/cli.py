@@ -100,6 +100,17 @@ def explain(
             show_default=False,
         ),
     ] = None,
+    check: Annotated[
+        str | None,
+        typer.Option(
+            "--check",
+            metavar="METRIC",
+            help="Judge every map as it is made, and keep the figures in its row: faithfulness "
+            "tells whether it beats its own cells in other orders (128 forwards a map). "
+            "[dim]\\[default: none][/dim]",
+            show_default=False,
+        ),
+    ] = None,
     target: Annotated[
         str,
         typer.Option(
@@ -287,6 +298,7 @@ def explain(
             specs,
             target,
             only=only,
+            check=check,
             style=style,
             limits=images.Limits(max_pixels=limit_pixels),
             chunk_size=chunk_size,
@@ -359,6 +371,378 @@ def methods(
     from visxai import terminal
 
     terminal.methods(name)
+    return 0
+
+
+@app.command()
+def bench(
+    model: Annotated[
+        str,
+        typer.Option("--model", "-m", metavar="NAME", help="As for `visxai explain`."),
+    ] = "efficientnet_lite0",
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            "--methods",
+            metavar="SPECS",
+            help="Commas between them. [dim]\\[default: grad_cam, integrated_gradients, occlusion "
+            "and legrad, where the model serves them][/dim]",
+            show_default=False,
+        ),
+    ] = None,
+    batch_sizes: Annotated[
+        str, typer.Option("--batch-sizes", metavar="N,N", help="Images explained in one call.")
+    ] = "1,8",
+    accelerate: Annotated[
+        str | None,
+        typer.Option(
+            "--accelerate",
+            metavar="NAMES",
+            help="Of off, onnx and compile, commas between them. [dim]\\[default: off, and onnx "
+            "on a CPU][/dim]",
+            show_default=False,
+        ),
+    ] = None,
+    precision: Annotated[
+        str, typer.Option("--precision", metavar="NAME", help="auto, fp32, bf16 or fp16.")
+    ] = "auto",
+    device: Annotated[
+        str,
+        typer.Option(
+            "--device", metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps; auto takes a GPU."
+        ),
+    ] = "auto",
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(
+            "--checkpoint",
+            metavar="FILE",
+            help="Your own weights for --model timm:NAME or torchvision:NAME.",
+            show_default=False,
+        ),
+    ] = None,
+    layer: Annotated[
+        str | None,
+        typer.Option(
+            "--layer", metavar="NAME", help="The layer that CAMs look at.", show_default=False
+        ),
+    ] = None,
+    seconds: Annotated[
+        float,
+        typer.Option(
+            "--seconds", metavar="N", help="Of timing for each method and batch size, about."
+        ),
+    ] = 20.0,
+    memory: Annotated[
+        bool,
+        typer.Option(
+            "--memory/--no-memory",
+            help="Measure peaks of memory too; on a CPU each takes a process of its own.",
+        ),
+    ] = True,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE",
+            help="Where the report goes, as JSON; a summary (.md) and, with the extra bench, a "
+            "plot (.png) go beside it.",
+            show_default=False,
+        ),
+    ] = None,
+    compare: Annotated[
+        str | None,
+        typer.Option(
+            "--compare",
+            metavar="FILE",
+            help="An earlier report: say what got slower, beyond noise; the exit code is 1 then.",
+            show_default=False,
+        ),
+    ] = None,
+    debug: Debug = False,
+) -> int:
+    """Measure what explaining costs with a model of yours on this machine.
+
+    Latency, throughput and memory of each method beside the model's plain forward, in one run.
+
+    [bold]Examples[/bold]
+
+    visxai bench --model timm:resnet18 --methods grad_cam --out bench.json
+
+    visxai bench --model timm:resnet18 --methods grad_cam --compare bench.json
+    """
+    from visxai import terminal
+
+    specs = () if methods is None else tuple(split_specs(methods))
+    try:
+        batches = tuple(int(text) for text in batch_sizes.split(","))
+    except ValueError:
+        raise ArgumentError(
+            f"expected numbers between the commas of --batch-sizes, got {batch_sizes!r}"
+        ) from None
+    kinds = () if accelerate is None else tuple(part.strip() for part in accelerate.split(","))
+    with terminal.working("Loading PyTorch"):
+        from visxai import bench as measuring
+
+    earlier = None if compare is None else measuring.read(compare)
+    setup = measuring.Setup(
+        model, specs, batches, kinds, precision, device, checkpoint, layer, seconds, memory
+    )
+    report = measuring.run(setup, progress=lambda step: typer.echo(step, err=True))
+    return measuring.tell(report, earlier, out, shlex.join(["visxai", *_given]))
+
+
+@app.command()
+def evaluate(
+    paths: Annotated[
+        list[str],
+        typer.Argument(metavar="PATH", help="Images, and folders of them.", show_default=False),
+    ],
+    model: Annotated[
+        str,
+        typer.Option("--model", "-m", metavar="NAME", help="As for `visxai explain`."),
+    ] = "efficientnet_lite0",
+    methods: Annotated[
+        str, typer.Option("--methods", metavar="SPECS", help="Commas between them.")
+    ] = "grad_cam,integrated_gradients",
+    metrics: Annotated[
+        str,
+        typer.Option(
+            "--metrics",
+            metavar="SPECS",
+            help="Commas between them: insertion, deletion, road, sparseness, "
+            "'infidelity(removal=\"square\")', grid_pointing and so on.",
+        ),
+    ] = "insertion,deletion",
+    target: Annotated[
+        str,
+        typer.Option(
+            "--target",
+            "-t",
+            metavar="TARGET",
+            help="As for `visxai explain`; or truth: the classes that --truth names.",
+        ),
+    ] = "top1",
+    truth: Annotated[
+        str | None,
+        typer.Option(
+            "--truth",
+            metavar="FILE",
+            help="Labels and boxes of the photographs' objects, for pointing, energy_pointing and "
+            "segmentation: CSV (file,left,top,right,bottom,label; pixels of the upright "
+            "photograph) or COCO's JSON. [dim]\\[default: none][/dim]",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        str, typer.Option("--out", "-o", metavar="FOLDER", help="Where the results go.")
+    ] = "visxai_evaluation",
+    fresh: Annotated[
+        bool,
+        typer.Option(
+            "--fresh/--resume",
+            help="Delete the results in the --out folder and start over, or go on where an "
+            "earlier run stopped.",
+        ),
+    ] = False,
+    device: Annotated[
+        str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps.")
+    ] = "auto",
+    precision: Annotated[
+        str, typer.Option("--precision", metavar="NAME", help="auto, fp32, bf16 or fp16.")
+    ] = "auto",
+    accelerate: Annotated[
+        str, typer.Option("--accelerate", metavar="NAME", help="auto, off, onnx or compile.")
+    ] = "auto",
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            "--batch-size",
+            "-b",
+            metavar="N",
+            min=1,
+            help="Rows computed at once. [dim]\\[default: 64 on a GPU, 16 on a CPU][/dim]",
+            show_default=False,
+        ),
+    ] = None,
+    chunk_size: Annotated[
+        int,
+        typer.Option(
+            "--chunk-size",
+            metavar="N",
+            min=1,
+            help="Images judged and finished together: what a killed run may have to do again.",
+        ),
+    ] = 8,
+    layer: Annotated[
+        str | None,
+        typer.Option(
+            "--layer", metavar="NAME", help="The layer that CAMs look at.", show_default=False
+        ),
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            "--labels", metavar="FILE", help="Names of the classes in order.", show_default=False
+        ),
+    ] = None,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(
+            "--checkpoint",
+            metavar="FILE",
+            help="Your own weights for --model timm:NAME or torchvision:NAME.",
+            show_default=False,
+        ),
+    ] = None,
+    draws: Annotated[
+        int, typer.Option("--draws", metavar="N", min=1, help="Of the bootstrap's intervals.")
+    ] = 10_000,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of the bootstrap.")] = 0,
+    examples: Annotated[
+        int,
+        typer.Option(
+            "--examples", metavar="N", min=0, help="Images drawn where methods disagree most."
+        ),
+    ] = 6,
+    debug: Debug = False,
+) -> int:
+    """Judge methods by metrics over many images: tables with intervals, ranks, curves, examples.
+
+    A random map and a centred Gaussian are always judged beside the methods. Run it again with the
+    same --out to go on after an interruption.
+
+    [bold]Examples[/bold]
+
+    visxai evaluate photos --methods grad_cam,layer_cam,rise --metrics 'insertion(steps=56)'
+
+    visxai evaluate photos --metrics pointing,segmentation --truth boxes.csv --target truth
+    """
+    from visxai import images, terminal
+
+    wanted, judged = split_specs(methods), split_specs(metrics)
+    for path in paths:
+        next(iter(images.find(path)))
+    with terminal.working("Loading the model"):
+        from visxai.engine import Engine
+        from visxai.evaluate import run
+
+        engine = Engine(
+            model,
+            labels=labels,
+            layer=layer,
+            checkpoint=checkpoint,
+            device=device,
+            precision=precision,
+            accelerate=accelerate,
+            batch_size=batch_size,
+        )
+    command = ["visxai", *(word for word in _given if word != "--fresh")]
+    with _stopping() as stopping, terminal.Watch() as watch:
+        evaluation = run(
+            engine,
+            paths,
+            wanted,
+            judged,
+            out,
+            target=target,
+            truth=truth,
+            chunk_size=chunk_size,
+            draws=draws,
+            seed=seed,
+            examples=examples,
+            fresh=fresh,
+            command=shlex.join(command),
+            progress=watch,
+            stop=lambda: bool(stopping),
+        )
+    terminal.evaluation(evaluation, shlex.join(command))
+    if evaluation.summary is None:
+        return 130
+    return 1 if evaluation.outcome.counts["failures"] else 0
+
+
+Results = Annotated[
+    str,
+    typer.Argument(metavar="OUT", help="The --out folder of a `visxai explain`, finished or not."),
+]
+
+
+@app.command()
+def report(
+    out: Results = "visxai_out",
+    single_file: Annotated[
+        bool,
+        typer.Option(
+            "--single-file",
+            help="One file OUT/report.html to send, with the pictures of the first 500 inside it.",
+        ),
+    ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers",
+            metavar="N",
+            min=0,
+            help="Processes that draw the pictures; 0 does all in one process. "
+            "[dim]\\[default: one a core][/dim]",
+            show_default=False,
+        ),
+    ] = None,
+    debug: Debug = False,
+) -> int:
+    """Make a gallery of a run's results that opens from disk: filters, plots, mean maps.
+
+    [bold]Examples[/bold]
+
+    visxai report results
+
+    visxai report results --single-file
+    """
+    from visxai import terminal
+    from visxai.report import build
+
+    with terminal.counting("Drawing the gallery") as progress:
+        made = build(out, single_file=single_file, workers=workers, progress=progress)
+    terminal.gallery(made)
+    return 0
+
+
+@app.command()
+def export(
+    out: Results = "visxai_out",
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to", metavar="NAME", help="csv, coco, fiftyone, tensorboard or wandb (offline)."
+        ),
+    ] = "csv",
+    folder: Annotated[
+        str | None,
+        typer.Option(
+            "--folder",
+            metavar="FOLDER",
+            help="Where it goes. [dim]\\[default: OUT/export/NAME][/dim]",
+            show_default=False,
+        ),
+    ] = None,
+    debug: Debug = False,
+) -> int:
+    """Write a run's results for another tool; nothing is sent anywhere.
+
+    [bold]Examples[/bold]
+
+    visxai export results --to csv
+
+    visxai export results --to coco --folder annotations
+    """
+    from visxai import export as exports
+    from visxai import terminal
+
+    with terminal.counting(f"Exporting to {to}") as progress:
+        made = exports.export(out, to, folder=folder, progress=progress)
+    terminal.exported(made)
     return 0
 
 

@@ -6,6 +6,7 @@ results = engine.explain(["cat.jpg"], method="grad_cam", target="top1")
 
 from __future__ import annotations
 
+import copy
 import datetime
 import itertools
 import os
@@ -25,7 +26,7 @@ from visxai.checkpoint import read_labels
 from visxai.errors import ArgumentError, ImageError
 from visxai.machine import PRECISIONS, pick_device, pick_precision, versions
 from visxai.methods.base import Maps, Method, upsample
-from visxai.metrics import Case, Metric
+from visxai.metrics import Case, Check, Metric
 from visxai.planning import Plan
 from visxai.preprocess import Preprocess
 from visxai.record import Explanation, Failure, InputRef, Prediction, label_of
@@ -111,7 +112,8 @@ class Engine:
                 "into the module before"
             )
         elif isinstance(model, Model):
-            self.model = model
+            # A copy over the same network: precision and acceleration are this engine's own.
+            self.model = copy.copy(model)
         else:
             self.model = _from_module(model, device, given)
         self.device = self.model.device
@@ -228,7 +230,7 @@ class Engine:
         loaded: Sequence[Method],
         target: Target,
         only: Gate | None = None,
-        check: Metric | None = None,
+        check: Check | None = None,
     ) -> list[Explanation | Failure]:
         """Explain a prepared batch: per image its methods' maps, failures in their places."""
         good = [(index, item) for index, item in enumerate(batch) if isinstance(item, Prepared)]
@@ -267,7 +269,7 @@ class Engine:
         items: Sequence[Prepared],
         method: Method,
         target: Target,
-        check: Metric | None,
+        check: Check | None,
     ) -> Iterator[tuple[int, Explanation]]:
         began = time.perf_counter()
         maps = self._maps(probe, x, method, target)
@@ -276,6 +278,7 @@ class Engine:
         values, degenerate = tidy(maps.values)
         # One copy of the maps to the host, and one of the numbers beside them.
         native = values.cpu().numpy()
+        seconds = time.perf_counter() - began  # of the maps: a check has its own price
         figures = dict(maps.quality)
         if check is not None:
             figures.update(check.quality(Case(probe, x, target, values, method)))
@@ -292,7 +295,7 @@ class Engine:
             "precision": self.precision + (" (rerun in fp32)" if probe.reran else ""),
             "versions": versions(),
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "seconds": (time.perf_counter() - began) / max(1, len(rows)),
+            "seconds": seconds / max(1, len(rows)),
         }
         for j, (row, score, logit) in enumerate(
             zip(rows, shown.tolist(), logits.tolist(), strict=True)

@@ -34,6 +34,7 @@ from visxai.workers import Decoded, Drawn, Setup, Style, Task, Workers, decode, 
 if TYPE_CHECKING:
     from visxai.engine import Engine, Methods
     from visxai.methods.base import Method
+    from visxai.metrics import Metric
     from visxai.target import Gate, Target
 
 _CHUNK = 64
@@ -107,6 +108,7 @@ def explain(
     target: Any = "top1",
     *,
     only: str | Gate | None = None,
+    check: str | Metric | None = None,
     style: Style | None = Style(),  # noqa: B008 - frozen
     limits: Limits = Limits(),  # noqa: B008 - frozen
     chunk_size: int | None = None,
@@ -119,6 +121,7 @@ def explain(
     """Explain files and folders into OUT, going on where an earlier run of the same settings was.
 
     only: a condition on scores, as `Engine.explain` has it; images that don't meet it have no row.
+    check: a metric whose figures go into each row's quality, such as "faithfulness".
     style: how overlays are drawn, None for no overlays. chunk_size: images finished together, a
     multiple of the engine's batch size; None is that multiple from 64 on. workers: processes that
     decode and draw; 0 does all in this one; None is one a core, none for one or two images.
@@ -129,9 +132,11 @@ def explain(
     and when OUT can't be written; what was finished stays finished.
     """
     from visxai.engine import load_methods
+    from visxai.metrics import load_check
     from visxai.target import Gate, Target
 
     loaded = load_methods(method)
+    checked = None if check is None else load_check(check)
     aimed = Target.of(target, engine.model.labels)
     gate = None if only is None else Gate.of(only, engine.model.labels)
     if aimed.kind in ("index", "callable"):
@@ -147,7 +152,14 @@ def explain(
     settings = settings_of(engine, loaded, aimed)
     settings |= {
         "only": None if gate is None else str(gate),
-        "accelerate": _accelerated(engine, loaded, len(found), None if fresh else Path(out)),
+        "check": None if checked is None else repr(checked),
+        "accelerate": accelerated(
+            engine,
+            loaded,
+            len(found),
+            None if fresh else Path(out),
+            0 if checked is None else checked.forwards(),
+        ),
         "chunk": chunk,
         "max_pixels": limits.max_pixels,
         "overlays": None if style is None else vars(style),
@@ -158,7 +170,7 @@ def explain(
         todo = sum(store.size(number) for number in store.pending())
         assert engine.model.preprocess is not None
         setup = Setup(engine.model.preprocess, limits, style)
-        run = _Run(store, engine, loaded, aimed, gate, setup, worker_count(workers, todo))
+        run = _Run(store, engine, loaded, aimed, gate, checked, setup, worker_count(workers, todo))
         complete = run.all(progress, stop)
         run.spent("wall", run.progress().seconds)
         store.finish("complete" if complete else "interrupted")
@@ -190,18 +202,28 @@ def worker_count(workers: int | None, images: int) -> int:
     return min(cores or 1, 32, images) if workers is None else workers
 
 
-def _accelerated(
-    engine: Engine, methods: Sequence[Method], images: int, earlier: Path | None
+def accelerated(
+    engine: Engine,
+    methods: Sequence[Method],
+    images: int,
+    earlier: Path | None,
+    forwards: int = 0,
 ) -> str:
     """What is decided of acceleration for the whole of OUT, and why: "onnx (run long enough)".
 
-    Where an earlier run left something finished, an engine that may choose chooses the same.
+    forwards: those that each method's map is judged with. Where an earlier run left something
+    finished, an engine that may choose chooses the same.
     """
+    from visxai.metrics.controls import RandomMap
+
     run = about(earlier) if earlier is not None and parts(earlier) else None
     if run is not None:
         decided, _, reason = str(run["settings"].get("accelerate", "off")).partition(" (")
         engine.settle(decided, reason.removesuffix(")"))
     reason = engine.plan(methods, images)
+    if forwards:
+        # A random map costs one forward and no more.
+        reason = engine.plan(RandomMap(), images * len(methods) * forwards)
     return f"{engine.accelerate} ({reason})"
 
 
@@ -259,11 +281,12 @@ class _Run:
         methods: Sequence[Method],
         target: Target,
         gate: Gate | None,
+        check: Metric | None,
         setup: Setup,
         workers: int,
     ) -> None:
         self.store, self.engine, self.methods = store, engine, methods
-        self.target, self.gate = target, gate
+        self.target, self.gate, self.check = target, gate, check
         self.style = setup.style
         self.pool = Workers(setup, workers)
         self.began = time.perf_counter()
@@ -352,7 +375,11 @@ class _Run:
         began = time.perf_counter()
         explained: dict[str, list[Explanation]] = {digest: [] for digest in fresh}
         for one in self.engine.explain_prepared(
-            [prepared for _, _, prepared in fresh.values()], self.methods, self.target, self.gate
+            [prepared for _, _, prepared in fresh.values()],
+            self.methods,
+            self.target,
+            self.gate,
+            self.check,
         ):
             assert isinstance(one, Explanation)
             explained[one.input.source_sha256].append(one)

@@ -58,6 +58,7 @@ class Store:
 
     settings: what must not change between the runs that fill one OUT, as plain values; "chunk"
     is the images of a chunk. command: for the record. fresh: delete what an earlier run left.
+    schema: of the rows, results.SCHEMA and perhaps more.
     """
 
     def __init__(
@@ -67,8 +68,10 @@ class Store:
         *,
         command: str = "",
         fresh: bool = False,
+        schema: pa.Schema = SCHEMA,
     ) -> None:
         self.out = Path(os.path.abspath(out))
+        self.schema = schema
         self.settings = json.loads(json.dumps(settings))  # as they come back from run.json
         with _one_sentence(self.out):
             self.overlays.mkdir(parents=True, exist_ok=True)
@@ -223,7 +226,7 @@ class Store:
         """Finish a chunk: its rows and its failures at once, or neither."""
         told = [one.to_dict() | {"path": text(one.path), "reason": one.reason} for one in failed]
         footer = {FOOTER: json.dumps({"chunk": chunk, "failures": told})}
-        table = pa.Table.from_pylist(list(rows), schema=SCHEMA.with_metadata(footer))
+        table = pa.Table.from_pylist(list(rows), schema=self.schema.with_metadata(footer))
         with _one_sentence(self.out):
             _write(
                 self.out / "explanations" / f"part-{chunk:05d}.parquet",

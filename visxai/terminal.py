@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -20,8 +20,11 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from visxai.engine import Engine
+    from visxai.evaluate import Evaluation
+    from visxai.export import Export
     from visxai.models import Card
     from visxai.pipeline import Outcome, Progress
+    from visxai.report import Report
 
 _EVERY = 10.0  # seconds between lines where there is no terminal
 _SMALL = 20  # images whose labels are listed at the end of a run
@@ -40,6 +43,17 @@ def working(what: str) -> Iterator[None]:
     """Show that something takes a moment; silent where there is no terminal."""
     with _err().status(f"{what} ..."):
         yield
+
+
+@contextmanager
+def counting(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A function that is told what is done of how much, and shows it on a terminal."""
+    with _err().status(f"{what} ...") as status:
+
+        def tell(done: int, total: int) -> None:
+            status.update(f"{what} ... {done}/{total}")
+
+        yield tell
 
 
 class Watch:
@@ -128,6 +142,37 @@ def summary(outcome: Outcome, engine: Engine, command: str) -> None:
         )
 
 
+def evaluation(found: Evaluation, command: str) -> None:
+    """The table of an evaluation, and where the rest is."""
+    from visxai.evaluate import pages
+
+    console, outcome = _out(), found.outcome
+    if found.summary is None:
+        console.print(
+            f"Stopped: {outcome.counts['finished']} of {outcome.counts['images']} images are "
+            f"finished and kept; go on with: {escape(command)}",
+            soft_wrap=True,
+        )
+        return
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    columns, rows = pages.overview(found.summary)
+    for name in columns:
+        table.add_column(Text(name), overflow="fold")
+    # Where the intervals leave no room they are left to the page.
+    wide = sum(max(map(len, column)) + 2 for column in zip(columns, *rows, strict=True))
+    short = wide > console.width
+    for name, *cells in rows:
+        table.add_row(name, *(cell.partition(" (")[0] if short else cell for cell in cells))
+    console.print(table)
+    console.print(
+        f"{counted(found.summary['images'], 'image')}; intervals, ranks, curves and examples: "
+        f"{escape(str(_near(outcome.out / 'evaluation.html')))}",
+        soft_wrap=True,
+    )
+    if outcome.counts["failures"]:
+        _failures(outcome, console)
+
+
 def _failures(outcome: Outcome, console: Console) -> None:
     from visxai import results
 
@@ -155,6 +200,38 @@ def top_labels(explanations: list[Any]) -> Table:
     for (path, label, score), names in rows.items():
         table.add_row(*map(escape, (path, label, score, ", ".join(names))))
     return table
+
+
+def gallery(made: Report) -> None:
+    """Where a gallery is, and what it lacks."""
+    console, without = _out(), ""
+    if made.shown < made.rows:
+        without = f" of {made.rows}"
+    console.print(
+        f"{made.shown}{without} explanations in {escape(str(_near(made.path)))}: open it in a "
+        "browser",
+        soft_wrap=True,
+    )
+    if made.missing:
+        console.print(
+            f"[yellow]{counted(made.missing, 'original')} gone or changed since: shown without "
+            "photograph[/yellow]",
+            soft_wrap=True,
+        )
+
+
+def exported(made: Export) -> None:
+    """Where an export is, and what it lacks."""
+    console = _out()
+    console.print(
+        f"{counted(made.written, 'explanation')} in {escape(str(_near(made.path)))}", soft_wrap=True
+    )
+    if made.left_out:
+        console.print(
+            f"[yellow]{counted(made.left_out, 'explanation')} left out: the original is gone or "
+            "has changed[/yellow]",
+            soft_wrap=True,
+        )
 
 
 def models() -> None:

@@ -196,6 +196,8 @@ def _compiled(plain: _Module, x: Tensor) -> Form:
     """`plain` traced for any batch, then compiled by inductor with its weights frozen."""
     from torch._inductor import config
 
+    if len(x) == 1:
+        x = torch.cat([x, x])  # a batch of one would be traced as always one
     batch = torch.export.Dim("batch", min=1, max=65536)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -315,18 +315,27 @@ class Trunk:
             state.calls[""] += 1
             if state.calls[""] <= earlier:
                 return plain(*args, **kwargs)
-            if cut.output:
-                raise _Reached(first_tensor(plain(*args, **kwargs)))
-            raise _Reached(first_tensor([*args, *kwargs.values()]))
+            output = plain(*args, **kwargs) if cut.output else None
+            found = first_tensor(output if cut.output else [*args, *kwargs.values()])
+            if not torch.compiler.is_exporting():
+                raise _Reached(found)
+            # torch.export follows modules in and out, so nothing may leave them early; what runs
+            # on from here is dead code to it. Cloned: it may work in place.
+            state.activation = found.clone()
+            return output if cut.output else plain(*args, **kwargs)
 
         part.forward = stop
 
     def __call__(self, x: Tensor) -> Tensor:
-        self._state.calls.clear()
+        state = self._state
+        state.calls.clear()
         try:
             self.module(x)
         except _Reached as reached:
             return reached.value
+        found, state.activation = state.activation, None
+        if found is not None:
+            return found
         raise LayerError("expected the forward to reach the cut, but it took another way")
 
 

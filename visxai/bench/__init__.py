@@ -37,6 +37,7 @@ from visxai.bench.report import (
     plots,
     read,
     table,
+    tell,
 )
 from visxai.engine import Engine
 from visxai.errors import ArgumentError
@@ -61,6 +62,7 @@ __all__ = [
     "run",
     "spread",
     "table",
+    "tell",
     "timed",
     "work",
 ]

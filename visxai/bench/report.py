@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from visxai.errors import ArgumentError, require
+from visxai.errors import ArgumentError, MissingExtra, StoreError, require
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 Report = Mapping[str, Any]
 _SMALLEST = 0.03  # changes below 3 % are noise whatever the spreads say
-_KEY = ("method", "batch", "accelerate", "precision")
 
 
 @dataclass(frozen=True)
@@ -77,13 +76,13 @@ def compare(new: Report, old: Report) -> tuple[list[Change], list[str]]:
         parts = [_relative_spread(one["seconds"]) for one in (case, earlier)]
         noise = max(_SMALLEST, sum(part**2 for part in parts) ** 0.5)
         changed = case["seconds"]["median"] / earlier["seconds"]["median"]
-        changes.append(Change(*_key(case), ratio=changed, noise=noise))
+        changes.append(Change(*_key(case), changed, noise))
     changes.sort(key=lambda change: -change.ratio)
     return changes, _cautions(new, old, changes)
 
 
-def _key(case: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(case[name] for name in _KEY)
+def _key(case: Mapping[str, Any]) -> tuple[str, int, str, str]:
+    return case["method"], case["batch"], case["accelerate"], case["precision"]
 
 
 def _relative_spread(seconds: Mapping[str, float]) -> float:
@@ -114,27 +113,83 @@ def _cautions(new: Report, old: Report, changes: Sequence[Change]) -> list[str]:
     return told
 
 
+def tell(
+    report: dict[str, Any], earlier: Report | None, out: str | Path | None, command: str
+) -> int:
+    """Print a report and what changed since an earlier one, and write it to `out` with what goes
+    beside it; returns the exit code, 1 where something got slower."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    console.print(heading(report), soft_wrap=True)
+    if not report["device"].startswith("cuda"):
+        console.print("No CUDA device is used: these are figures of the CPU.", style="dim")
+    console.print(rich_table(report))
+    for name, why in report["left_out"].items():
+        console.print(f"left out: {name.partition('(')[0]}: {why}", soft_wrap=True, style="dim")
+    changes, cautions = ([], []) if earlier is None else compare(report, earlier)
+    slower = [change for change in changes if change.slower]
+    if earlier is not None:
+        for caution in cautions:
+            console.print(f"note: {caution}", soft_wrap=True, style="yellow", markup=False)
+        for change in changes:
+            if change.slower or change.faster:
+                style = "red" if change.slower else "green"
+                console.print(str(change), soft_wrap=True, style=style, markup=False)
+        if not slower:
+            console.print("Nothing got slower beyond noise.")
+    if out is not None:
+        report = {"command": command, **report}
+        for path in write(report, Path(out), changes, cautions):
+            console.print(f"written: {path}", soft_wrap=True, markup=False)
+    return 1 if slower else 0
+
+
+def write(
+    report: Report, path: Path, changes: Sequence[Change] = (), cautions: Sequence[str] = ()
+) -> list[Path]:
+    """Write a report as JSON, its summary beside it, and a plot where matplotlib is there."""
+    summary, picture = path.with_suffix(".md"), path.with_suffix(".png")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+        summary.write_text(markdown(report, changes, cautions), "utf-8")
+        try:
+            plots(report, picture)
+        except MissingExtra:
+            return [path, summary]
+    except OSError as error:
+        raise StoreError(
+            f"expected to write {path}, got {(error.strerror or str(error)).lower()}: choose "
+            "another --out"
+        ) from None
+    return [path, summary, picture]
+
+
 # ---- shown -------------------------------------------------------------------------------------
 
 
 def rows(report: Report) -> list[dict[str, str]]:
-    """The cases as text, for a table."""
+    """The cases as text, for a table: "× forward" is the speed over the plain forward's, with
+    its quartiles, "± %" half the interquartile range of the seconds."""
     found = []
+    specs = {case["method"] for case in report["cases"]}
+    names = [spec.partition("(")[0] for spec in specs]
     for case in sorted(report["cases"], key=lambda one: (one["batch"], one["method"])):
         share, seconds = case["of_forward"], case["seconds"]
-        peak = case["peak_mib"]
+        peak, name = case["peak_mib"], case["method"].partition("(")[0]
         found.append(
             {
-                "method": case["method"],
+                "method": case["method"] if names.count(name) > 1 else name,
                 "batch": str(case["batch"]),
-                "accelerate": case["accelerate"],
-                "p50": f"{1000 * case['p50']:.1f} ms",
-                "p95": f"{1000 * case['p95']:.1f} ms",
-                "spread": f"±{50 * _relative_spread(seconds):.0f} %",
+                "how": case["accelerate"],
+                "p50 ms": f"{1000 * case['p50']:.1f}",
+                "p95 ms": f"{1000 * case['p95']:.1f}",
+                "± %": f"{50 * _relative_spread(seconds):.0f}",
                 "images/s": f"{case['images_per_second']:.1f}",
-                "× forward's speed": f"{share['median']:.2f} ({share['low']:.2f} to "
-                f"{share['high']:.2f})",
-                "peak memory": "not measured" if peak is None else f"{peak:.0f} MiB",
+                "× forward": f"{share['median']:.2f}",
+                "quartiles": f"{share['low']:.2f} to {share['high']:.2f}",
+                "peak MiB": "not measured" if peak is None else f"{peak:.0f}",
             }
         )
     return found
@@ -149,16 +204,17 @@ def table(given: Sequence[Mapping[str, Any]]) -> str:
 
 
 def rich_table(report: Report) -> Table:
-    """The same table for a terminal."""
+    """The same table for a terminal, as far as it is wide."""
     from rich.table import Table
 
+    # Eighty columns hold this much.
     made = Table(box=None, header_style="bold", pad_edge=False)
-    cases = rows(report)
-    for name in cases[0]:
-        number = name not in ("method", "accelerate")
+    names = ("method", "batch", "how", "p50 ms", "p95 ms", "images/s", "× forward", "peak MiB")
+    for name in names:
+        number = name not in ("method", "how")
         made.add_column(name, justify="right" if number else "left", overflow="fold")
-    for case in cases:
-        made.add_row(*case.values())
+    for case in rows(report):
+        made.add_row(*(case[name].replace("not measured", "-") for name in names))
     return made
 
 

@@ -83,7 +83,8 @@ class Truth:
         return [
             one.box
             for one in self.of(path)
-            if one.box and (class_index is None or one.label and class_of(one.label) == class_index)
+            if one.box
+            and (class_index is None or (one.label and class_of(one.label) == class_index))
         ]
 
     def check(self, paths: Iterable[str]) -> None:
@@ -96,9 +97,7 @@ class Truth:
             )
 
 
-def mask(
-    boxes: Sequence[Box], transform: Transform, size: tuple[int, int]
-) -> NDArray[np.bool_]:
+def mask(boxes: Sequence[Box], transform: Transform, size: tuple[int, int]) -> NDArray[np.bool_]:
     """The pixels (h, w) of the model's view whose centres lie in a box of the upright original.
 
     transform: how the original of `size` (width, height) pixels became the view, as its record

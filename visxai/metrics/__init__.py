@@ -14,10 +14,10 @@ from __future__ import annotations
 from functools import cache
 
 from visxai.errors import ArgumentError, UnknownName
-from visxai.metrics.base import Ask, Case, Metric, Scores
+from visxai.metrics.base import Ask, Case, Check, Metric, Scores
 from visxai.spec import built, defined, listed, parse
 
-__all__ = ["Ask", "Case", "Metric", "Scores", "find", "load", "load_check", "names"]
+__all__ = ["Ask", "Case", "Check", "Metric", "Scores", "find", "load", "load_check", "names"]
 
 
 @cache

@@ -90,6 +90,9 @@ class Stepwise(Metric):
     def __post_init__(self) -> None:
         self._require(self.steps >= 1, "at least 1 step", self.steps)
 
+    def forwards(self) -> int:
+        return self.steps
+
     def axis(self, case: Case) -> Tensor:
         """(steps + 1,): the share of pixels replaced after each step."""
         total = case.x.shape[2] * case.x.shape[3]

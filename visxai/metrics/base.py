@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -134,6 +134,13 @@ class Scores:
     axis: Tensor | None = None
 
 
+class Check(Protocol):
+    """What judges maps as they are made: a metric, or something that asks several."""
+
+    def quality(self, case: Case) -> dict[str, Tensor]:
+        """Figures for the records of a case's maps, each (r,)."""
+
+
 @dataclass(frozen=True, repr=False)
 class Metric(Spec, ABC):
     """A quality metric. Subclasses are final, frozen, and state what they ask and need.
@@ -163,6 +170,10 @@ class Metric(Spec, ABC):
     @abstractmethod
     def score(self, case: Case) -> Scores:
         """The figures, for a case that has what was asked for; no graph is kept."""
+
+    def forwards(self) -> int:
+        """About how many forwards a map costs, for deciding whether to prepare faster ones."""
+        return 1
 
     def missing(self, case: Case) -> str:
         """What a case lacks for this metric, in words; "" when nothing."""

@@ -47,6 +47,9 @@ class Faithfulness(Stepwise):
         self._require(self.controls >= 1, "at least 1 control", self.controls)
         self._require(self.grid >= 2, "a grid of at least 2 cells a side", self.grid)
 
+    def forwards(self) -> int:
+        return 2 * (self.controls + 1) * (self.steps - 1)
+
     def score(self, case: Case) -> Scores:
         maps, turns = len(case.aim), self.controls + 1
         size = tuple(case.x.shape[2:])

@@ -38,6 +38,9 @@ class Perturbation(Metric):
     needs = Need.SCORES
     better = "higher"
 
+    def forwards(self) -> int:
+        return 2 * len(SHARES)
+
     def score(self, case: Case) -> Scores:
         preprocess, x, classes = case.model.preprocess, case.x, case.aim.classes
         if not isinstance(preprocess, Preprocess) or classes is None:

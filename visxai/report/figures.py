@@ -89,7 +89,8 @@ def _picture(mean: Array) -> str:
 
     symmetric = bool((mean < 0).any())
     scaled = mean / (float(np.abs(mean).max(initial=0.0)) or 1.0)
-    large = cv2.resize(scaled, (_PIXELS, _PIXELS), interpolation=cv2.INTER_CUBIC).clip(-1, 1)
+    large = cv2.resize(scaled, (_PIXELS, _PIXELS), interpolation=cv2.INTER_CUBIC)
+    large = cv2.GaussianBlur(large, (0, 0), _PIXELS / 28).clip(-1, 1)
     index = (large + 1) * 127.5 if symmetric else large.clip(min=0) * 255
     colours = render.lut("diverging" if symmetric else "turbo")
     file = io.BytesIO()

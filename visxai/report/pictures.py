@@ -20,7 +20,7 @@ from PIL import Image
 
 import visxai
 from visxai import images, results
-from visxai.errors import ImageError, VisxaiError
+from visxai.errors import ArgumentError, ImageError
 from visxai.images import Limits, shown
 from visxai.preprocess import Preprocess
 from visxai.record import Explanation, Failure
@@ -31,9 +31,10 @@ from visxai.workers import Setup, Style, Task, Workers
 SIDE = 512  # pixels of a picture's longest side
 _QUALITY = 80
 _ROW = (
-    "image label score logit method layer degenerate converged faithful spread against peak "
-    "overlay map file quality seconds"
-).split()
+    *("image", "label", "score", "logit", "method", "layer"),
+    *("degenerate", "converged", "faithful", "spread", "against", "peak"),
+    *("overlay", "map", "file", "quality", "seconds"),
+)
 _IMAGE = ("path", "width", "height", "sha256", "photo", "note")
 
 
@@ -135,9 +136,7 @@ class Album:
         """Draw everything; returns the page's tables, each a dict of columns."""
         style = self.settings.get("overlays") or {}
         limits = Limits(max_pixels=self.settings.get("max_pixels", Limits().max_pixels))
-        setup = Setup(
-            Preprocess((1, 1)), limits, Style("webp", style.get("colormap")), cache=0
-        )
+        setup = Setup(Preprocess((1, 1)), limits, Style("webp", style.get("colormap")), cache=0)
         rows = results.dataset(self.out).count_rows() if results.parts(self.out) else 0
         pool = Workers(setup, _count(workers, rows))
         ahead = 1 + 4 * pool.count
@@ -148,7 +147,8 @@ class Album:
 
         def finish() -> None:
             image, entries, photo, task = waiting.popleft()
-            self._finish(listed, image, entries, photo, task and pool.result(task))
+            result = None if task is None else pool.result(task)
+            self._finish(listed, image, entries, photo, result)
             for entry in entries:
                 for name in _ROW:
                     table[name].append(entry[name])
@@ -278,7 +278,9 @@ def _name(*parts: Any) -> str:
 
 def _count(workers: int | None, rows: int) -> int:
     if workers is not None and workers < 0:
-        raise VisxaiError(f"expected 0 or more workers, got {workers}: leave it out for one a core")
+        raise ArgumentError(
+            f"expected 0 or more workers, got {workers}: leave it out for one a core"
+        )
     if rows <= 8:
         return 0  # starting processes would take longer
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

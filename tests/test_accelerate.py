@@ -1,0 +1,387 @@
+"""Accelerated maps equal plain ones; what can't be prepared runs plain and says why."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import zoo
+from torch import Tensor, nn
+
+import visxai
+from visxai import pipeline, planning, results
+from visxai.backends import accelerate
+from visxai.backends.base import Need
+from visxai.errors import ArgumentError
+
+pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+pytest.importorskip("onnx", reason="needs the extra onnx")
+
+OCCLUSION = "occlusion(window=32, stride=32)"
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("VISXAI_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "accelerated"
+
+
+@pytest.fixture
+def exports(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """What is exported from here on."""
+    made: list[Path] = []
+    plain = accelerate._export
+
+    def counted(module: Any, x: Tensor, path: Path) -> None:
+        made.append(path)
+        plain(module, x, path)
+
+    monkeypatch.setattr(accelerate, "_export", counted)
+    return made
+
+
+def engine(kind: str, how: str = "onnx", **options: Any) -> visxai.Engine:
+    return made_of(zoo.module(kind), how, **options)
+
+
+def made_of(module: nn.Module, how: str = "onnx", **options: Any) -> visxai.Engine:
+    return visxai.Engine(
+        module, preprocess=zoo.PREPROCESS, accelerate=how, precision="fp32", **options
+    )
+
+
+def apart(found: Tensor, expected: Tensor) -> float:
+    return float((found - expected).detach().abs().max() / expected.detach().abs().max())
+
+
+# ---- the same maps -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", zoo.KINDS)
+def test_maps_are_the_plain_ones(kind: str) -> None:
+    fast, plain, x = engine(kind), engine(kind, "off"), zoo.inputs(3)
+    for spec in ("grad_cam", OCCLUSION, "score_cam(top=4)"):
+        found = fast.attribute(x, spec, 3)
+        assert apart(found, plain.attribute(x, spec, 3)) <= 1e-4, spec
+    # The forms were used: none was refused.
+    assert fast.model.acceleration.why == {}
+    assert fast.model.accelerated(Need.SCORES) == "onnx"
+    assert plain.model.accelerated(Need.SCORES) == "off"
+
+
+@pytest.mark.parametrize("kind", zoo.KINDS)
+def test_gradients_at_the_input_agree(kind: str) -> None:
+    """Folded weights round differently, so single kinks may switch: 2 % of the map's norm."""
+    fast, plain, x = engine(kind), engine(kind, "off"), zoo.inputs(2)
+    spec = "integrated_gradients(steps=8, schedule='gauss_legendre')"
+    found, expected = fast.attribute(x, spec, 3), plain.attribute(x, spec, 3)
+    assert float((found - expected).norm() / expected.norm()) <= 0.02
+    assert "gradients" not in fast.model.acceleration.why
+
+
+def test_a_last_batch_of_another_size_needs_nothing_new(exports: list[Path]) -> None:
+    fast, plain = engine("conv", batch_size=4), engine("conv", "off")
+    for count in (4, 1, 3, 7):
+        x = zoo.inputs(count)
+        assert apart(fast.attribute(x, "grad_cam", 3), plain.attribute(x, "grad_cam", 3)) <= 1e-4
+        assert apart(fast.attribute(x, OCCLUSION, 3), plain.attribute(x, OCCLUSION, 3)) <= 1e-4
+    assert len(exports) == 2  # the trunk and the whole
+
+
+def test_other_input_sizes_get_forms_of_their_own(exports: list[Path]) -> None:
+    fast, plain = engine("conv"), engine("conv", "off")
+    for size in (64, 96):
+        x = zoo.inputs(2, size)
+        assert apart(fast.attribute(x, OCCLUSION, 3), plain.attribute(x, OCCLUSION, 3)) <= 1e-4
+    assert len(exports) == 2
+
+
+def test_threads_share_one_engine(exports: list[Path]) -> None:
+    fast, plain = engine("resnet18"), engine("resnet18", "off")
+    batches = [zoo.inputs(2, seed=seed) for seed in range(4)]
+    expected = [plain.attribute(x, "grad_cam", 3) for x in batches]
+    start = threading.Barrier(4)
+
+    def explain(x: Tensor) -> Tensor:
+        start.wait()
+        return fast.attribute(x, "grad_cam", 3)
+
+    with ThreadPoolExecutor(4) as pool:
+        for found, wanted in zip(pool.map(explain, batches), expected, strict=True):
+            assert apart(found, wanted) <= 1e-4
+    assert len(exports) == 1
+
+
+def test_the_engine_leaves_the_module_alone() -> None:
+    module = copy.deepcopy(zoo.module("resnet18")).train()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    fast = made_of(module)
+    fast.attribute(zoo.inputs(2), "grad_cam", 3)
+    fast.attribute(zoo.inputs(2), "saliency", 3)
+    assert module.training
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+    assert all(not hook for part in module.modules() for hook in (part._forward_hooks,))
+
+
+def test_another_module_or_output_is_not_run_by_the_first_ones_forms() -> None:
+    fast, x = engine("conv"), zoo.inputs(2)
+    before = fast.model.scores(x)
+    doubled = fast.model.with_output(lambda found: 2 * found)
+    assert apart(doubled.scores(x), 2 * before) <= 1e-4
+    other = fast.model.with_module(zoo.randomise(zoo.Conv(), seed=5))
+    assert apart(other.scores(x), before) > 0.1
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
+def test_compile_gives_the_plain_maps() -> None:
+    fast, plain = engine("conv", "compile"), engine("conv", "off")
+    for count in (3, 1):
+        x = zoo.inputs(count)
+        assert apart(fast.attribute(x, "grad_cam", 3), plain.attribute(x, "grad_cam", 3)) <= 1e-4
+    assert fast.model.acceleration.why == {}
+    assert fast.model.accelerated(Need.LAYER_GRADIENT) == "compile below the layer"
+
+
+# ---- falling back ------------------------------------------------------------------------------
+
+
+class Moody(zoo.Conv):
+    """What it computes depends on what it sees: no trace of it holds."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.mean() > 5:
+            raise RuntimeError("too bright")
+        return super().forward(x) * (2 if float(x.sum()) > 0 else 1)
+
+
+class Untraceable(zoo.Conv):
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.onnx.is_in_onnx_export():
+            raise RuntimeError("no exporting\nof this one")
+        return super().forward(x)
+
+
+def test_a_form_that_cannot_be_made_leaves_the_plain_one() -> None:
+    module = zoo.randomise(Untraceable())
+    fast, plain, x = made_of(module), made_of(module, "off"), zoo.inputs(2)
+    assert torch.equal(fast.attribute(x, OCCLUSION, 3), plain.attribute(x, OCCLUSION, 3))
+    assert fast.model.acceleration.why["whole"] == "RuntimeError: no exporting"
+    photograph = np.full((80, 80, 3), 99, np.uint8)
+    (found,) = fast.explain(photograph, OCCLUSION, 3)
+    assert found.accelerate == "onnx (plain: whole: RuntimeError: no exporting) (asked for)"
+
+
+def test_a_form_that_disagrees_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = accelerate.OnnxForm.__call__
+    monkeypatch.setattr(
+        accelerate.OnnxForm, "__call__", lambda self, x: honest(self, x) * (1 + 1e-3)
+    )
+    fast, plain, x = engine("conv"), engine("conv", "off"), zoo.inputs(2)
+    assert torch.equal(fast.attribute(x, OCCLUSION, 3), plain.attribute(x, OCCLUSION, 3))
+    assert fast.model.acceleration.why["whole"].startswith("differs by 1.0e-03")
+
+
+def test_control_flow_that_the_first_rows_show_is_refused() -> None:
+    module = zoo.randomise(Moody())
+    fast, plain = made_of(module), made_of(module, "off")
+    x = zoo.inputs(2)
+    assert apart(fast.attribute(x, OCCLUSION, 3), plain.attribute(x, OCCLUSION, 3)) <= 1e-4
+
+
+# ---- the cache ---------------------------------------------------------------------------------
+
+
+def test_a_second_engine_finds_the_forms_on_disk(cache: Path, exports: list[Path]) -> None:
+    x = zoo.inputs(2)
+    expected = engine("conv").attribute(x, "grad_cam", 3)
+    assert len(exports) == 1
+    assert [path.name for path in cache.iterdir()] == [exports[0].name]
+    assert torch.equal(engine("conv").attribute(x, "grad_cam", 3), expected)
+    assert len(exports) == 1
+    # Other weights are another model.
+    made_of(zoo.randomise(zoo.Conv(), seed=9)).attribute(x, "grad_cam", 3)
+    assert len(exports) == 2
+
+
+@pytest.mark.parametrize("damage", [b"", b"not a model", None])
+def test_a_damaged_file_is_made_again(
+    cache: Path, exports: list[Path], damage: bytes | None
+) -> None:
+    x = zoo.inputs(2)
+    expected = engine("conv").attribute(x, "grad_cam", 3)
+    (path,) = cache.iterdir()
+    path.write_bytes(path.read_bytes()[:-100] if damage is None else damage)
+    again = engine("conv")
+    assert apart(again.attribute(x, "grad_cam", 3), expected) <= 1e-6
+    assert again.model.acceleration.why == {}
+    assert len(exports) == 2
+    assert len(list(cache.iterdir())) == 1  # nothing half written stays
+
+
+# ---- whether it pays ---------------------------------------------------------------------------
+
+
+def auto(monkeypatch: pytest.MonkeyPatch, seconds: float, kind: str = "conv") -> visxai.Engine:
+    """An engine that chooses, whose forward of one image takes these seconds."""
+    made = engine(kind, "auto")
+    made._plan._seconds = seconds
+    return made
+
+
+def test_auto_prepares_when_the_run_is_long_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = auto(monkeypatch, 0.01)
+    assert found.plan("grad_cam", 1000) == "run too short"
+    assert found.accelerate == "off"
+    # 0.5 * 10,000 * 0.01 s saved against twice the preparation.
+    assert found.plan("grad_cam", 10_000) == "run long enough"
+    assert found.accelerate == "onnx"
+
+
+def test_auto_counts_the_rows_of_a_method(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = auto(monkeypatch, 0.05)
+    few = found.plan("grad_cam", 100)
+    assert (found.accelerate, few) == ("off", "run too short")
+    found.plan("occlusion(window=8, stride=4)", 100)  # 225 windows each
+    assert found.accelerate == "onnx"
+
+
+def test_forms_on_disk_pay_sooner(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine("conv").attribute(zoo.inputs(1), OCCLUSION, 3)  # leaves the whole in the cache
+    found = auto(monkeypatch, 0.01)
+    found.plan("grad_cam", 700)  # saves 3.5 s: twice the loading, a fraction of the exporting
+    assert found.accelerate == "onnx"
+
+
+def test_auto_stays_off_where_it_cannot_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    half = visxai.Engine(zoo.module("conv"), preprocess=zoo.PREPROCESS, precision="bf16")
+    assert half.plan("grad_cam", 10**6) == "only in float32"
+    monkeypatch.setattr(planning.importlib.util, "find_spec", lambda name: None)
+    assert engine("conv", "auto").plan("grad_cam", 10**6) == "the extra onnx isn't installed"
+
+
+def test_a_wrong_choice_is_refused() -> None:
+    with pytest.raises(ArgumentError, match="auto, off, onnx, compile, got 'fast'"):
+        engine("conv", "fast")
+
+
+# ---- records -----------------------------------------------------------------------------------
+
+
+def test_records_say_what_ran() -> None:
+    photograph = np.random.default_rng(0).integers(0, 255, (80, 80, 3), dtype=np.uint8)
+    for how, told in (("off", "off (asked for)"), ("onnx", "onnx below the layer (asked for)")):
+        (found,) = engine("conv", how).explain(photograph)
+        assert found.accelerate == told
+    (found,) = engine("conv", "auto").explain(photograph)
+    assert found.accelerate == "off (run too short)"
+    (found,) = engine("resnet18").explain(photograph, "saliency")
+    assert found.accelerate == "onnx; gradients channels-last, batch norms folded (asked for)"
+
+
+def test_a_folder_run_decides_once_and_keeps_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from PIL import Image
+
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+
+    def add(number: int) -> None:
+        pixels = np.random.default_rng(number).integers(0, 255, (70, 70, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+
+    add(0)
+    first = auto(monkeypatch, 100.0)  # so slow a forward that preparing pays
+    monkeypatch.setattr(planning, "_FEWEST", 1)
+    pipeline.explain([folder], out, first, style=None)
+    assert first.accelerate == "onnx"
+    assert results.about(out)["settings"]["accelerate"] == "onnx (run long enough)"
+    add(1)
+    second = auto(monkeypatch, 0.0)  # which would never choose it by itself
+    pipeline.explain([folder], out, second, style=None)
+    assert second.accelerate == "onnx"
+    told = {one.accelerate for one in results.read(out)}
+    assert told == {"onnx below the layer (run long enough)"}
+    with pytest.raises(visxai.errors.StoreError, match="accelerate onnx"):
+        pipeline.explain([folder], out, engine("conv", "off"), style=None)
+
+
+def test_a_folder_run_explains_only_what_a_gate_lets_through(tmp_path: Path) -> None:
+    from PIL import Image
+
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for number in range(4):
+        pixels = np.random.default_rng(number).integers(0, 60 * (number + 1), (70, 70, 3))
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.png")
+    found = engine("conv", "off")
+    scores = found.score(sorted(folder.iterdir()))
+    limit = (sorted(scores)[1] + sorted(scores)[2]) / 2
+    outcome = pipeline.explain([folder], out, found, only=f"top1>{limit}", workers=0)
+    assert outcome.complete
+    assert outcome.counts | {"maps": 2, "finished": 4} == outcome.counts
+    assert all(one.score > limit for one in results.read(out))
+    assert len(list((out / "overlays").iterdir())) == 2
+
+
+# ---- folding -----------------------------------------------------------------------------------
+
+
+class Net(nn.Module):
+    """Two convolutions with batch norms; `skip` reads the first convolution around its norm."""
+
+    def __init__(self, norm: Any = nn.BatchNorm2d, skip: bool = False) -> None:
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 8, 3, stride=4), nn.Conv2d(8, 8, 3, bias=False)
+        self.a, self.b = norm(8), norm(8)
+        self.head = nn.Linear(8, zoo.CLASSES)
+        self.skip = skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = self.one(x)
+        x = self.b(self.two(torch.tanh(self.a(first))))
+        if self.skip:
+            x = x + first[..., 1:-1, 1:-1]
+        return self.head(x.mean((2, 3)))
+
+
+def run(module: nn.Module, x: Tensor) -> Tensor:
+    return module(x)  # type: ignore[no-any-return]
+
+
+def test_folding_is_exact() -> None:
+    module, x = zoo.randomise(Net()), zoo.inputs(2)
+    folded = copy.deepcopy(module)
+    assert accelerate.fold(folded, run, x) == 2
+    assert apart(folded(x), module(x)) <= 1e-5
+    assert not any(part._forward_hooks or part._forward_pre_hooks for part in folded.modules())
+    made = accelerate.streamlined(module, run, x)
+    assert isinstance(made, nn.Module)
+    assert made.one.weight.is_contiguous(memory_format=torch.channels_last)
+    assert apart(module(x), zoo.randomise(Net())(x)) == 0  # the original is as it was
+
+
+def test_norms_that_bring_their_activation_keep_it() -> None:
+    from timm.layers import BatchNormAct2d
+
+    module, x = zoo.randomise(Net(BatchNormAct2d)), zoo.inputs(2)
+    folded = copy.deepcopy(module)
+    assert accelerate.fold(folded, run, x) == 2
+    assert apart(folded(x), module(x)) <= 1e-5
+
+
+def test_a_convolution_that_others_read_is_not_folded_unnoticed() -> None:
+    module = zoo.randomise(Net(skip=True))
+    found = accelerate.streamlined(module, run, zoo.inputs(2))
+    assert isinstance(found, str)
+    assert found.startswith("scores differ by")
+    fast, plain, x = made_of(module), made_of(module, "off"), zoo.inputs(2)
+    assert torch.equal(fast.attribute(x, "saliency", 3), plain.attribute(x, "saliency", 3))
+    assert fast.model.acceleration.why["gradients"] == found

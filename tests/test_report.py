@@ -1,0 +1,496 @@
+"""The gallery: what is on the page, and that it works in a real browser, from disk."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from stores import explanation, fill, photograph
+
+from visxai import cli, report
+from visxai.errors import StoreError
+from visxai.record import Failure
+from visxai.report import figures, page
+
+CHROMIUM = shutil.which("chromium")
+HOSTILE = "<img src=x onerror=window.hacked=1>\"'</script><b>&amp;\nمرحبا \u202egnp"
+
+browser_only = [
+    pytest.mark.skipif(
+        CHROMIUM is None or importlib.util.find_spec("playwright") is None,
+        reason="no browser: install chromium, and playwright with 'visxai[browser]'",
+    ),
+    pytest.mark.xdist_group("browser"),
+]
+
+
+def small_run(folder: Path, state: str = "complete") -> Path:
+    """Six images of three classes, two methods for the first, a failure, and every flag."""
+    paths = [
+        photograph(folder / "in" / f"photo-{i}.png", i, (96 if i % 2 else 64, 72)) for i in range(6)
+    ]
+    made = [
+        explanation(
+            path,
+            (i, 3),
+            label=("tabby", "espresso", "tripod")[i % 3],
+            score=0.1 + 0.15 * i,
+            quality={"converged": i != 4, "faithful": i != 5, "evaluations": 128},
+        )
+        for i, path in enumerate(paths)
+    ]
+    flat = explanation(paths[3], values=np.zeros((7, 7), np.float32), degenerate=True, score=0.55)
+    made[3] = flat
+    made.insert(1, explanation(paths[0], (5, 5), method="saliency()", score=0.1))
+    failed = [Failure(str(folder / "in" / "torn.png"), "expected an image, got 0 bytes")]
+    return fill(folder / "out", made, failed, state)
+
+
+def data_of(path: Path) -> dict[str, Any]:
+    text = path.read_text("utf-8")
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
+    assert found
+    data: dict[str, Any] = json.loads(found[1])
+    return data
+
+
+# ---- what is written -----------------------------------------------------------------------------
+
+
+def test_the_page_holds_the_run_and_its_pictures_lie_beside_it(tmp_path: Path) -> None:
+    out = small_run(tmp_path)
+    told: list[tuple[int, int]] = []
+    made = report.build(out, workers=0, progress=lambda *now: told.append(now))
+    assert made.path == out / "report" / "index.html"
+    assert (made.shown, made.rows, made.missing) == (7, 7, 0)
+    assert told[0] == (0, 7)
+    assert told[-1] == (7, 7)
+    data = data_of(made.path)
+    assert data["rows"]["image"] == [0, 0, 1, 2, 3, 4, 5]
+    assert [data["strings"]["label"][i] for i in data["rows"]["label"]][:3] == [
+        *("tabby", "tabby", "espresso")
+    ]
+    assert data["strings"]["method"] == ["grad_cam()", "saliency()"]
+    assert data["rows"]["degenerate"].count(True) == 1
+    assert data["failures"][0]["reason"] == "expected an image, got 0 bytes"
+    names = [*data["images"]["photo"], *data["rows"]["overlay"], *data["rows"]["map"]]
+    for name in names:
+        assert (out / "report" / "pictures" / name[:2] / f"{name}.webp").exists()
+    tabby = next(one for one in data["classes"] if one["label"] == "tabby")
+    assert tabby["count"] == 3
+    assert set(tabby["means"]) == {"grad_cam()", "saliency()"}
+
+
+def test_a_second_report_draws_nothing_again(tmp_path: Path) -> None:
+    out = small_run(tmp_path)
+    report.build(out, workers=0)
+    before = {path: path.stat().st_mtime_ns for path in (out / "report").rglob("*.webp")}
+    report.build(out, workers=0)
+    assert {p: p.stat().st_mtime_ns for p in (out / "report").rglob("*.webp")} == before
+    assert not list(out.rglob("*.part"))
+
+
+def test_workers_draw_the_same_pictures(tmp_path: Path) -> None:
+    out = small_run(tmp_path)
+    report.build(out, workers=0)
+    here = {path.name: path.read_bytes() for path in (out / "report").rglob("*.webp")}
+    shutil.rmtree(out / "report")
+    report.build(out, workers=2)
+    assert {path.name: path.read_bytes() for path in (out / "report").rglob("*.webp")} == here
+
+
+def test_originals_that_are_gone_or_changed_are_said_to_be(tmp_path: Path) -> None:
+    out = small_run(tmp_path)
+    (tmp_path / "in" / "photo-1.png").unlink()
+    photograph(tmp_path / "in" / "photo-2.png", 99)
+    (tmp_path / "in" / "photo-4.png").write_bytes(b"torn")
+    made = report.build(out, workers=0)
+    assert made.missing == 3
+    data = data_of(made.path)
+    assert data["images"]["note"] == [
+        None,
+        "The original is gone.",
+        "The original has changed since it was explained.",
+        None,
+        "The original can't be read any more.",
+        None,
+    ]
+    # The run's own overlays are still there to be shown.
+    assert None not in data["rows"]["overlay"]
+    assert [name is None for name in data["images"]["photo"]] == [
+        *(False, True, True, False, True, False)
+    ]
+
+
+def test_a_single_file_carries_its_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = small_run(tmp_path)
+    made = report.build(out, single_file=True, workers=0)
+    assert made.path == out / "report.html"
+    assert not (out / "report").exists()
+    data = data_of(made.path)
+    for name in (*data["images"]["photo"], *data["rows"]["overlay"], *data["rows"]["map"]):
+        assert data["pictures"][name].startswith("data:image/webp;base64,")
+    monkeypatch.setattr(report, "EMBEDDED", 3)
+    made = report.build(out, single_file=True, workers=0)
+    assert (made.shown, made.rows) == (3, 7)
+    assert sum(one["count"] for one in data_of(made.path)["classes"]) == 7
+
+
+def test_an_unfinished_run_and_an_empty_one_have_pages(tmp_path: Path) -> None:
+    made = report.build(small_run(tmp_path / "a", "interrupted"), workers=0)
+    assert data_of(made.path)["run"]["state"] == "interrupted"
+    assert report.build(fill(tmp_path / "b", []), workers=0).rows == 0
+
+
+def test_data_stays_data() -> None:
+    text = page.filled(HOSTILE, {"label": HOSTILE, "style": "{{code}}", "score": float("nan")})
+    assert text.count("<img") == 0
+    assert text.count("</script>") == 2
+    found = re.search(r'id="data">(.*?)</script>', text)
+    assert found
+    assert json.loads(found[1]) == {"label": HOSTILE, "style": "{{code}}", "score": None}
+    assert "default-src 'none'" in text
+    assert "unsafe" not in text
+
+
+def test_the_code_puts_nothing_on_the_page_as_markup() -> None:
+    code = "".join(path.read_text("utf-8") for path in Path(page.__file__).parent.glob("*.js"))
+    for forbidden in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("):
+        assert forbidden not in code
+    style = (Path(page.__file__).parent / "page.css").read_text("utf-8")
+    assert not re.search(r"https?:", code.replace("http://www.w3.org/2000/svg", "") + style)
+
+
+def test_spread_is_the_area_that_holds_half() -> None:
+    assert figures.spread(np.ones((7, 7), np.float32)) == pytest.approx(0.5, abs=0.001)
+    one = np.zeros((56, 56), np.float32)
+    one[3, 4] = 2.0
+    assert figures.spread(one) == pytest.approx(1 / 56**2)
+    assert figures.spread(-one) is None
+    assert figures.against(np.array([[3.0, -1.0]], np.float32)) == 0.25
+    assert figures.against(np.zeros((2, 2), np.float32)) == 0.0
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = small_run(tmp_path)
+    with pytest.raises(SystemExit) as left:
+        cli.main(["report", str(out), "--workers", "0"])
+    assert left.value.code == 0
+    assert "7 explanations in" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as left:
+        cli.main(["report", str(tmp_path / "in")])
+    assert left.value.code == 2
+    assert capsys.readouterr().err.startswith("visxai: expected a folder that")
+    with pytest.raises(StoreError, match="check the path"):
+        report.build(tmp_path / "nowhere")
+
+
+# ---- in a browser --------------------------------------------------------------------------------
+
+FLAGS = (
+    "--no-sandbox --disable-background-networking --disable-component-update --disable-sync "
+    "--disable-quic --no-first-run"
+)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS.split())
+        yield started
+        started.close()
+
+
+class Opened:
+    """A page opened from disk; whatever it complains about is kept."""
+
+    def __init__(self, browser: Any, path: Path, **how: Any) -> None:
+        how.setdefault("viewport", {"width": 1280, "height": 800})
+        self.page = browser.new_page(**how)
+        self.wrong: list[str] = []
+        self.asked: list[str] = []
+        self.page.on("console", lambda said: self.wrong.append(said.text))
+        self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
+        self.page.on("request", lambda asked: self.asked.append(asked.url))
+        self.page.goto(path.as_uri())
+        self.page.wait_for_selector(".cell, #empty:not([hidden])")
+
+    def items(self) -> list[int]:
+        found: list[int] = self.page.evaluate(
+            "[...document.querySelectorAll('.cell')].sort((a, b) => a.ariaPosInSet - "
+            "b.ariaPosInSet).map(cell => +cell.dataset.item)"
+        )
+        return found
+
+    def count(self) -> str:
+        return str(self.page.locator("#count").inner_text())
+
+    def focused(self) -> int:
+        return int(
+            self.page.evaluate("+(document.activeElement.closest('.cell')?.dataset.item ?? -1)")
+        )
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return report.build(small_run(tmp_path_factory.mktemp("gallery")), workers=0).path
+
+
+@pytest.fixture
+def opened(browser: Any, written: Path) -> Iterator[Opened]:
+    one = Opened(browser, written)
+    yield one
+    one.page.close()
+    assert not one.wrong
+    assert all(url.startswith(("file:", "data:")) for url in one.asked)
+
+
+class TestBrowser:
+    pytestmark = browser_only
+
+    def test_it_loads_pictures_and_all(self, opened: Opened) -> None:
+        assert opened.items() == list(range(8))
+        assert opened.count() == "7 explanations, 1 failure"
+        opened.page.wait_for_function("[...document.images].every(i => i.complete)")
+        assert opened.page.evaluate("[...document.images].every(i => i.naturalWidth > 0)")
+        assert opened.page.locator("#banner").is_hidden()
+        assert opened.page.locator(".card.failed .why").inner_text().startswith("expected an image")
+        assert opened.page.locator(".tag").all_inner_texts() == [
+            *("Flat map", "Not converged", "Unfaithful", "Failed")
+        ]
+
+    def test_filters(self, opened: Opened) -> None:
+        page = opened.page
+        page.get_by_role("button", name="espresso 2").first.click()
+        assert opened.items() == [2, 5]
+        assert opened.count() == "2 of 8"
+        page.locator("#clear").click()
+        assert len(opened.items()) == 8
+        for flag, want in (("degenerate", [4]), ("unconverged", [5]), ("unfaithful", [6])):
+            page.locator(f'[data-flag="{flag}"]').click()
+            assert opened.items() == want
+            page.locator(f'[data-flag="{flag}"]').click()
+        page.locator('[data-method="1"]').click()
+        assert opened.items() == [1]
+        page.locator("#clear").click()
+        page.locator('[data-kind="failed"]').click()
+        assert opened.items() == [7]
+        page.locator('[data-kind="all"]').click()
+        low = page.get_by_label("Lowest score")
+        low.focus()
+        low.press("PageDown")
+        for _ in range(12):
+            low.press("PageUp")
+        assert opened.items() == [5, 6]
+        page.locator("#search").fill("nothing has this name")
+        assert page.locator("#empty").is_visible()
+        page.locator("#empty-clear").click()
+        assert len(opened.items()) == 8
+
+    def test_search_and_sort(self, opened: Opened) -> None:
+        page = opened.page
+        page.locator("#search").fill("PHOTO-3")
+        assert opened.items() == [4]
+        page.locator("#search").fill("0 bytes")
+        assert opened.items() == [7]
+        page.locator("#search").fill("")
+        page.locator("#sort").select_option("high")
+        assert opened.items() == [6, 5, 4, 3, 2, 0, 1, 7]
+        page.locator("#sort").select_option("label")
+        assert opened.items() == [2, 6, 0, 1, 4, 5, 3, 7] or opened.items()[0] == 2
+        page.locator("#sort").select_option("focus")
+        assert opened.items()[-2:] == [4, 7]  # no spread, then the failure
+
+    def test_the_slider_goes_from_photograph_over_overlay_to_map(self, opened: Opened) -> None:
+        page, shown = opened.page, []
+        for value in ("0", "1", "2", "0.5"):
+            page.locator("#mix").fill(value)
+            shown.append(
+                page.evaluate(
+                    "['over', 'map'].map(c => +getComputedStyle("
+                    "document.querySelector('.card .' + c)).opacity)"
+                )
+            )
+        assert shown == [[0, 0], [1, 0], [1, 1], [0.5, 0]]
+
+    def test_keys(self, opened: Opened) -> None:
+        page = opened.page
+        page.keyboard.press("/")
+        assert page.evaluate("document.activeElement.id") == "search"
+        page.keyboard.type("tabby")
+        page.keyboard.press("Escape")
+        assert len(opened.items()) == 8
+        page.keyboard.press("Escape")
+        assert opened.focused() == 0
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("ArrowRight")
+        assert opened.focused() == 2
+        page.keyboard.press("ArrowLeft")
+        assert opened.focused() == 1
+        page.keyboard.press("End")
+        assert opened.focused() == 7
+        page.keyboard.press("ArrowUp")
+        assert opened.focused() < 7
+        page.keyboard.press("Home")
+        page.keyboard.press("Enter")
+        assert page.locator("#viewer").is_visible()
+        page.keyboard.press("ArrowRight")
+        assert page.locator("#viewer-where").inner_text() == "2 of 8"
+        page.keyboard.press("3")
+        assert page.locator("#viewer-mix").input_value() == "2"
+        page.keyboard.press("Escape")
+        assert page.locator("#viewer").is_hidden()
+        assert opened.focused() == 1
+        page.keyboard.press("?")
+        assert page.locator("#keys").is_visible()
+        page.keyboard.press("Escape")
+        assert page.locator("#keys").is_hidden()
+
+    def test_the_viewer_tells_everything(self, opened: Opened) -> None:
+        page = opened.page
+        page.locator(".card").first.click()
+        told = page.locator(".viewer-told").inner_text()
+        for words in ("tabby", "10 %", "Converged", "Faithful", "features.7", "128", "photo-0.png"):
+            assert words in told
+        page.get_by_role("button", name="tabby · saliency").click()
+        assert page.locator("#viewer-where").inner_text() == "2 of 8"
+        link = page.locator(".link").get_attribute("href")
+        assert page.evaluate(
+            "link => new Promise(done => { const i = new Image(); i.onload = () => done(true); "
+            "i.onerror = () => done(false); i.src = link; })",
+            link,
+        )
+
+    def test_classes_and_run(self, opened: Opened) -> None:
+        page = opened.page
+        page.get_by_role("tab", name="Classes").click()
+        assert page.locator(".tile b").all_inner_texts() == ["tabby", "espresso", "tripod"]
+        assert page.locator("#panel-classes .panel .plot").count() == 2
+        page.wait_for_function("[...document.querySelectorAll('.tile img')].every(i => i.complete)")
+        assert page.evaluate("document.querySelector('.tile img').naturalWidth") == 112
+        page.locator("#panel-classes select").select_option("saliency()")
+        assert page.locator(".tile .none").count() == 2
+        page.locator(".tile").nth(1).click()
+        assert opened.items() == [2, 5]
+        page.get_by_role("tab", name="Run").click()
+        assert "visxai explain in --out out" in page.locator("#panel-run").inner_text()
+
+    def test_dark_mode_follows_the_system_and_the_button(
+        self, browser: Any, written: Path, opened: Opened
+    ) -> None:
+        paper = "getComputedStyle(document.documentElement).backgroundColor"
+        light = opened.page.evaluate(paper)
+        other = Opened(browser, written, color_scheme="dark")
+        dark = other.page.evaluate(paper)
+        other.page.close()
+        assert light != dark
+        opened.page.locator("#theme").click()
+        assert opened.page.evaluate(paper) == dark
+        assert opened.page.locator("#theme").get_attribute("aria-pressed") == "true"
+        opened.page.keyboard.press("d")
+        assert opened.page.evaluate(paper) == light
+
+    def test_a_phone_has_the_filters_in_a_drawer(self, browser: Any, written: Path) -> None:
+        one = Opened(browser, written, viewport={"width": 390, "height": 844})
+        assert one.page.evaluate("document.documentElement.scrollWidth") <= 390
+        assert one.page.locator("#side").is_hidden()
+        one.page.locator("#side-open").click()
+        assert one.page.locator("#side").is_visible()
+        one.page.keyboard.press("Escape")
+        assert one.page.locator("#side").is_hidden()
+        one.page.close()
+        assert not one.wrong
+
+    def test_hostile_names_and_labels_stay_text(self, browser: Any, tmp_path: Path) -> None:
+        name = HOSTILE.replace("/", "∕")
+        path = photograph(tmp_path / "in" / f"{name}.png", 1)
+        failed = Failure(str(tmp_path / "in" / f"{name}2.png"), HOSTILE)
+        out = fill(tmp_path / name, [explanation(path, label=HOSTILE)], [failed])
+        one = Opened(browser, report.build(out, workers=0).path)
+        page = one.page
+        assert page.locator(".caption b").first.inner_text().startswith("<img src=x onerror")
+        page.locator(".card").first.click()
+        assert page.locator("#viewer-title").text_content() == HOSTILE
+        assert "onerror" in page.locator(".viewer-told .facts").last.inner_text()
+        page.keyboard.press("ArrowRight")
+        assert page.locator("#viewer-body .note").text_content() == HOSTILE
+        page.keyboard.press("Escape")
+        page.get_by_role("tab", name="Classes").click()
+        page.get_by_role("tab", name="Run").click()
+        assert page.evaluate("window.hacked") is None
+        assert page.locator('img[src="x"]').count() == 0
+        page.close()
+        assert not one.wrong
+
+    def test_ten_thousand_stay_quick(self, browser: Any, written: Path) -> None:
+        data, count = data_of(written), 10_000
+        for table in (data["rows"], data["images"]):
+            for column, values in table.items():
+                table[column] = [values[i % len(values)] for i in range(count)]
+        data["rows"]["image"] = list(range(count))
+        data["rows"]["score"] = [i / count for i in range(count)]
+        data["images"]["path"] = [f"/in/{i:05d}.png" for i in range(count)]
+        data["total"] = count
+        path = written.with_name("many.html")
+        path.write_text(page.filled("many", data), "utf-8")
+        one = Opened(browser, path)
+        tab = one.page
+        assert one.count() == "10,000 explanations, 1 failure"
+        nodes = "document.getElementsByTagName('*').length"
+        assert tab.evaluate(nodes) < 1500
+        for top in (50_000, 200_000, 100_000):
+            tab.evaluate(f"window.scrollTo(0, {top})")
+            tab.wait_for_timeout(50)
+            assert tab.evaluate(nodes) < 1500
+            assert one.items()
+        timed = """(change) => {
+            const began = performance.now();
+            change();
+            document.body.offsetHeight;
+            return performance.now() - began;
+        }"""
+        search = "const s = document.getElementById('search'); s.value = %r; "
+        for words in ("0042", "tabby", "9"):
+            spent = tab.evaluate(
+                f"({timed})(() => {{ {search % words} s.dispatchEvent(new Event('input')); }})"
+            )
+            assert spent < 200
+        assert one.count().endswith("of 10,001")
+        tab.locator("#clear").click()
+        spent = tab.evaluate(
+            f"({timed})(() => {{ const s = document.getElementById('sort'); s.value = 'high'; "
+            "s.dispatchEvent(new Event('change')); })"
+        )
+        assert spent < 200
+        assert one.items()[0] == count - 1
+        tab.locator(".card").first.focus()
+        tab.keyboard.press("End")
+        assert one.focused() == count
+        tab.close()
+        assert not one.wrong
+
+    def test_a_single_file_works_alone(self, browser: Any, tmp_path: Path) -> None:
+        out = small_run(tmp_path, "interrupted")
+        made = report.build(out, single_file=True, workers=0)
+        alone = tmp_path / "elsewhere" / "gallery.html"
+        alone.parent.mkdir()
+        shutil.move(made.path, alone)
+        shutil.rmtree(out)
+        one = Opened(browser, alone)
+        one.page.wait_for_function("[...document.images].every(i => i.complete)")
+        assert one.page.evaluate("[...document.images].every(i => i.naturalWidth > 0)")
+        assert "isn’t finished" in one.page.locator("#banner").inner_text()
+        one.page.close()
+        assert not one.wrong
+        assert all(url.startswith(("file:", "data:")) for url in one.asked)

@@ -1,0 +1,289 @@
+"""Which method is better? Metrics over a folder of photographs, with intervals and controls.
+
+    visxai.evaluate.run(engine, ["photos"], ["grad_cam", "rise"], ["insertion", "deletion"], "OUT")
+
+    OUT/evaluation.html        tables, ranks, curves and examples on one page that opens from disk
+    OUT/evaluation.md, .json   the same, to read and to compute with
+    OUT/rows.csv               one row an image, class and method, with every figure
+    OUT/explanations/...       the records of the maps, curves beside them (`visxai.results.read`)
+
+A random map and a centred Gaussian are always among the methods. Every method is judged on the
+same images, classes and draws, so intervals are paired (`visxai.evaluate.statistics`). A run that
+was stopped goes on where it was: images are finished a few at a time, whole or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from visxai.engine import Prepared, load_methods
+from visxai.errors import ArgumentError, TargetError, require
+from visxai.evaluate import report
+from visxai.evaluate.grids import Grids
+from visxai.evaluate.judge import Judge, loaded, named
+from visxai.evaluate.truth import Truth, class_finder, mask
+from visxai.images import Limits
+from visxai.methods.base import Method
+from visxai.metrics import Ask, Metric, controls
+from visxai.pipeline import Outcome, Progress, accelerated, settings_of
+from visxai.record import Explanation, Failure, InputRef
+from visxai.results import SCHEMA, Row, row_of
+from visxai.sources import find
+from visxai.store import Input, Store
+from visxai.target import Target
+from visxai.workers import Decoded, Setup, Workers, decode
+
+if TYPE_CHECKING:
+    from visxai.engine import Engine, Methods
+
+__all__ = ["METRICS", "Evaluation", "run"]
+
+METRICS = ("insertion", "deletion")
+_SCHEMA = SCHEMA.append(pa.field("curves", pa.string())).append(pa.field("layout", pa.string()))
+_SCHEMA = _SCHEMA.append(pa.field("agreement", pa.list_(pa.float32())))
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a run left: how far it came, and the content of evaluation.json, None before its
+    end."""
+
+    outcome: Outcome
+    summary: dict[str, Any] | None
+
+
+def run(
+    engine: Engine,
+    paths: Iterable[str | os.PathLike[str]],
+    methods: Methods,
+    metrics: Sequence[str | Metric] = METRICS,
+    out: str | os.PathLike[str] = "visxai_evaluation",
+    *,
+    target: Any = "top1",
+    truth: str | os.PathLike[str] | None = None,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+    chunk_size: int = 8,
+    draws: int = 10_000,
+    seed: int = 0,
+    examples: int = 6,
+    fresh: bool = False,
+    command: str = "",
+    progress: Callable[[Progress], None] = lambda _: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Evaluation:
+    """Judge methods by metrics on the images of files and folders, into OUT.
+
+    target: as everywhere, or "truth": each class that the file `truth` names in an image. truth:
+    CSV or COCO with labels and boxes (`visxai.evaluate.truth`), for the metrics of localisation;
+    boxes of the explained class count with target="truth", otherwise all boxes of an image.
+    chunk_size: images judged and finished together. draws, seed: of the bootstrap. examples: how
+    many images where methods disagree most are drawn. fresh, command, progress, stop: as of
+    `visxai.pipeline.explain`.
+
+    Raises VisxaiError for wrong arguments, before anything is computed.
+    """
+    require("matplotlib", "bench", "plots of an evaluation")
+    if chunk_size < 1 or draws < 1 or examples < 0:
+        raise ArgumentError(
+            f"expected chunk_size and draws of at least 1 and examples of at least 0, got "
+            f"{chunk_size}, {draws} and {examples}: leave them out for the defaults"
+        )
+    given = dict.fromkeys((*load_methods(methods), *map(controls.load, controls.names())))
+    judged = loaded(metrics)
+    asked = _Asked(engine, tuple(given), judged, target, truth)
+    found = list(find(paths, out))
+    if asked.truth is not None:
+        asked.truth.check(str(item) for item, _ in found if not isinstance(item, Failure))
+    settings = settings_of(engine, asked.methods, asked.plain)
+    settings |= {
+        "target": asked.target,
+        "metrics": [repr(metric) for metric in judged],
+        "truth": None if asked.truth is None else asked.truth.sha256,
+        "accelerate": accelerated(
+            engine,
+            asked.methods,
+            len(found),
+            None if fresh else Path(out),
+            sum(metric.forwards() for metric in judged),
+        ),
+        "chunk": chunk_size,
+        "max_pixels": limits.max_pixels,
+    }
+    with Store(out, settings, command=command, fresh=fresh, schema=_SCHEMA) as store:
+        _, changed = store.add(found)
+        del found
+        judging = _Run(store, asked, limits)
+        complete = judging.all(progress, stop)
+        summary = None
+        if complete:
+            summary = report.write(
+                store.out, asked.methods, judged, asked.grids(store, limits), draws, seed, examples
+            )
+        store.seconds["wall"] = store.seconds.get("wall", 0.0) + judging.progress().seconds
+        store.finish("complete" if complete else "interrupted")
+        with contextlib.suppress(OSError):  # an evaluation draws none
+            store.overlays.rmdir()
+        counts, seconds = dict(store.counts), dict(store.seconds)
+        outcome = Outcome(store.out, judging.progress(), complete, counts, seconds, changed)
+        return Evaluation(outcome, summary)
+
+
+class _Asked:
+    """What is asked of an evaluation, checked against the model."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        methods: tuple[Method, ...],
+        metrics: tuple[Metric, ...],
+        target: Any,
+        truth: str | os.PathLike[str] | None,
+    ) -> None:
+        self.engine, self.methods = engine, methods
+        self.metrics = named([metric for metric in metrics if metric.per == "map"])
+        self.over_grids = [metric for metric in metrics if metric.per == "grid"]
+        self.located = any(Ask.OBJECTS in metric.asks for metric in metrics)
+        self.by_truth = target == "truth" if isinstance(target, str) else False
+        self.plain = Target.of("top1" if self.by_truth else target, engine.model.labels)
+        self.target = "truth" if self.by_truth else str(self.plain)
+        self.class_of = class_finder(engine.model.labels)
+        if self.plain.kind in ("index", "callable"):
+            raise TargetError(
+                f"expected a target that can be written down, got {target!r}: use top1, "
+                "class=207, any=281,282, diff=207,282, above=0.5 or truth"
+            )
+        if truth is None and (self.located or self.by_truth):
+            what = "the target truth" if self.by_truth else "metrics of localisation"
+            raise ArgumentError(
+                f"expected a file of labels or boxes for {what}, got none: pass --truth FILE "
+                "(truth= in Python)"
+            )
+        self.truth = None if truth is None else Truth.read(truth)
+        if self.truth is not None and self.by_truth:
+            for known in self.truth.objects.values():
+                for one in known:
+                    if one.label:
+                        self.class_of(one.label)
+        for metric in metrics:
+            lacking = metric.needs & ~engine.model.offers
+            if lacking:
+                raise ArgumentError(
+                    f"expected metrics that {engine.model.ref.name} can serve, but {metric.name()} "
+                    f"needs {lacking}: leave it out"
+                )
+
+    def items(self, one: InputRef) -> list[int | None]:
+        """The classes to explain of an image; None alone leaves that to the target."""
+        if not self.by_truth:
+            return [None]
+        assert self.truth is not None
+        return list(self.truth.classes(one.path, self.class_of))
+
+    def objects(self, items: Sequence[tuple[Prepared, int | None]]) -> torch.Tensor | None:
+        """The objects (b, h, w) of images in the model's view."""
+        if not self.located:
+            return None
+        assert self.truth is not None
+        masks = []
+        for prepared, wanted in items:
+            where = prepared.input
+            boxes = self.truth.boxes(where.path, wanted, self.class_of)
+            masks.append(mask(boxes, where.transform, (where.width, where.height)))
+        return torch.from_numpy(np.stack(masks)).to(self.engine.device)
+
+    def grids(self, store: Store, limits: Limits) -> Grids | None:
+        """The figures of the metrics over grids, None where there are none."""
+        if not self.over_grids:
+            return None
+        grids = Grids(self.engine, self.methods, self.over_grids, limits)
+        grids.judge(store.out, store.settings)
+        return grids
+
+
+class _Run:
+    """The judging of what a store says is pending."""
+
+    def __init__(self, store: Store, asked: _Asked, limits: Limits) -> None:
+        self.store, self.asked = store, asked
+        assert asked.engine.model.preprocess is not None
+        self.pool = Workers(Setup(asked.engine.model.preprocess, limits, None), 0)
+        self.began = time.perf_counter()
+        self.before = self.done = store.counts["finished"]
+        self.maps = self.failures = 0
+
+    def all(self, progress: Callable[[Progress], None], stop: Callable[[], bool]) -> bool:
+        """Do what is pending; False when stopped before the end."""
+        progress(self.progress())
+        for number in self.store.pending():
+            if stop():
+                return False
+            inputs = self.store.inputs(number)
+            rows, failed = self.judged(inputs)
+            self.store.commit(number, rows, failed)
+            self.done += len(inputs)
+            self.maps += len(rows)
+            self.failures += len(failed)
+            progress(self.progress())
+        return True
+
+    def progress(self) -> Progress:
+        return Progress(
+            self.store.counts["images"],
+            self.done,
+            self.before,
+            self.maps,
+            self.failures,
+            time.perf_counter() - self.began,
+        )
+
+    def judged(self, inputs: Sequence[Input]) -> tuple[list[Row], list[Failure]]:
+        """The rows and failures of a chunk's images."""
+        items: list[tuple[Prepared, int | None]] = []
+        failed = []
+        for one in inputs:
+            found = one.failure or self.decoded(one.path)
+            if isinstance(found, Failure):
+                failed.append(found)
+                continue
+            classes = self.asked.items(found.input)
+            if not classes:
+                reason = f"expected a label for {one.path} in the file of labels, got none: add it"
+                failed.append(Failure(one.path, reason, "ArgumentError"))
+            items += [(found, wanted) for wanted in classes]
+        return self.explained(items) if items else [], failed
+
+    def decoded(self, path: str) -> Prepared | Failure:
+        found = self.pool.result(self.pool.submit(decode, path))
+        assert isinstance(found, Decoded)
+        where = found.input
+        return where if isinstance(where, Failure) else Prepared(found.pixels, where, None)
+
+    def explained(self, items: Sequence[tuple[Prepared, int | None]]) -> list[Row]:
+        """One row an item, class and method, judged."""
+        asked = self.asked
+        target = asked.plain
+        if asked.by_truth:
+            target = Target.of([wanted for _, wanted in items])
+        judge = Judge(asked.metrics, asked.objects(items))
+        batch = [prepared for prepared, _ in items]
+        found = asked.engine.explain_prepared(batch, asked.methods, target, check=judge)
+        # Of each method, explanations come in the order of its maps.
+        extras = {
+            repr(method): iter(told)
+            for method, told in zip(asked.methods, judge.extras(), strict=True)
+        }
+        rows = []
+        for explanation in found:
+            assert isinstance(explanation, Explanation)
+            rows.append(row_of(explanation, None) | next(extras[explanation.method]))
+        return rows

@@ -1,0 +1,116 @@
+"""Metrics over grids of images the model is sure of: judged once all images are known.
+
+Grids are drawn from the images' own bytes and a seed, so they are the same for every method and
+whatever the order of the images. What is done is kept in OUT/grids.json, method by method.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.parquet as pq
+import torch
+
+from visxai.engine import Prepared
+from visxai.errors import ArgumentError, ImageError, ModelError
+from visxai.evaluate.files import write
+from visxai.images import Limits, decode
+from visxai.methods.base import Method
+from visxai.metrics import Case, Metric
+from visxai.record import InputRef
+from visxai.results import parts
+from visxai.target import Target
+
+if TYPE_CHECKING:
+    from visxai.engine import Engine
+
+_MOST = 400  # images that grids are drawn of
+
+
+class Grids:
+    """Figures of metrics over grids: found[metric][method] is a list of one a grid, or a sentence
+    that says why there are none."""
+
+    def __init__(
+        self, engine: Engine, methods: Sequence[Method], metrics: Sequence[Metric], limits: Limits
+    ) -> None:
+        self.engine, self.methods, self.metrics = engine, methods, metrics
+        self.limits = limits
+        self.found: dict[str, dict[str, list[float] | str]] = {}
+
+    def judge(self, out: Path, settings: Mapping[str, Any]) -> None:
+        """Find what OUT doesn't hold yet, and keep it there."""
+        pool, digests = self.pool(out)
+        key = hashlib.sha256(json.dumps([digests, settings]).encode()).hexdigest()
+        kept = self._kept(out, key)
+        for metric in self.metrics:
+            known = self.found.setdefault(repr(metric), {})
+            for method in self.methods:
+                earlier = kept.get(repr(metric), {}).get(repr(method))
+                known[repr(method)] = earlier or self.figures(metric, method, pool)
+                told = json.dumps({"pool": key, "images": len(digests), "found": self.found})
+                write(out / "grids.json", told)
+
+    def figures(
+        self, metric: Metric, method: Method, pool: torch.Tensor | None
+    ) -> list[float] | str:
+        """One figure a grid, or why there are none."""
+        if pool is None:
+            return "expected images that the model is sure of, got none"
+        try:
+            case = Case(self.engine.model, pool, Target.of("top1"), method=method)
+            return [round(value, 6) for value in metric(case).values.tolist()]
+        except (ArgumentError, ModelError) as error:
+            return str(error)
+
+    def pool(self, out: Path) -> tuple[torch.Tensor | None, list[str]]:
+        """The images (b, 3, h, w) that the model is sure enough of for some metric, in the order
+        of their sha256, and these."""
+        paths: dict[str, str] = {}
+        for part in parts(out).values():
+            table = pq.read_table(part, columns=["source_sha256", "path"]).to_pylist()
+            paths.update({row["source_sha256"]: row["path"] for row in table})
+        sure = min(getattr(metric, "sure", 0.0) for metric in self.metrics)
+        kept: list[torch.Tensor] = []
+        digests: list[str] = []
+        names = sorted(paths)
+        for start in range(0, len(names), self.engine.batch_size):
+            batch = names[start : start + self.engine.batch_size]
+            there = [(name, one) for name in batch if (one := self.prepared(paths[name], name))]
+            if not there:
+                continue
+            x = self.engine.tensor([one.pixels for _, one in there])
+            model = self.engine.model
+            certainty = model.probabilities(model.scores(x)).amax(1)
+            for index in (certainty >= sure).nonzero().flatten().tolist():
+                kept.append(x[index])
+                digests.append(there[index][0])
+            if len(kept) >= _MOST:
+                break
+        return (torch.stack(kept[:_MOST]) if kept else None), digests[:_MOST]
+
+    def prepared(self, path: str, sha256: str) -> Prepared | None:
+        """An image again; None where it is gone or has changed."""
+        preprocess = self.engine.model.preprocess
+        assert preprocess is not None
+        try:
+            photo = decode(path, self.limits)
+        except ImageError:
+            return None
+        if photo.sha256 != sha256:
+            return None
+        pixels, transform = preprocess.crop(photo)
+        where = InputRef(photo.image.width, photo.image.height, transform, sha256, path)
+        return Prepared(pixels, where, None)
+
+    def _kept(self, out: Path, key: str) -> dict[str, dict[str, Any]]:
+        with contextlib.suppress(OSError, ValueError):
+            told = json.loads((out / "grids.json").read_text("utf-8"))
+            if told["pool"] == key:
+                return dict(told["found"])
+        return {}

@@ -1,0 +1,293 @@
+// The page: what is pressed changes the state, the state is drawn.
+
+let plain = []; // the chosen items
+
+function refresh({ keep = false } = {}) {
+  const current = keep ? wall.items[wall.active] : undefined;
+  plain = chosen();
+  wall.show(plain, current === undefined ? 0 : Math.max(0, plain.indexOf(current)));
+  const done = plain.filter((item) => !failed(item));
+  scoreFilter.draw(done.map((item) => rows.score[item]));
+  spreadFilter.draw(done.map((item) => rows.spread[item]));
+  $("count").textContent = plain.length === TOTAL ? toldCounts(done.length, TOTAL - done.length) : `${number(plain.length)} of ${number(TOTAL)}`;
+  $("empty").hidden = plain.length > 0;
+  const count = filters();
+  $("side-count").hidden = !count;
+  $("side-count").textContent = count;
+  $("clear").hidden = !count && !state.query;
+}
+
+const toldCounts = (done, bad) => counted(done, "explanation") + (bad ? `, ${counted(bad, "failure")}` : "");
+
+function press(host, key, on) { host.querySelectorAll("button").forEach((b) => b.setAttribute("aria-pressed", on(b.dataset[key]))); }
+
+/** After a filter changed: draw, and start at the top again. */
+function changed() {
+  const top = document.querySelector(".stream").getBoundingClientRect().top;
+  if (top < 0) window.scrollBy(0, top);
+  press($("kinds"), "kind", (key) => key === state.kind);
+  press($("flags"), "flag", (key) => state.flags.has(key));
+  press($("methods"), "method", (key) => state.methods.has(+key));
+  press($("class-list"), "label", (key) => state.classes.has(+key));
+  refresh();
+}
+
+function clear() {
+  Object.assign(state, fresh());
+  $("search").value = $("class-search").value = "";
+  scoreFilter.set(state.score);
+  spreadFilter.set(state.spread);
+  classList();
+  changed();
+}
+
+const toggle = (set, value) => { if (!set.delete(value)) set.add(value); changed(); };
+
+const scoreFilter = rangeFilter($("score"), "score", SCORE_ENDS, rows.score, scored, (range) => { state.score = range; changed(); });
+const spreadFilter = rangeFilter($("spread"), "spread", SPREAD_ENDS, rows.spread, percent, (range) => { state.spread = range; changed(); });
+
+// ---- filters ---------------------------------------------------------------------------------------
+
+for (const [key, name] of failures.length ? [["all", "All"], ["done", "Explained"], ["failed", "Failed"]] : [])
+  $("kinds").append(el("button", { "data-kind": key, "aria-pressed": key === "all", onclick: () => { state.kind = key; changed(); } }, name));
+$("kinds").hidden = !failures.length;
+
+for (const flag of FLAGS) {
+  let count = 0;
+  for (let item = 0; item < ROWS; item++) count += flag.has(item);
+  if (count) $("flags").append(el("button", { "data-flag": flag.key, "aria-pressed": "false", title: flag.about, onclick: () => toggle(state.flags, flag.key) }, flag.name, el("span", {}, number(count))));
+}
+$("flags-group").hidden = !$("flags").childElementCount;
+
+methods.forEach((spec, i) => $("methods").append(el("button", { "data-method": i, "aria-pressed": "false", title: spec, onclick: () => toggle(state.methods, i) }, brief(spec))));
+$("methods-group").hidden = methods.length < 2;
+
+const numbers = new Map(labels.map((label, i) => [label, i]));
+
+/** The classes that a search finds, the most frequent first; the chosen ones always. */
+function classList() {
+  const query = $("class-search").value.toLowerCase();
+  const known = data.classes.filter((one) => numbers.has(one.label));
+  const found = known.filter((one) => one.label.toLowerCase().includes(query) || state.classes.has(numbers.get(one.label)));
+  $("class-list").replaceChildren(...found.slice(0, 200).map((one) => {
+    const index = numbers.get(one.label);
+    return el("button", { "data-label": index, "aria-pressed": state.classes.has(index), title: one.label, onclick: () => toggle(state.classes, index) },
+      el("span", { dir: "auto" }, one.label), el("span", {}, number(one.count)));
+  }));
+}
+classList();
+
+$("class-search").addEventListener("input", classList);
+$("search").addEventListener("input", (event) => { state.query = event.target.value; changed(); });
+for (const id of ["clear", "empty-clear"]) $(id).addEventListener("click", () => { clear(); $("search").focus(); });
+
+for (const [key, { name }] of Object.entries(SORTS)) $("sort").append(el("option", { value: key }, name));
+$("sort").addEventListener("change", (event) => { state.sort = event.target.value; changed(); });
+
+document.querySelectorAll(".sizes button").forEach((button) => button.addEventListener("click", () => {
+  state.size = +button.dataset.size;
+  press(document.querySelector(".sizes"), "size", (size) => +size === state.size);
+  wall.layout();
+}));
+
+function side(open) {
+  $("side").classList.toggle("open", open);
+  $("side-open").setAttribute("aria-expanded", open);
+  $(open ? "side-close" : "side-open").focus();
+}
+$("side-open").addEventListener("click", () => side(true));
+$("side-close").addEventListener("click", () => side(false));
+document.addEventListener("pointerdown", (event) => {
+  if ($("side").classList.contains("open") && !$("side").contains(event.target)) { event.preventDefault(); side(false); }
+});
+
+// ---- photograph, overlay, map ----------------------------------------------------------------------
+
+function mix(value) {
+  state.mix = Math.max(0, Math.min(2, value));
+  // The overlay rests in the middle: near a stop the slider stays at it.
+  const stop = Math.round(state.mix);
+  if (Math.abs(state.mix - stop) < 0.04) state.mix = stop;
+  document.documentElement.style.setProperty("--mix", state.mix);
+  const words = ["photograph", "overlay", "map"][stop];
+  for (const id of ["mix", "viewer-mix"]) { $(id).value = state.mix; $(id).setAttribute("aria-valuetext", words); }
+  viewer.querySelectorAll("[data-mix]").forEach((b) => b.classList.toggle("on", +b.dataset.mix === stop));
+}
+for (const id of ["mix", "viewer-mix"]) $(id).addEventListener("input", (event) => mix(+event.target.value));
+viewer.querySelectorAll("[data-mix]").forEach((b) => b.addEventListener("click", () => mix(+b.dataset.mix)));
+
+// ---- viewer, help, theme ---------------------------------------------------------------------------
+
+wall.opened = (at) => looking.open(at);
+$("before").addEventListener("click", () => looking.step(-1));
+$("after").addEventListener("click", () => looking.step(1));
+$("viewer-close").addEventListener("click", () => viewer.close());
+$("keys-close").addEventListener("click", () => $("keys").close());
+$("help").addEventListener("click", () => $("keys").showModal());
+for (const dialog of [viewer, $("keys")]) dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
+viewer.addEventListener("close", () => wall.focus(looking.at));
+
+const dusk = window.matchMedia("(prefers-color-scheme: dark)");
+const dark = () => (document.documentElement.dataset.theme ?? (dusk.matches ? "dark" : "light")) === "dark";
+const themed = () => $("theme").setAttribute("aria-pressed", dark());
+function theme(to) {
+  document.documentElement.dataset.theme = to;
+  try { localStorage.setItem("visxai-theme", to); } catch { /* a page from disk may have no storage */ }
+  themed();
+}
+try { const kept = localStorage.getItem("visxai-theme"); if (kept === "dark" || kept === "light") document.documentElement.dataset.theme = kept; } catch { /* see above */ }
+dusk.addEventListener("change", themed);
+themed();
+$("theme").addEventListener("click", () => theme(dark() ? "light" : "dark"));
+
+// ---- tabs ------------------------------------------------------------------------------------------
+
+const TABS = ["images", "classes", "run"], made = new Set(["images"]);
+function tab(name) {
+  for (const one of TABS) {
+    $(`tab-${one}`).setAttribute("aria-selected", one === name);
+    $(`tab-${one}`).tabIndex = one === name ? 0 : -1;
+    $(`panel-${one}`).hidden = one !== name;
+  }
+  if (!made.has(name)) { made.add(name); ({ classes: classesPage, run: runPage })[name]($(`panel-${name}`)); }
+  window.scrollTo(0, 0);
+  if (name === "images") wall.layout();
+}
+TABS.forEach((name, i) => {
+  $(`tab-${name}`).addEventListener("click", () => tab(name));
+  $(`tab-${name}`).addEventListener("keydown", (event) => {
+    const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (!by) return;
+    event.stopPropagation();
+    const next = TABS[(i + by + TABS.length) % TABS.length];
+    tab(next);
+    $(`tab-${next}`).focus();
+  });
+});
+
+/** Distributions of all and, class by class, the mean map beside scores and spread. */
+function classesPage(host) {
+  const whole = (name, about, values, ends, told) => {
+    const shape = histogram(48, name, 0.06);
+    shape.draw(binned(values, ends, 48));
+    const ticks = [0, 0.25, 0.5, 0.75, 1].map((at) => el("span", {}, told(ends[0] + at * (ends[1] - ends[0]))));
+    return el("div", { class: "panel" }, el("h3", {}, name), el("p", {}, about), shape.plot, el("div", { class: "ends" }, ...ticks));
+  };
+  const items = labels.map(() => []);
+  for (let item = 0; item < ROWS; item++) items[rows.label[item]].push(item);
+  const grid = el("div", { class: "tiles" }), more = el("button", { class: "strong more" }, "Show more classes");
+  const pick = el("select", { class: "select", "aria-label": "Method of the mean maps", onchange: () => again() }, ...methods.map((spec) => el("option", { value: spec }, brief(spec))));
+  let count = 0;
+  function tile(one) {
+    const index = numbers.get(one.label), own = index === undefined ? [] : items[index];
+    const mean = one.means[pick.value], score = histogram(14, "Scores"), spread = histogram(14, "Spread");
+    score.draw(binned(own.map((item) => rows.score[item]), SCORE_ENDS, 14));
+    spread.draw(binned(own.map((item) => rows.spread[item]), SPREAD_ENDS, 14));
+    const middle = median(own.map((item) => rows.score[item]));
+    return el("button", { class: "tile", title: `Show the images of ${one.label}`, onclick: () => { clear(); if (index !== undefined) state.classes.add(index); changed(); tab("images"); } },
+      mean ? el("img", { src: mean, alt: `Mean map of ${one.label}`, loading: "lazy" }) : el("span", { class: "none" }, "No map"),
+      el("span", { class: "told" }, el("b", { dir: "auto" }, one.label),
+        el("small", {}, counted(one.count, "map") + (middle === null ? "" : ` · median ${scored(middle)}`)),
+        el("span", { class: "pair" }, el("span", {}, score.plot, el("small", {}, "Score")), el("span", {}, spread.plot, el("small", {}, "Spread")))));
+  }
+  function next() {
+    grid.append(...data.classes.slice(count, count + 60).map(tile));
+    count += 60;
+    more.hidden = count >= data.classes.length;
+  }
+  function again() { grid.replaceChildren(); count = 0; next(); }
+  more.addEventListener("click", next);
+  host.append(
+    el("div", { class: "plots" },
+      whole("Scores", "How sure the model is of what is explained.", rows.score, SCORE_ENDS, scored),
+      whole("Evidence", "The part of the view that holds half of it: left, maps that point at something.", rows.spread, SPREAD_ENDS, percent)),
+    el("div", { class: "page-head" },
+      el("h2", {}, counted(data.classes.length, "class").replace("classs", "classes"), el("p", {}, "Where the evidence lies on average, in the model’s view; each map counts alike.")),
+      methods.length > 1 ? pick : null),
+    grid, more);
+  again();
+}
+
+function median(values) {
+  const known = values.filter((value) => value !== null).sort((a, b) => a - b);
+  return known.length ? known[known.length >> 1] : null;
+}
+
+/** What was run, and where its time went. */
+function runPage(host) {
+  const counts = run.counts ?? {}, seconds = Object.entries(run.seconds ?? {}).filter(([name]) => name !== "wall");
+  const most = Math.max(...seconds.map(([, value]) => value), 1e-9);
+  const stages = seconds.map(([name, value]) => {
+    const meter = el("span", { class: "meter" }, el("i"));
+    meter.style.setProperty("--part", value / most);
+    return el("div", { class: "stage-row" }, el("span", {}, name), meter, el("span", {}, spent(value)));
+  });
+  const wall = run.seconds?.wall;
+  host.append(el("div", { class: "plots" },
+    el("div", { class: "panel" }, el("h3", {}, "Run"), el("p", {}), facts([
+      ["Command", run.command || "–"], ["State", run.state], ["Started", run.started], ["Updated", run.updated],
+      ["Images", number(counts.images ?? 0)], ["Finished", number(counts.finished ?? 0)], ["Explanations", number(counts.maps ?? 0)], ["Failures", number(counts.failures ?? 0)],
+      ["Model", run.model], ["Weights", run.weights], ["Methods", (run.methods ?? []).map(brief).join(", ")], ["Target", run.target], ["Device", run.device],
+    ].map(([name, value]) => [name, value ?? "–"]))),
+    el("div", { class: "panel" }, el("h3", {}, "Seconds by stage"), el("p", {}, wall ? `Stages overlap: the whole took ${spent(wall)}.` : "Stages overlap."), el("div", { class: "stages" }, ...stages))));
+}
+
+// ---- keyboard --------------------------------------------------------------------------------------
+
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
+  const typing = event.target.matches?.("input[type=search], select, textarea");
+  const sliding = event.target.matches?.("input[type=range]");
+  if (event.key === "Escape") {
+    if ($("side").classList.contains("open")) side(false);
+    else if (event.target === $("search")) {
+      event.preventDefault();
+      if (state.query) { $("search").value = state.query = ""; changed(); } else wall.focus(wall.active);
+    }
+    return;
+  }
+  if (typing) {
+    if (event.target === $("search") && ["Enter", "ArrowDown"].includes(event.key)) { event.preventDefault(); wall.focus(wall.active); }
+    return;
+  }
+  if ($("keys").open) return;
+  const shortcut = {
+    "/": () => { if (viewer.open) viewer.close(); tab("images"); $("search").focus(); $("search").select(); },
+    "?": () => $("keys").showModal(),
+    d: () => theme(dark() ? "light" : "dark"),
+    1: () => mix(0), 2: () => mix(1), 3: () => mix(2),
+    "[": () => mix(state.mix - 0.1), "]": () => mix(state.mix + 0.1),
+  }[event.key];
+  if (shortcut) { event.preventDefault(); shortcut(); return; }
+  if (sliding || $("panel-images").hidden) return;
+  if (viewer.open) {
+    const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (by) { event.preventDefault(); looking.step(by); }
+    return;
+  }
+  const inGrid = grid.contains(event.target);
+  if (!inGrid && event.target !== document.body) return;
+  const to = wall.towards(event.key);
+  // From nowhere, an arrow first goes to the images; Home and End scroll the page as ever.
+  if (to === null || (!inGrid && !event.key.startsWith("Arrow"))) return;
+  event.preventDefault();
+  wall.focus(inGrid ? to : wall.active);
+});
+
+// ---- start -----------------------------------------------------------------------------------------
+
+$("name").textContent = run.name;
+$("about").textContent = [run.model, (run.methods ?? []).map(brief).join(", "), run.target].filter(Boolean).join(" · ");
+const counts = run.counts ?? {}, news = [];
+if (run.state !== "complete") news.push(`This run isn’t finished: ${number(counts.finished ?? 0)} of ${counted(counts.images ?? 0, "image")} so far.`);
+if (ROWS < data.total) news.push(`This file carries the first ${number(ROWS)} of ${counted(data.total, "explanation")}; mean maps are of all.`);
+$("banner").textContent = news.join(" ");
+$("banner").hidden = !news.length;
+
+let waiting = false;
+const later = () => { if (!waiting) { waiting = true; requestAnimationFrame(() => { waiting = false; wall.draw(); }); } };
+window.addEventListener("scroll", later, { passive: true });
+let seen = 0;
+new ResizeObserver(() => { if (grid.clientWidth && grid.clientWidth !== seen) { seen = grid.clientWidth; wall.layout(); } else later(); }).observe(grid);
+mix(1);
+refresh();
