@@ -89,13 +89,18 @@ def captum_occlusion(
 
 
 def captum_integrated_gradients(
-    module: nn.Module, x: Tensor, classes: list[int], together: int | None = None
+    module: nn.Module,
+    x: Tensor,
+    classes: list[int],
+    together: int | None = None,
+    steps: int = 50,
 ) -> Maps:
     """captum's default: 50 Gauss-Legendre points, at most `together` rows at once."""
     from captum.attr import IntegratedGradients
 
     method = IntegratedGradients(module)
-    return lambda: method.attribute(x, target=classes, internal_batch_size=together).sum(1).detach()
+    options: dict[str, Any] = {"n_steps": steps, "internal_batch_size": together}
+    return lambda: method.attribute(x, target=classes, **options).sum(1).detach()
 
 
 def _pytorch_grad_cam(

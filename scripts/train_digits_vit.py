@@ -33,7 +33,7 @@ SMALLEST, LARGEST = 18, 24
 SHOWN = {(1, 0): 0.2, (1, 1): 0.6, (1, 2): 0.9, (2, 2): 1.0}
 SHAPE = {
     "img_size": (HEIGHT, WIDTH),
-    "patch_size": 4,
+    "patch_size": 6,
     "embed_dim": 64,
     "depth": 4,
     "num_heads": 4,
@@ -105,8 +105,9 @@ class Canvases:
 
 def train(canvases: Canvases, steps: int, batch: int, seed: int) -> VisionTransformer:
     torch.manual_seed(seed)
-    model = VisionTransformer(**SHAPE)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.05)
+    # Without dropped patches and attention so small a model hangs on very few tokens.
+    model = VisionTransformer(**SHAPE, patch_drop_rate=0.2, attn_drop_rate=0.2)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=steps)
     model.train()
     began = time.perf_counter()
@@ -125,13 +126,14 @@ def train(canvases: Canvases, steps: int, batch: int, seed: int) -> VisionTransf
 
 
 def accuracy(model: VisionTransformer, pixels: Tensor, labels: Tensor, seed: int) -> float:
-    """The share of held-out digits, each alone on a canvas, that score highest."""
+    """The share of held-out digits, each alone on a half of a canvas, that score highest."""
     random = np.random.default_rng(seed)
     size = 21
     canvas = random.random((len(labels), HEIGHT, WIDTH), dtype=np.float32) * 0.15
     drawn = F.interpolate(pixels[:, None], (size, size), mode="bilinear")[:, 0].numpy()
     for row in range(len(labels)):
-        top, left = random.integers(HEIGHT - size + 1), random.integers(WIDTH - size + 1)
+        top = random.integers(HEIGHT - size + 1)
+        left = row % 2 * WIDTH // 2 + random.integers(WIDTH // 2 - size + 1)
         spot = canvas[row, top : top + size, left : left + size]
         np.maximum(spot, drawn[row], out=spot)
     x = (torch.from_numpy(canvas) * 2 - 1)[:, None].expand(-1, 3, -1, -1)
@@ -141,7 +143,7 @@ def accuracy(model: VisionTransformer, pixels: Tensor, labels: Tensor, seed: int
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--steps", type=int, default=2500)
+    parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--batch", type=int, default=48)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=ROOT / "models" / "digits_vit.safetensors")

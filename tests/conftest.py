@@ -17,5 +17,6 @@ import visxai
 
 @pytest.fixture(scope="session")
 def engine() -> visxai.Engine:
-    """The default model with its real weights, in float32 on the CPU."""
-    return visxai.Engine(device="cpu", precision="fp32")
+    """The default model with its real weights, in float32 on the CPU, by PyTorch alone: what an
+    engine that may choose has chosen would depend on the tests before."""
+    return visxai.Engine(device="cpu", precision="fp32", accelerate="off")

@@ -116,9 +116,14 @@ def test_the_function_comes_back() -> None:
         assert F.scaled_dot_product_attention is not PLAIN
     assert len(inner) == 3
     assert F.scaled_dot_product_attention is PLAIN
-    with pytest.raises(ZeroDivisionError), record_attention(model.module, leaves=(0,)):
-        model.forward(x)
-        raise ZeroDivisionError
+
+    def interrupted() -> None:
+        with record_attention(model.module, leaves=(0,)):
+            model.forward(x)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        interrupted()
     assert F.scaled_dot_product_attention is PLAIN
     assert torch.is_grad_enabled()
     assert all(not part._forward_pre_hooks for part in model.module.modules())

@@ -100,6 +100,7 @@ def test_options_reach_the_engine_and_the_run(tmp_path: Path, quick: dict[str, A
     options += ["--model", "timm:resnet18", "--layer", "layer4", "--labels", "names.txt"]
     options += ["--checkpoint", "mine.safetensors", "--device", "cpu", "--precision", "fp32"]
     options += ["--batch-size", "16", "--chunk-size", "32", "--workers", "0", "--panel"]
+    options += ["--accelerate", "off", "--only", "top1>0.0"]
     options += ["--overlay-format", "png", "--colormap", "viridis", "--limit-pixels", "6300"]
     out = tmp_path / "out"
     assert visxai_("explain", image, "--out", out, "--method", "saliency", *options) == 0
@@ -110,6 +111,7 @@ def test_options_reach_the_engine_and_the_run(tmp_path: Path, quick: dict[str, A
         "checkpoint": "mine.safetensors",
         "device": "cpu",
         "precision": "fp32",
+        "accelerate": "off",
         "batch_size": 16,
     }
     run = json.loads((out / "run.json").read_text())
@@ -120,6 +122,7 @@ def test_options_reach_the_engine_and_the_run(tmp_path: Path, quick: dict[str, A
         "occlusion",
     ]
     assert (settings["target"], settings["chunk"], settings["max_pixels"]) == ("top2", 32, 6300)
+    assert (settings["only"], settings["accelerate"]) == ("top1>0.0", "off (asked for)")
     assert settings["overlays"] == {"format": "png", "colormap": "viridis", "panel": True}
     assert run["command"].startswith("visxai explain ")
     assert len(list((out / "overlays").iterdir())) == 6
@@ -150,6 +153,10 @@ WRONG = [
     (["models", "nope"], "efficientnet_lite0"),
     (["models", "fetch", "efficientnet_lite0"], "installed"),
     (["methods", "gradcam"], "did you mean grad_cam"),
+    (["evaluate", "in", "--metrics", "insertoin"], "did you mean insertion"),
+    (["evaluate", "in", "--metrics", "pointing"], "--truth"),
+    (["evaluate", "in", "--methods", "gradcam"], "did you mean grad_cam"),
+    (["evaluate", "in", "--target", "truth"], "--truth"),
 ]
 
 
@@ -240,7 +247,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_every_option_is_documented(capsys: pytest.CaptureFixture[str]) -> None:
-    for function in (cli.explain, cli.methods, cli.doctor, cli._show, cli._fetch, cli._visxai):
+    commands = (cli.explain, cli.methods, cli.doctor, cli.evaluate)
+    for function in (*commands, cli._show, cli._fetch, cli._visxai):
         for name, hint in typing.get_type_hints(function, include_extras=True).items():
             if name in ("return", "context"):
                 continue
@@ -252,7 +260,7 @@ def test_every_option_is_documented(capsys: pytest.CaptureFixture[str]) -> None:
         assert name == "paths" or f"--{name.replace('_', '-')}" in printed
     assert visxai_() == 0
     printed = capsys.readouterr().out
-    for command in ("explain", "methods", "models", "doctor"):
+    for command in ("explain", "evaluate", "methods", "models", "doctor"):
         assert re.search(rf"\b{command}\b", printed)
 
 
@@ -301,7 +309,7 @@ class Run:
         options = ["--batch-size", "4", "--chunk-size", "4", "--workers", "2", "--device", "cpu"]
         command = [sys.executable, "-m", "visxai", "explain", folder, "--out", out, *options]
         self.process = subprocess.Popen(
-            [*map(str, command), "--precision", "fp32"],
+            [*map(str, command), "--precision", "fp32", "--accelerate", "off"],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -74,9 +74,7 @@ CAPTUM = {
 }
 PAIRS = [
     # Grouped, so that parallel workers share a pair's reference instead of each making it.
-    pytest.param(
-        kind, name, id=f"{name}-{kind}", marks=pytest.mark.xdist_group(f"{name}-{kind}")
-    )
+    pytest.param(kind, name, id=f"{name}-{kind}", marks=pytest.mark.xdist_group(f"{name}-{kind}"))
     for kind in zoo.KINDS
     for name in (*methods.names(), *CAPTUM)
     if name != "captum" and serves(kind, name) and kind in CAPTUM.get(name, zoo.KINDS)

@@ -385,6 +385,7 @@ def test_the_command_line_evaluates_and_checks(
     assert capsys.readouterr().err.count("\n") == 1
     check = ["--check", "faithfulness(steps=2, controls=2, grid=2)", "--workers", "0"]
     assert visxai_("explain", "in", "--out", "checked", *check) == 0
+    assert "of 5 maps passed the check" in capsys.readouterr().out
     rows = list(results.read("checked"))
     assert {type(row.quality["faithful"]) for row in rows} == {bool}
     assert visxai_("explain", "in", "--out", "checked") == 2

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -242,6 +243,14 @@ class Opened:
         )
 
 
+def until(page: Any, holds: str) -> None:
+    """Wait for an expression; Playwright's own way would need a policy that allows eval."""
+    end = time.monotonic() + 10
+    while not page.evaluate(holds):
+        assert time.monotonic() < end, holds
+        page.wait_for_timeout(20)
+
+
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return report.build(small_run(tmp_path_factory.mktemp("gallery")), workers=0).path
@@ -262,7 +271,7 @@ class TestBrowser:
     def test_it_loads_pictures_and_all(self, opened: Opened) -> None:
         assert opened.items() == list(range(8))
         assert opened.count() == "7 explanations, 1 failure"
-        opened.page.wait_for_function("[...document.images].every(i => i.complete)")
+        until(opened.page, "[...document.images].every(i => i.complete)")
         assert opened.page.evaluate("[...document.images].every(i => i.naturalWidth > 0)")
         assert opened.page.locator("#banner").is_hidden()
         assert opened.page.locator(".card.failed .why").inner_text().startswith("expected an image")
@@ -287,7 +296,7 @@ class TestBrowser:
         page.locator('[data-kind="failed"]').click()
         assert opened.items() == [7]
         page.locator('[data-kind="all"]').click()
-        low = page.get_by_label("Lowest score")
+        low = page.get_by_role("slider", name="Lowest score")
         low.focus()
         low.press("PageDown")
         for _ in range(12):
@@ -308,7 +317,7 @@ class TestBrowser:
         page.locator("#sort").select_option("high")
         assert opened.items() == [6, 5, 4, 3, 2, 0, 1, 7]
         page.locator("#sort").select_option("label")
-        assert opened.items() == [2, 6, 0, 1, 4, 5, 3, 7] or opened.items()[0] == 2
+        assert opened.items() == [2, 5, 0, 1, 4, 3, 6, 7]
         page.locator("#sort").select_option("focus")
         assert opened.items()[-2:] == [4, 7]  # no spread, then the failure
 
@@ -351,7 +360,8 @@ class TestBrowser:
         assert page.locator("#viewer-mix").input_value() == "2"
         page.keyboard.press("Escape")
         assert page.locator("#viewer").is_hidden()
-        assert opened.focused() == 1
+        # A dialog tells that it is closed a moment later.
+        until(page, "document.activeElement.closest('.cell')?.dataset.item === '1'")
         page.keyboard.press("?")
         assert page.locator("#keys").is_visible()
         page.keyboard.press("Escape")
@@ -377,7 +387,7 @@ class TestBrowser:
         page.get_by_role("tab", name="Classes").click()
         assert page.locator(".tile b").all_inner_texts() == ["tabby", "espresso", "tripod"]
         assert page.locator("#panel-classes .panel .plot").count() == 2
-        page.wait_for_function("[...document.querySelectorAll('.tile img')].every(i => i.complete)")
+        until(page, "[...document.querySelectorAll('.tile img')].every(i => i.complete)")
         assert page.evaluate("document.querySelector('.tile img').naturalWidth") == 112
         page.locator("#panel-classes select").select_option("saliency()")
         assert page.locator(".tile .none").count() == 2
@@ -408,7 +418,7 @@ class TestBrowser:
         one.page.locator("#side-open").click()
         assert one.page.locator("#side").is_visible()
         one.page.keyboard.press("Escape")
-        assert one.page.locator("#side").is_hidden()
+        one.page.locator("#side").wait_for(state="hidden")
         one.page.close()
         assert not one.wrong
 
@@ -488,7 +498,7 @@ class TestBrowser:
         shutil.move(made.path, alone)
         shutil.rmtree(out)
         one = Opened(browser, alone)
-        one.page.wait_for_function("[...document.images].every(i => i.complete)")
+        until(one.page, "[...document.images].every(i => i.complete)")
         assert one.page.evaluate("[...document.images].every(i => i.naturalWidth > 0)")
         assert "isn’t finished" in one.page.locator("#banner").inner_text()
         one.page.close()

@@ -6,7 +6,7 @@
     coco         annotations.json: the strongest regions as boxes, run-length masks and scores
     fiftyone     samples.json, data/, fields/saliency/: a `FiftyOneDataset` to import
     tensorboard  an event file: photograph beside overlay, scores and figures by step
-    wandb        an offline run with a table of overlays; `wandb sync` sends it, visxai doesn't
+    wandb        an offline run of the same; `wandb sync` sends it, visxai doesn't
 
 Each is written aside and renamed, so that an export is there whole or not at all. What lies in the
 place already is replaced only where an earlier export wrote it. Originals that are gone or have
@@ -308,8 +308,6 @@ def _fiftyone(job: _Job) -> None:
 
 def _tensorboard(job: _Job) -> None:
     """Step i is explanation i: its pictures under the method's name, its figures beside them."""
-    import numpy as np
-
     require("tensorboard", "export", "exporting to TensorBoard")
     from torch.utils.tensorboard import SummaryWriter
 
@@ -318,9 +316,8 @@ def _tensorboard(job: _Job) -> None:
             photo = job.photo(one, _LOGGED)
             if photo is None:
                 continue
-            both = np.concatenate([np.asarray(photo), np.asarray(_over(one, photo))], axis=1)
             method = one.method.partition("(")[0]
-            writer.add_image(f"{method}/overlay", both, step, dataformats="HWC")
+            writer.add_image(f"{method}/overlay", _beside(one, photo), step, dataformats="HWC")
             writer.add_text(f"{method}/label", _plain(f"{one.label} · {one.input.path}"), step)
             writer.add_scalar(f"{method}/score", one.score, step)
             job.written += 1
@@ -332,7 +329,10 @@ def _plain(text: str) -> str:
 
 
 def _wandb(job: _Job) -> None:
-    """An offline run: a table with photograph, overlay and figures, a row an explanation."""
+    """An offline run, step i being explanation i: its pictures and its score.
+
+    No tables: they would be artifacts, which lie outside the run's folder until they are sent.
+    """
     with _silenced():
         wandb = require("wandb", "export", "exporting to Weights & Biases")
         settings = wandb.Settings(
@@ -346,19 +346,24 @@ def _wandb(job: _Job) -> None:
             settings=settings,
         )
         try:
-            names = ("path", "label", "score", "logit", "method", "degenerate")
-            table = wandb.Table(columns=[*names, "photograph", "overlay"])
-            for one in job.explanations():
+            for step, one in enumerate(job.explanations()):
                 photo = job.photo(one, _LOGGED)
                 if photo is None:
                     continue
-                pictures = [wandb.Image(photo), wandb.Image(_over(one, photo))]
-                figures = [one.score, one.logit, one.method, one.degenerate]
-                table.add_data(one.input.path, one.label, *figures, *pictures)
+                method = one.method.partition("(")[0]
+                caption = f"{one.label} · {one.score:.3f} · {one.input.path}"
+                run.log(
+                    {
+                        f"{method}/overlay": wandb.Image(_beside(one, photo), caption=caption),
+                        f"{method}/score": one.score,
+                    },
+                    step=step,
+                )
                 job.written += 1
-            run.log({"explanations": table})
         finally:
             run.finish()
+            # Its own process may still be writing; only its end says that all is on the disk.
+            wandb.teardown()
 
 
 @contextlib.contextmanager
@@ -376,10 +381,13 @@ def _silenced() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _over(one: Explanation, photo: Image) -> Image:
+def _beside(one: Explanation, photo: Image) -> NDArray[np.uint8]:
+    """Photograph and overlay side by side, (h, 2 w, 3)."""
+    import numpy as np
+
     from visxai import render
 
-    return render.overlay(one, photo)
+    return np.concatenate([np.asarray(photo), np.asarray(render.overlay(one, photo))], axis=1)
 
 
 _WRITERS: dict[str, Callable[[_Job], None]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import platform
 import sys
@@ -132,6 +133,9 @@ def summary(outcome: Outcome, engine: Engine, command: str) -> None:
     for what, name, how in where:
         table.add_row(what, escape(str(out / name)), f"[dim]{escape(how)}[/dim]")
     console.print(table)
+    told = _checked(outcome.out)
+    if told:
+        console.print(told, soft_wrap=True)
     if counts["failures"]:
         _failures(outcome, console)
     if not outcome.complete:
@@ -140,6 +144,17 @@ def summary(outcome: Outcome, engine: Engine, command: str) -> None:
             f"go on with: {escape(command)}",
             soft_wrap=True,
         )
+
+
+def _checked(out: Path) -> str:
+    """How many maps passed a run's check of faithfulness, in words; "" where none was asked."""
+    from visxai import results
+
+    if not ((results.about(out) or {}).get("settings", {}).get("check") or "").startswith("faith"):
+        return ""
+    told = results.dataset(out).to_table(columns=["quality"]).column(0).to_pylist()
+    passed = sum(json.loads(quality).get("faithful") is True for quality in told)
+    return f"{passed} of {counted(len(told), 'map')} passed the check of faithfulness"
 
 
 def evaluation(found: Evaluation, command: str) -> None:

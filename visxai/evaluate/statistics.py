@@ -87,6 +87,8 @@ def means(values: Array) -> Array:
 
 
 def _ranked(rows: Array, better: str) -> Array:
+    # Equal methods stay equal, whatever order their sums were taken in.
+    rows = rows.round(10)
     ordered = -rows if better == "higher" else rows
     above = (ordered[:, None, :] < ordered[:, :, None]).sum(2)
     equal = (ordered[:, None, :] == ordered[:, :, None]).sum(2)

@@ -148,7 +148,7 @@ function aspect(item) {
 function picture(item, large) {
   if (failed(item)) {
     const why = el("span", { class: "why", dir: "auto" }, failures[item - ROWS].reason);
-    return el(large ? "div" : "span", { class: "frame failed", style: null }, why);
+    return el(large ? "div" : "span", { class: "frame failed" }, why);
   }
   const frame = el(large ? "div" : "span", { class: "frame" }), image = rows.image[item];
   const layers = [["photo", images.photo[image]], ["over", rows.overlay[item]], ["map", rows.map[item]]];
@@ -161,7 +161,6 @@ function picture(item, large) {
     frame.append(el("img", { class: i === base ? "base" : layer, src, alt, decoding: "async", loading: large ? "eager" : "lazy", draggable: "false" }));
   });
   if (base < 0) frame.append(el("span", { class: "why plain-why" }, images.note[image] ?? "There is no picture of this one."));
-  frame.style.display = "block";
   return frame;
 }
 

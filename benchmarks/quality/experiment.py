@@ -1,0 +1,153 @@
+"""What the experiments on maps share: photographs, methods and budgets, progress, results.
+
+An experiment scores maps image by image (or grid by grid); its result holds every method's mean
+with a paired bootstrap interval, and its rank (`visxai.evaluate.statistics`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import visxai
+from visxai.evaluate import statistics
+from visxai.methods.base import Method
+from visxai.metrics import controls
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import measure
+
+CONTROLS = ("random_map", "centred_gaussian")
+# Methods of one backward at most, at their defaults.
+CHEAP = (
+    "grad_cam",
+    "grad_cam_plus_plus",
+    "hires_cam",
+    "layer_cam",
+    "xgrad_cam",
+    "eigen_cam",
+    "finer_cam",
+    "saliency",
+    "input_x_gradient",
+)
+# The others, at budgets that two cores can pay; the results name them.
+COSTLY = (
+    "ablation_cam",
+    "score_cam",
+    "smooth_grad(copies=10)",
+    "integrated_gradients(steps=10)",
+    "idgi(steps=10)",
+    "expected_gradients(samples=10)",
+    "guided_ig(steps=10)",
+    "blur_ig(steps=10)",
+    "xrai(steps=10)",
+    "occlusion(window=64, stride=32)",
+    "rise(masks=256)",
+    "hsic(samples=128)",
+    "sobol(samples=4)",
+    "lime(samples=128)",
+    "kernel_shap(samples=128)",
+    "partition_shap(max_evaluations=128)",
+)
+QUICK = ("grad_cam", "saliency")
+
+
+def parser(doc: str, photographs: bool = True) -> argparse.ArgumentParser:
+    """The arguments that all experiments have."""
+    made = argparse.ArgumentParser(description=doc.split("\n")[0])
+    if photographs:
+        made.add_argument("folder", type=Path, help="a folder of photographs")
+    made.add_argument("--methods", nargs="+", metavar="SPEC", help="instead of the usual ones")
+    made.add_argument("--quick", action="store_true", help="a smoke test on next to nothing")
+    made.add_argument("--out", type=Path, default=measure.RESULTS, help="where results go")
+    return made
+
+
+def engine(name: str = visxai.models.DEFAULT, **options: Any) -> visxai.Engine:
+    """The model in float32, on the GPU where there is one."""
+    return visxai.Engine(name, precision="fp32", **options)
+
+
+def method(spec: str) -> Method:
+    """A method or a control."""
+    is_control = spec.partition("(")[0] in controls.names()
+    return controls.load(spec) if is_control else visxai.methods.load(spec)
+
+
+def photographs(engine: visxai.Engine, folder: Path, count: int) -> Tensor:
+    """`count` photographs, evenly spread over the folder's by name: (n, 3, h, w) on the device."""
+    images = measure.photographs(count, folder)
+    return torch.cat([engine.tensor([engine.prepare(image).pixels]) for image in images])
+
+
+class Told:
+    """Says how far an experiment is, on stderr."""
+
+    def __init__(self, total: int) -> None:
+        self.total, self.done, self.began = total, 0, time.perf_counter()
+
+    def __call__(self, what: str) -> None:
+        self.done += 1
+        seconds = time.perf_counter() - self.began
+        left = seconds / self.done * (self.total - self.done)
+        print(f"{self.done}/{self.total} {what}, {left:.0f} s left", file=sys.stderr, flush=True)
+
+
+def compared(
+    values: Mapping[str, Sequence[float]], better: Literal["higher", "lower"]
+) -> list[dict[str, Any]]:
+    """For each contestant its mean, interval, count and rank, the best first.
+
+    values: by contestant, one an image or grid; those of a shorter list are the first ones.
+    """
+    count = max(map(len, values.values()))
+    table = np.full((count, len(values)), np.nan)
+    for column, told in enumerate(values.values()):
+        table[: len(told), column] = told
+    means, ranks = statistics.intervals(table), statistics.ranks(table, better)
+    rows = [
+        {"method": name, **_rounded(mean), "count": len(values[name]), "rank": _rounded(rank)}
+        for name, mean, rank in zip(values, means, ranks, strict=True)
+    ]
+    return sorted(rows, key=lambda row: row["rank"]["value"])
+
+
+def save(
+    name: str,
+    given: argparse.Namespace,
+    results: dict[str, Any],
+    tables: Mapping[str, Sequence[Mapping[str, Any]]],
+    command: str,
+) -> None:
+    """Write NAME.json, and NAME.md with a table for each of `tables`; a smoke test only prints."""
+    page = f"# {name.replace('_', ' ').capitalize()}\n\n`python benchmarks/quality/{command}`\n"
+    for heading, rows in tables.items():
+        page += f"\n## {heading}\n\n{measure.table([_line(row) for row in rows])}\n"
+    print(page)
+    if given.quick and given.out == measure.RESULTS:
+        return
+    measure.save(name, results, command, given.out)
+    (given.out / f"{name}.md").write_text(page, "utf-8")
+
+
+def _rounded(interval: statistics.Interval) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in vars(interval).items()}
+
+
+def _line(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of `compared` for a table."""
+    rank = row["rank"]
+    return {
+        "method": f"`{row['method']}`",
+        "mean (95 % interval)": f"{row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})",
+        "rank": f"{rank['value']:g} ({rank['low']:g} to {rank['high']:g})",
+        "n": row["count"],
+    }

@@ -1,0 +1,123 @@
+"""Insertion and deletion of maps by visxai, captum, torchcam and grad-cam, through one evaluator.
+
+    python benchmarks/quality/insertion_deletion.py FOLDER --images 100
+
+Every photograph is explained for the class that the default model sees in it. The maps of all
+libraries are scored by the same code, with the same ranking of ties, steps and substitutes, so
+their figures may be compared; those of other evaluators may not. `--steps` is 56, the published
+224 cost four times as much. Figures go to benchmarks/results/insertion_deletion.json and .md, the
+mean curves with them. Needs the extra `peers`.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import experiment
+import torch
+from torch import Tensor
+
+import visxai
+from visxai import metrics
+from visxai.engine import tidy
+from visxai.metrics import Case
+from visxai.target import Target
+
+OURS = (
+    "grad_cam",
+    "layer_cam",
+    "hires_cam",
+    "saliency",
+    "smooth_grad(copies=10)",
+    "integrated_gradients",
+    "occlusion(window=64, stride=32)",
+    "rise(masks=256)",
+)
+Maker = Callable[[Tensor, list[int]], Tensor]
+
+
+def makers(engine: visxai.Engine, ours: list[str], peers: bool) -> dict[str, Maker]:
+    """What each contestant makes of inputs (b, 3, h, w) and their classes: maps (b, u, v)."""
+    found: dict[str, Maker] = {}
+    for spec in ours:
+        method = experiment.method(spec)
+
+        def own(x: Tensor, classes: list[int], method: Any = method) -> Tensor:
+            return method(engine.model, x, Target.of(classes)).values
+
+        found[f"visxai {spec}"] = own
+    if not peers:
+        return found
+    import contestants
+
+    def peer(call: Any, *before: Any, **options: Any) -> Maker:
+        def maps(x: Tensor, classes: list[int]) -> Tensor:
+            # A copy for each batch: peers leave hooks behind.
+            module = copy.deepcopy(engine.model.module)
+            return call(module, *before, x, classes, **options)()
+
+        return maps
+
+    layer = engine.model.layer(torch.zeros(1, 3, 224, 224, device=engine.device))
+    return found | {
+        "captum LayerGradCam": peer(contestants.captum_grad_cam, layer),
+        "captum IntegratedGradients": peer(contestants.captum_integrated_gradients, together=16),
+        "captum Occlusion": peer(contestants.captum_occlusion, window=64, stride=32, together=16),
+        "torchcam GradCAM": peer(contestants.torchcam_grad_cam, layer),
+        "grad-cam GradCAM": peer(contestants.pytorch_grad_cam, layer),
+    }
+
+
+def main() -> None:
+    parser = experiment.parser(__doc__)
+    parser.add_argument("--images", type=int, default=100)
+    parser.add_argument("--steps", type=int, default=56)
+    parser.add_argument("--batch", type=int, default=8, help="photographs at once")
+    given = parser.parse_args()
+    count, steps, ours = given.images, given.steps, [*experiment.CONTROLS, *(given.methods or OURS)]
+    if given.quick:
+        count, steps, ours = 2, 4, [*experiment.CONTROLS, "grad_cam"]
+    engine = experiment.engine()
+    contestants = makers(engine, ours, peers=True)
+    engine.plan(experiment.method("random_map"), 2 * steps * count * len(contestants))
+    x = experiment.photographs(engine, given.folder, count)
+    judges = {name: metrics.load(f"{name}(steps={steps})") for name in ("insertion", "deletion")}
+    values: dict[str, dict[str, list[float]]] = {name: {} for name in judges}
+    curves: dict[str, dict[str, Tensor]] = {name: {} for name in judges}
+    told = experiment.Told(-(-len(x) // given.batch))
+    for part in x.split(given.batch):
+        target = Target.of(engine.model.scores(part).argmax(1).tolist())
+        for name, make in contestants.items():
+            maps, _ = tidy(make(part, list(target.classes)).detach())
+            case = Case(engine.model, part, target, maps)
+            for judge, metric in judges.items():
+                scores = metric(case)
+                values[judge].setdefault(name, []).extend(scores.values.tolist())
+                total = curves[judge].get(name, torch.zeros(1))
+                curves[judge][name] = total + scores.curves[judge].cpu().sum(0)
+        told("batches")
+    tables = {
+        f"{name} ({metric.better} is better)": experiment.compared(values[name], metric.better)
+        for name, metric in judges.items()
+    }
+    results = {
+        "images": len(x),
+        "steps": steps,
+        "accelerate": engine.accelerate,
+        **dict(zip(judges, tables.values(), strict=True)),
+        "curves": {
+            judge: {
+                name: [round(v, 4) for v in (total / len(x)).tolist()]
+                for name, total in found.items()
+            }
+            for judge, found in curves.items()
+        },
+    }
+    command = f"insertion_deletion.py FOLDER --images {count} --steps {steps}"
+    experiment.save("insertion_deletion", given, results, tables, command)
+
+
+if __name__ == "__main__":
+    main()
