@@ -261,7 +261,7 @@ def plot_lines(
     *,
     log: bool = False,
 ) -> None:
-    """Draw lines of points (x, y) into a picture."""
+    """Draw lines of points (x, y) into a picture; `log` is of the axis x."""
     require("matplotlib", "bench", "drawing plots")
     from matplotlib.figure import Figure
 
@@ -272,9 +272,9 @@ def plot_lines(
     axes.set(title=title, xlabel=x, ylabel=y)
     if log:
         axes.set_xscale("log", base=2)
-        axes.set_yscale("log")
-    else:
-        axes.set_ylim(bottom=0)
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.set_xticks(sorted({point[0] for points in lines.values() for point in points}))
+    axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     if len(lines) > 1:
         axes.legend(fontsize=8)
