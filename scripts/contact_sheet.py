@@ -2,7 +2,7 @@
 
     python scripts/contact_sheet.py MODEL OUT.jpg        e.g. efficientnet_lite0 docs/methods.jpg
 
-Needs the extras demo and segments. Methods that the model can't serve are left out; expensive
+Needs the extras demo, segments and onnx. Methods that the model can't serve are left out; expensive
 ones run with smaller budgets, which the captions name.
 """
 
@@ -24,14 +24,21 @@ PHOTOGRAPHS = {
     "astronaut": data.astronaut,
 }
 BUDGETS = {
-    "occlusion": "occlusion(window=32, stride=16)",
-    "rise": "rise(masks=1000)",
-    "hsic": "hsic(samples=500)",
-    "sobol": "sobol(samples=8)",
-    "kernel_shap": "kernel_shap(samples=500)",
-    "lime": "lime(samples=500)",
-    "partition_shap": "partition_shap(max_evaluations=400)",
+    "blur_ig": "blur_ig(steps=20)",
     "captum": "captum:GradientShap(n_samples=8)",
+    "expected_gradients": "expected_gradients(samples=25)",
+    "guided_ig": "guided_ig(steps=20)",
+    "hsic": "hsic(samples=300)",
+    "idgi": "idgi(steps=20)",
+    "kernel_shap": "kernel_shap(samples=300)",
+    "lime": "lime(samples=300)",
+    "occlusion": "occlusion(window=32, stride=16)",
+    "partition_shap": "partition_shap(max_evaluations=300)",
+    "rise": "rise(masks=500)",
+    "score_cam": "score_cam(top=64)",
+    "smooth_grad": "smooth_grad(copies=12)",
+    "sobol": "sobol(samples=4)",
+    "xrai": "xrai(steps=12)",
 }
 CELL = 150
 
@@ -39,7 +46,7 @@ CELL = 150
 def main(model: str, out: str) -> None:
     # A moderation model has one class that matters, however unlikely it is.
     target = "class=nsfw" if model == "nsfw" else "top1"
-    engine = visxai.Engine(model)
+    engine = visxai.Engine(model, accelerate="auto" if model == "nsfw" else "onnx")
     pictures = {name: Image.fromarray(make()) for name, make in PHOTOGRAPHS.items()}
     rows: list[tuple[str, list[Image.Image]]] = [("photograph", list(pictures.values()))]
     for name in visxai.methods.names():
