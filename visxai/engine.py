@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from visxai import images, methods, metrics, models, recheck
-from visxai.backends.base import Model, Probe
+from visxai.backends.base import Model, Probe, RowBudget
 from visxai.checkpoint import read_labels
 from visxai.errors import ArgumentError, ImageError
 from visxai.machine import PRECISIONS, pick_device, pick_precision, versions
@@ -112,7 +112,7 @@ class Engine:
                 "into the module before"
             )
         elif isinstance(model, Model):
-            # A copy over the same network: precision and acceleration are this engine's own.
+            # A copy over the same network: precision, rows and acceleration are this engine's.
             self.model = copy.copy(model)
         else:
             self.model = _from_module(model, device, given)
@@ -120,7 +120,7 @@ class Engine:
         self.model.precision = pick_precision(precision, self.device, self.model.precisions)
         self.precision = self.model.precision
         self.batch_size = batch_size or (64 if self.device.type == "cuda" else 16)
-        self.model.budget.limit = self.batch_size
+        self.model.budget = RowBudget(self.batch_size)
         self._plan = Plan(self.model, accelerate)
 
     @property
