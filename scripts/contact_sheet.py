@@ -70,7 +70,8 @@ def main(model: str, out: str) -> None:
         for part in (rows[:half], rows[half:])
     ]
     height = max(block.height for block in blocks)
-    page = np.full((height, sum(block.width for block in blocks), 3), 255, np.uint8)
+    page = np.empty((height, sum(block.width for block in blocks), 3), np.uint8)
+    page[:] = np.asarray(blocks[0])[0, 0]  # the sheets' own background
     left = 0
     for block in blocks:
         page[: block.height, left : left + block.width] = np.asarray(block)
