@@ -311,6 +311,7 @@ def count_rows(model: TorchModel, work: Callable[[], object]) -> dict[str, int]:
             if output.requires_grad:
                 output.register_hook(lambda g: rows.update(backwards=rows["backwards"] + len(g)))
 
+    work()  # once uncounted: the layer, the split and the like are found out once a model
     handle = register_module_forward_hook(count)
     try:
         work()
