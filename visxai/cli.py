@@ -44,6 +44,90 @@ class _ByName(TyperGroup):
 models_app = typer.Typer(cls=_ByName, rich_markup_mode="rich")
 app.add_typer(models_app, name="models")
 
+# Options that several commands share, so that they read the same everywhere.
+ModelName = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="NAME",
+        help="A name from `visxai models`, torchvision:NAME, timm:NAME, hf:NAME or onnx:FILE.",
+    ),
+]
+Fresh = Annotated[
+    bool,
+    typer.Option(
+        "--fresh/--resume",
+        help="Delete the results in the --out folder and start over, or go on where an "
+        "earlier run stopped.",
+    ),
+]
+Device = Annotated[
+    str,
+    typer.Option(
+        "--device", metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps; auto takes a GPU."
+    ),
+]
+Precision = Annotated[
+    str,
+    typer.Option(
+        "--precision",
+        metavar="NAME",
+        help="Of the model: auto, fp32, bf16 or fp16; auto is the fastest of this device. "
+        "Maps are float32 always.",
+    ),
+]
+Accelerate = Annotated[
+    str,
+    typer.Option(
+        "--accelerate",
+        metavar="NAME",
+        help="auto, off, onnx or compile: faster forms of what needs no graph, prepared once; "
+        "auto prepares them when the run is long enough to earn it back.",
+    ),
+]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(
+        "--batch-size",
+        "-b",
+        metavar="N",
+        min=1,
+        help="Images computed at once, halved where memory runs out. "
+        "[dim]\\[default: 64 on a GPU, 16 on a CPU][/dim]",
+        show_default=False,
+    ),
+]
+Layer = Annotated[
+    str | None,
+    typer.Option(
+        "--layer",
+        metavar="NAME",
+        help="The layer that CAMs look at, such as features.7. "
+        "[dim]\\[default: the model's own choice][/dim]",
+        show_default=False,
+    ),
+]
+Labels = Annotated[
+    str | None,
+    typer.Option(
+        "--labels",
+        metavar="FILE",
+        help="Names of the classes in order: a text file, one a line, or JSON. "
+        "[dim]\\[default: the model's own][/dim]",
+        show_default=False,
+    ),
+]
+Checkpoint = Annotated[
+    str | None,
+    typer.Option(
+        "--checkpoint",
+        metavar="FILE",
+        help="Your own weights for --model timm:NAME or torchvision:NAME. "
+        "[dim]\\[default: the library's][/dim]",
+        show_default=False,
+    ),
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
@@ -72,15 +156,7 @@ def explain(
             show_default=False,
         ),
     ],
-    model: Annotated[
-        str,
-        typer.Option(
-            "--model",
-            "-m",
-            metavar="NAME",
-            help="A name from `visxai models`, torchvision:NAME, timm:NAME, hf:NAME or onnx:FILE.",
-        ),
-    ] = "efficientnet_lite0",
+    model: ModelName = "efficientnet_lite0",
     method: Annotated[
         list[str],
         typer.Option(
@@ -125,50 +201,11 @@ def explain(
         str,
         typer.Option("--out", "-o", metavar="FOLDER", help="Where the results go."),
     ] = "visxai_out",
-    fresh: Annotated[
-        bool,
-        typer.Option(
-            "--fresh/--resume",
-            help="Delete the results in the --out folder and start over, or go on where an "
-            "earlier run stopped.",
-        ),
-    ] = False,
-    device: Annotated[
-        str,
-        typer.Option(
-            "--device", metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps; auto takes a GPU."
-        ),
-    ] = "auto",
-    precision: Annotated[
-        str,
-        typer.Option(
-            "--precision",
-            metavar="NAME",
-            help="Of the model: auto, fp32, bf16 or fp16; auto is the fastest of this device. "
-            "Maps are float32 always.",
-        ),
-    ] = "auto",
-    accelerate: Annotated[
-        str,
-        typer.Option(
-            "--accelerate",
-            metavar="NAME",
-            help="auto, off, onnx or compile: faster forms of what needs no graph, prepared once; "
-            "auto prepares them when the run is long enough to earn it back.",
-        ),
-    ] = "auto",
-    batch_size: Annotated[
-        int | None,
-        typer.Option(
-            "--batch-size",
-            "-b",
-            metavar="N",
-            min=1,
-            help="Images computed at once, halved where memory runs out. "
-            "[dim]\\[default: 64 on a GPU, 16 on a CPU][/dim]",
-            show_default=False,
-        ),
-    ] = None,
+    fresh: Fresh = False,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    accelerate: Accelerate = "auto",
+    batch_size: BatchSize = None,
     chunk_size: Annotated[
         int | None,
         typer.Option(
@@ -215,36 +252,9 @@ def explain(
             "--panel", help="Draw photograph, overlay and map side by side over a caption."
         ),
     ] = False,
-    layer: Annotated[
-        str | None,
-        typer.Option(
-            "--layer",
-            metavar="NAME",
-            help="The layer that CAMs look at, such as features.7. "
-            "[dim]\\[default: the model's own choice][/dim]",
-            show_default=False,
-        ),
-    ] = None,
-    labels: Annotated[
-        str | None,
-        typer.Option(
-            "--labels",
-            metavar="FILE",
-            help="Names of the classes in order: a text file, one a line, or JSON. "
-            "[dim]\\[default: the model's own][/dim]",
-            show_default=False,
-        ),
-    ] = None,
-    checkpoint: Annotated[
-        str | None,
-        typer.Option(
-            "--checkpoint",
-            metavar="FILE",
-            help="Your own weights for --model timm:NAME or torchvision:NAME. "
-            "[dim]\\[default: the library's][/dim]",
-            show_default=False,
-        ),
-    ] = None,
+    layer: Layer = None,
+    labels: Labels = None,
+    checkpoint: Checkpoint = None,
     limit_pixels: Annotated[
         int,
         typer.Option(
@@ -499,10 +509,7 @@ def evaluate(
         list[str],
         typer.Argument(metavar="PATH", help="Images, and folders of them.", show_default=False),
     ],
-    model: Annotated[
-        str,
-        typer.Option("--model", "-m", metavar="NAME", help="As for `visxai explain`."),
-    ] = "efficientnet_lite0",
+    model: ModelName = "efficientnet_lite0",
     methods: Annotated[
         str, typer.Option("--methods", metavar="SPECS", help="Commas between them.")
     ] = "grad_cam,integrated_gradients",
@@ -538,34 +545,11 @@ def evaluate(
     out: Annotated[
         str, typer.Option("--out", "-o", metavar="FOLDER", help="Where the results go.")
     ] = "visxai_evaluation",
-    fresh: Annotated[
-        bool,
-        typer.Option(
-            "--fresh/--resume",
-            help="Delete the results in the --out folder and start over, or go on where an "
-            "earlier run stopped.",
-        ),
-    ] = False,
-    device: Annotated[
-        str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps.")
-    ] = "auto",
-    precision: Annotated[
-        str, typer.Option("--precision", metavar="NAME", help="auto, fp32, bf16 or fp16.")
-    ] = "auto",
-    accelerate: Annotated[
-        str, typer.Option("--accelerate", metavar="NAME", help="auto, off, onnx or compile.")
-    ] = "auto",
-    batch_size: Annotated[
-        int | None,
-        typer.Option(
-            "--batch-size",
-            "-b",
-            metavar="N",
-            min=1,
-            help="Rows computed at once. [dim]\\[default: 64 on a GPU, 16 on a CPU][/dim]",
-            show_default=False,
-        ),
-    ] = None,
+    fresh: Fresh = False,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    accelerate: Accelerate = "auto",
+    batch_size: BatchSize = None,
     chunk_size: Annotated[
         int,
         typer.Option(
@@ -575,27 +559,9 @@ def evaluate(
             help="Images judged and finished together: what a killed run may have to do again.",
         ),
     ] = 8,
-    layer: Annotated[
-        str | None,
-        typer.Option(
-            "--layer", metavar="NAME", help="The layer that CAMs look at.", show_default=False
-        ),
-    ] = None,
-    labels: Annotated[
-        str | None,
-        typer.Option(
-            "--labels", metavar="FILE", help="Names of the classes in order.", show_default=False
-        ),
-    ] = None,
-    checkpoint: Annotated[
-        str | None,
-        typer.Option(
-            "--checkpoint",
-            metavar="FILE",
-            help="Your own weights for --model timm:NAME or torchvision:NAME.",
-            show_default=False,
-        ),
-    ] = None,
+    layer: Layer = None,
+    labels: Labels = None,
+    checkpoint: Checkpoint = None,
     draws: Annotated[
         int, typer.Option("--draws", metavar="N", min=1, help="Of the bootstrap's intervals.")
     ] = 10_000,
