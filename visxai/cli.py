@@ -386,10 +386,7 @@ def methods(
 
 @app.command()
 def bench(
-    model: Annotated[
-        str,
-        typer.Option("--model", "-m", metavar="NAME", help="As for `visxai explain`."),
-    ] = "efficientnet_lite0",
+    model: ModelName = "efficientnet_lite0",
     methods: Annotated[
         str | None,
         typer.Option(
@@ -413,30 +410,10 @@ def bench(
             show_default=False,
         ),
     ] = None,
-    precision: Annotated[
-        str, typer.Option("--precision", metavar="NAME", help="auto, fp32, bf16 or fp16.")
-    ] = "auto",
-    device: Annotated[
-        str,
-        typer.Option(
-            "--device", metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps; auto takes a GPU."
-        ),
-    ] = "auto",
-    checkpoint: Annotated[
-        str | None,
-        typer.Option(
-            "--checkpoint",
-            metavar="FILE",
-            help="Your own weights for --model timm:NAME or torchvision:NAME.",
-            show_default=False,
-        ),
-    ] = None,
-    layer: Annotated[
-        str | None,
-        typer.Option(
-            "--layer", metavar="NAME", help="The layer that CAMs look at.", show_default=False
-        ),
-    ] = None,
+    precision: Precision = "auto",
+    device: Device = "auto",
+    checkpoint: Checkpoint = None,
+    layer: Layer = None,
     seconds: Annotated[
         float,
         typer.Option(
