@@ -2,9 +2,12 @@
 
     python benchmarks/peers.py [--only grad_cam,occlusion] [--photographs FOLDER] [--quick]
 
-Contestants run in turn, each at its own best setting, after their maps were compared: `difference`
-is max|a - b| / max|b|. Ratios are medians over rounds, with quartiles. Peaks of memory are those of
-a process of its own for each contestant, over its loaded model. Results go to
+Contestants run in turn, each at its own best setting and in a process of its own, as its users
+would run it: in one process the first to free large blocks changes how fast the others get theirs.
+Their maps are compared before: `difference` is max|a - b| / max|b|. Ratios are medians over
+rounds, with quartiles. Peaks of memory are over the loaded model. With
+`--keep-memory` every process, the peers' too, calls `visxai.machine.keep_memory()` first, and the
+rows say "freed memory kept". Results go to
 benchmarks/results/peers.json and peers.md; `--readme` puts the table into README.md. Where a bar
 is about visxai at its best, it is asked of the accelerated row, and the plain row beside it is for
 information. With `--only` the other rows stay as they were.
@@ -17,7 +20,6 @@ writes nothing: its ratios mean nothing.
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import statistics
 import subprocess
@@ -32,12 +34,15 @@ from typing import Any
 import contestants as peers
 import measure
 import torch
+from apart import Apart
 from contestants import Maps
 from torch import Tensor, nn
 
 import visxai
+from visxai import machine
 
 README = Path(__file__).parents[1] / "README.md"
+DEFAULT = visxai.models.DEFAULT
 START, END = "<!-- speed -->", "<!-- /speed -->"
 Row = dict[str, Any]
 ACCELERATIONS = ("off", "onnx")
@@ -46,11 +51,18 @@ LABELS = {"off": "plain", "onnx": "accelerated"}
 
 @dataclass(frozen=True)
 class Options:
-    """quick: tiny inputs, one round. folder: photographs. seconds: of timing for each contest."""
+    """quick: tiny inputs, one round. folder: photographs. seconds: of timing for each contest.
+    kept: every process keeps the memory it frees; otherwise it runs as anyone starts it."""
 
     quick: bool
     folder: Path | None
     seconds: float
+    kept: bool
+
+    @property
+    def mode(self) -> str:
+        """What tells these rows from those of the other mode."""
+        return ", freed memory kept" if self.kept else ""
 
     @property
     def side(self) -> int:
@@ -62,28 +74,36 @@ class Options:
             min(batch, 2) if self.quick else batch, 3, self.side, self.side, generator=generator
         )
 
-    def photographs(self, engine: visxai.Engine, count: int) -> Tensor:
+    def photographs(self, count: int) -> Tensor:
+        """Of the default model."""
+        engine = visxai.Engine(precision="fp32")
         images = measure.photographs(min(count, 2) if self.quick else count, self.folder)
         x = engine.tensor([engine.prepare(image).pixels for image in images])
         return x[..., : self.side, : self.side].contiguous()
 
-    def timed(self, contestants: dict[str, Callable[[], Any]], warm_up: int = 0) -> Any:
-        """Seconds of each; its maps having been compared, everything is warm."""
-        rounds = 1 if self.quick else 9
-        return measure.contest(contestants, rounds, warm_up, limit=self.seconds)
+    def contest(
+        self, makers: dict[str, Callable[[], Maps]]
+    ) -> tuple[dict[str, Tensor], dict[str, list[float]]]:
+        """The maps and the seconds of contestants, each in a process of its own."""
+        with Apart(makers, machine.keep_memory if self.kept else None) as apart:
+            maps = {name: torch.from_numpy(apart.result(name)) for name in makers}
+            rounds = 1 if self.quick else 9
+            return maps, measure.contest(apart.works, rounds, 0, limit=self.seconds)
 
 
 def best(what: str, settings: Iterable[Any], make: Callable[[Any], Maps], options: Options) -> Any:
-    """The setting with which a contestant is fastest: all of them in turn, the best of two."""
+    """The setting with which a contestant is fastest: all of them in turn, once."""
     works = {str(setting): make(setting) for setting in settings}
-    seconds = measure.contest(works, 1 if options.quick else 2, 0)
+    seconds = measure.contest(works, 1, 0)
     fastest = {name: min(found) for name, found in seconds.items()}
     say(f"{what}: " + ", ".join(f"{name}: {found:.2f} s" for name, found in fastest.items()))
     return min(settings, key=lambda setting: fastest[str(setting)])
 
 
-def random_module(name: str) -> nn.Module:
-    """A torchvision architecture, the same random weights every time."""
+def load(name: str) -> nn.Module:
+    """The default model, or a torchvision architecture with the same random weights every time."""
+    if name == DEFAULT:
+        return visxai.Engine(name, precision="fp32").model.module  # type: ignore[attr-defined, no-any-return]
     from torchvision.models import get_model
 
     with torch.random.fork_rng():
@@ -91,9 +111,30 @@ def random_module(name: str) -> nn.Module:
         return get_model(name, weights=None).eval()
 
 
-def own(module: nn.Module) -> nn.Module:
-    """A copy for a peer that leaves its hooks in the module."""
-    return copy.deepcopy(module)
+def peer(make: Callable[..., Maps], name: str, *given: Any, **named: Any) -> Maps:
+    """A peer's contestant over its own copy of a model, in which it may leave its hooks."""
+    return make(load(name), *given, **named)
+
+
+def ours(
+    name: str,
+    kind: str,
+    spec: str,
+    x: Tensor,
+    classes: list[int],
+    layer: str | None = None,
+    rows: int | None = None,
+) -> Maps:
+    """visxai's maps by a method, plain or accelerated."""
+    model = name if name == DEFAULT else load(name)
+    engine = visxai.Engine(model, layer=layer, precision="fp32", accelerate=kind, batch_size=rows)
+    return partial(engine.attribute, x, spec, classes)
+
+
+def top_classes(name: str, x: Tensor) -> list[int]:
+    with torch.no_grad():
+        found: list[int] = load(name)(x).argmax(1).tolist()
+    return found
 
 
 def say(text: str) -> None:
@@ -142,87 +183,66 @@ def shown(one: Row) -> str:
 
 
 def grad_cam(options: Options) -> list[Row]:
-    rows = []
-    for name, layer, batch in (("resnet50", "layer4", 8), ("mobilenet_v2", "features", 16)):
-        module, x = random_module(name), options.inputs(batch)
-        classes = module(x).argmax(1).tolist()
-        entrants: dict[str, Maps] = {"forward": peers.forward(module, x)}
-        for kind in ACCELERATIONS:
-            say(f"grad_cam, {name}: preparing {kind}")
-            engine = visxai.Engine(
-                own(module), layer=layer, precision="fp32", accelerate=kind, batch_size=len(x)
-            )
-            entrants[kind] = partial(engine.attribute, x, "grad_cam", classes)
-        entrants["captum"] = peers.captum_grad_cam(own(module), layer, x, classes)
-        entrants["torchcam"] = peers.torchcam_grad_cam(own(module), layer, x, classes)
-        entrants["grad-cam"] = peers.pytorch_grad_cam(own(module), layer, x, classes)
-        maps = {entrant: run() for entrant, run in entrants.items()}
-        apart = {peer: peers.difference(maps["off"], maps[peer]) for peer in ("captum", "torchcam")}
-        apart["grad-cam"] = peers.difference(peers.scaled(maps["off"]), maps["grad-cam"])
-        apart["onnx"] = peers.difference(maps["onnx"], maps["off"])
-        say(f"grad_cam, {name}: differences " + ", ".join(f"{k} {v:.1e}" for k, v in apart.items()))
-        seconds = options.timed(entrants)
-        what = f"grad_cam, {name}, batch {len(x)}"
-        speed = partial(measure.ratio, seconds)
-        rows.append(
-            row(
-                f"{what}: plain, of the eager forward's throughput",
-                0.95,
-                speed("off", "forward"),
-                difference=apart["captum"],
-            )
+    return [
+        made
+        for name, layer, batch in (("resnet50", "layer4", 8), ("mobilenet_v2", "features", 16))
+        for made in _grad_cam(options, name, layer, options.inputs(batch))
+    ]
+
+
+def _grad_cam(options: Options, name: str, layer: str, x: Tensor) -> list[Row]:
+    classes = top_classes(name, x)
+    named = {
+        "captum": peers.captum_grad_cam,
+        "torchcam": peers.torchcam_grad_cam,
+        "grad-cam": peers.pytorch_grad_cam,
+    }
+    makers: dict[str, Callable[[], Maps]] = {"forward": partial(peer, peers.forward, name, x)}
+    for kind in ACCELERATIONS:
+        makers[kind] = partial(ours, name, kind, "grad_cam", x, classes, layer, len(x))
+    for other, make in named.items():
+        makers[other] = partial(peer, make, name, layer, x, classes)
+    maps, seconds = options.contest(makers)
+    apart = {other: peers.difference(maps["off"], maps[other]) for other in ("captum", "torchcam")}
+    apart["grad-cam"] = peers.difference(peers.scaled(maps["off"]), maps["grad-cam"])
+    apart["onnx"] = peers.difference(maps["onnx"], maps["off"])
+    say(f"grad_cam, {name}: differences " + ", ".join(f"{k} {v:.1e}" for k, v in apart.items()))
+    what = f"grad_cam, {name}, batch {len(x)}"
+    fastest = min(("captum", "torchcam"), key=lambda other: statistics.median(seconds[other]))
+    compared = [
+        ("off", "forward", "the eager forward's throughput", 0.95, apart["captum"]),
+        ("onnx", "forward", "the eager forward's throughput", 2.0, apart["onnx"]),
+        ("off", fastest, f"the fastest peer ({fastest})", None, apart[fastest]),
+        ("onnx", fastest, f"the fastest peer ({fastest})", 2.0, apart[fastest]),
+        ("off", "grad-cam", "grad-cam", None, apart["grad-cam"]),
+        ("onnx", "grad-cam", "grad-cam", 6.0, apart["grad-cam"]),
+    ]
+    return [
+        row(
+            f"{what}: {LABELS[kind]}, of {of}",
+            bar,
+            measure.ratio(seconds, kind, other),
+            difference=difference,
         )
-        rows.append(
-            row(
-                f"{what}: accelerated, of the eager forward's throughput",
-                2.0,
-                speed("onnx", "forward"),
-                difference=apart["onnx"],
-            )
-        )
-        fastest = min(("captum", "torchcam"), key=lambda peer: statistics.median(seconds[peer]))
-        for kind in ACCELERATIONS:
-            rows.append(
-                row(
-                    f"{what}: {LABELS[kind]}, of the fastest peer ({fastest})",
-                    2.0 if kind == "onnx" else None,
-                    speed(kind, fastest),
-                    difference=apart[fastest],
-                )
-            )
-            rows.append(
-                row(
-                    f"{what}: {LABELS[kind]}, of grad-cam",
-                    6.0 if kind == "onnx" else None,
-                    speed(kind, "grad-cam"),
-                    difference=apart["grad-cam"],
-                )
-            )
-    return rows
+        for kind, other, of, bar, difference in compared
+    ]
 
 
 def occlusion(options: Options) -> list[Row]:
     rows = []
     spec = "occlusion(window=32, stride=16)"
-    for name in ("mobilenet_v2", "efficientnet_lite0"):
-        default = name == "efficientnet_lite0"
-        model = name if default else random_module(name)
-        engines = {
-            kind: visxai.Engine(model, precision="fp32", accelerate=kind) for kind in ACCELERATIONS
-        }
-        plain = engines["off"]
-        x = options.photographs(plain, 4) if default else options.inputs(4)
-        module = plain.model.module  # type: ignore[attr-defined]
-        classes = plain.model.scores(x).argmax(1).tolist()
-        tried = (1, 4, 8, 16, 32)
+    for name in ("mobilenet_v2", DEFAULT):
+        x = options.photographs(4) if name == DEFAULT else options.inputs(4)
+        module, classes = load(name), top_classes(name, x)
+        tried = (1, 2, 4)
         captum = partial(peers.captum_occlusion, module, x, classes, 32, 16)
         captum(8)()
         together = best(f"occlusion, {name}, captum by windows at once", tried, captum, options)
-        entrants: dict[str, Maps] = {"captum": captum(together)}
-        for kind, engine in engines.items():
-            entrants[kind] = partial(engine.attribute, x, spec, classes)
-        maps = {entrant: run() for entrant, run in entrants.items()}
-        seconds = options.timed(entrants)
+        makers: dict[str, Callable[[], Maps]] = {
+            kind: partial(ours, name, kind, spec, x, classes) for kind in ACCELERATIONS
+        }
+        makers["captum"] = partial(peer, peers.captum_occlusion, name, x, classes, 32, 16, together)
+        maps, seconds = options.contest(makers)
         for kind, bar in (("onnx", 5.0), ("off", 1.2)):
             rows.append(
                 row(
@@ -237,31 +257,29 @@ def occlusion(options: Options) -> list[Row]:
 
 
 def integrated_gradients(options: Options) -> list[Row]:
-    engines = {kind: visxai.Engine(precision="fp32", accelerate=kind) for kind in ACCELERATIONS}
-    plain = engines["off"]
-    module = plain.model.module  # type: ignore[attr-defined]
-    x = options.photographs(plain, 8)
-    classes = plain.model.scores(x).argmax(1).tolist()
-    captum = partial(peers.captum_integrated_gradients, module, x, classes)
-    if options.quick:
-        captum = partial(captum, steps=4)
+    x = options.photographs(8)
+    classes = top_classes(DEFAULT, x)
+    how: dict[str, Any] = {"steps": 4} if options.quick else {}
+    captum = partial(peers.captum_integrated_gradients, load(DEFAULT), x, classes, **how)
     captum(8)()
-    together = best(
-        "integrated_gradients, captum by rows at once", (None, 8, 16, 32), captum, options
-    )
-    entrants: dict[str, Maps] = {"captum": captum(together)}
+    # All 400 rows at once, which is its default, take over 20 GiB.
+    tried = (8, 16, 32)
+    together = best("integrated_gradients, captum by rows at once", tried, captum, options)
+    makers: dict[str, Callable[[], Maps]] = {
+        "captum": partial(
+            peer, peers.captum_integrated_gradients, DEFAULT, x, classes, together, **how
+        )
+    }
     specs = {
         "default": "steps=20" if options.quick else "",
         "tolerance=0.1": "tolerance=0.1",
         "tolerance=0.05": "tolerance=0.05",
     }
     for tier, settings in specs.items():
-        for kind, engine in engines.items():
+        for kind in ACCELERATIONS:
             spec = f"integrated_gradients({settings})"
-            entrants[f"{tier} {kind}"] = partial(engine.attribute, x, spec, classes)
-    for run in entrants.values():
-        run()
-    seconds = options.timed(entrants)
+            makers[f"{tier} {kind}"] = partial(ours, DEFAULT, kind, spec, x, classes)
+    _, seconds = options.contest(makers)
     bars = {"default": 1.8, "tolerance=0.1": 4.0, "tolerance=0.05": None}
     return [
         row(
@@ -295,74 +313,65 @@ def _accuracy(tier: str) -> str:
     return "map error (median) and completeness error (p90): " + ", ".join(told)
 
 
-_ROWS = {"torchcam": (16, 32, 64), "grad-cam": (16, 32, 64)}
+_ROWS = {"torchcam": (16, 32), "grad-cam": (16, 32)}
 
 
-def _score_cam(name: str, rows: int, x: Tensor, where: tuple[str, str]) -> Maps:
-    """A contestant, its model loaded: what the process that measures memory makes as well."""
-    module, layer = random_module(where[0]), where[1]
-    with torch.no_grad():
-        classes = module(x).argmax(1).tolist()
-    if name == "torchcam":
-        return peers.torchcam_score_cam(module, layer, x, classes, rows)
-    if name == "grad-cam":
-        return peers.pytorch_score_cam(module, layer, x, classes, rows)
-    engine = visxai.Engine(module, layer=layer, precision="fp32", accelerate=name, batch_size=rows)
-    return partial(engine.attribute, x, "score_cam", classes)
+def _score_cam(
+    contestant: str, rows: int, x: Tensor, classes: list[int], where: tuple[str, str]
+) -> Maps:
+    name, layer = where
+    if contestant in ACCELERATIONS:
+        return ours(name, contestant, "score_cam", x, classes, layer, rows)
+    make = {"torchcam": peers.torchcam_score_cam, "grad-cam": peers.pytorch_score_cam}[contestant]
+    return peer(make, name, layer, x, classes, rows)
 
 
 def score_cam(options: Options) -> list[Row]:
-    x, small = options.inputs(2), options.inputs(1)
+    x = options.inputs(1)
     where = ("resnet18", "layer1") if options.quick else ("mobilenet_v2", "features")
-    entrants: dict[str, Maps] = {}
+    classes = top_classes(where[0], x)
     settings: dict[str, int] = {}
+    makers: dict[str, Callable[[], Maps]] = {}
     for name in (*ACCELERATIONS, *_ROWS):
+        made = partial(_score_cam, name, x=x, classes=classes, where=where)
         if name in ACCELERATIONS:
-            _score_cam(name, 4, small, where)()  # prepares
+            made(4)()  # prepares
         settings[name] = best(
-            f"score_cam, {name} by rows at once",
-            _ROWS.get(name, (4, 8, 16)),
-            partial(_score_cam, name, x=small, where=where),
-            options,
+            f"score_cam, {name} by rows at once", _ROWS.get(name, (4, 16)), made, options
         )
-        entrants[name] = _score_cam(name, settings[name], x, where)
-    maps = {entrant: run() for entrant, run in entrants.items()}
+        makers[name] = partial(_score_cam, name, settings[name], x, classes, where)
+    maps, seconds = options.contest(makers)
     apart = {
-        peer: peers.difference(peers.scaled(maps["off"]), peers.scaled(maps[peer]))
-        for peer in _ROWS
+        other: peers.difference(peers.scaled(maps["off"]), peers.scaled(maps[other]))
+        for other in _ROWS
     }
-    apart["onnx"] = peers.difference(maps["onnx"], maps["off"])
-    seconds = options.timed(entrants)
     say("score_cam: measuring memory, a process for each")
     # The least memory, too, is a setting of one's own: the peers' at theirs, visxai at the same
     # rows as it was timed with.
-    peak = {
-        name: measure.peak_increase(partial(_score_cam, name, settings[name], x, where))
-        for name in entrants
-    }
+    peak = {name: measure.peak_increase(make) for name, make in makers.items()}
     rows_made = []
     what = f"score_cam, {where[0]}, batch {len(x)}"
-    for peer in _ROWS:
+    for other in _ROWS:
         for kind in ACCELERATIONS:
-            note = f"rows at once: {settings[kind]} here, {settings[peer]} there; maps scaled, "
+            note = f"rows at once: {settings[kind]} here, {settings[other]} there; maps scaled, "
             note += "masks upsampled differently there"
             rows_made.append(
                 row(
-                    f"{what}: {LABELS[kind]}, of {peer}",
-                    3.0,
-                    measure.ratio(seconds, kind, peer),
-                    difference=apart[peer],
+                    f"{what}: {LABELS[kind]}, of {other}",
+                    3.0 if kind == "onnx" else None,
+                    measure.ratio(seconds, kind, other),
+                    difference=apart[other],
                     note=note,
                 )
             )
-            mine, theirs = peak[kind], peak[peer]
+            mine, theirs = peak[kind], peak[other]
             if mine is None or theirs is None:
                 say("score_cam: memory is not measured on this system")
                 continue
             share = measure.spread([mine / theirs])
             rows_made.append(
                 row(
-                    f"{what}: {LABELS[kind]}, peak memory of {peer}'s",
+                    f"{what}: {LABELS[kind]}, peak memory of {other}'s",
                     0.1,
                     share,
                     most=True,
@@ -378,28 +387,50 @@ def gate(options: Options) -> list[Row]:
     spec = (
         f"occlusion(window={112 if options.quick else 32}, stride={112 if options.quick else 16})"
     )
+    engine = visxai.Engine(precision="fp32", accelerate="onnx")
+    scores = sorted(one.score for one in engine.predict(images))
+    only = f"top1<{(scores[0] + scores[1]) / 2}"
+    flagged = len(engine.explain(images, spec, only=only))
+    say(f"gate: {flagged} of {len(images)} flagged by {only}")
+    works = {
+        "all": partial(engine.explain, images, spec),
+        "gate": partial(engine.explain, images, spec, only=only),
+    }
+    seconds = measure.contest(works, 1 if options.quick else 5, 0, limit=options.seconds)
+    what = f"gate, {flagged} of {len(images)} flagged, occlusion: accelerated, of explaining all"
+    return [row(what, 10.0, measure.ratio(seconds, "gate", "all"))]
+
+
+def ceiling(options: Options) -> list[Row]:
+    """What bounds every ratio above: the arithmetic a forward needs, and how fast this machine
+    does arithmetic."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    side = 256 if options.quick else 2048
+    square = torch.randn(side, side)
     rows = []
-    for kind in ACCELERATIONS:
-        engine = visxai.Engine(precision="fp32", accelerate=kind)
-        scores = sorted(one.score for one in engine.predict(images))
-        only = f"top1<{(scores[0] + scores[1]) / 2}"
-        flagged = len(engine.explain(images, spec, only=only))
-        say(f"gate: {kind}, {flagged} of {len(images)} flagged by {only}")
-        seconds = options.timed(
-            {
-                "all": partial(engine.explain, images, spec),
-                "gate": partial(engine.explain, images, spec, only=only),
-            }
+    for name, batch in (("resnet50", 8), ("mobilenet_v2", 16), (DEFAULT, 16)):
+        x, module = options.inputs(batch), load(name)
+        fast = visxai.Engine(
+            name if name == DEFAULT else module,
+            precision="fp32",
+            accelerate="onnx",
+            batch_size=len(x),
         )
-        rows.append(
-            row(
-                f"gate, {flagged} of {len(images)} flagged, occlusion: {LABELS[kind]}, of "
-                "explaining all",
-                10.0,
-                measure.ratio(seconds, "gate", "all"),
-            )
-        )
-    return rows
+        works = {
+            "eager forward": peers.forward(module, x),
+            "accelerated forward": partial(fast.model.scores, x),
+        }
+        with FlopCounterMode(display=False) as counter:
+            works["eager forward"]()
+        counts = dict.fromkeys(works, counter.get_total_flops())
+        works["matrix product"] = partial(torch.mm, square, square)
+        counts["matrix product"] = 2 * side**3
+        for which, seconds in measure.contest(works, 1 if options.quick else 9).items():
+            speeds = [counts[which] / one / 1e9 for one in seconds]
+            what = f"{name}, batch {len(x)}: {which}" if "forward" in which else which
+            rows.append(row(what, None, measure.spread(speeds, 0), unit="GFLOP/s"))
+    return [one for one in rows if one["what"] != "matrix product"] + rows[-1:]
 
 
 def help_(options: Options) -> list[Row]:
@@ -415,6 +446,7 @@ ROWS: dict[str, Callable[[Options], list[Row]]] = {
     "integrated_gradients": integrated_gradients,
     "score_cam": score_cam,
     "gate": gate,
+    "ceiling": ceiling,
     "help": help_,
 }
 
@@ -442,7 +474,8 @@ def write(groups: dict[str, list[Row]], command: str) -> None:
     """peers.json with these groups in place of earlier ones, and peers.md."""
     path = measure.RESULTS / "peers.json"
     kept = json.loads(path.read_text("utf-8"))["rows"] if path.is_file() else {}
-    merged = {name: groups.get(name) or kept.get(name) for name in ROWS}
+    modes = [name + mode for name in ROWS for mode in ("", ", freed memory kept")]
+    merged = {name: groups.get(name) or kept.get(name) for name in modes}
     rows = {name: found for name, found in merged.items() if found}
     measure.save("peers", {"rows": rows}, command)
     on = measure.environment()
@@ -470,6 +503,9 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(ROWS), help=f"of {', '.join(ROWS)}")
     parser.add_argument("--photographs", type=Path, help="a folder; default: scikit-image's")
     parser.add_argument("--seconds", type=float, default=100, help="of timing for each contest")
+    parser.add_argument(
+        "--keep-memory", action="store_true", help="every process keeps the memory it frees"
+    )
     parser.add_argument("--quick", action="store_true", help="tiny inputs; writes nothing")
     parser.add_argument("--readme", action="store_true", help="only put peers.md into README.md")
     args = parser.parse_args()
@@ -479,15 +515,20 @@ def main() -> None:
     chosen = args.only.split(",")
     if unknown := set(chosen) - set(ROWS):
         parser.error(f"expected --only of {', '.join(ROWS)}, got {', '.join(unknown)}")
-    options = Options(args.quick, args.photographs, 1.0 if args.quick else args.seconds)
+    seconds = 1.0 if args.quick else args.seconds
+    options = Options(args.quick, args.photographs, seconds, args.keep_memory)
+    if args.keep_memory:
+        machine.keep_memory()
     groups = {}
     for name in chosen:
         began = time.perf_counter()
         say(f"{name} ...")
-        groups[name] = ROWS[name](options)
+        groups[name + options.mode] = [
+            one | {"what": one["what"] + options.mode} for one in ROWS[name](options)
+        ]
         say(f"{name} took {time.perf_counter() - began:.0f} s")
         if not args.quick:
-            write(groups, f"python benchmarks/peers.py --only {','.join(groups)}")
+            write(groups, "python benchmarks/peers.py, and the same with --keep-memory")
     print(table([one for found in groups.values() for one in found]))
 
 

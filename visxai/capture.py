@@ -84,10 +84,12 @@ def capture(module: nn.Module, *layers: str, cut: bool = False) -> Iterator[Capt
 
 def find(module: nn.Module, name: str) -> nn.Module:
     """The submodule called `name`, or UnknownName with the nearest names."""
-    known: dict[str, nn.Module] = {key: part for key, part in module.named_modules() if key}
-    if name not in known:
-        raise UnknownName("layer", name, known)
-    return known[name]
+    try:
+        if name:
+            return module.get_submodule(name)
+    except AttributeError:
+        pass
+    raise UnknownName("layer", name, [known for known, _ in module.named_modules() if known])
 
 
 def first_tensor(output: Any, name: str = "") -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import importlib.metadata
 from collections.abc import Sequence
 from functools import cache
@@ -51,6 +53,21 @@ def pick_precision(
     if device.type == "cpu" and torch.cpu._is_amx_tile_supported():
         return "bf16"
     return "fp32"
+
+
+def keep_memory() -> None:
+    """Let this process keep the memory it frees, instead of handing it back to the system.
+
+    glibc returns every block over 32 MiB at once, and a network in eager mode asks for the next
+    such block a moment later: then most of its time goes into page faults (a forward of 16 images
+    through mobilenet_v2 takes 2.3 times as long). It concerns the whole process, so programs call
+    it, never the library; without glibc it does nothing.
+    """
+    map_threshold, trim_threshold, most = -3, -1, 2**31 - 2**12  # M_* of malloc.h
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(map_threshold, most)
+        mallopt(trim_threshold, most)
 
 
 @cache

@@ -352,7 +352,8 @@ class TorchModel(Model):
                 "expected the score to depend on every layer asked for, but no gradient reaches "
                 "one of them: choose layers that feed the scores"
             )
-        return [wide(gradient) / scale for gradient in found if gradient is not None]
+        gradients = [wide(gradient) for gradient in found if gradient is not None]
+        return gradients if scale == 1 else [gradient / scale for gradient in gradients]
 
     # ---- tokens --------------------------------------------------------------------------
 
