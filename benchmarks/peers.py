@@ -5,27 +5,28 @@
 Contestants run in turn, each at its own best setting and in a process of its own, as its users
 would run it: in one process the first to free large blocks changes how fast the others get theirs.
 Their maps are compared before: `difference` is max|a - b| / max|b|. Ratios are medians over
-rounds, with quartiles. Peaks of memory are over the loaded model. With
-`--keep-memory` every process, the peers' too, calls `visxai.machine.keep_memory()` first, and the
-rows say "freed memory kept". Results go to
-benchmarks/results/peers.json and peers.md; `--readme` puts the table into README.md. Where a bar
-is about visxai at its best, it is asked of the accelerated row, and the plain row beside it is for
-information. With `--only` the other rows stay as they were.
+rounds, with quartiles. Peaks of memory are over the loaded model.
 
-On two quiet cores the whole takes about 35 minutes: grad_cam 4, occlusion 8, integrated_gradients
-8, score_cam 9, gate 5, help below 1. `--quick` runs everything on tiny inputs in 3 minutes and
-writes nothing: its ratios mean nothing.
+An engine on a CPU keeps the memory it frees (`visxai.machine.keep_memory`); with `--keep-memory`
+the peers' processes and the plain forward's do so too, and the rows say "freed memory kept by
+all". Results go to benchmarks/results/peers.json and peers.md; `--readme` puts a short table into
+README.md. Where a bar is about visxai at its best, it is asked of the accelerated row, and the
+plain row beside it is for information. With `--only` the other rows stay as they were.
+
+On two quiet cores the whole takes about 20 minutes. `--quick` runs everything on tiny inputs in 3
+minutes and writes nothing: its ratios mean nothing.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -52,7 +53,7 @@ LABELS = {"off": "plain", "onnx": "accelerated"}
 @dataclass(frozen=True)
 class Options:
     """quick: tiny inputs, one round. folder: photographs. seconds: of timing for each contest.
-    kept: every process keeps the memory it frees; otherwise it runs as anyone starts it."""
+    kept: the peers, too, keep the memory they free; otherwise they run as anyone starts them."""
 
     quick: bool
     folder: Path | None
@@ -62,7 +63,12 @@ class Options:
     @property
     def mode(self) -> str:
         """What tells these rows from those of the other mode."""
-        return ", freed memory kept" if self.kept else ""
+        return ", freed memory kept by all" if self.kept else ""
+
+    @property
+    def setup(self) -> Callable[[], None] | None:
+        """What every contestant's process does first."""
+        return machine.keep_memory if self.kept else None
 
     @property
     def side(self) -> int:
@@ -85,19 +91,18 @@ class Options:
         self, makers: dict[str, Callable[[], Maps]]
     ) -> tuple[dict[str, Tensor], dict[str, list[float]]]:
         """The maps and the seconds of contestants, each in a process of its own."""
-        with Apart(makers, machine.keep_memory if self.kept else None) as apart:
+        with Apart(makers, self.setup) as apart:
             maps = {name: torch.from_numpy(apart.result(name)) for name in makers}
             rounds = 1 if self.quick else 9
             return maps, measure.contest(apart.works, rounds, 0, limit=self.seconds)
 
 
-def best(what: str, settings: Iterable[Any], make: Callable[[Any], Maps], options: Options) -> Any:
-    """The setting with which a contestant is fastest: all of them in turn, once."""
-    works = {str(setting): make(setting) for setting in settings}
-    seconds = measure.contest(works, 1, 0)
-    fastest = {name: min(found) for name, found in seconds.items()}
-    say(f"{what}: " + ", ".join(f"{name}: {found:.2f} s" for name, found in fastest.items()))
-    return min(settings, key=lambda setting: fastest[str(setting)])
+def best(what: str, makers: dict[Any, Callable[[], Maps]], options: Options) -> Any:
+    """The setting with which a contestant is fastest: each once, in turn, in its own process."""
+    with Apart({str(key): make for key, make in makers.items()}, options.setup) as apart:
+        seconds = measure.contest(apart.works, 1, 0)
+    say(f"{what}: " + ", ".join(f"{name}: {found[0]:.2f} s" for name, found in seconds.items()))
+    return min(makers, key=lambda setting: seconds[str(setting)])
 
 
 def load(name: str) -> nn.Module:
@@ -233,15 +238,16 @@ def occlusion(options: Options) -> list[Row]:
     spec = "occlusion(window=32, stride=16)"
     for name in ("mobilenet_v2", DEFAULT):
         x = options.photographs(4) if name == DEFAULT else options.inputs(4)
-        module, classes = load(name), top_classes(name, x)
-        tried = (1, 2, 4)
-        captum = partial(peers.captum_occlusion, module, x, classes, 32, 16)
-        captum(8)()
-        together = best(f"occlusion, {name}, captum by windows at once", tried, captum, options)
+        classes = top_classes(name, x)
+        captum = {
+            together: partial(peer, peers.captum_occlusion, name, x, classes, 32, 16, together)
+            for together in (1, 2, 4)
+        }
+        together = best(f"occlusion, {name}, captum by windows at once", captum, options)
         makers: dict[str, Callable[[], Maps]] = {
             kind: partial(ours, name, kind, spec, x, classes) for kind in ACCELERATIONS
         }
-        makers["captum"] = partial(peer, peers.captum_occlusion, name, x, classes, 32, 16, together)
+        makers["captum"] = captum[together]
         maps, seconds = options.contest(makers)
         for kind, bar in (("onnx", 5.0), ("off", 1.2)):
             rows.append(
@@ -250,7 +256,7 @@ def occlusion(options: Options) -> list[Row]:
                     bar,
                     measure.ratio(seconds, kind, "captum"),
                     difference=peers.difference(maps[kind], maps["captum"]),
-                    note=f"captum's best of {tried}: {together} at once",
+                    note=f"captum's best of {tuple(captum)}: {together} at once",
                 )
             )
     return rows
@@ -260,27 +266,25 @@ def integrated_gradients(options: Options) -> list[Row]:
     x = options.photographs(8)
     classes = top_classes(DEFAULT, x)
     how: dict[str, Any] = {"steps": 4} if options.quick else {}
-    captum = partial(peers.captum_integrated_gradients, load(DEFAULT), x, classes, **how)
-    captum(8)()
     # All 400 rows at once, which is its default, take over 20 GiB.
-    tried = (8, 16, 32)
-    together = best("integrated_gradients, captum by rows at once", tried, captum, options)
-    makers: dict[str, Callable[[], Maps]] = {
-        "captum": partial(
+    captum = {
+        together: partial(
             peer, peers.captum_integrated_gradients, DEFAULT, x, classes, together, **how
         )
+        for together in (8, 16)
     }
+    together = best("integrated_gradients, captum by rows at once", captum, options)
+    makers: dict[str, Callable[[], Maps]] = {"captum": captum[together]}
     specs = {
         "default": "steps=20" if options.quick else "",
         "tolerance=0.1": "tolerance=0.1",
-        "tolerance=0.05": "tolerance=0.05",
     }
     for tier, settings in specs.items():
         for kind in ACCELERATIONS:
             spec = f"integrated_gradients({settings})"
             makers[f"{tier} {kind}"] = partial(ours, DEFAULT, kind, spec, x, classes)
     _, seconds = options.contest(makers)
-    bars = {"default": 1.8, "tolerance=0.1": 4.0, "tolerance=0.05": None}
+    bars = {"default": 1.8, "tolerance=0.1": 4.0}
     return [
         row(
             f"integrated_gradients, {tier}, {len(x)} photographs: {LABELS[kind]}, of captum's "
@@ -333,13 +337,12 @@ def score_cam(options: Options) -> list[Row]:
     settings: dict[str, int] = {}
     makers: dict[str, Callable[[], Maps]] = {}
     for name in (*ACCELERATIONS, *_ROWS):
-        made = partial(_score_cam, name, x=x, classes=classes, where=where)
-        if name in ACCELERATIONS:
-            made(4)()  # prepares
-        settings[name] = best(
-            f"score_cam, {name} by rows at once", _ROWS.get(name, (4, 16)), made, options
-        )
-        makers[name] = partial(_score_cam, name, settings[name], x, classes, where)
+        tried = {
+            rows: partial(_score_cam, name, rows, x, classes, where)
+            for rows in _ROWS.get(name, (4, 16))
+        }
+        settings[name] = best(f"score_cam, {name} by rows at once", tried, options)
+        makers[name] = tried[settings[name]]
     maps, seconds = options.contest(makers)
     apart = {
         other: peers.difference(peers.scaled(maps["off"]), peers.scaled(maps[other]))
@@ -470,11 +473,43 @@ def table(rows: list[Row]) -> str:
     )
 
 
+_COMPARED = re.compile(r"(.*): (plain|accelerated), (.*?)(, freed memory kept by all)?$")
+
+
+def summary(rows: list[Row]) -> str:
+    """The short table: a line for what is compared with what, plain and accelerated beside each
+    other, and again with the peers keeping their memory."""
+    lines: dict[str, dict[str, str]] = {}
+    for one in rows:
+        found = _COMPARED.match(one["what"])
+        if found is None:
+            continue
+        what, kind, of, kept = found.groups()
+        of = re.sub(r" \(.*\)", "", of)  # which peer was fastest
+        line = lines.setdefault(f"{what}, {of}", {"bar": ""})
+        if one["bar"] and not (kept or (kind == "plain" and line["bar"])):
+            line["bar"] = one["bar"]
+        line[kind + (kept or "")] = f"{one['reached']['median']:g}"
+    columns = {
+        "bar": "bar",
+        "plain": "plain",
+        "accelerated": "accelerated",
+        "plain, all keep memory": "plain, freed memory kept by all",
+        "accelerated, all keep memory": "accelerated, freed memory kept by all",
+    }
+    return measure.table(
+        [
+            {"what": what} | {told: line.get(key, "") for told, key in columns.items()}
+            for what, line in lines.items()
+        ]
+    )
+
+
 def write(groups: dict[str, list[Row]], command: str) -> None:
     """peers.json with these groups in place of earlier ones, and peers.md."""
     path = measure.RESULTS / "peers.json"
     kept = json.loads(path.read_text("utf-8"))["rows"] if path.is_file() else {}
-    modes = [name + mode for name in ROWS for mode in ("", ", freed memory kept")]
+    modes = [name + mode for name in ROWS for mode in ("", ", freed memory kept by all")]
     merged = {name: groups.get(name) or kept.get(name) for name in modes}
     rows = {name: found for name, found in merged.items() if found}
     measure.save("peers", {"rows": rows}, command)
@@ -487,9 +522,10 @@ def write(groups: dict[str, list[Row]], command: str) -> None:
     (measure.RESULTS / "peers.md").write_text(text, "utf-8")
 
 
-def into_readme(readme: Path = README, source: Path | None = None) -> None:
-    """Put peers.md between the README's markers, adding the second where it is missing."""
-    told = (source or measure.RESULTS / "peers.md").read_text("utf-8")
+def into_readme(readme: Path = README, source: Path = measure.RESULTS / "peers.json") -> None:
+    """Put the short table of peers.json between the README's markers."""
+    found = json.loads(source.read_text("utf-8"))["rows"]
+    told = summary([one for rows in found.values() for one in rows]) + "\n"
     text = readme.read_text("utf-8")
     before, found, after = text.partition(START)
     if not found:
@@ -504,10 +540,10 @@ def main() -> None:
     parser.add_argument("--photographs", type=Path, help="a folder; default: scikit-image's")
     parser.add_argument("--seconds", type=float, default=100, help="of timing for each contest")
     parser.add_argument(
-        "--keep-memory", action="store_true", help="every process keeps the memory it frees"
+        "--keep-memory", action="store_true", help="the peers, too, keep the memory they free"
     )
     parser.add_argument("--quick", action="store_true", help="tiny inputs; writes nothing")
-    parser.add_argument("--readme", action="store_true", help="only put peers.md into README.md")
+    parser.add_argument("--readme", action="store_true", help="only fill the README's table")
     args = parser.parse_args()
     if args.readme:
         into_readme()

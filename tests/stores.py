@@ -14,6 +14,7 @@ from PIL import Image
 from visxai import render
 from visxai.record import Explanation, Failure, InputRef, ModelRef, Transform
 from visxai.results import row_of
+from visxai.sources import Found
 from visxai.store import Store
 
 SETTINGS = {
@@ -71,8 +72,8 @@ def fill(
     by_path: dict[str, list[Explanation]] = {}
     for one in made:
         by_path.setdefault(str(one.input.path), []).append(one)
-    listed = [(Path(path), Path(path).parent) for path in by_path]
-    listed += [(one, Path(str(one.path)).parent) for one in failed]  # type: ignore[misc]
+    listed = [Found(path, str(Path(path).parent)) for path in by_path]
+    listed += [Found(str(one.path), str(Path(str(one.path)).parent), one) for one in failed]
     with Store(out, SETTINGS, command="visxai explain in --out out") as store:
         store.add(listed)
         for chunk in store.pending():

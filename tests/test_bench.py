@@ -303,15 +303,30 @@ def test_rows_say_whether_their_bar_is_met(peers: Any, tmp_path: Path) -> None:
         peers.row("c", None, reached),
     ]
     assert [one["met"] for one in rows] == [True, False, None]
-    readme, source = tmp_path / "README.md", tmp_path / "peers.md"
-    source.write_text(peers.table(rows) + "\n")
-    readme.write_text(f"# Speed\n\n{peers.START}\n\n## Next\n")
+    assert "| b | ≥ 2 × |".replace("≥", "≤") in peers.table(rows)
+    assert peers.table(rows).count("**no**") == 1
+
+
+def test_the_readme_gets_one_line_for_each_comparison(peers: Any, tmp_path: Path) -> None:
+    def row(what: str, bar: float | None, median: float) -> Any:
+        return peers.row(what, bar, {"median": median, "low": median, "high": median})
+
+    rows = [
+        row("cam, batch 8: plain, of the fastest peer (captum)", None, 1.5),
+        row("cam, batch 8: accelerated, of the fastest peer (captum)", 2.0, 2.5),
+        row(
+            "cam, batch 8: plain, of the fastest peer (torchcam), freed memory kept by all", 1, 1.1
+        ),
+        row("visxai --help", 1.0, 0.2),
+    ]
+    readme, source = tmp_path / "README.md", tmp_path / "peers.json"
+    source.write_text(json.dumps({"rows": {"cam": rows}}))
+    readme.write_text(f"# Speed\n\n{peers.START}\n{peers.END}\n\n## Next\n")
     for _ in range(2):  # the second time replaces
         peers.into_readme(readme, source)
         text = readme.read_text()
-        assert text.count("| a | ≥ 2 × | 2.5 (2 to 3) × | yes | 1e-06 |") == 1
-        assert text.count("**no**") == 1
-        assert text.endswith("\n\n## Next\n")
+        assert text.count("| cam, batch 8, of the fastest peer | ≥ 2 × | 1.5 | 2.5 | 1.1 |  |") == 1
+        assert text.endswith(f"{peers.END}\n\n## Next\n")
 
 
 def test_peers_make_the_same_maps(peers: Any) -> None:
@@ -322,7 +337,7 @@ def test_peers_make_the_same_maps(peers: Any) -> None:
     engine = visxai.Engine(module, precision="fp32", accelerate="off", layer="layer4")
     ours = engine.attribute(x, "grad_cam", classes)
     for make in (contestants.captum_grad_cam, contestants.torchcam_grad_cam):
-        theirs = make(peers.own(module), "layer4", x, classes)()
+        theirs = make(copy.deepcopy(module), "layer4", x, classes)()
         assert contestants.difference(ours, theirs) <= 1e-4
     theirs = contestants.captum_occlusion(module, x, classes, 32, 16, 4)()
     ours = engine.attribute(x, "occlusion(window=32, stride=16)", classes)

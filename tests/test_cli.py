@@ -133,9 +133,9 @@ def test_options_reach_the_engine_and_the_run(tmp_path: Path, quick: dict[str, A
 
 
 WRONG = [
-    (["explain"], "Missing argument 'PATH'"),
+    (["explain"], "Missing argument 'SOURCE'"),
     (["explain", "nope"], "check the path"),
-    (["explain", "bare"], "got none below bare"),
+    (["explain", "bare"], "got none below"),
     (["explain", "in", "--method", "gradcam"], "did you mean grad_cam"),
     (["explain", "in", "--method", "grad_cam,,saliency"], "between the commas"),
     (["explain", "in", "--method", "occlusion(windw=3)"], "window"),

@@ -21,11 +21,11 @@ from visxai import cli, metrics, results
 from visxai.backends.pytorch import TorchModel
 from visxai.errors import ArgumentError, StoreError, UnknownName
 from visxai.evaluate import pages, run, statistics
-from visxai.evaluate.truth import Truth, class_finder, mask
+from visxai.evaluate.truth import Truth, mask
 from visxai.metrics import Case
 from visxai.preprocess import Preprocess
 from visxai.record import Transform
-from visxai.target import Target
+from visxai.target import Target, class_finder
 
 METHODS = ["grad_cam", "saliency"]
 METRICS = ["insertion(steps=4)", "deletion(steps=4)", "sparseness"]
@@ -129,12 +129,12 @@ COCO = {
 def test_csv_and_coco_say_the_same(tmp_path: Path, content: str) -> None:
     (tmp_path / "truth").write_text(content, "utf-8")
     truth, class_of = Truth.read(tmp_path / "truth"), class_finder(LABELS)
-    assert truth.boxes("/far/a/b/x.jpg", None, class_of) == [(20, 0, 60, 40)]
-    assert truth.boxes("/far/a/c/x.jpg", None, class_of) == [(0, 0, 10, 10)]
-    assert truth.boxes("/far/a/c/xx.jpg", None, class_of) == []
+    assert truth.regions("/far/a/b/x.jpg", None, class_of) == [(20, 0, 60, 40)]
+    assert truth.regions("/far/a/c/x.jpg", None, class_of) == [(0, 0, 10, 10)]
+    assert truth.regions("/far/a/c/xx.jpg", None, class_of) == []
     assert truth.classes("/far/a/b/x.jpg", class_of) == [3]
-    assert truth.boxes("b/x.jpg", 3, class_of) == [(20, 0, 60, 40)]
-    assert truth.boxes("b/x.jpg", 4, class_of) == []
+    assert truth.regions("b/x.jpg", 3, class_of) == [(20, 0, 60, 40)]
+    assert truth.regions("b/x.jpg", 4, class_of) == []
 
 
 def test_boxes_go_through_resize_and_crop() -> None:

@@ -19,7 +19,10 @@ import pytest
 from PIL import Image, ImageFile
 
 from visxai.errors import ArgumentError, ImageError
-from visxai.images import Limits, decode, find, output_name, shown
+from visxai.folders import images_below as find
+from visxai.folders import output_name
+from visxai.images import Limits, decode
+from visxai.origin import shown
 from visxai.record import Failure
 
 COLOURS = np.array(

@@ -20,7 +20,7 @@ import visxai
 from visxai import pipeline, results
 from visxai.errors import ArgumentError, TargetError, UnknownName
 from visxai.record import Failure
-from visxai.sources import find
+from visxai.sources import Found, find
 from visxai.workers import Style
 
 DEADLY = 91  # pixels wide
@@ -238,8 +238,8 @@ def test_own_preprocessing_that_cannot_travel_runs_here(tmp_path: Path, folder: 
 def test_results_are_not_explained_again(tmp_path: Path, folder: Path, four: visxai.Engine) -> None:
     pipeline.explain([folder], folder / "deep" / "out", four, workers=0)
     for out in (folder / "deep" / "out", folder / "other"):
-        items = [item for item, _ in find([folder], out)]
-        assert [str(item) for item in items] == [str(folder / f"{n}.jpg") for n in range(7)]
+        items = [one.path for one in find([folder], out)]
+        assert items == [str(folder / f"{n}.jpg") for n in range(7)]
     inside = list(find([folder / "deep" / "out" / "overlays"], tmp_path / "out"))
     assert len(inside) == 7
     with pytest.raises(ArgumentError, match="only results of visxai"):
@@ -250,7 +250,7 @@ def test_several_sources_share_a_root(tmp_path: Path) -> None:
     first = photograph(tmp_path / "in" / "a" / "x.jpg", 1)
     second = photograph(tmp_path / "in" / "b" / "x.jpg", 2)
     found = list(find([first, second.parent], tmp_path / "out"))
-    assert found == [(first, tmp_path / "in"), (second, tmp_path / "in")]
+    assert found == [Found(str(path), str(tmp_path / "in")) for path in (first, second)]
 
 
 def test_wrong_arguments_are_told_before_anything_is_written(
@@ -293,10 +293,11 @@ def test_chunks_are_whole_batches() -> None:
 def test_a_vanished_image_keeps_its_place(
     tmp_path: Path, folder: Path, four: visxai.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def listed(*_: Any) -> Any:
-        yield folder / "0.jpg", folder
-        yield folder / "gone.jpg", folder
-        yield Failure(str(folder / "odd.jpg"), "no reason"), folder
+    def listed(*_: Any, **__: Any) -> Any:
+        for name in ("0.jpg", "gone.jpg"):
+            yield Found(str(folder / name), str(folder))
+        odd = str(folder / "odd.jpg")
+        yield Found(odd, str(folder), Failure(odd, "no reason"))
 
     monkeypatch.setattr(pipeline, "find", listed)
     outcome = pipeline.explain([folder], tmp_path / "out", four, workers=0)

@@ -15,6 +15,7 @@ from visxai import results
 from visxai.errors import StoreError
 from visxai.record import Explanation, Failure, InputRef, ModelRef, Transform
 from visxai.results import row_of
+from visxai.sources import Found
 from visxai.store import Store
 
 SETTINGS = {"model": "m", "methods": ["grad_cam()"], "target": "top1", "chunk": 2}
@@ -51,8 +52,8 @@ def images(tmp_path: Path) -> list[Path]:
     return paths
 
 
-def listed(paths: list[Path]) -> list[tuple[Any, Path]]:
-    return [(path, path.parent) for path in paths]
+def listed(paths: list[Path]) -> list[Found]:
+    return [Found(str(path), str(path.parent)) for path in paths]
 
 
 def fill(store: Store) -> None:
@@ -81,7 +82,7 @@ def test_a_store_reads_back(tmp_path: Path, images: list[Path]) -> None:
     run = json.loads((tmp_path / "out" / "run.json").read_text())
     assert run["counts"] == {"images": 5, "finished": 5, "maps": 2, "failures": 3}
     assert (run["state"], run["command"]) == ("complete", "visxai explain in")
-    assert set(results.SCHEMA.names) == {*want.row(), "overlay"}
+    assert set(results.SCHEMA.names) == {*want.row(), "overlay", "expected"}
 
 
 def test_pandas_polars_and_duckdb_read_it(tmp_path: Path, images: list[Path]) -> None:
@@ -199,14 +200,14 @@ def test_names_never_collide_and_odd_paths_survive(tmp_path: Path) -> None:
     first, second = tmp_path / "a" / "x.jpg", tmp_path / "b" / "x.jpg"
     odd = tmp_path / "a" / os.fsdecode(b"\xff\n.jpg")
     with Store(tmp_path / "out", SETTINGS | {"chunk": 9}) as store:
-        store.add([(first, first.parent), (second, second.parent), (odd, odd.parent)])
+        store.add(listed([first, second, odd]))
         names = [one.name for one in store.inputs(0)]
         assert names[0] == "x.jpg"
         assert names[1].startswith("x.jpg~")
         assert len(set(names)) == 3
     with Store(tmp_path / "out", SETTINGS | {"chunk": 9}) as store:
         # Nothing was finished, so the list is made anew; it comes out the same.
-        store.add([(first, first.parent), (second, second.parent), (odd, odd.parent)])
+        store.add(listed([first, second, odd]))
         assert [one.name for one in store.inputs(0)] == names
         assert store.inputs(0)[2].path == str(odd)
         rows = [row_of(explanation(str(odd)), None)]

@@ -10,17 +10,19 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 import visxai
 from visxai.errors import ArgumentError, OutOfMemory, VisxaiError
 
 if TYPE_CHECKING:
+    from visxai.pipeline import Outcome
     from visxai.workers import Style
 
 app = typer.Typer(
@@ -39,6 +41,16 @@ class _ByName(TyperGroup):
         if args and args[0] not in self.commands and not args[0].startswith("-"):
             args = ["show", *args]
         return super().resolve_command(ctx, args)
+
+
+class _PerhapsRay(TyperCommand):
+    """`--ray` without an address is `--ray local`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        at = args.index("--ray") + 1 if "--ray" in args else 0
+        if at and (at == len(args) or args[at].startswith("-")):
+            args = [*args[:at], "local", *args[at:]]
+        return super().parse_args(ctx, args)
 
 
 models_app = typer.Typer(cls=_ByName, rich_markup_mode="rich")
@@ -146,13 +158,15 @@ def _visxai(
     return 0
 
 
-@app.command()
+@app.command(cls=_PerhapsRay)
 def explain(
     paths: Annotated[
         list[str],
         typer.Argument(
-            metavar="PATH",
-            help="Images, and folders that are searched for them (jpg, png, webp, bmp, tiff, gif).",
+            metavar="SOURCE",
+            help="Images, and folders that are searched for them (jpg, png, webp, bmp, tiff, gif); "
+            "- for paths on standard input; a table of paths (.csv, .parquet); a .tar of images; "
+            "a URL such as s3://bucket/photos.",
             show_default=False,
         ),
     ],
@@ -172,7 +186,8 @@ def explain(
             "--only",
             metavar="GATE",
             help="Explain just the images whose scores ask for it: 'class=nsfw>0.5', 'top1<0.6'; "
-            "the others cost their forward. [dim]\\[default: all][/dim]",
+            "the others cost their forward. wrong or right: of images with labels those that the "
+            "model says to be of another class, or of theirs. [dim]\\[default: all][/dim]",
             show_default=False,
         ),
     ] = None,
@@ -202,6 +217,31 @@ def explain(
         typer.Option("--out", "-o", metavar="FOLDER", help="Where the results go."),
     ] = "visxai_out",
     fresh: Fresh = False,
+    retry_failures: Annotated[
+        bool,
+        typer.Option("--retry-failures", help="Do again what failed in an earlier run into --out."),
+    ] = False,
+    path_column: Annotated[
+        str | None,
+        typer.Option(
+            "--path-column",
+            metavar="NAME",
+            help="Of a table: the column of paths, relative to the table's folder. "
+            "[dim]\\[default: path, file, filename, image or the like][/dim]",
+            show_default=False,
+        ),
+    ] = None,
+    label_column: Annotated[
+        str | None,
+        typer.Option(
+            "--label-column",
+            metavar="NAME",
+            help="Of a table, or of the JSON beside a tar's images: the class of each, by name or "
+            "index; none leaves labels out. [dim]\\[default: label, class, target or the like, if "
+            "there is one][/dim]",
+            show_default=False,
+        ),
+    ] = None,
     device: Device = "auto",
     precision: Precision = "auto",
     accelerate: Accelerate = "auto",
@@ -225,6 +265,16 @@ def explain(
             min=0,
             help="Processes that decode images and draw overlays; 0 does all in one process. "
             "[dim]\\[default: one a core][/dim]",
+            show_default=False,
+        ),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            "--ray",
+            metavar="[ADDRESS]",
+            help="Run on Ray: auto for the cluster that this machine is a node of, HOST:PORT for "
+            "another's; alone, after the sources, on this machine (docs/scale.md).",
             show_default=False,
         ),
     ] = None,
@@ -264,6 +314,14 @@ def explain(
             help="Images with more pixels are listed as failures.",
         ),
     ] = 100_000_000,
+    timeout: Annotated[
+        float,
+        typer.Option(
+            "--timeout",
+            metavar="SECONDS",
+            help="Images that take a worker process longer to decode are listed as failures.",
+        ),
+    ] = 60.0,
     debug: Debug = False,
 ) -> int:
     """Explain images: a map, an overlay and a row of data for each.
@@ -277,51 +335,91 @@ def explain(
     visxai explain photos --method grad_cam,occlusion --target top3 --out results
 
     visxai explain photos --model timm:resnet18 --checkpoint mine.safetensors --labels names.txt
+
+    visxai explain labels.csv --only wrong --out mistakes
+
+    find photos -name '*.jpg' -newer last | visxai explain - --out results
     """
-    from visxai import images, terminal
+    from visxai import images, sources, terminal
 
     specs = [spec for given in method for spec in split_specs(given)]
     style = _style(overlay_format, colormap, panel)
     # What can be told without the model is told before it is loaded.
-    for path in paths:
-        next(iter(images.find(path)))
-    with terminal.working("Loading the model"):
-        from visxai import pipeline
-        from visxai.engine import Engine
-
-        engine = Engine(
-            model,
-            labels=labels,
-            layer=layer,
-            checkpoint=checkpoint,
-            device=device,
-            precision=precision,
-            accelerate=accelerate,
-            batch_size=batch_size,
-        )
-    command = ["visxai", *(word for word in _given if word != "--fresh")]
-    with _stopping() as stopping, terminal.Watch() as watch:
-        outcome = pipeline.explain(
-            paths,
+    given = sources.from_input(paths, sys.stdin.buffer)
+    columns = {"path_column": path_column, "label_column": label_column}
+    sources.check(given, out, **columns)
+    making = {
+        "model": model,
+        "labels": labels,
+        "layer": layer,
+        "checkpoint": checkpoint,
+        "device": device,
+        "precision": precision,
+        "accelerate": accelerate,
+        "batch_size": batch_size,
+    }
+    command = ["visxai", *(word for word in _given if word not in ("--fresh", "--retry-failures"))]
+    with ExitStack() as stack:
+        run = _local(making, workers) if ray is None else _on_ray(making, workers, ray, stack)
+        stopping = stack.enter_context(_stopping())
+        outcome = run(
+            given,
             out,
-            engine,
-            specs,
-            target,
+            method=specs,
+            target=target,
             only=only,
             check=check,
             style=style,
             limits=images.Limits(max_pixels=limit_pixels),
             chunk_size=chunk_size,
-            workers=workers,
+            timeout=timeout,
+            **columns,
             fresh=fresh,
+            retry_failures=retry_failures,
             command=shlex.join(command),
-            progress=watch,
+            progress=stack.enter_context(terminal.Watch()),
             stop=lambda: bool(stopping),
         )
-    terminal.summary(outcome, engine, shlex.join(command))
+    terminal.summary(outcome, shlex.join(command))
     if not outcome.complete:
         return 130
     return 1 if outcome.counts["failures"] else 0
+
+
+def _local(making: dict[str, Any], workers: int | None) -> Callable[..., Outcome]:
+    """A folder run in this process and its workers."""
+    from visxai import terminal
+
+    with terminal.working("Loading the model"):
+        from visxai import pipeline
+        from visxai.engine import Engine
+
+        engine = Engine(**making)
+    return partial(pipeline.explain, engine=engine, workers=workers)
+
+
+def _on_ray(
+    making: dict[str, Any], workers: int | None, ray: str, stack: ExitStack
+) -> Callable[..., Outcome]:
+    """A folder run on Ray, connected until `stack` is left."""
+    from visxai import terminal
+
+    if workers is not None:
+        raise ArgumentError(
+            f"expected --ray without --workers, got --workers {workers}: Ray places the processes"
+        )
+    # Other processes needn't run in this folder.
+    for name in ("labels", "checkpoint"):
+        making[name] = making[name] and os.path.abspath(making[name])
+    kind, _, file = making["model"].partition(":")
+    if kind == "onnx":
+        making["model"] = f"onnx:{os.path.abspath(file)}"
+    local = ray == "local"
+    with terminal.working("Starting Ray" if local else "Connecting to Ray"):
+        from visxai import scale
+
+        stack.enter_context(scale.connected(None if local else ray))
+    return partial(scale.explain, engine=making)
 
 
 @models_app.callback(invoke_without_command=True)
@@ -562,11 +660,10 @@ def evaluate(
 
     visxai evaluate photos --metrics pointing,segmentation --truth boxes.csv --target truth
     """
-    from visxai import images, terminal
+    from visxai import sources, terminal
 
     wanted, judged = split_specs(methods), split_specs(metrics)
-    for path in paths:
-        next(iter(images.find(path)))
+    sources.check(paths, out)
     with terminal.working("Loading the model"):
         from visxai.engine import Engine
         from visxai.evaluate import run

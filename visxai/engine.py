@@ -24,13 +24,13 @@ from visxai import images, methods, metrics, models, recheck
 from visxai.backends.base import Model, Probe, RowBudget
 from visxai.checkpoint import read_labels
 from visxai.errors import ArgumentError, ImageError
-from visxai.machine import PRECISIONS, pick_device, pick_precision, versions
+from visxai.machine import PRECISIONS, keep_memory, pick_device, pick_precision, versions
 from visxai.methods.base import Maps, Method, upsample
 from visxai.metrics import Case, Check, Metric
 from visxai.planning import Plan
 from visxai.preprocess import Preprocess
 from visxai.record import Explanation, Failure, InputRef, Prediction, label_of
-from visxai.target import Gate, Target
+from visxai.target import Answer, Gate, Target
 
 if TYPE_CHECKING:
     from visxai.backends.base import Activation
@@ -42,11 +42,13 @@ Methods = str | Method | Sequence[str | Method]
 @dataclass(frozen=True)
 class Prepared:
     """A decoded image, cut for the model: its pixels (h, w, 3) uint8 (or what an opaque
-    preprocess made, (3, h, w) float32), where they lie, and the caller's object if not a path."""
+    preprocess made, (3, h, w) float32), where they lie, the caller's object if not a path, and
+    what the model answers, where the image's class is known."""
 
     pixels: np.ndarray[Any, Any]
     input: InputRef
     source: Any
+    answer: Answer | None = None
 
 
 class Engine:
@@ -67,7 +69,8 @@ class Engine:
     gradients at the input. "auto" prepares ONNX Runtime forms on a CPU once a run is long enough
     to earn the preparation back; records say what ran.
 
-    An engine may be used from several threads at once.
+    An engine may be used from several threads at once. On a CPU the process keeps the memory it
+    frees for its next forward (`visxai.machine.keep_memory`).
     """
 
     def __init__(
@@ -117,6 +120,8 @@ class Engine:
         else:
             self.model = _from_module(model, device, given)
         self.device = self.model.device
+        if self.device.type == "cpu":
+            keep_memory()
         self.model.precision = pick_precision(precision, self.device, self.model.precisions)
         self.precision = self.model.precision
         self.batch_size = batch_size or (64 if self.device.type == "cuda" else 16)
@@ -182,6 +187,11 @@ class Engine:
         loaded = load_methods(method)
         parsed = Target.of(target, self.model.labels)
         gate = None if only is None else Gate.of(only, self.model.labels)
+        if gate is not None and gate.right is not None:
+            raise ArgumentError(
+                f"expected a condition on scores such as top1<0.6, got {gate}: that is for runs "
+                "over images with labels (visxai explain labels.csv, or visxai.pipeline.explain)"
+            )
         checked = None if check is None else metrics.load_check(check)
         return self._stream(images, loaded, parsed, gate, checked, on_error)
 
@@ -240,8 +250,15 @@ class Engine:
         if good:
             x = self.tensor([item.pixels for _, item in good])
             probe = Probe(self.model, x)
+            asked = [item for _, item in good]
             if only is not None:
-                keep = only.open(reported(probe, x, only.target)).nonzero().squeeze(1)
+                passes = only.open(reported(probe, x, only.target))
+                answered(probe, x, asked)
+                if only.right is not None:
+                    told = [item.answer and item.answer.right for item in asked]
+                    right = [answer is only.right for answer in told]
+                    passes = torch.tensor(right, device=passes.device)
+                keep = passes.nonzero().squeeze(1)
                 good = [good[row] for row in keep.tolist()]
                 probe, x = probe.part(keep)
         if good:
@@ -252,6 +269,8 @@ class Engine:
                 rows = self._explained(probe, x, items, method, target, check)
                 for row, explanation in rows:
                     found.setdefault(good[row][0], []).append(explanation)
+            if only is None:
+                answered(probe, x, asked)
         return [one for index in sorted(found) for one in found[index]]
 
     def tensor(self, pixels: Sequence[np.ndarray[Any, Any]]) -> Tensor:
@@ -448,6 +467,14 @@ def reported(probe: Probe, x: Tensor, target: Target) -> Tensor:
     """
     case = Case(probe, x, target)
     return case.clean(case.certainty)
+
+
+def answered(probe: Probe, x: Tensor, items: Sequence[Prepared]) -> None:
+    """Enter the class that the model gives each image whose own is known."""
+    if any(item.answer is not None for item in items):
+        for item, best in zip(items, probe.scores(x).argmax(1).tolist(), strict=True):
+            if item.answer is not None:
+                item.answer.given = best
 
 
 def tidy(values: Tensor) -> tuple[Tensor, Tensor]:

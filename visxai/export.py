@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
-_MARK = ".visxai-export"
 _SIDE = 1024  # pixels of a copied picture's longest side
 _LOGGED = 320  # and of one in a log
 
@@ -109,7 +108,7 @@ def export(
             "check the path"
         )
     target = source / "export" / to if folder is None else Path(os.path.abspath(folder))
-    if target.exists() and any(target.iterdir()) and not (target / _MARK).exists():
+    if target.exists() and any(target.iterdir()) and not (target / results.EXPORTED).exists():
         raise StoreError(
             f"expected {target} empty or an earlier export, got other files there: choose another "
             "folder"
@@ -119,7 +118,7 @@ def export(
         aside.mkdir(parents=True)
         job = _Job(source, aside, about, progress)
         _WRITERS[to](job)
-        (aside / _MARK).write_text(f"{to}\n", "utf-8")
+        (aside / results.EXPORTED).write_text(f"{to}\n", "utf-8")
         if target.exists():
             shutil.rmtree(target)
         aside.replace(target)
@@ -151,10 +150,10 @@ def _csv(job: _Job) -> None:
         writer.writerow(columns)
         total = results.dataset(job.out).count_rows() if results.parts(job.out) else 0
         for part in results.parts(job.out).values():
-            for row in pq.read_table(part, columns=columns).to_pylist():
-                writer.writerow(
-                    json.dumps(v) if isinstance(v, (dict, list)) else v for v in row.values()
-                )
+            there = set(pq.read_schema(part).names)  # old parts have fewer columns
+            for row in pq.read_table(part, columns=[c for c in columns if c in there]).to_pylist():
+                values = map(row.get, columns)
+                writer.writerow(json.dumps(v) if isinstance(v, (dict, list)) else v for v in values)
                 job.written += 1
             job.progress(job.written, total)
     with (job.folder / "failures.csv").open("w", encoding="utf-8", newline="") as file:

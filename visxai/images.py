@@ -1,7 +1,7 @@
-"""Finding images and decoding them safely: any file in, an upright RGB photograph or one error out.
+"""Decoding images safely: any file in, an upright RGB photograph or one error out.
 
 Files come from strangers. Formats are told by content from an allow-list, size and shape are
-checked from the header before a pixel is decoded, only regular files are read, and whatever
+checked from the header before a pixel is decoded, no more bytes are read than allowed, and whatever
 Pillow raises on hostile bytes becomes an `ImageError`. No global setting of Pillow is touched.
 """
 
@@ -11,12 +11,10 @@ import contextlib
 import hashlib
 import io
 import os
-import stat
 import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,11 +22,12 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from visxai.errors import ArgumentError, ImageError
-from visxai.record import Failure
+from visxai.origin import Origin, shown
 
-Source = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | NDArray[Any]
+Source = (
+    str | os.PathLike[str] | Origin | bytes | bytearray | memoryview | Image.Image | NDArray[Any]
+)
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -39,7 +38,6 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_RESERVED = {"CON", "PRN", "AUX", "NUL"} | {f"{p}{n}" for p in ("COM", "LPT") for n in range(1, 10)}
 _WARNINGS = threading.RLock()
 
 
@@ -75,8 +73,9 @@ class Photo:
 
 
 def decode(source: Source, limits: Limits = _DEFAULT) -> Photo:
-    """The photograph in a path, bytes, a PIL image or a uint8 array (h, w), (h, w, 3 or 4).
+    """The photograph at an address, in bytes, a PIL image or a uint8 array (h, w), (h, w, 3 or 4).
 
+    An address is a path, a tar's member or a URL (`visxai.origin`).
     Arrays are grey, RGB or RGBA; transparency is laid over white. Raises ImageError for what
     can't be read safely, ArgumentError for another kind of source.
     """
@@ -90,9 +89,10 @@ def decode(source: Source, limits: Limits = _DEFAULT) -> Photo:
     path = None
     if isinstance(source, (bytes, bytearray, memoryview)):
         data, name = bytes(source), "the bytes given"
-    elif isinstance(source, (str, os.PathLike)):
-        path = os.fspath(source)
-        data, name = _read(path, limits), shown(path)
+    elif isinstance(source, (str, os.PathLike, Origin)):
+        origin = Origin.of(source)
+        path = str(origin)
+        data, name = origin.read(limits.max_bytes), shown(path)
     else:
         raise ArgumentError(
             "expected a path, bytes, a PIL image or a uint8 array of shape (h, w, 3), got "
@@ -107,40 +107,6 @@ def decode(source: Source, limits: Limits = _DEFAULT) -> Photo:
         )
     image, orientation = _opened(data, name, limits)
     return Photo(image, hashlib.sha256(data).hexdigest(), path, orientation)
-
-
-def shown(path: str | os.PathLike[str]) -> str:
-    """A path as it can be printed anywhere: control characters and stray bytes escaped."""
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode() for c in os.fspath(path)
-    )
-
-
-def _read(path: str, limits: Limits) -> bytes:
-    """At most max_bytes + 1 bytes of a regular file, opened once."""
-    # Without O_NONBLOCK, opening a FIFO would wait for a writer; asking before opening would
-    # leave a moment to swap the file.
-    flags = os.O_RDONLY
-    for name in ("O_NONBLOCK", "O_CLOEXEC", "O_NOCTTY", "O_BINARY"):
-        flags |= getattr(os, name, 0)
-    try:
-        with open(path, "rb", opener=lambda name, _: os.open(name, flags)) as stream:
-            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-                raise ImageError(
-                    f"expected a regular file, got {shown(path)}, which is a device, pipe or "
-                    "socket: copy its content to a file"
-                )
-            return stream.read(limits.max_bytes + 1) or b""
-    except IsADirectoryError:
-        raise ImageError(
-            f"expected an image file, got the folder {shown(path)}: list its images with find()"
-        ) from None
-    except (OSError, ValueError) as error:
-        reason = (getattr(error, "strerror", None) or str(error)).lower()
-        raise ImageError(
-            f"expected a readable file, got {shown(path)} ({reason}): check the path and its "
-            "permissions"
-        ) from error
 
 
 def _from_array(array: NDArray[Any]) -> Image.Image:
@@ -255,111 +221,3 @@ def _grey(values: NDArray[Any]) -> NDArray[np.uint8]:
             low, high = 0.0, next(span for span in spans if high <= span)
     scaled = (values - low) * (255 / (high - low or 1.0)) + 0.5
     return scaled.clip(0, 255).astype(np.uint8)
-
-
-def find(root: str | os.PathLike[str]) -> Iterator[Path | Failure]:
-    """The images below a folder, ordered by posix relative path; a file stands for itself.
-
-    Hidden entries are skipped. What can't be followed safely comes as a Failure in its place:
-    links that lead out of the folder or nowhere, folders that can't be listed. Linked folders
-    inside are not entered, their images are found where they lie. Raises ArgumentError for a
-    missing path and for a folder without images.
-    """
-    top = Path(root)
-    if not os.path.lexists(top):
-        raise ArgumentError(
-            f"expected an existing file or folder, got {shown(top)}: check the path"
-        )
-    if not top.is_dir():
-        yield top
-        return
-    inside, empty = top.resolve(), True
-    pending = [(top, True)]
-    while pending:
-        path, is_folder = pending.pop()
-        item: Path | Failure | None = path
-        if is_folder:
-            try:
-                pending += reversed(_entries(path))
-                continue
-            except OSError as error:
-                reason = (error.strerror or str(error)).lower()
-                item = Failure(
-                    str(path), f"the folder can't be listed ({reason}): check its permissions"
-                )
-        elif path.is_symlink():
-            item = _followed(path, inside)
-        if item is not None:
-            empty = False
-            yield item
-    if empty:
-        raise ArgumentError(
-            f"expected images ({' '.join(EXTENSIONS)}), got none below {shown(top)}: "
-            "check the folder"
-        )
-
-
-def _entries(folder: Path) -> list[tuple[Path, bool]]:
-    """(path, is a folder) of the images, folders and linked folders in `folder`, in order."""
-    kept = []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            is_folder = entry.is_dir(follow_symlinks=False)
-            image = entry.name.lower().endswith(EXTENSIONS)
-            if not entry.name.startswith(".") and (is_folder or image or os.path.isdir(entry.path)):
-                # With its slash a folder sorts where its files' paths do.
-                kept.append((entry.name + "/" * is_folder, Path(entry.path), is_folder))
-    return [(path, is_folder) for _, path, is_folder in sorted(kept)]
-
-
-def _followed(link: Path, inside: Path) -> Path | Failure | None:
-    """`link` if it leads to a file below `inside`, a Failure if astray, None for a folder."""
-    try:
-        target = link.resolve(strict=True)
-    except (OSError, RuntimeError):
-        return Failure(str(link), "the link leads nowhere: remove it or restore its target")
-    if not target.is_relative_to(inside):
-        return Failure(str(link), "the link leads out of the folder: copy its target inside")
-    return None if target.is_dir() else link
-
-
-def output_name(path: str | os.PathLike[str], root: str | os.PathLike[str]) -> str:
-    """The posix relative name under which outputs about `path`, found below `root`, are stored.
-
-    Append a suffix to it ("a/x.jpg" + ".png"). It stays below the output folder, is legal on
-    every system, and no two files share one: unsafe characters, "%" and "~" are written %XX, as
-    is the dot of a folder named like an image; a component over 200 bytes is cut and ends in
-    "~" and a hash. A path outside `root` is named by its absolute path.
-    """
-    try:
-        parts = Path(path).relative_to(root).parts or (Path(path).name,)
-    except ValueError:
-        parts = Path(os.path.abspath(path)).parts
-    *folders, last = parts
-    name = "/".join([*(_component(part, True) for part in folders), _component(last, False)])
-    if len(name.encode()) <= 1024:
-        return name
-    return f"~{_digest('/'.join(parts))}/{_component(last, False)}"
-
-
-def _component(part: str, is_folder: bool) -> str:
-    escaped = set()
-    if part.split(".")[0].strip().upper() in _RESERVED:
-        escaped.add(0)
-    if part[-1] in ". ":
-        escaped.add(len(part) - 1)
-    if is_folder and part.lower().endswith(EXTENSIONS):
-        escaped.add(part.rindex("."))
-    name = "".join(
-        c
-        if c.isprintable() and c not in '%~\\/:*?"<>|' and i not in escaped
-        else "".join(f"%{byte:02X}" for byte in c.encode("utf-8", "surrogatepass"))
-        for i, c in enumerate(part)
-    )
-    if len(name.encode()) <= 200:
-        return name
-    return name.encode()[:160].decode(errors="ignore") + "~" + _digest(part)
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]

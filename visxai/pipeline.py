@@ -24,18 +24,20 @@ import numpy as np
 
 from visxai.errors import ArgumentError, TargetError, UnknownName
 from visxai.images import Limits
+from visxai.origin import shown
 from visxai.preprocess import Preprocess
-from visxai.record import Explanation, Failure, InputRef
+from visxai.record import Explanation, Failure, InputRef, label_of
 from visxai.results import Row, about, of_row, parts, row_of, text
-from visxai.sources import find
+from visxai.sources import Found, Source, find
 from visxai.store import Input, Store
 from visxai.workers import Decoded, Drawn, Setup, Style, Task, Workers, decode, draw
 
 if TYPE_CHECKING:
+    from visxai.backends.base import Model
     from visxai.engine import Engine, Methods
     from visxai.methods.base import Method
     from visxai.metrics import Metric
-    from visxai.target import Gate, Target
+    from visxai.target import Answer, Gate, Target
 
 _CHUNK = 64
 _COMMITS = 2  # chunks being drawn and written while the next is computed
@@ -78,6 +80,50 @@ class Outcome:
     changed: int
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What a run is asked for, checked against its model, and the settings that its OUT keeps."""
+
+    methods: tuple[Method, ...]
+    target: Target
+    gate: Gate | None
+    check: Metric | None
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Naming:
+    """How a run names its overlays: as their images, with method and class where there are
+    several; format None for no overlays."""
+
+    methods: dict[str, str]  # by spec
+    several: bool
+    format: str | None
+
+    @classmethod
+    def of(cls, asked: Asked, style: Style | None) -> Naming:
+        # A second occlusion is "occlusion-2".
+        names = [method.name() for method in asked.methods]
+        told = {
+            repr(method): name + (f"-{names[:i].count(name) + 1}" if name in names[:i] else "")
+            for i, (method, name) in enumerate(zip(asked.methods, names, strict=True))
+        }
+        kind, value = asked.target.kind, asked.target.value
+        several = kind == "above" or (kind == "top" and value > 1)
+        return cls(told, several, None if style is None else style.format)
+
+    def overlay(self, one: Input, explanation: Explanation) -> str | None:
+        """The name of an explanation's overlay."""
+        if self.format is None:
+            return None
+        parts = [one.name]
+        if len(self.methods) > 1:
+            parts.append(self.methods[explanation.method])
+        if self.several:
+            parts.append(str(explanation.class_index))
+        return ".".join([*parts, self.format])
+
+
 @dataclass
 class _Chunk:
     """A chunk on its way to the store: what each of its images, by position, has come to."""
@@ -88,6 +134,7 @@ class _Chunk:
     failed: dict[int, Failure] = field(default_factory=dict)
     # The same bytes as an image of this chunk or an earlier one: sha256 and that chunk.
     copies: dict[int, tuple[str, int]] = field(default_factory=dict)
+    answers: list[Answer] = field(default_factory=list)
 
 
 @dataclass
@@ -101,7 +148,7 @@ class _Batch:
 
 
 def explain(
-    sources: Iterable[str | os.PathLike[str]],
+    sources: Iterable[Source],
     out: str | os.PathLike[str],
     engine: Engine,
     method: Methods = "grad_cam",
@@ -113,24 +160,82 @@ def explain(
     limits: Limits = Limits(),  # noqa: B008 - frozen
     chunk_size: int | None = None,
     workers: int | None = None,
+    timeout: float = 60.0,
+    path_column: str | None = None,
+    label_column: str | None = None,
     fresh: bool = False,
+    retry_failures: bool = False,
     command: str = "",
     progress: Callable[[Progress], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Outcome:
-    """Explain files and folders into OUT, going on where an earlier run of the same settings was.
+    """Explain files, folders, lists, tables, tars and URLs (`visxai.sources`) into OUT, going on
+    where an earlier run of the same settings was.
 
     only: a condition on scores, as `Engine.explain` has it; images that don't meet it have no row.
+    Where the sources have labels, "wrong" and "right" are the images whose class hasn't, or has,
+    the greatest score; images without a label are neither.
     check: a metric whose figures go into each row's quality, such as "faithfulness".
     style: how overlays are drawn, None for no overlays. chunk_size: images finished together, a
     multiple of the engine's batch size; None is that multiple from 64 on. workers: processes that
     decode and draw; 0 does all in this one; None is one a core, none for one or two images.
-    fresh: delete what an earlier run left in OUT. progress is called after each batch, and stop
-    before each: when it says True the run ends with what is finished in OUT.
+    timeout: seconds that one image may take a worker process to decode. path_column,
+    label_column: of tables, found by name without them; label_column="none" leaves labels out.
+    fresh: delete what an earlier run left in OUT. retry_failures: do the chunks again in which an
+    earlier run had failures. progress is called after each batch, and stop before each: when it
+    says True the run ends with what is finished in OUT.
 
     Images that can't be explained are in OUT's failures. Raises VisxaiError for wrong arguments
     and when OUT can't be written; what was finished stays finished.
     """
+    found = list(find(sources, out, path_column=path_column, label_column=label_column))
+    if timeout <= 0:
+        raise ArgumentError(f"expected a timeout of more than 0 seconds, got {timeout}")
+    found = expected(found, engine.model.labels, None if label_column == "none" else label_column)
+    asked = ask(
+        engine,
+        method,
+        target,
+        len(found),
+        None if fresh else Path(out),
+        only=only,
+        check=check,
+        style=style,
+        limits=limits,
+        chunk_size=chunk_size,
+        labelled=any(one.expected is not None for one in found),
+    )
+    settings = asked.settings
+    with Store(out, settings, command=command, fresh=fresh, retry=retry_failures) as store:
+        _, changed = store.add(found)
+        del found
+        todo = sum(store.size(number) for number in store.pending())
+        assert engine.model.preprocess is not None
+        setup = Setup(engine.model.preprocess, limits, style, timeout=timeout)
+        run = _Run(store, engine, asked, setup, worker_count(workers, todo))
+        complete = run.all(progress, stop)
+        run.spent("wall", run.progress().seconds)
+        store.finish("complete" if complete else "interrupted")
+        counts, seconds = dict(store.counts), dict(store.seconds)
+        return Outcome(store.out, run.progress(), complete, counts, seconds, changed)
+
+
+def ask(
+    engine: Engine,
+    method: Methods,
+    target: Any,
+    images: int,
+    earlier: Path | None,
+    *,
+    only: str | Gate | None,
+    check: str | Metric | None,
+    style: Style | None,
+    limits: Limits,
+    chunk_size: int | None,
+    labelled: bool = False,
+) -> Asked:
+    """What is asked of a run of some images over an engine, `earlier` being the OUT it goes on
+    in; raises VisxaiError for wrong arguments. labelled: some images have classes of their own."""
     from visxai.engine import load_methods
     from visxai.metrics import load_check
     from visxai.target import Gate, Target
@@ -139,6 +244,8 @@ def explain(
     checked = None if check is None else load_check(check)
     aimed = Target.of(target, engine.model.labels)
     gate = None if only is None else Gate.of(only, engine.model.labels)
+    if gate is not None and gate.right is not None:
+        _check_answers(engine, gate, labelled)
     if aimed.kind in ("index", "callable"):
         raise TargetError(
             f"expected a target that can be written down, got {target!r}: use top1, class=207, "
@@ -147,7 +254,6 @@ def explain(
     chunk = chunk_of(engine.batch_size, chunk_size)
     if style is not None:
         _check_style(style)
-    found = list(find(sources, out))
     # A method that the model can't serve is told before anything is prepared for it.
     settings = settings_of(engine, loaded, aimed)
     settings |= {
@@ -156,26 +262,63 @@ def explain(
         "accelerate": accelerated(
             engine,
             loaded,
-            len(found),
-            None if fresh else Path(out),
+            images,
+            earlier,
             0 if checked is None else checked.forwards(),
         ),
         "chunk": chunk,
         "max_pixels": limits.max_pixels,
         "overlays": None if style is None else vars(style),
     }
-    with Store(out, settings, command=command, fresh=fresh) as store:
-        _, changed = store.add(found)
-        del found
-        todo = sum(store.size(number) for number in store.pending())
-        assert engine.model.preprocess is not None
-        setup = Setup(engine.model.preprocess, limits, style)
-        run = _Run(store, engine, loaded, aimed, gate, checked, setup, worker_count(workers, todo))
-        complete = run.all(progress, stop)
-        run.spent("wall", run.progress().seconds)
-        store.finish("complete" if complete else "interrupted")
-        counts, seconds = dict(store.counts), dict(store.seconds)
-        return Outcome(store.out, run.progress(), complete, counts, seconds, changed)
+    return Asked(loaded, aimed, gate, checked, settings)
+
+
+def expected(
+    found: Sequence[Found], labels: Sequence[str] | None, column: str | None = None
+) -> list[Found]:
+    """The same images with the classes that their labels name for a model with these labels.
+
+    column: the one that was asked for by name. Raises ArgumentError for a label that the model
+    doesn't know, and where the column told none.
+    """
+    from visxai.target import class_finder
+
+    finder, told = class_finder(labels), []
+    for one in found:
+        try:
+            told.append(one if one.label is None else replace(one, expected=finder(one.label)))
+        except ArgumentError as error:
+            raise ArgumentError(
+                f"expected the model's labels in the label column, got {one.label!r} for "
+                f"{shown(one.path)} ({error}); --label-column none leaves labels out"
+            ) from None
+    if column is not None and all(one.label is None for one in told):
+        raise ArgumentError(f"expected labels in {column!r}, got none: leave --label-column out")
+    return told
+
+
+def answers(model: Model, given: Sequence[Answer | None]) -> dict[str, int]:
+    """How many images had a label, and how many of those the model told; nothing of a model with
+    independent classes, which may rightly give another the greatest score."""
+    told = [bool(answer.right) for answer in given if answer is not None]
+    if not told or model.activation == "sigmoid":
+        return {}
+    return {"labelled": len(told), "right": sum(told)}
+
+
+def _check_answers(engine: Engine, gate: Gate, labelled: bool) -> None:
+    """Raise ArgumentError unless it can be told whether the model is right."""
+    if engine.model.activation == "sigmoid":
+        raise ArgumentError(
+            f"expected a model that chooses one class to tell what is {gate}, got "
+            f"{engine.model.ref.name}, whose classes are independent (sigmoid): use a condition on "
+            "scores such as 'class=NAME<0.5'"
+        )
+    if not labelled:
+        raise ArgumentError(
+            f"expected images with labels to tell what is {gate}, got none: give a table with a "
+            "label column, or a tar with .cls or .json beside its images"
+        )
 
 
 def chunk_of(batch: int, chunk_size: int | None) -> int:
@@ -278,28 +421,17 @@ class _Run:
         self,
         store: Store,
         engine: Engine,
-        methods: Sequence[Method],
-        target: Target,
-        gate: Gate | None,
-        check: Metric | None,
+        asked: Asked,
         setup: Setup,
         workers: int,
     ) -> None:
-        self.store, self.engine, self.methods = store, engine, methods
-        self.target, self.gate, self.check = target, gate, check
-        self.style = setup.style
+        self.store, self.engine, self.asked = store, engine, asked
+        self.style, self.naming = setup.style, Naming.of(asked, setup.style)
         self.pool = Workers(setup, workers)
         self.began = time.perf_counter()
         self.before = self.done = store.counts["finished"]
         self.maps = self.failures = 0
         self.broken = False
-        # A second occlusion is "occlusion-2".
-        names = [method.name() for method in methods]
-        self.names = {
-            repr(method): name + (f"-{names[:i].count(name) + 1}" if name in names[:i] else "")
-            for i, (method, name) in enumerate(zip(methods, names, strict=True))
-        }
-        self.several = target.kind == "above" or (target.kind == "top" and target.value > 1)
 
     def all(self, progress: Callable[[Progress], None], stop: Callable[[], bool]) -> bool:
         """Do what is pending; False when stopped before the end."""
@@ -358,41 +490,55 @@ class _Run:
         """Explain a batch and have its overlays drawn."""
         from visxai.engine import Prepared
 
-        chunk = batch.chunk
-        fresh: dict[str, tuple[int, Task, Prepared]] = {}
+        chunk, digests = batch.chunk, set()
+        fresh: dict[str | None, tuple[int, Task, Prepared]] = {}  # by path
         for position, task in enumerate(batch.decoding, batch.start):
             where, pixels = self.taken(task)
             if isinstance(where, Failure):
                 chunk.failed[position] = where
                 continue
-            digest = where.source_sha256
-            earlier = chunk.number if digest in fresh else self.store.seen.get(_key(digest))
-            if earlier is not None:
-                chunk.copies[position] = digest, earlier
-                continue
+            answer = self.answer(chunk.inputs[position])
+            if answer is None:
+                digest = where.source_sha256
+                earlier = chunk.number if digest in digests else self.store.seen.get(_key(digest))
+                if earlier is not None:
+                    chunk.copies[position] = digest, earlier
+                    continue
+                digests.add(digest)
             assert isinstance(task, Task)
-            fresh[digest] = position, task, Prepared(pixels, where, None)
+            fresh[where.path] = position, task, Prepared(pixels, where, None, answer)
         began = time.perf_counter()
-        explained: dict[str, list[Explanation]] = {digest: [] for digest in fresh}
+        explained: dict[str | None, list[Explanation]] = {path: [] for path in fresh}
         for one in self.engine.explain_prepared(
             [prepared for _, _, prepared in fresh.values()],
-            self.methods,
-            self.target,
-            self.gate,
-            self.check,
+            self.asked.methods,
+            self.asked.target,
+            self.asked.gate,
+            self.asked.check,
         ):
             assert isinstance(one, Explanation)
-            explained[one.input.source_sha256].append(one)
+            explained[one.input.path].append(one)
         self.spent("compute", time.perf_counter() - began)
-        for digest, (position, task, _) in fresh.items():
-            found = explained[digest]
-            if found:
-                self.store.seen[_key(digest)] = chunk.number
+        for path, (position, task, prepared) in fresh.items():
+            found = explained[path]
+            if prepared.answer is not None:
+                chunk.answers.append(prepared.answer)
+            elif found:
+                self.store.seen[_key(prepared.input.source_sha256)] = chunk.number
             drawing = self.draw(chunk.inputs[position], found, task.at)
             chunk.explained[position] = found, drawing
             self.maps += len(found)
         self.done += len(batch.decoding)
         self.failures += sum(position in chunk.failed for position in _span(batch))
+
+    def answer(self, one: Input) -> Answer | None:
+        """What the model has to tell of an image with a label; such an image is no copy of
+        another, which may have another label."""
+        from visxai.target import Answer
+
+        if one.expected is None:
+            return None
+        return Answer(one.expected)
 
     def taken(self, task: Task | Failure) -> tuple[InputRef | Failure, Any]:
         """What decoding an image gave: where its pixels lie and they themselves, or a Failure."""
@@ -406,19 +552,8 @@ class _Run:
     def draw(self, one: Input, explanations: list[Explanation], at: int | None) -> Task | None:
         if self.style is None or not explanations:
             return None
-        wanted = [(e, self.store.overlays / str(self.overlay(one, e))) for e in explanations]
+        wanted = [(e, self.store.overlays / str(self.naming.overlay(one, e))) for e in explanations]
         return self.pool.submit(draw, one.path, wanted, at=at)
-
-    def overlay(self, one: Input, explanation: Explanation) -> str | None:
-        """The name of an overlay: the image's, with method and class where it has several."""
-        if self.style is None:
-            return None
-        parts = [one.name]
-        if len(self.methods) > 1:
-            parts.append(self.names[explanation.method])
-        if self.several:
-            parts.append(str(explanation.class_index))
-        return ".".join([*parts, self.style.format])
 
     # ---- commit, in the writer's thread, chunk by chunk in order ---------------------------------
 
@@ -430,7 +565,9 @@ class _Run:
             rows = self.rows(chunk)
             began = time.perf_counter()
             failed = [chunk.failed[position] for position in sorted(chunk.failed)]
-            self.store.commit(chunk.number, [r for p in sorted(rows) for r in rows[p]], failed)
+            told = [r for p in sorted(rows) for r in rows[p]]
+            found = answers(self.engine.model, chunk.answers)
+            self.store.commit(chunk.number, told, failed, found)
             self.spent("write", time.perf_counter() - began)
         except BaseException:
             # Later chunks may hold copies of this one's rows.
@@ -444,10 +581,14 @@ class _Run:
         for position, (explanations, drawing) in chunk.explained.items():
             one = chunk.inputs[position]
             there = self.drawn(chunk, position, drawing)
+            said = None
+            if one.expected is not None:
+                said = label_of(self.engine.model.labels, one.expected)
             rows[position] = [
-                row_of(e, self.overlay(one, e) if there else None) for e in explanations
+                row_of(e, self.naming.overlay(one, e) if there else None, said)
+                for e in explanations
             ]
-            if explanations:
+            if explanations and said is None:
                 own[explanations[0].input.source_sha256] = rows[position]
         copied = []
         for position, (digest, earlier) in chunk.copies.items():
@@ -461,7 +602,11 @@ class _Run:
             one = chunk.inputs[position]
             there = self.drawn(chunk, position, drawing)
             rows[position] = [
-                row | {"path": text(one.path), "overlay": self.overlay(one, e) if there else None}
+                row
+                | {
+                    "path": text(one.path),
+                    "overlay": self.naming.overlay(one, e) if there else None,
+                }
                 for row, e in zip(found, same, strict=True)
             ]
         return rows

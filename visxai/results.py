@@ -5,12 +5,14 @@
     OUT/failures.parquet                  what could not be explained, and why
     OUT/inputs.parquet                    the ordered input and its cut into chunks
     OUT/run.json                          command, settings, versions, counts, seconds by stage
+    OUT/report, report.html, export       what `visxai report` and `visxai export` made of it
 
 The ordered input is cut into fixed chunks. A chunk's rows and failures are one Parquet part (the
 failures in its footer), written aside, synced and renamed: a chunk is there whole or not at all.
 Everything else can be derived from the parts and is rewritten when a run opens or ends. Files
 found later become new chunks. Rows hold every field of the record (`Explanation.row`), `overlay`
-(the picture's name below OUT/overlays), and `quality` and `versions` as JSON.
+(the picture's name below OUT/overlays), `expected` (the label that the image came with, as the
+model calls it, null where it had none), and `quality` and `versions` as JSON.
 
     for explanation in visxai.results.read("OUT"): ...
     pandas.read_parquet("OUT/explanations")
@@ -73,10 +75,12 @@ SCHEMA = pa.schema(
         ("kind", pa.string()),
         ("schema_version", pa.int32()),
         ("overlay", pa.string()),
+        ("expected", pa.string()),
     ]
 )
 _JSON = ("quality", "versions")
-FOOTER = b"visxai"  # where a part's footer holds its failures, as JSON
+FOOTER = b"visxai"  # where a part's footer holds its failures and its answers, as JSON
+EXPORTED = ".visxai-export"  # the file that marks a folder as an export
 
 Row = dict[str, Any]
 
@@ -86,9 +90,10 @@ def text(path: Any) -> Any:
     return None if path is None else str(path).encode("utf-8", "backslashreplace").decode()
 
 
-def row_of(explanation: Explanation, overlay: str | None) -> Row:
-    """The stored row of an explanation, `overlay` being its picture's name below OUT/overlays."""
-    row = explanation.row() | {"overlay": overlay}
+def row_of(explanation: Explanation, overlay: str | None, expected: str | None = None) -> Row:
+    """The stored row of an explanation, `overlay` being its picture's name below OUT/overlays and
+    `expected` the label its image came with."""
+    row = explanation.row() | {"overlay": overlay, "expected": expected}
     row["path"] = text(row["path"])
     return row | {name: json.dumps(row[name], sort_keys=True) for name in _JSON}
 
@@ -153,5 +158,16 @@ def parts(out: Path) -> dict[int, Path]:
 
 def failures_in(part: Path) -> list[Failure]:
     """The failures of a finished chunk."""
-    told = json.loads(pq.read_metadata(part).metadata[FOOTER])
-    return [Failure(**one) for one in told["failures"]]
+    return [Failure(**one) for one in _footer(part)["failures"]]
+
+
+def answers_in(part: Path) -> dict[str, int]:
+    """How many images of a finished chunk had a label ("labelled"), and how many of those the
+    model told ("right"); empty where none had."""
+    found: dict[str, int] = _footer(part).get("answers", {})
+    return found
+
+
+def _footer(part: Path) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads(pq.read_metadata(part).metadata[FOOTER])
+    return told

@@ -15,16 +15,31 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from visxai import origin
 from visxai.errors import StoreError
-from visxai.images import output_name
+from visxai.folders import output_name
 from visxai.record import Failure
-from visxai.results import FOOTER, FORMAT, SCHEMA, Row, about, failures, failures_in, parts, text
+from visxai.results import (
+    EXPORTED,
+    FOOTER,
+    FORMAT,
+    SCHEMA,
+    Row,
+    about,
+    answers_in,
+    failures,
+    failures_in,
+    parts,
+    text,
+)
+from visxai.sources import Found
 
 _FAILURES = pa.schema([("path", pa.string()), ("reason", pa.string()), ("kind", pa.string())])
 _INPUTS = pa.schema(
@@ -37,6 +52,7 @@ _INPUTS = pa.schema(
         ("modified", pa.int64()),
         ("reason", pa.string()),
         ("kind", pa.string()),
+        ("expected", pa.int32()),  # the class that the image is said to be of
     ]
 )
 # Strings that repeat are cut to a dictionary; maps never do.
@@ -45,12 +61,13 @@ _REPEATED = [name for name in SCHEMA.names if name not in ("map", "path", "sourc
 
 @dataclass(frozen=True)
 class Input:
-    """One file of the ordered input: its absolute path, the stem its outputs are named by, and
-    why it can't be read, where that was known when it was found."""
+    """One image of the ordered input: its address, the stem its outputs are named by, why it
+    can't be read, where that was known when it was found, and the class it is said to be of."""
 
     path: str
     name: str
     failure: Failure | None = None
+    expected: int | None = None
 
 
 class Store:
@@ -58,6 +75,7 @@ class Store:
 
     settings: what must not change between the runs that fill one OUT, as plain values; "chunk"
     is the images of a chunk. command: for the record. fresh: delete what an earlier run left.
+    retry: chunks with failures are to be done again; each keeps what it holds until then.
     schema: of the rows, results.SCHEMA and perhaps more.
     """
 
@@ -68,6 +86,7 @@ class Store:
         *,
         command: str = "",
         fresh: bool = False,
+        retry: bool = False,
         schema: pa.Schema = SCHEMA,
     ) -> None:
         self.out = Path(os.path.abspath(out))
@@ -77,7 +96,7 @@ class Store:
             self.overlays.mkdir(parents=True, exist_ok=True)
             self._lock = _locked(self.out)
             try:
-                self._open(command, fresh)
+                self._open(command, fresh, retry)
             except BaseException:
                 self.close()
                 raise
@@ -96,7 +115,7 @@ class Store:
         """Let another process write OUT."""
         os.close(self._lock)
 
-    def _open(self, command: str, fresh: bool) -> None:
+    def _open(self, command: str, fresh: bool, retry: bool) -> None:
         (self.out / "explanations").mkdir(exist_ok=True)
         run = about(self.out)
         there = parts(self.out)
@@ -115,16 +134,17 @@ class Store:
         if run is not None and run["settings"] != self.settings:
             raise StoreError(_difference(self.out, run["settings"], self.settings))
         _sweep(self.out)
-        self.finished = set(there)
+        self.again = {chunk for chunk, path in there.items() if retry and failures_in(path)}
+        self.finished = set(there) - self.again
         self.seen: dict[bytes, int] = {}
         self.counts = {"images": 0, "finished": 0, "maps": 0, "failures": 0}
-        for chunk, path in there.items():
-            table = pq.read_table(path, columns=["source_sha256"])
-            self.counts["maps"] += table.num_rows
-            self.counts["failures"] += len(failures_in(path))
+        for chunk in sorted(self.finished):
+            table = _unlabelled(there[chunk])
+            self._count(pq.read_metadata(there[chunk]).num_rows, failures_in(there[chunk]))
+            self._answered(answers_in(there[chunk]))
             for digest in table.column(0).unique().to_pylist():
                 self.seen.setdefault(bytes.fromhex(digest), chunk)
-        self._inputs = pq.read_table(listed) if listed.exists() else _INPUTS.empty_table()
+        self._inputs = _listed(listed) if listed.exists() else _INPUTS.empty_table()
         self._index()
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         self._about = {
@@ -144,51 +164,78 @@ class Store:
         self.counts["images"] = len(chunks)
         self.counts["finished"] = sum(self._sizes[chunk] for chunk in self.finished)
 
+    def _count(self, maps: int, failed: Sequence[Failure]) -> None:
+        self.counts["maps"] += maps
+        self.counts["failures"] += len(failed)
+
+    def _answered(self, answers: Mapping[str, int]) -> None:
+        for name, number in answers.items():
+            self.counts[name] = self.counts.get(name, 0) + number
+
     # ---- what there is to do ---------------------------------------------------------------------
 
-    def add(self, found: Iterable[tuple[Path | Failure, Path]]) -> tuple[int, int]:
-        """Append what isn't listed yet, each with the folder it was found below, as new chunks.
+    def add(self, found: Iterable[Found]) -> tuple[int, int]:
+        """Append what isn't listed yet as new chunks, and enter what a listing that chunks are
+        done again for tells anew.
 
-        Returns how many were appended, and how many finished files have changed since.
+        Returns how many were appended, and how many finished files have changed since. Raises
+        StoreError for an image that was listed with another label.
         """
-        finished = {chunk for chunk in self.finished if chunk in self._sizes}
-        listed = zip(
-            *(self._inputs.column(n).to_pylist() for n in ("path", "raw", "chunk", "size")),
-            self._inputs.column("modified").to_pylist(),
-            strict=True,
-        )
-        known = {
-            (os.fsdecode(raw) if raw else path): (size, modified) if chunk in finished else None
-            for path, raw, chunk, size, modified in listed
-        }
-        taken = set(self._inputs.column("name").to_pylist())
+        listed = self._inputs.to_pylist()
+        known = {_path(row): row for row in listed}
+        taken = {row["name"] for row in listed}
+        met: set[str] = set()
         rows, changed = [], 0
-        for item, root in found:
-            failure = item if isinstance(item, Failure) else None
-            path = os.path.abspath(str(failure.path if failure else item))
-            size, modified = _stat(path)
-            if path in known:
-                changed += failure is None and known[path] not in (None, (size, modified))
+        for one in found:
+            met.add(one.path)
+            size, modified = one.stamp or _stamp(one.path)
+            there = known.get(one.path)
+            if there is None:
+                name = output_name(one.path, one.root)
+                if name in taken:  # another folder's, explained into the same OUT
+                    name += f"~{uuid.uuid5(uuid.NAMESPACE_URL, one.path).hex[:12]}"
+                taken.add(name)
+                plain = text(one.path)
+                there = {"path": plain, "name": name, "expected": one.expected, "chunk": None}
+                there["raw"] = None if plain == one.path else os.fsencode(one.path)
+                known[one.path] = there
+                rows.append(there)
+            elif one.expected is not None and one.expected != there["expected"]:
+                raise StoreError(
+                    f"expected the labels that {self.out} was begun with, got another for "
+                    f"{origin.shown(one.path)}: choose another --out, or --fresh to delete what is "
+                    "there and start over"
+                )
+            elif there["chunk"] in self.finished:
+                before = there["size"], there["modified"]
+                unknown = origin.remote(one.path) and origin.UNKNOWN in (before, (size, modified))
+                changed += one.failure is None and not unknown and before != (size, modified)
                 continue
-            known[path] = None
-            name = output_name(path, os.path.abspath(root))
-            if name in taken:  # another folder's, explained into the same OUT
-                name += f"~{uuid.uuid5(uuid.NAMESPACE_URL, path).hex[:12]}"
-            taken.add(name)
-            plain = text(path)
-            rows.append(
-                {
-                    "path": plain,
-                    "raw": None if plain == path else os.fsencode(path),
-                    "name": name,
-                    "size": size,
-                    "modified": modified,
-                    "reason": failure and text(failure.reason),
-                    "kind": failure and failure.kind,
-                }
-            )
+            elif there["chunk"] not in self.again:
+                continue
+            there |= {
+                "size": size,
+                "modified": modified,
+                "reason": one.failure and text(one.failure.reason),
+                "kind": one.failure and one.failure.kind,
+            }
+        if self.again:
+            self._relist(listed, met)
         self._append(rows)
         return len(rows), changed
+
+    def _relist(self, listed: Sequence[Row], met: set[str]) -> None:
+        """The inputs anew: what couldn't be read and isn't found any more (a folder that can be
+        listed now) leaves the chunks that are done again."""
+        kept = [
+            row
+            for row in listed
+            if not (row["chunk"] in self.again and row["reason"] and _path(row) not in met)
+        ]
+        with _one_sentence(self.out):
+            for chunk in self.again - {row["chunk"] for row in kept}:
+                _part(self.out, chunk).unlink(missing_ok=True)
+        self._inputs = pa.Table.from_pylist(kept, schema=_INPUTS)
 
     def _append(self, rows: Sequence[Row]) -> None:
         first = max(self._sizes, default=-1) + 1
@@ -200,7 +247,7 @@ class Store:
         with _one_sentence(self.out):
             # First what tells OUT from a stranger's folder, then what it holds.
             self.save()
-            if rows:
+            if rows or self.again:
                 _write(self.out / "inputs.parquet", lambda path: pq.write_table(self._inputs, path))
 
     def pending(self) -> list[int]:
@@ -215,36 +262,51 @@ class Store:
         """The files of a chunk, in order."""
         found = []
         for row in self._inputs.slice(self._starts[chunk], self._sizes[chunk]).to_pylist():
-            path = os.fsdecode(row["raw"]) if row["raw"] else row["path"]
+            path = _path(row)
             failed = Failure(path, row["reason"], row["kind"]) if row["reason"] else None
-            found.append(Input(path, row["name"], failed))
+            found.append(Input(path, row["name"], failed, row["expected"]))
         return found
 
     # ---- what is done ----------------------------------------------------------------------------
 
-    def commit(self, chunk: int, rows: Sequence[Row], failed: Sequence[Failure]) -> None:
-        """Finish a chunk: its rows and its failures at once, or neither."""
+    def commit(
+        self,
+        chunk: int,
+        rows: Sequence[Row],
+        failed: Sequence[Failure],
+        answers: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
+        """Finish a chunk: its rows, its failures and its answers (`results.answers_in`) at once,
+        or nothing of them."""
         told = [one.to_dict() | {"path": text(one.path), "reason": one.reason} for one in failed]
-        footer = {FOOTER: json.dumps({"chunk": chunk, "failures": told})}
+        about = {"chunk": chunk, "failures": told} | ({"answers": dict(answers)} if answers else {})
+        footer = {FOOTER: json.dumps(about)}
         table = pa.Table.from_pylist(list(rows), schema=self.schema.with_metadata(footer))
         with _one_sentence(self.out):
             _write(
-                self.out / "explanations" / f"part-{chunk:05d}.parquet",
+                _part(self.out, chunk),
                 lambda path: pq.write_table(
                     table, path, compression="zstd", use_dictionary=_REPEATED
                 ),
             )
             self.finished.add(chunk)
             self.counts["finished"] += self._sizes[chunk]
-            self.counts["maps"] += len(rows)
-            self.counts["failures"] += len(failed)
+            self._count(len(rows), failed)
+            self._answered(answers)
             self.save()
 
     def rows_of(self, chunk: int, digest: str) -> list[Row]:
-        """The rows of a finished chunk about the first image with these bytes."""
-        part = self.out / "explanations" / f"part-{chunk:05d}.parquet"
-        rows: list[Row] = pq.read_table(part, filters=[("source_sha256", "=", digest)]).to_pylist()
+        """The rows of a finished chunk about the first image with these bytes and no label."""
+        part = _part(self.out, chunk)
+        found = pq.read_table(part, filters=[("source_sha256", "=", digest)]).to_pylist()
+        rows: list[Row] = [row for row in found if row.get("expected") is None]
         return [row for row in rows if row["path"] == rows[0]["path"]]
+
+    @property
+    def accuracy(self) -> float | None:
+        """Of the finished images with a label, the share whose class has the greatest score."""
+        labelled = self.counts.get("labelled", 0)
+        return self.counts["right"] / labelled if labelled else None
 
     def save(self, state: str = "running") -> None:
         """Write run.json."""
@@ -253,6 +315,7 @@ class Store:
             "state": state,
             "updated": now,
             "counts": self.counts,
+            **({"accuracy": self.accuracy} if self.accuracy is not None else {}),
             "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
         }
         text = json.dumps(told, indent=2, ensure_ascii=True)
@@ -295,10 +358,18 @@ def _sweep(out: Path) -> None:
 
 
 def _remove(out: Path) -> None:
-    """What a run wrote, and nothing else; run.json last, as it says whose the rest is."""
-    for name in ("explanations", "overlays"):
+    """What a run wrote, what `visxai report` and `visxai export` made of it, and nothing else;
+    run.json last, as it says whose the rest is."""
+    for name in ("explanations", "overlays", "report/pictures"):
         if (out / name).exists():
             shutil.rmtree(out / name)
+    for mark in (out / "export").glob(f"*/{EXPORTED}"):
+        shutil.rmtree(mark.parent)
+    for name in ("report/index.html", "report.html"):
+        (out / name).unlink(missing_ok=True)
+    for name in ("report", "export"):
+        with contextlib.suppress(OSError):  # it isn't there, or holds something of somebody else's
+            (out / name).rmdir()
     for name in ("failures.parquet", "inputs.parquet", "run.json"):
         (out / name).unlink(missing_ok=True)
 
@@ -352,10 +423,32 @@ def _brief(value: Any) -> str:
     return told if len(told) <= 80 else f"{told[:79]}…"
 
 
-def _stat(path: str) -> tuple[int, int]:
-    """A file's size in bytes and time of change in nanoseconds, (-1, 0) where it has none."""
-    try:
-        found = os.stat(path)
-    except (OSError, ValueError):
-        return -1, 0
-    return found.st_size, found.st_mtime_ns
+def _part(out: Path, chunk: int) -> Path:
+    return out / "explanations" / f"part-{chunk:05d}.parquet"
+
+
+def _stamp(path: str) -> origin.Stamp:
+    """Of what no listing told the size of; URLs aren't asked one by one."""
+    return origin.UNKNOWN if origin.remote(path) else origin.stamp(origin.Origin.of(path).file)
+
+
+def _path(row: Row) -> str:
+    """The address in a row of inputs.parquet."""
+    return os.fsdecode(row["raw"]) if row.get("raw") else str(row["path"])
+
+
+def _listed(path: Path) -> pa.Table:
+    """inputs.parquet; the columns that an older one lacks are empty."""
+    table = pq.read_table(path)
+    for name in _INPUTS.names[table.num_columns :]:
+        table = table.append_column(
+            _INPUTS.field(name), pa.nulls(len(table), _INPUTS.field(name).type)
+        )
+    return table
+
+
+def _unlabelled(part: Path) -> pa.Table:
+    """The digests of a part's images that came without a label: the others are no copies."""
+    there = [name for name in ("source_sha256", "expected") if name in pq.read_schema(part).names]
+    table = pq.read_table(part, columns=there)
+    return table.filter(table.column("expected").is_null()) if "expected" in there else table

@@ -10,6 +10,7 @@ have several maps ("top3", "above=0.5"), so an aim says which image each map bel
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -270,18 +271,55 @@ def _class(text: str, labels: Sequence[str] | None) -> int:
     return found[0]
 
 
+def class_finder(labels: Sequence[str] | None) -> Callable[[str], int]:
+    """What finds the class of a label, or of an index written as one; labels the model doesn't
+    have raise UnknownName or TargetError."""
+    often = Counter(labels or ())
+    known = {label: index for index, label in enumerate(labels or ()) if often[label] == 1}
+
+    def find(label: str) -> int:
+        if label not in known:
+            found = Target.of(f"class={label}", labels).classes[0]
+            if labels and found >= len(labels):
+                raise TargetError(
+                    f"expected a class from 0 to {len(labels) - 1}, got {label}: the model has "
+                    f"{len(labels)} classes"
+                )
+            known[label] = found
+        return known[label]
+
+    return find
+
+
+@dataclass
+class Answer:
+    """The class that an image is said to be of, and the one with the model's greatest score, once
+    it has been asked."""
+
+    expected: int
+    given: int | None = None
+
+    @property
+    def right(self) -> bool | None:
+        """Whether they are the same, None before the model was asked."""
+        return None if self.given is None else self.given == self.expected
+
+
 @dataclass(frozen=True)
 class Gate:
     """Which images are worth explaining, told by their scores: "class=nsfw>0.5", "top1<0.6".
 
     The left side is a target of one map an image (or a label by itself), compared as the model
-    reports it (probability for softmax and sigmoid models) with the number on the right.
+    reports it (probability for softmax and sigmoid models) with the number on the right. Where
+    the images' classes are known, "wrong" are those that the model says to be of another, and
+    "right" the others.
     """
 
     target: Target
     above: bool
     limit: float
     text: str
+    right: bool | None = None
 
     def __str__(self) -> str:
         return self.text
@@ -291,6 +329,8 @@ class Gate:
         """Parse a gate; raises TargetError where it isn't TARGET>NUMBER or TARGET<NUMBER."""
         if isinstance(text, Gate):
             return text
+        if text in ("wrong", "right"):
+            return cls(Target.of("top1"), True, 0.0, text, text == "right")
         wrong = TargetError(
             f"expected a condition on scores, got {text!r}: "
             "write it like class=nsfw>0.5 or top1<0.6"

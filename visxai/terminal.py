@@ -20,7 +20,6 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from visxai.engine import Engine
     from visxai.evaluate import Evaluation
     from visxai.export import Export
     from visxai.models import Card
@@ -103,7 +102,7 @@ class Watch:
             self.console.print(f"{progress.done}/{progress.images} images, {told}", soft_wrap=True)
 
 
-def summary(outcome: Outcome, engine: Engine, command: str) -> None:
+def summary(outcome: Outcome, command: str) -> None:
     """What a run has left, and where."""
     from visxai import results
 
@@ -113,10 +112,17 @@ def summary(outcome: Outcome, engine: Engine, command: str) -> None:
     done = (run.done if outcome.complete else counts["finished"]) - run.before
     told = f"{counted(done, 'image')} in {duration(run.seconds)}"
     if done:
-        told += f", {speed(run.rate)}, on {engine.device} in {engine.precision}"
+        settings = (results.about(outcome.out) or {})["settings"]
+        told += f", {speed(run.rate)}, on {settings['device']} in {settings['precision']}"
     if run.before:
         told += f"; {run.before} {'was' if run.before == 1 else 'were'} done before"
     console.print(told, soft_wrap=True)
+    if counts.get("labelled"):
+        console.print(
+            f"top-1 accuracy {counts['right'] / counts['labelled']:.1%}: the model told "
+            f"{counts['right']} of {counted(counts['labelled'], 'image')} with a label",
+            soft_wrap=True,
+        )
     if outcome.changed:
         console.print(
             f"[yellow]{counted(outcome.changed, 'image')} changed after being explained: --fresh "
@@ -205,11 +211,15 @@ def top_labels(explanations: list[Any]) -> Table:
     table.add_column("Label", overflow="fold")
     table.add_column("Score", justify="right")
     table.add_column("Methods", overflow="fold", style="dim")
+    from visxai import origin
+
     rows: dict[tuple[str, str, str], list[str]] = {}
     # Absolute paths would leave no room: what they share says nothing here.
-    shared = os.path.commonpath([os.path.dirname(one.input.path) for one in explanations])
+    folders = [os.path.dirname(one.input.path) for one in explanations]
+    plain = not any(origin.remote(folder) for folder in folders)
+    shared = os.path.commonpath(folders) if plain else ""
     for one in explanations:
-        path = os.path.relpath(one.input.path, shared)
+        path = os.path.relpath(one.input.path, shared) if plain else one.input.path
         name = one.method.partition("(")[0] + (" (flat map)" if one.degenerate else "")
         rows.setdefault((path, one.label, f"{one.score:.3f}"), []).append(name)
     for (path, label, score), names in rows.items():

@@ -1,14 +1,17 @@
 """Worker processes that decode photographs and draw overlays; they never import torch.
 
-A hostile file may take its process down with it. Each worker is its own pool of one process, so a
-crash touches only what waited there; that is done again, one task at a time, and only a task that
-kills a process which had nothing else to do becomes a Failure. A worker keeps the photographs it
-decoded, within a limit, so that drawing on them needn't decode them again.
+A hostile file may take its process down with it, or keep it busy for ever; then the process ends
+itself. Each worker is its own pool of one process, so a crash touches only what waited there; that
+is done again, one task at a time, and only a task that ends a process which had nothing else to do
+becomes a Failure. A worker keeps the photographs it decoded, within a limit, so that drawing on
+them needn't decode them again. What lies behind a URL is fetched by a few threads of the parent,
+each of which holds one file's bytes until a worker has taken them.
 """
 
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -18,7 +21,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,10 +30,12 @@ from typing import Any
 from visxai import images
 from visxai.errors import ImageError, StoreError, VisxaiError
 from visxai.images import Limits, Photo
+from visxai.origin import Origin, Unfetched, shown
 from visxai.preprocess import Opaque, Preprocess
 from visxai.record import Explanation, Failure, InputRef
 
 _CACHE = 256 * 2**20  # bytes of decoded photographs that all workers keep together
+_FETCHING = 16  # URLs read at once
 
 
 @dataclass(frozen=True)
@@ -45,12 +50,14 @@ class Style:
 
 @dataclass(frozen=True)
 class Setup:
-    """What every task of a run shares."""
+    """What every task of a run shares. timeout: the seconds that decoding an image may take, in
+    worker processes; cache: bytes of photographs that are kept to be drawn on."""
 
     preprocess: Preprocess | Opaque
     limits: Limits = field(default_factory=Limits)
     style: Style | None = field(default_factory=Style)
     cache: int = _CACHE
+    timeout: float = 60.0
 
 
 @dataclass
@@ -70,6 +77,28 @@ class _Worker:
             self.take(photo.path)
             self.photos[photo.path] = photo
             self.bytes += size
+
+    def decoded(self, source: str | Origin) -> Photo:
+        """Decode an image once more."""
+        with self.timed():
+            return images.decode(source, self.setup.limits)
+
+    @contextlib.contextmanager
+    def timed(self) -> Iterator[None]:
+        """End this process, if it is a worker's, when the time for an image is over.
+
+        The thread that does it needs neither Python nor its lock, which a decoder may hold. A
+        process that was stopped meanwhile ends as well, and what it did is done again.
+        """
+        if self is not _worker:
+            yield
+            return
+        with open(os.devnull, "w") as nowhere:
+            faulthandler.dump_traceback_later(self.setup.timeout, exit=True, file=nowhere)
+            try:
+                yield
+            finally:
+                faulthandler.cancel_dump_traceback_later()
 
     def take(self, path: str) -> Photo | None:
         photo = self.photos.pop(path, None)
@@ -95,12 +124,13 @@ class Drawn:
     seconds: float
 
 
-def decode(worker: _Worker, path: str) -> Decoded:
+def decode(worker: _Worker, source: str | Origin) -> Decoded:
     """Decode an image and cut it for the model."""
-    began = time.perf_counter()
+    began, path = time.perf_counter(), str(source)
     try:
-        photo = images.decode(path, worker.setup.limits)
-        pixels, transform = worker.setup.preprocess.crop(photo)
+        with worker.timed():
+            photo = images.decode(source, worker.setup.limits)
+            pixels, transform = worker.setup.preprocess.crop(photo)
     except (ImageError, MemoryError) as error:
         failure = Failure(path, str(error) or "too large for memory", type(error).__name__)
         return Decoded(None, failure, time.perf_counter() - began)
@@ -111,17 +141,17 @@ def decode(worker: _Worker, path: str) -> Decoded:
     return Decoded(pixels, reference, time.perf_counter() - began)
 
 
-def draw(worker: _Worker, path: str, wanted: list[tuple[Explanation, Path]]) -> Drawn:
+def draw(worker: _Worker, source: str | Origin, wanted: list[tuple[Explanation, Path]]) -> Drawn:
     """Draw explanations of one image over it, each into its file."""
     from visxai import render
 
-    began = time.perf_counter()
+    began, path = time.perf_counter(), str(source)
     style = worker.setup.style
     assert style is not None
     try:
-        photo = worker.take(path) or images.decode(path, worker.setup.limits)
+        photo = worker.take(path) or worker.decoded(source)
         if photo.sha256 != wanted[0][0].input.source_sha256:
-            raise ImageError(f"{images.shown(path)} changed while it was explained: explain again")
+            raise ImageError(f"{shown(path)} changed while it was explained: explain again")
     except ImageError as error:
         failure = Failure(path, f"explained, but not drawn: {error}", type(error).__name__)
         return Drawn(failure, time.perf_counter() - began)
@@ -190,6 +220,7 @@ class Workers:
         self._alone = threading.Lock()
         self._waiting = [0] * count
         self._pools: list[ProcessPoolExecutor] = []
+        self._fetchers: ThreadPoolExecutor | None = None
         self._spare: ProcessPoolExecutor | None = None
         if count:
             try:
@@ -199,8 +230,12 @@ class Workers:
                 return
             self._pools = [self._pool() for _ in range(count)]
 
-    def submit(self, task: Callable[..., Any], *arguments: Any, at: int | None = None) -> Task:
-        """Start a task, at the worker `at` or at the one with the least to do."""
+    def submit(
+        self, task: Callable[..., Any], source: str | Origin, *rest: Any, at: int | None = None
+    ) -> Task:
+        """Start a task about an image, at the worker `at` or at the one with the least to do."""
+        origin = Origin.of(source).located() if self.count else Origin.of(source)
+        arguments = (origin, *rest)
         call = (task, *arguments)
         if not self.count:
             future: Future[Any] = Future()
@@ -211,9 +246,14 @@ class Workers:
                 future.set_exception(error)
             return Task(call, 0, future)
         with self._lock:
+            kept = at is not None
             at = self._waiting.index(min(self._waiting)) if at is None else at
             self._waiting[at] += 1
-            future = self._send(at, call)
+            if origin.remote:
+                self._fetchers = self._fetchers or ThreadPoolExecutor(_FETCHING, "visxai-fetch")
+                future = self._fetchers.submit(self._fetched, at, call, kept)
+            else:
+                future = self._send(at, call)
         future.add_done_callback(lambda _: self._finished(at))
         return Task(call, at, future)
 
@@ -224,8 +264,24 @@ class Workers:
         except BrokenProcessPool:
             return self._again(task)
 
+    def _fetched(self, at: int, call: tuple[Any, ...], kept: bool) -> Any:
+        """Do a task about a URL, in a thread that waits until it is done; `kept`: the photograph
+        is at the worker, if all is well, and needn't be fetched again."""
+        task, origin, *rest = call
+        if kept:
+            with contextlib.suppress(Unfetched):
+                return self._done(at, (task, replace(origin, away=True), *rest))
+        return self._done(at, (task, origin.fetch(self.setup.limits.max_bytes), *rest))
+
+    def _done(self, at: int, call: tuple[Any, ...]) -> Any:
+        with self._lock:
+            future = self._send(at, call)
+        return self.result(Task(call, at, future))
+
     def close(self) -> None:
         """Stop the processes, each after the task it is at."""
+        if self._fetchers is not None:
+            self._fetchers.shutdown(cancel_futures=True)
         for pool in (*self._pools, *filter(None, [self._spare])):
             pool.shutdown(cancel_futures=True)
 
@@ -241,16 +297,23 @@ class Workers:
                     "expected worker processes to start, but they don't: use workers=0, or in a "
                     "script start the run below if __name__ == '__main__'"
                 ) from None
+            began = time.monotonic()
             try:
                 return pool.submit(_do, *task.call).result()
             except BrokenProcessPool:
                 self._spare = None
                 pool.shutdown()
-                path = task.call[1]
+                path, limit = str(task.call[1]), self.setup.timeout
+                late = time.monotonic() - began >= limit
+                what = (
+                    f"kept the process that read it busy for {limit:g} s"
+                    if late
+                    else ("killed the process that read it")
+                )
                 return Failure(
                     path,
-                    f"expected an image that can be decoded, got {images.shown(path)}, which "
-                    "killed the process that read it, twice: leave it out or save it again",
+                    f"expected an image that can be decoded, got {shown(path)}, which {what}, "
+                    "twice: leave it out or save it again",
                     "WorkerDied",
                 )
 

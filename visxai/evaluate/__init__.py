@@ -31,7 +31,7 @@ from visxai.errors import ArgumentError, TargetError, require
 from visxai.evaluate import report
 from visxai.evaluate.grids import Grids
 from visxai.evaluate.judge import Judge, loaded, named
-from visxai.evaluate.truth import Truth, class_finder, mask
+from visxai.evaluate.truth import Truth, mask
 from visxai.images import Limits
 from visxai.methods.base import Method
 from visxai.metrics import Ask, Metric, controls
@@ -40,7 +40,7 @@ from visxai.record import Explanation, Failure, InputRef
 from visxai.results import SCHEMA, Row, row_of
 from visxai.sources import find
 from visxai.store import Input, Store
-from visxai.target import Target
+from visxai.target import Target, class_finder
 from visxai.workers import Decoded, Setup, Workers, decode
 
 if TYPE_CHECKING:
@@ -84,11 +84,11 @@ def run(
     """Judge methods by metrics on the images of files and folders, into OUT.
 
     target: as everywhere, or "truth": each class that the file `truth` names in an image. truth:
-    CSV or COCO with labels and boxes (`visxai.evaluate.truth`), for the metrics of localisation;
-    boxes of the explained class count with target="truth", otherwise all boxes of an image.
-    chunk_size: images judged and finished together. draws, seed: of the bootstrap. examples: how
-    many images where methods disagree most are drawn. fresh, command, progress, stop: as of
-    `visxai.pipeline.explain`.
+    CSV or COCO with labels and boxes or outlines (`visxai.evaluate.truth`), for the metrics of
+    localisation; those of the explained class count with target="truth", otherwise all of an
+    image. chunk_size: images judged and finished together. draws, seed: of the bootstrap.
+    examples: how many images where methods disagree most are drawn. fresh, command, progress,
+    stop: as of `visxai.pipeline.explain`.
 
     Raises VisxaiError for wrong arguments, before anything is computed.
     """
@@ -103,7 +103,7 @@ def run(
     asked = _Asked(engine, tuple(given), judged, target, truth)
     found = list(find(paths, out))
     if asked.truth is not None:
-        asked.truth.check(str(item) for item, _ in found if not isinstance(item, Failure))
+        asked.truth.check(one.path for one in found if one.failure is None)
     settings = settings_of(engine, asked.methods, asked.plain)
     settings |= {
         "target": asked.target,
@@ -197,8 +197,8 @@ class _Asked:
         masks = []
         for prepared, wanted in items:
             where = prepared.input
-            boxes = self.truth.boxes(where.path, wanted, self.class_of)
-            masks.append(mask(boxes, where.transform, (where.width, where.height)))
+            regions = self.truth.regions(where.path, wanted, self.class_of)
+            masks.append(mask(regions, where.transform, (where.width, where.height)))
         return torch.from_numpy(np.stack(masks)).to(self.engine.device)
 
     def grids(self, store: Store, limits: Limits) -> Grids | None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from visxai.images import shown
+from visxai.origin import shown
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #18181b; background: #fcfcfb;

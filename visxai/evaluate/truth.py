@@ -5,16 +5,15 @@ CSV, with a header; label may be missing, and the box's columns where only label
     file,left,top,right,bottom,label
     birds/owl.jpg,120,40,380,410,great grey owl
 
-or COCO's JSON (images, annotations with bbox, categories), whose crowd annotations are left out.
+or COCO's JSON (images, annotations with bbox, categories), whose crowd annotations are left out;
+where an annotation has a segmentation (polygons or runs), it stands in the box's place.
 Boxes are in pixels of the upright photograph, as viewers show it, right and bottom exclusive. A
 file is named by its path or by any end of it: `owl.jpg`, `birds/owl.jpg`.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import math
 import os
@@ -26,11 +25,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from visxai import tables
 from visxai.errors import ArgumentError
+from visxai.evaluate.outlines import Polygons, Runs
+from visxai.origin import LABELS
 from visxai.record import Transform
-from visxai.target import Target
+from visxai.tables import PATHS, Table
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
+Outline = Polygons | Runs
 
 _SIDES = ("left", "top", "right", "bottom")
 _LIKE = "write CSV with the columns file,left,top,right,bottom,label, or COCO's JSON"
@@ -38,10 +41,12 @@ _LIKE = "write CSV with the columns file,left,top,right,bottom,label, or COCO's 
 
 @dataclass(frozen=True)
 class Known:
-    """An object: its class's label ("" when unknown) and its box (None when unknown)."""
+    """An object: its class's label ("" when unknown), its box and its outline (None when
+    unknown)."""
 
     label: str
     box: Box | None
+    outline: Outline | None = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,10 @@ class Truth:
                 f"expected a readable file of labels or boxes, got {os.fspath(path)} "
                 f"({reason.lower()}): {_LIKE}"
             ) from None
-        found = _coco(text, path) if text.lstrip()[:1] == "{" else _csv(text, path)
+        if text.lstrip()[:1] == "{":
+            found = _coco(text, path)
+        else:
+            found = _table(tables.of_csv(os.fspath(path), text), path)
         return cls({name: tuple(known) for name, known in found.items()}, _sha256(data))
 
     def of(self, path: str | None) -> tuple[Known, ...]:
@@ -76,14 +84,15 @@ class Truth:
         """The classes of a file's objects, each once, in the file's order."""
         return list(dict.fromkeys(class_of(one.label) for one in self.of(path) if one.label))
 
-    def boxes(
+    def regions(
         self, path: str | None, class_index: int | None, class_of: Callable[[str], int]
-    ) -> list[Box]:
-        """The boxes of a file's objects; of one class only, unless that is None."""
+    ) -> list[Box | Outline]:
+        """The outlines, or else boxes, of a file's objects; of one class only, unless that is
+        None."""
         return [
-            one.box
+            region
             for one in self.of(path)
-            if one.box
+            if (region := one.outline or one.box)
             and (class_index is None or (one.label and class_of(one.label) == class_index))
         ]
 
@@ -97,8 +106,10 @@ class Truth:
             )
 
 
-def mask(boxes: Sequence[Box], transform: Transform, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """The pixels (h, w) of the model's view whose centres lie in a box of the upright original.
+def mask(
+    regions: Sequence[Box | Outline], transform: Transform, size: tuple[int, int]
+) -> NDArray[np.bool_]:
+    """The pixels (h, w) of the model's view whose centres lie in a region of the upright original.
 
     transform: how the original of `size` (width, height) pixels became the view, as its record
     tells it.
@@ -107,24 +118,15 @@ def mask(boxes: Sequence[Box], transform: Transform, size: tuple[int, int]) -> N
     fx, fy = transform.resized[0] / size[0], transform.resized[1] / size[1]
     found = np.zeros((height, width), dtype=bool)
     xs, ys = np.arange(width) + 0.5 + left, np.arange(height) + 0.5 + top
-    for x0, y0, x1, y1 in boxes:
+    for region in regions:
+        if isinstance(region, Outline):
+            found |= region.holds(xs / fx, ys / fy)
+            continue
+        x0, y0, x1, y1 = region
         columns = (xs >= x0 * fx) & (xs < x1 * fx)
         rows = (ys >= y0 * fy) & (ys < y1 * fy)
         found |= rows[:, None] & columns
     return found
-
-
-def class_finder(labels: Sequence[str] | None) -> Callable[[str], int]:
-    """What finds the class of a label, or of an index written as one; labels the model doesn't
-    have raise UnknownName."""
-    known: dict[str, int] = {}
-
-    def find(label: str) -> int:
-        if label not in known:
-            known[label] = Target.of(f"class={label}", labels).classes[0]
-        return known[label]
-
-    return find
 
 
 def _parts(path: str) -> tuple[str, ...]:
@@ -136,26 +138,24 @@ def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _csv(text: str, path: Any) -> dict[str, list[Known]]:
-    reader = csv.DictReader(io.StringIO(text))
-    columns = [str(name) for name in reader.fieldnames or ()]
-    boxed = all(side in columns for side in _SIDES)
-    if "file" not in columns or not (boxed or "label" in columns):
+def _table(table: Table, path: Any) -> dict[str, list[Known]]:
+    names, labelled = table.find(PATHS), table.find(LABELS)
+    boxed = all(side in table.columns for side in _SIDES)
+    if names is None or not (boxed or labelled):
         raise ArgumentError(
             f"expected the columns file and label or {','.join(_SIDES)} in {os.fspath(path)}, got "
-            f"{','.join(columns)[:80] or 'none'}: {_LIKE}"
+            f"{','.join(table.columns)[:80] or 'none'}: {_LIKE}"
         )
+    files = table.column(names)
+    labels = [""] * len(files) if labelled is None else table.column(labelled)
+    sides = zip(*map(table.column, _SIDES), strict=True) if boxed else [("",) * 4] * len(files)
     found: dict[str, list[Known]] = {}
-    try:
-        for row in reader:
-            name, box = row["file"] or "", None
-            if boxed and any((row[side] or "").strip() for side in _SIDES):
-                box = _box([row[side] for side in _SIDES])
-            found.setdefault("/".join(_parts(name)), []).append(
-                Known((row.get("label") or "").strip(), box)
-            )
-    except (ValueError, TypeError, csv.Error):
-        raise _wrong(path, f"line {reader.line_num}") from None
+    for line, (name, label, four) in enumerate(zip(files, labels, sides, strict=True), 2):
+        try:
+            box = _box(four) if any(four) else None
+        except ValueError:
+            raise _wrong(path, f"line {line}") from None
+        found.setdefault("/".join(_parts(name)), []).append(Known(label, box))
     return found
 
 
@@ -173,8 +173,11 @@ def _coco(text: str, path: Any) -> dict[str, list[Known]]:
             left, top, width, height = one["bbox"]
             box = _box((left, top, float(left) + float(width), float(top) + float(height)))
             label = names.get(one.get("category_id"), "")
-            found.setdefault(files[one["image_id"]], []).append(Known(label, box))
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            where = f"annotation {number}'s segmentation"
+            outline = _outline(one.get("segmentation"))
+            where = f"annotation {number}"
+            found.setdefault(files[one["image_id"]], []).append(Known(label, box, outline))
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         raise _wrong(path, where) from None
     return found
 
@@ -186,8 +189,17 @@ def _box(sides: Sequence[Any]) -> Box:
     return left, top, right, bottom
 
 
+def _outline(found: Any) -> Outline | None:
+    """What COCO calls a segmentation; None where there is none."""
+    if not found:
+        return None
+    if isinstance(found, Mapping):
+        return Runs.of(found["size"], found["counts"])
+    return Polygons.of(found)
+
+
 def _wrong(path: Any, where: str) -> ArgumentError:
     return ArgumentError(
-        f"expected boxes with finite sides, right of left and below top, in {os.fspath(path)}, got "
-        f"something else at {where}: {_LIKE}"
+        f"expected boxes with finite sides, right of left and below top, and whole outlines in "
+        f"{os.fspath(path)}, got something else at {where}: {_LIKE}"
     )

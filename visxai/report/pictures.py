@@ -21,7 +21,8 @@ from PIL import Image
 import visxai
 from visxai import images, results
 from visxai.errors import ArgumentError, ImageError
-from visxai.images import Limits, shown
+from visxai.images import Limits
+from visxai.origin import Origin, shown
 from visxai.preprocess import Preprocess
 from visxai.record import Explanation, Failure
 from visxai.report import figures as measure
@@ -57,20 +58,20 @@ class Drawn:
     overlays: list[bool]
 
 
-def picture(worker: Any, path: str, photo: Path, wanted: list[Drawing], side: int) -> Drawn:
+def picture(worker: Any, source: Origin, photo: Path, wanted: list[Drawing], side: int) -> Drawn:
     """Draw an image's pictures where they aren't there yet; runs in a worker."""
     from visxai import render
 
     original, note = None, None
     try:
-        found = images.decode(path, worker.setup.limits)
+        found = worker.decoded(source)
         if found.sha256 == wanted[0].explanation.input.source_sha256:
             original = _small(found.image, side)
         else:
             note = "The original has changed since it was explained."
     except ImageError:
-        gone = not os.path.lexists(path)
-        note = "The original is gone." if gone else "The original can't be read any more."
+        left = source.exists()
+        note = "The original can't be read any more." if left else "The original is gone."
     except MemoryError:
         note = "The original is too large for memory."
     if original is not None:

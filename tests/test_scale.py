@@ -1,0 +1,238 @@
+"""Folder runs on Ray: the same OUT as a local run, whatever is killed on the way."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import test_pipeline
+import zoo
+from stores import photograph
+from test_pipeline import rows
+
+import visxai
+from visxai import cli, pipeline, results, scale
+from visxai.errors import ArgumentError, TargetError, VisxaiError
+from visxai.pipeline import Progress
+
+pytestmark = [
+    pytest.mark.xdist_group("ray"),
+    # Ray Data warns of its own options.
+    pytest.mark.filterwarnings(r"ignore::DeprecationWarning:ray\."),
+]
+
+
+def conv(**options: Any) -> visxai.Engine:
+    """A small network in batches of four, as every process makes it."""
+    given = {"preprocess": zoo.PREPROCESS, "accelerate": "off", "device": "cpu", "batch_size": 4}
+    return visxai.Engine(zoo.module("conv"), **{**given, **options})
+
+
+def deadly() -> visxai.Engine:
+    return conv(preprocess=test_pipeline.deadly)
+
+
+def missing() -> visxai.Engine:
+    return visxai.Engine("no_such_model")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """Ray on this machine, its processes finding the modules of these tests."""
+    if importlib.util.find_spec("ray") is None:
+        pytest.skip("ray isn't installed (the extra ray)")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+        with scale.connected(cpus=3) as ray:
+            yield ray
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photographs, two of them the same and beside each other, and one that is none."""
+    top = tmp_path_factory.mktemp("in")
+    for index in range(44):
+        photograph(top / f"{index % 3}" / f"{index:02d}.png", index)
+    (top / "0" / "03b.png").write_bytes((top / "0" / "03.png").read_bytes())
+    (top / "1" / "torn.png").write_bytes((top / "1" / "01.png").read_bytes()[:200])
+    return top
+
+
+@pytest.fixture(scope="module")
+def local(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a local run makes of them."""
+    out = tmp_path_factory.mktemp("local")
+    pipeline.explain([folder], out, conv(), target="top2", chunk_size=8, workers=0)
+    return out
+
+
+def settings(out: Path) -> Any:
+    return json.loads((out / "run.json").read_text())["settings"]
+
+
+def pictures(out: Path) -> dict[str, bytes]:
+    found = (out / "overlays").rglob("*.jpg")
+    return {str(path.relative_to(out)): path.read_bytes() for path in found}
+
+
+def assert_same(out: Path, local: Path) -> None:
+    assert settings(out) == settings(local)
+    assert rows(out) == rows(local)
+    assert results.failures(out) == results.failures(local)
+    assert pictures(out) == pictures(local)
+    assert not list(out.rglob(".*.part"))
+
+
+def test_a_run_that_stopped_goes_on_where_it_was_on_ray_or_not(
+    cluster: Any, folder: Path, local: Path, tmp_path: Path
+) -> None:
+    seen: list[Progress] = []
+    asked: dict[str, Any] = {"target": "top2", "chunk_size": 8, "progress": seen.append}
+
+    def done(images: int) -> Callable[[], bool]:
+        return lambda: seen[-1].done >= images
+
+    first = pipeline.explain([folder], tmp_path, conv(), workers=0, stop=done(8), **asked)
+    kept = {path: path.stat().st_mtime_ns for path in results.parts(tmp_path).values()}
+    assert first.counts["finished"] == 8
+    second = scale.explain([folder], tmp_path, conv, actors=1, stop=done(24), **asked)
+    assert second.progress.before == 8
+    assert 8 < second.counts["finished"] < 46
+    assert not first.complete
+    assert not second.complete
+    kept |= {path: path.stat().st_mtime_ns for path in results.parts(tmp_path).values()}
+    assert pipeline.explain([folder], tmp_path, conv(), workers=0, **asked).complete
+    assert all(path.stat().st_mtime_ns == when for path, when in kept.items())
+    assert_same(tmp_path, local)
+
+
+def test_ray_fills_the_same_folder_though_an_actor_is_killed(
+    cluster: Any, folder: Path, local: Path, tmp_path: Path
+) -> None:
+    noted = tmp_path / "processes"
+    noted.mkdir()
+
+    def slow() -> visxai.Engine:
+        (noted / str(os.getpid())).touch()
+        engine, explain = conv(), visxai.Engine.explain_prepared
+
+        def later(*args: Any) -> Any:
+            time.sleep(0.3)  # so that the killed one is at work
+            return explain(engine, *args)
+
+        engine.explain_prepared = later  # type: ignore[method-assign]
+        return engine
+
+    killed: list[int] = []
+    told: list[Progress] = []
+
+    def kill(progress: Progress) -> None:
+        told.append(progress)
+        if progress.done and not killed:
+            processes = sorted(noted.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+            killed.append(int(processes[1].name))  # the first told what the settings are
+            os.kill(killed[0], signal.SIGKILL)
+
+    outcome = scale.explain(
+        [folder], tmp_path / "out", slow, target="top2", chunk_size=8, actors=2, progress=kill
+    )
+    assert killed
+    assert outcome.complete
+    assert outcome.counts == {"images": 46, "finished": 46, "maps": 90, "failures": 1}
+    assert [told[0].done, told[-1].done, told[-1].maps] == [0, 46, 90]
+    assert {"decode", "compute", "draw", "write", "wall"} <= set(outcome.seconds)
+    assert_same(tmp_path / "out", local)
+    assert results.failures(local)[0].path == str(folder / "1" / "torn.png")
+
+
+def test_labels_are_compared_and_an_image_that_kills_its_decoder_is_a_failure(
+    cluster: Any, tmp_path: Path
+) -> None:
+    lines = ["path,label"]
+    for index in range(6):
+        size = (test_pipeline.DEADLY if index == 3 else 90, 50)
+        photograph(tmp_path / "in" / f"{index}.png", index, size)
+        lines.append(f"in/{index}.png,{index % 2}")
+    table = tmp_path / "labels.csv"
+    table.write_text("\n".join(lines))
+    given: dict[str, Any] = {"only": "wrong", "style": None}
+    plain = pipeline.explain([table], tmp_path / "local", deadly(), workers=1, **given)
+    outcome = scale.explain([table], tmp_path / "out", deadly, actors=1, **given)
+    assert outcome.counts == plain.counts
+    assert outcome.counts["labelled"] == 5
+    assert_same(tmp_path / "out", tmp_path / "local")
+    (failure,) = results.failures(tmp_path / "out")
+    assert failure.kind == "WorkerDied"
+
+
+def test_what_is_wrong_far_away_is_told_here(cluster: Any, folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(VisxaiError, match="unknown model 'no_such_model'"):
+        scale.explain([folder], tmp_path, missing)
+    with pytest.raises(TargetError, match="got 999: the model has 10 classes"):
+        scale.explain([folder], tmp_path, conv, target="class=999")
+    with pytest.raises(ArgumentError, match="9 actors"):
+        scale.explain([folder], tmp_path, conv, actors=9)
+    with pytest.raises(ArgumentError, match=r"call ray\.shutdown"), scale.connected("a:1"):
+        pass
+
+
+@pytest.mark.parametrize("engine", [zoo.Conv(), 3, {"model": zoo.Conv()}])
+def test_only_what_other_machines_can_make_is_an_engine(engine: Any, folder: Path) -> None:
+    with pytest.raises(ArgumentError, match=r"engine=lambda: visxai\.Engine"):
+        scale.explain([folder], "out", engine)
+
+
+def test_a_cluster_must_ask_for_a_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(scale, "_begun", lambda **_: pytest.fail("connected"))
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for address, told in (("photos", "auto or HOST:PORT"), ("auto", "expected the token")):
+        with pytest.raises(ArgumentError, match=told), scale.connected(address):
+            pass
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    with pytest.raises(ArgumentError, match="RAY_AUTH_MODE=disabled"), scale.connected("a:1"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("words", "address"),
+    [(["--ray"], "local"), (["--ray", "a:1"], "a:1"), (["--ray", "-o", "x"], "local")],
+)
+def test_the_address_may_be_left_out(
+    words: list[str], address: str, monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    def on_ray(making: Any, workers: Any, ray: str, stack: Any) -> Any:
+        raise ArgumentError(f"expected at {ray}")
+
+    monkeypatch.setattr(cli, "_on_ray", on_ray)
+    with pytest.raises(ArgumentError, match=f"expected at {address}$"):
+        cli.app(["explain", str(folder), *words], standalone_mode=False)
+
+
+def test_workers_are_placed_by_ray(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        cli.main(["explain", str(folder), "--workers", "2", "--ray"])
+    assert left.value.code == 2
+    assert "expected --ray without --workers" in capsys.readouterr().err
+
+
+def test_help_needs_no_ray() -> None:
+    code = "import sys, visxai.cli, visxai.scale; print('ray' in sys.modules)"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "False"
+
+
+def test_parts_are_whole(local: Path) -> None:
+    assert sum(pq.read_metadata(path).num_rows for path in results.parts(local).values()) == 90

@@ -1,0 +1,138 @@
+"""The images below a folder, in order, and the names that outputs about them get."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from visxai import shards
+from visxai.errors import ArgumentError
+from visxai.origin import remote, shown
+from visxai.record import Failure
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+_RESERVED = {"CON", "PRN", "AUX", "NUL"} | {f"{p}{n}" for p in ("COM", "LPT") for n in range(1, 10)}
+
+
+def images_below(root: str | os.PathLike[str]) -> Iterator[Path | Failure]:
+    """The images below a folder, ordered by posix relative path; a file stands for itself.
+
+    Hidden entries are skipped. What can't be followed safely comes as a Failure in its place:
+    links that lead out of the folder or nowhere, folders that can't be listed. Linked folders
+    inside are not entered, their images are found where they lie. Raises ArgumentError for a
+    missing path and for a folder without images.
+    """
+    top = Path(root)
+    if not os.path.lexists(top):
+        raise ArgumentError(
+            f"expected an existing file or folder, got {shown(top)}: check the path"
+        )
+    if not top.is_dir():
+        yield top
+        return
+    inside, empty = top.resolve(), True
+    pending = [(top, True)]
+    while pending:
+        path, is_folder = pending.pop()
+        item: Path | Failure | None = path
+        if is_folder:
+            try:
+                pending += reversed(_entries(path))
+                continue
+            except OSError as error:
+                reason = (error.strerror or str(error)).lower()
+                item = Failure(
+                    str(path), f"the folder can't be listed ({reason}): check its permissions"
+                )
+        elif path.is_symlink():
+            item = _followed(path, inside)
+        if item is not None:
+            empty = False
+            yield item
+    if empty:
+        tar = next(top.glob(f"*{shards.ENDING}"), None)
+        raise none_below(top, shown(top / f"*{shards.ENDING}") if tar else "")
+
+
+def _entries(folder: Path) -> list[tuple[Path, bool]]:
+    """(path, is a folder) of the images, folders and linked folders in `folder`, in order."""
+    kept = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            is_folder = entry.is_dir(follow_symlinks=False)
+            image = entry.name.lower().endswith(EXTENSIONS)
+            if not entry.name.startswith(".") and (is_folder or image or os.path.isdir(entry.path)):
+                # With its slash a folder sorts where its files' paths do.
+                kept.append((entry.name + "/" * is_folder, Path(entry.path), is_folder))
+    return [(path, is_folder) for _, path, is_folder in sorted(kept)]
+
+
+def _followed(link: Path, inside: Path) -> Path | Failure | None:
+    """`link` if it leads to a file below `inside`, a Failure if astray, None for a folder."""
+    try:
+        target = link.resolve(strict=True)
+    except (OSError, RuntimeError):
+        return Failure(str(link), "the link leads nowhere: remove it or restore its target")
+    if not target.is_relative_to(inside):
+        return Failure(str(link), "the link leads out of the folder: copy its target inside")
+    return None if target.is_dir() else link
+
+
+def none_below(place: str | os.PathLike[str], tars: str = "") -> ArgumentError:
+    remedy = f"name its tars themselves, as in {tars}" if tars else "check the folder"
+    return ArgumentError(
+        f"expected images ({' '.join(EXTENSIONS)}), got none below {shown(place)}: {remedy}"
+    )
+
+
+# ---- names of outputs ----------------------------------------------------------------------------
+
+
+def output_name(path: str | os.PathLike[str], root: str | os.PathLike[str]) -> str:
+    """The posix relative name under which outputs about `path`, found below `root`, are stored.
+
+    Append a suffix to it ("a/x.jpg" + ".png"). It stays below the output folder, is legal on
+    every system, and no two files share one: unsafe characters, "%" and "~" are written %XX, as
+    is the dot of a folder named like an image; a component over 200 bytes is cut and ends in
+    "~" and a hash. A path outside `root` is named by its absolute path, or its URL.
+    """
+    *folders, last = _parts(os.fspath(path), os.fspath(root))
+    name = "/".join([*(_component(part, True) for part in folders), _component(last, False)])
+    if len(name.encode()) <= 1024:
+        return name
+    return f"~{_digest('/'.join([*folders, last]))}/{_component(last, False)}"
+
+
+def _parts(path: str, root: str) -> tuple[str, ...]:
+    if remote(path):
+        below = path.removeprefix(f"{root}/") if root else path
+        return tuple(part for part in below.split("/") if part) or (path,)
+    try:
+        return Path(path).relative_to(root).parts or (Path(path).name,)
+    except ValueError:
+        return Path(os.path.abspath(path)).parts
+
+
+def _component(part: str, is_folder: bool) -> str:
+    escaped = set()
+    if part.split(".")[0].strip().upper() in _RESERVED:
+        escaped.add(0)
+    if part[-1] in ". ":
+        escaped.add(len(part) - 1)
+    if is_folder and part.lower().endswith(EXTENSIONS):
+        escaped.add(part.rindex("."))
+    name = "".join(
+        c
+        if c.isprintable() and c not in '%~\\/:*?"<>|' and i not in escaped
+        else "".join(f"%{byte:02X}" for byte in c.encode("utf-8", "surrogatepass"))
+        for i, c in enumerate(part)
+    )
+    if len(name.encode()) <= 200:
+        return name
+    return name.encode()[:160].decode(errors="ignore") + "~" + _digest(part)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]

@@ -1,0 +1,661 @@
+"""A folder run past one machine: the step of `visxai.pipeline` on Ray Data; nothing else.
+
+    driver          tasks                   actors, one a GPU      tasks                  driver
+    batches     ->  read, decode, crop  ->  compute a batch    ->  draw, encode, rows ->  commit
+
+The unit of work is the batch that a local run would compute, and only the driver writes the
+store: OUT, its chunks and its keys are a local run's, and either goes on where the other stopped.
+A batch whose process or machine dies is done again, and one that comes back twice counts once.
+Every node needs visxai, and sees the images and OUT under the same paths.
+
+    visxai.scale.explain(["photos"], "out", "efficientnet_lite0", address="auto")
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import os
+import pickle
+import secrets
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import visxai
+from visxai.errors import ArgumentError, VisxaiError, require
+from visxai.images import Limits
+from visxai.pipeline import Asked, Naming, Outcome, Progress, answers, ask, expected
+from visxai.record import Explanation, Failure, label_of
+from visxai.results import Row, of_row, row_of
+from visxai.sources import Source, find
+from visxai.store import Input, Store
+from visxai.workers import Decoded, Drawn, Setup, Style, Workers, decode, draw
+
+if TYPE_CHECKING:
+    from visxai.engine import Engine, Methods
+    from visxai.metrics import Metric
+    from visxai.target import Gate
+
+Maker = str | Mapping[str, Any] | Callable[[], "Engine"]
+
+# Decoding and drawing wait for files part of the time: two such tasks share a core.
+_TASK_CPUS = 0.5
+_BLOCKS = 20_000  # of one run: more only keep the driver busy
+
+
+@dataclass(frozen=True)
+class _Order:
+    """What every process of a run is told."""
+
+    engine: Maker
+    method: Methods
+    target: Any
+    images: int  # of one engine
+    earlier: Path | None
+    options: dict[str, Any]
+    timeout: float
+    version: str = visxai.__version__
+
+    def made(self) -> Engine:
+        """A new engine."""
+        from visxai.engine import Engine
+
+        if self.version != visxai.__version__:
+            raise VisxaiError(
+                f"expected visxai {self.version} on every node, got {visxai.__version__} on one: "
+                "install the same on all"
+            )
+        if isinstance(self.engine, str):
+            return Engine(self.engine)
+        return Engine(**self.engine) if isinstance(self.engine, Mapping) else self.engine()
+
+    def asked(self, engine: Engine) -> Asked:
+        return ask(engine, self.method, self.target, self.images, self.earlier, **self.options)
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What the driver must know of an engine, which it doesn't load."""
+
+    settings: dict[str, Any]
+    labels: tuple[str, ...] | None
+    naming: Naming
+    setup: Setup
+
+
+@dataclass
+class _Batch:
+    """A batch of a chunk, from its image `start` on, on its way through the stages."""
+
+    chunk: int
+    start: int
+    inputs: list[Input]
+    decoded: list[Decoded] = field(default_factory=list)
+    # By place in the batch: the place of the image with the same bytes that stands for it, what
+    # that one's maps are, and the label it came with.
+    same: dict[int, int] = field(default_factory=dict)
+    explained: dict[int, list[Explanation]] = field(default_factory=dict)
+    said: dict[int, str] = field(default_factory=dict)
+    answers: dict[str, int] = field(default_factory=dict)
+    rows: list[Row] = field(default_factory=list)
+    failed: dict[int, Failure] = field(default_factory=dict)  # by place in the batch
+    seconds: dict[str, float] = field(default_factory=dict)
+    error: tuple[type[VisxaiError], str] | None = None
+
+
+def explain(
+    sources: Iterable[Source],
+    out: str | os.PathLike[str],
+    engine: Maker = "efficientnet_lite0",
+    method: Methods = "grad_cam",
+    target: Any = "top1",
+    *,
+    only: str | Gate | None = None,
+    check: str | Metric | None = None,
+    style: Style | None = Style(),  # noqa: B008 - frozen
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+    chunk_size: int | None = None,
+    timeout: float = 60.0,
+    path_column: str | None = None,
+    label_column: str | None = None,
+    address: str | None = None,
+    actors: int | None = None,
+    fresh: bool = False,
+    retry_failures: bool = False,
+    command: str = "",
+    progress: Callable[[Progress], None] = lambda _: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Outcome:
+    """Explain sources into OUT on a Ray cluster, going on where an earlier run was.
+
+    engine: a model's name, the arguments of `visxai.Engine` by name, or a function without
+    arguments that makes an engine: each actor makes its own. address: of a running cluster, "auto"
+    or HOST:PORT, whose token is configured; None is the cluster that this process is connected to,
+    or else a Ray on this machine for this run only. actors: engines; None is one a GPU, without
+    GPUs one for every two cores. The rest is as of `visxai.pipeline.explain`.
+    """
+    _check_maker(engine)
+    if actors is not None and actors < 1:
+        raise ArgumentError(f"expected at least 1 actor, got {actors}: leave it out")
+    if timeout <= 0:
+        raise ArgumentError(f"expected a timeout of more than 0 seconds, got {timeout}")
+    found = list(find(sources, out, path_column=path_column, label_column=label_column))
+    with connected(address) as ray:
+        cluster = ray.cluster_resources()
+        cpus, gpus = cluster.get("CPU", 0), 0 if _on_cpu(engine) else int(cluster.get("GPU", 0))
+        count = actors or gpus or max(1, int(cpus) // 2)
+        if count + _TASK_CPUS > cpus or count > gpus > 0:
+            raise ArgumentError(
+                f"expected a core and, where there are GPUs, a GPU for each of {count} actors and "
+                f"a core to decode with, got a cluster of {cpus:g} cores and {gpus} GPUs: give it "
+                "more, or use fewer actors"
+            )
+        asking = {
+            "only": only,
+            "check": check,
+            "style": style,
+            "limits": limits,
+            "chunk_size": chunk_size,
+            "labelled": any(one.label is not None for one in found),
+        }
+        earlier = None if fresh else Path(os.path.abspath(out))
+        share = -(-len(found) // count)
+        order = _Order(engine, method, target, share, earlier, asking, timeout)
+        survey = ray.remote(num_cpus=1, num_gpus=min(1, gpus))(_survey)
+        told = ray.get(survey.remote(order))
+        if not isinstance(told, _Told):
+            _raise(told)
+        found = expected(found, told.labels, None if label_column == "none" else label_column)
+        settings = told.settings
+        with Store(out, settings, command=command, fresh=fresh, retry=retry_failures) as store:
+            _, changed = store.add(found)
+            del found
+            run = _Run(store)
+            stages = _stages(ray, run.batches(), order, told, store.overlays, count, min(1, gpus))
+            with contextlib.closing(stages) as batches:
+                complete = run.all(batches, progress, stop)
+            run.spent({"wall": run.progress().seconds})
+            store.finish("complete" if complete else "interrupted")
+            counts, seconds = dict(store.counts), dict(store.seconds)
+            return Outcome(store.out, run.progress(), complete, counts, seconds, changed)
+
+
+# ---- the cluster --------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def connected(address: str | None = None, cpus: int | None = None) -> Iterator[Any]:
+    """Ray, connected as `explain` says; cpus: of a local one, None for all cores of this machine.
+
+    A connection that was there before stays.
+    """
+    if address is not None:
+        _check_address(address)
+    ray: Any = sys.modules.get("ray")
+    if ray is not None and ray.is_initialized():
+        if address is not None:
+            raise ArgumentError(
+                f"expected no address in a process that is connected to a Ray cluster, got "
+                f"{address!r}: leave it out, or call ray.shutdown() before"
+            )
+        yield _quiet(ray)
+    elif address is None:
+        with _local(cpus) as ray:
+            yield _quiet(ray)
+    else:
+        with _environment({"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}):
+            ray = _begun(address=address)
+            try:
+                yield _quiet(ray)
+            finally:
+                ray.shutdown()
+
+
+@contextlib.contextmanager
+def _local(cpus: int | None) -> Iterator[Any]:
+    """A Ray that nobody outside this machine can reach, and that reaches nobody outside."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    with tempfile.TemporaryDirectory(prefix="visxai-ray-", ignore_cleanup_errors=True) as scratch:
+        # Its dashboard process asks the clouds' metadata addresses what cloud this is, unless a
+        # cluster configuration lies in its home.
+        Path(scratch, "ray_bootstrap_config.yaml").write_text("{}")
+        private = {
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on every system: loopback addresses only
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_AUTH_MODE": "token",  # others on this machine may not send it code
+            "RAY_AUTH_TOKEN": _token(),
+        }
+        with _environment(private):
+            try:
+                yield _begun(
+                    home=scratch,
+                    address="local",
+                    num_cpus=max(2, cpus or cores or 2),
+                    # Its workers find weights and settings in the user's home.
+                    runtime_env={"env_vars": {"HOME": str(Path.home())}},
+                    include_dashboard=False,
+                    _temp_dir=scratch,
+                )
+            finally:
+                if "ray" in sys.modules:
+                    sys.modules["ray"].shutdown()
+
+
+@cache
+def _token() -> str:
+    """Of every Ray that this process begins: Ray reads it once."""
+    return secrets.token_hex(32)
+
+
+def _begun(home: str | None = None, **options: Any) -> Any:
+    """Ray, begun without a word: home is that of the processes that are begun with it."""
+    environment = {} if home is None else {"HOME": home}
+    # That a batch is done again, after a line that says what died, is a matter of course.
+    environment["RAY_DEDUP_LOGS_SKIP_REGEX"] = os.environ.get(
+        "RAY_DEDUP_LOGS_SKIP_REGEX", "There are infinite retries remaining"
+    )
+    quiet = "RAY_BACKEND_LOG_LEVEL" not in os.environ
+    if quiet:
+        environment["RAY_BACKEND_LOG_LEVEL"] = "fatal"  # what fails raises in Python too
+    # These are read when ray is imported, and when it begins.
+    with _environment(environment), _signals():
+        ray = require("ray", "ray", "a run on Ray")
+        require("ray.data", "ray", "a run on Ray")
+        constants = importlib.import_module("ray._private.ray_constants")
+        if home is not None and constants.ENABLE_RAY_CLUSTER:
+            raise ArgumentError(
+                "expected Ray not to be imported before visxai starts one for this machine only, "
+                "but it is: call ray.init() yourself, or don't import ray"
+            )
+        try:
+            with _silent() if quiet else contextlib.nullcontext():
+                ray.init(log_to_driver=False, logging_level="ERROR", **options)
+        except Exception as error:  # its kinds are many: no cluster, another version, a wrong token
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+            where, remedy = "to start on this machine", "try again when it has less to do"
+            if home is None:
+                where = f"to answer at {options['address']}"
+                remedy = "check the address, the token, and that both have the same Ray"
+            raise VisxaiError(f"expected Ray {where}, got: {reason}; {remedy}") from error
+    return ray
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Nothing on the process's standard error: native code says there that it says nothing."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def _check_address(address: str) -> None:
+    if address != "auto" and (":" not in address or "://" in address):
+        raise ArgumentError(
+            f"expected auto or HOST:PORT as the address of a Ray cluster, got {address!r}: run "
+            "visxai on a node of the cluster, where auto finds it"
+        )
+    kept = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    if os.environ.get("RAY_AUTH_MODE", "token") != "token":
+        raise ArgumentError(
+            "expected a Ray cluster with tokens, got RAY_AUTH_MODE="
+            f"{os.environ['RAY_AUTH_MODE']}, with which anybody in reach runs code on it: start "
+            "its nodes and visxai with RAY_AUTH_MODE=token"
+        )
+    if not os.environ.get("RAY_AUTH_TOKEN") and not kept.is_file():
+        raise ArgumentError(
+            f"expected the token of the Ray cluster at {address}, got none: put it into "
+            "RAY_AUTH_TOKEN, or into ~/.ray/auth_token as `ray get-auth-token --generate` does"
+        )
+
+
+@contextlib.contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[None]:
+    """Handlers of signals are the caller's afterwards too: Ray sets its own."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    kept = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for one, handler in kept.items():
+            signal.signal(one, handler)
+
+
+def _quiet(ray: Any) -> Any:
+    """Ray Data tells its plans and its progress on the console; visxai has a line for that."""
+    for handler in logging.getLogger("ray.data").handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.setLevel(logging.ERROR)
+    return ray
+
+
+# ---- the engine, told over the wire -------------------------------------------------------------
+
+
+def _check_maker(engine: Any) -> None:
+    if isinstance(engine, (str, Mapping)):
+        model = engine if isinstance(engine, str) else engine.get("model", "")
+        if isinstance(model, str):
+            return
+    elif callable(engine) and not hasattr(engine, "parameters"):
+        return
+    raise ArgumentError(
+        f"expected engine= as a model's name, the arguments of visxai.Engine by name, or a "
+        f"function that makes an engine, got {type(engine).__name__}: it isn't sent to other "
+        "machines; write engine=lambda: visxai.Engine(...) around what makes the model"
+    )
+
+
+def _on_cpu(engine: Maker) -> bool:
+    return isinstance(engine, Mapping) and str(engine.get("device", "")).startswith("cpu")
+
+
+def _survey(order: _Order) -> _Told | tuple[type[VisxaiError], str]:
+    """What a run's settings are where its engines will be; or why it can't be."""
+    try:
+        engine = order.made()
+        asked = order.asked(engine)
+    except VisxaiError as error:
+        return type(error), str(error)
+    assert engine.model.preprocess is not None
+    style = order.options["style"]
+    # No photograph waits for its overlay, which another process draws.
+    limits = order.options["limits"]
+    setup = Setup(engine.model.preprocess, limits, style, cache=0, timeout=order.timeout)
+    labels = None if engine.model.labels is None else tuple(engine.model.labels)
+    return _Told(asked.settings, labels, Naming.of(asked, style), setup)
+
+
+def _raise(error: tuple[type[VisxaiError], str]) -> None:
+    kind, sentence = error
+    made = kind.__new__(kind, sentence)  # kinds have their own ways to be made from parts
+    made.args = (sentence,)
+    raise made
+
+
+# ---- the three stages, in Ray's processes -------------------------------------------------------
+
+
+def _stages(
+    ray: Any,
+    batches: Iterator[_Batch],
+    order: _Order,
+    told: _Told,
+    overlays: Path,
+    actors: int,
+    gpus: int,
+) -> Generator[_Batch]:
+    """Batches as they come out of the last stage, in no order."""
+    rows = [_packed(batch) for batch in batches]
+    if not rows:
+        return
+    context = ray.data.DataContext.get_current().copy()
+    context.enable_progress_bars = context.enable_operator_progress_bars = False
+    setup = ray.cloudpickle.dumps(told.setup)
+    with ray.data.DataContext.current(context):
+        found = (
+            ray.data.from_items(rows, override_num_blocks=min(len(rows), _BLOCKS))
+            .map(partial(_decoded, setup=setup), num_cpus=_TASK_CPUS)
+            .map(
+                _Explainer,
+                fn_constructor_args=(order, told.settings),
+                compute=ray.data.ActorPoolStrategy(size=actors),
+                num_cpus=1,
+                num_gpus=gpus,
+            )
+            .map(
+                partial(_drawn, setup=setup, naming=told.naming, overlays=overlays),
+                num_cpus=_TASK_CPUS,
+            )
+        )
+        del rows
+        for row in found.iter_rows():
+            yield _unpacked(row)
+
+
+def _packed(batch: _Batch) -> dict[str, bytes]:
+    return {"batch": pickle.dumps(batch, pickle.HIGHEST_PROTOCOL)}
+
+
+def _unpacked(row: Mapping[str, bytes]) -> _Batch:
+    # From a process of this run, over connections that ask for the cluster's token.
+    batch = pickle.loads(row["batch"])
+    assert isinstance(batch, _Batch)
+    return batch
+
+
+_pools: dict[bytes, Workers] = {}
+
+
+def _pool(setup: bytes) -> Workers:
+    """A worker of this process's own, which a hostile file may take down instead of it."""
+    if setup not in _pools:
+        while _pools:
+            _pools.popitem()[1].close()
+        _pools[setup] = Workers(pickle.loads(setup), 1)
+    return _pools[setup]
+
+
+def _decoded(row: dict[str, bytes], setup: bytes) -> dict[str, bytes]:
+    """The first stage: a batch's pixels."""
+    batch, pool = _unpacked(row), _pool(setup)
+    tasks = [one.failure or pool.submit(decode, one.path) for one in batch.inputs]
+    for task in tasks:
+        found = task if isinstance(task, Failure) else pool.result(task)
+        batch.decoded.append(Decoded(None, found, 0.0) if isinstance(found, Failure) else found)
+    batch.seconds["decode"] = sum(one.seconds for one in batch.decoded)
+    return _packed(batch)
+
+
+class _Explainer:
+    """The second stage: an engine, made once, and the maps of batches."""
+
+    def __init__(self, order: _Order, settings: dict[str, Any]) -> None:
+        self.error: tuple[type[VisxaiError], str] | None = None
+        from visxai import machine
+
+        machine.keep_memory()
+        try:
+            self.engine = order.made()
+            decided, _, reason = str(settings["accelerate"]).partition(" (")
+            self.engine.settle(decided, reason.removesuffix(")"))
+            self.asked = replace(order, earlier=None).asked(self.engine)
+        except VisxaiError as error:
+            self.error = type(error), str(error)
+            return
+        mine = self.asked.settings
+        wrong = [name for name in settings if name != "accelerate" and mine[name] != settings[name]]
+        if wrong:
+            self.error = (
+                VisxaiError,
+                f"expected the same {wrong[0]} on every node, got {mine[wrong[0]]} beside "
+                f"{settings[wrong[0]]}: give all nodes the same visxai, files and kind of device",
+            )
+
+    def __call__(self, row: dict[str, bytes]) -> dict[str, bytes]:
+        batch = _unpacked(row)
+        batch.error = self.error
+        began = time.perf_counter()
+        if batch.error is None:
+            try:
+                self.explain(batch)
+            except VisxaiError as error:
+                batch.error = type(error), str(error)
+        batch.seconds["compute"] = time.perf_counter() - began
+        batch.decoded = [Decoded(None, one.input, one.seconds) for one in batch.decoded]
+        return _packed(batch)
+
+    def explain(self, batch: _Batch) -> None:
+        from visxai.engine import Prepared
+        from visxai.target import Answer
+
+        model, first = self.engine.model, dict[str, int]()
+        fresh: dict[str | None, tuple[int, Prepared]] = {}  # by path
+        for place, (one, decoded) in enumerate(zip(batch.inputs, batch.decoded, strict=True)):
+            if isinstance(decoded.input, Failure):
+                continue
+            answer, stands = None, place
+            if one.expected is None:
+                stands = first.setdefault(decoded.input.source_sha256, place)
+            else:
+                answer = Answer(one.expected)
+                batch.said[place] = label_of(model.labels, one.expected)
+            batch.same[place] = stands
+            if stands == place:
+                prepared = Prepared(decoded.pixels, decoded.input, None, answer)
+                fresh[decoded.input.path] = place, prepared
+        asked = self.asked
+        for found in self.engine.explain_prepared(
+            [prepared for _, prepared in fresh.values()],
+            asked.methods,
+            asked.target,
+            asked.gate,
+            asked.check,
+        ):
+            assert isinstance(found, Explanation)
+            batch.explained.setdefault(fresh[found.input.path][0], []).append(found)
+        batch.answers = answers(model, [prepared.answer for _, prepared in fresh.values()])
+
+
+def _drawn(row: dict[str, bytes], setup: bytes, naming: Naming, overlays: Path) -> dict[str, bytes]:
+    """The third stage: a batch's overlays, and its rows and failures."""
+    batch = _unpacked(row)
+    if batch.error is None:
+        try:
+            _draw(batch, _pool(setup), naming, overlays)
+        except VisxaiError as error:
+            batch.error = type(error), str(error)
+    return _packed(replace(batch, decoded=[], explained={}))
+
+
+def _draw(batch: _Batch, pool: Workers, naming: Naming, overlays: Path) -> None:
+    waiting = []
+    for place, (one, decoded) in enumerate(zip(batch.inputs, batch.decoded, strict=True)):
+        if isinstance(decoded.input, Failure):
+            batch.failed[place] = decoded.input
+            continue
+        same = [
+            replace(e, input=replace(e.input, path=one.path))
+            for e in batch.explained.get(batch.same[place], ())
+        ]
+        task = None
+        if same and naming.format is not None:
+            # A copy is drawn from the row of what it is a copy of, as a local run does.
+            seen = same if batch.same[place] == place else [of_row(row_of(e, None)) for e in same]
+            wanted = [(e, overlays / str(naming.overlay(one, e))) for e in seen]
+            task = pool.submit(draw, one.path, wanted)
+        waiting.append((place, one, same, task))
+    batch.seconds["draw"] = 0.0
+    for place, one, same, task in waiting:
+        result = None if task is None else pool.result(task)
+        failure = result.failure if isinstance(result, Drawn) else result
+        if isinstance(result, Drawn):
+            batch.seconds["draw"] += result.seconds
+        if failure is not None:
+            batch.failed[place] = failure
+        said = batch.said.get(place)
+        batch.rows += [row_of(e, None if failure else naming.overlay(one, e), said) for e in same]
+
+
+# ---- the driver ---------------------------------------------------------------------------------
+
+
+class _Run:
+    """One run over what a store says is pending."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.began = time.perf_counter()
+        self.before = self.done = store.counts["finished"]
+        self.maps = self.failures = 0
+
+    def batches(self) -> Iterator[_Batch]:
+        """What is pending, cut where a local run cuts it."""
+        size = self.store.settings["batch"]
+        for number in self.store.pending():
+            inputs = self.store.inputs(number)
+            for start in range(0, len(inputs), size):
+                yield _Batch(number, start, inputs[start : start + size])
+
+    def all(
+        self,
+        batches: Iterator[_Batch],
+        progress: Callable[[Progress], None],
+        stop: Callable[[], bool],
+    ) -> bool:
+        """Commit chunks as their batches come; False when stopped before the end."""
+        waiting: dict[int, dict[int, _Batch]] = {}
+        progress(self.progress())
+        for batch in batches:
+            if batch.error is not None:
+                _raise(batch.error)
+            there = waiting.setdefault(batch.chunk, {})
+            if batch.chunk in self.store.finished or batch.start in there:
+                continue  # done twice: a node was lost after it had told
+            there[batch.start] = batch
+            self.done += len(batch.inputs)
+            self.maps += len(batch.rows)
+            self.failures += len(batch.failed)
+            self.spent(batch.seconds)
+            if sum(len(one.inputs) for one in there.values()) == self.store.size(batch.chunk):
+                self.commit(batch.chunk, waiting.pop(batch.chunk))
+            progress(self.progress())
+            if stop():
+                return not self.store.pending()
+        return True
+
+    def commit(self, chunk: int, there: dict[int, _Batch]) -> None:
+        began = time.perf_counter()
+        ordered = [there[start] for start in sorted(there)]
+        rows = [row for batch in ordered for row in batch.rows]
+        failed = [batch.failed[place] for batch in ordered for place in sorted(batch.failed)]
+        told: Counter[str] = Counter()
+        for batch in ordered:
+            told.update(batch.answers)
+        self.store.commit(chunk, rows, failed, told)
+        self.spent({"write": time.perf_counter() - began})
+
+    def progress(self) -> Progress:
+        return Progress(
+            self.store.counts["images"],
+            self.done,
+            self.before,
+            self.maps,
+            self.failures,
+            time.perf_counter() - self.began,
+        )
+
+    def spent(self, seconds: Mapping[str, float]) -> None:
+        for stage, value in seconds.items():
+            self.store.seconds[stage] = self.store.seconds.get(stage, 0.0) + value
