@@ -15,6 +15,7 @@ the cache folder by weights, place, input shape and versions, so a second run st
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import os
@@ -118,7 +119,7 @@ class Acceleration:
 
     def _path(self, place: str, shape: tuple[int, ...]) -> Path:
         runtime = require("onnxruntime", "onnx", "accelerate='onnx'").__version__
-        text = f"{self._weights} {place} {shape} {torch.__version__} {runtime} 1"
+        text = f"{self._weights} {place} {shape} {torch.__version__} {runtime} 2"
         name = hashlib.sha256(text.encode()).hexdigest()[:32]
         return self._folder / "accelerated" / f"{name}.onnx"
 
@@ -176,37 +177,63 @@ def _export(plain: _Module, x: Tensor, path: Path) -> None:
     handle, name = tempfile.mkstemp(dir=path.parent, suffix=".partial")
     os.close(handle)
     try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
-            torch.onnx.export(
-                plain,
-                (x,),
-                name,
-                dynamo=False,
-                input_names=["x"],
-                output_names=["out"],
-                dynamic_axes={"x": {0: "batch"}, "out": {0: "batch"}},
-            )
+        _write(plain, x, name)
+        if _computes_padding(name):
+            with contextlib.suppress(Exception):  # what can't be traced stays as it is
+                traced = _traced(plain, x)
+                _write(_Module(lambda rows: traced(rows), plain.module), x, name)
         os.replace(name, path)
     finally:
         Path(name).unlink(missing_ok=True)
+
+
+def _write(plain: _Module, x: Tensor, name: str) -> None:
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            plain,
+            (x,),
+            name,
+            dynamo=False,
+            input_names=["x"],
+            output_names=["out"],
+            dynamic_axes={"x": {0: "batch"}, "out": {0: "batch"}},
+        )
+
+
+def _computes_padding(name: str) -> bool:
+    """Whether an exported file computes what it pads by from the size of its input, as "same"
+    padding does: the runtime can't merge that into its convolutions, which costs a third of the
+    time. Traced once more by torch.export, sizes are numbers."""
+    onnx = require("onnx", "onnx", "accelerate='onnx'")
+    nodes = onnx.load(name, load_external_data=False).graph.node
+    given = {node.output[0]: node.op_type for node in nodes}
+    shapes = any(node.op_type == "Shape" for node in nodes)
+    pads = [node for node in nodes if node.op_type == "Pad" and len(node.input) > 1]
+    return shapes and any(given.get(node.input[1]) not in (None, "Constant") for node in pads)
+
+
+def _traced(plain: _Module, x: Tensor) -> Form:
+    """`plain` traced by torch.export for any batch and inputs of x's size."""
+    if len(x) == 1:
+        x = torch.cat([x, x])  # a batch of one would be traced as always one
+    batch = torch.export.Dim("batch", min=1, max=65536)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.export.export(
+            plain, (x,), dynamic_shapes={"x": {0: batch}}, strict=False
+        ).module()
 
 
 def _compiled(plain: _Module, x: Tensor) -> Form:
     """`plain` traced for any batch, then compiled by inductor with its weights frozen."""
     from torch._inductor import config
 
-    if len(x) == 1:
-        x = torch.cat([x, x])  # a batch of one would be traced as always one
-    batch = torch.export.Dim("batch", min=1, max=65536)
-    with torch.no_grad(), warnings.catch_warnings():
+    traced = _traced(plain, x)
+    with torch.no_grad(), warnings.catch_warnings(), config.patch(freezing=True):
         warnings.simplefilter("ignore")
-        traced = torch.export.export(
-            plain, (x,), dynamic_shapes={"x": {0: batch}}, strict=False
-        ).module()
-        with config.patch(freezing=True):
-            compiled = torch.compile(traced, dynamic=True)
-            compiled(x)
+        compiled = torch.compile(traced, dynamic=True)
+        compiled(x)
 
     def run(x: Tensor) -> Tensor:
         with torch.no_grad():

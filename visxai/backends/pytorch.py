@@ -135,7 +135,7 @@ class TorchModel(Model):
         """Logits (b, k) as the model computes them, in the caller's grad mode."""
         with torch.autocast(self.device.type, DTYPES[self.precision], self._autocast):
             scores = self.logits((module or self.module)(x.to(self.device, self.dtype)))
-        if module is None and len(scores) != len(x):
+        if module is None and scores.shape[0] != x.shape[0]:
             raise ModelError(
                 f"expected {self._name} to output one row of scores an image, got {len(scores)} "
                 f"rows for {len(x)} images: pass output=, a function from the model's output to "
