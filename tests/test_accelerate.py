@@ -385,3 +385,20 @@ def test_a_convolution_that_others_read_is_not_folded_unnoticed() -> None:
     fast, plain, x = made_of(module), made_of(module, "off"), zoo.inputs(2)
     assert torch.equal(fast.attribute(x, "saliency", 3), plain.attribute(x, "saliency", 3))
     assert fast.model.acceleration.why["gradients"] == found
+
+
+def test_same_padding_is_merged_into_the_convolutions(tmp_path: Path) -> None:
+    layers = pytest.importorskip("timm.layers")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        convolution = layers.Conv2dSame(3, 8, 3, stride=2)
+        head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)]
+        module = nn.Sequential(convolution, *head).eval()
+    path = tmp_path / "same.onnx"
+    accelerate._export(accelerate._Module(module, module), zoo.inputs(2), path)
+    assert not accelerate._computes_padding(str(path))
+    form = accelerate.OnnxForm(path)
+    for batch in (1, 3):
+        x = zoo.inputs(batch)
+        with torch.no_grad():
+            assert torch.allclose(form(x), module(x), atol=1e-5)

@@ -119,7 +119,7 @@ class Acceleration:
 
     def _path(self, place: str, shape: tuple[int, ...]) -> Path:
         runtime = require("onnxruntime", "onnx", "accelerate='onnx'").__version__
-        text = f"{self._weights} {place} {shape} {torch.__version__} {runtime} 2"
+        text = f"{self._weights} {place} {shape} {torch.__version__} {runtime} 3"
         name = hashlib.sha256(text.encode()).hexdigest()[:32]
         return self._folder / "accelerated" / f"{name}.onnx"
 
@@ -202,15 +202,23 @@ def _write(plain: _Module, x: Tensor, name: str) -> None:
 
 
 def _computes_padding(name: str) -> bool:
-    """Whether an exported file computes what it pads by from the size of its input, as "same"
-    padding does: the runtime can't merge that into its convolutions, which costs a third of the
-    time. Traced once more by torch.export, sizes are numbers."""
+    """Whether an exported file computes what a convolution's input is padded by from its size, as
+    "same" padding does: the runtime can't merge that into the convolution, which costs a third of
+    the time. Traced once more by torch.export, sizes are numbers."""
     onnx = require("onnx", "onnx", "accelerate='onnx'")
     nodes = onnx.load(name, load_external_data=False).graph.node
-    given = {node.output[0]: node.op_type for node in nodes}
-    shapes = any(node.op_type == "Shape" for node in nodes)
-    pads = [node for node in nodes if node.op_type == "Pad" and len(node.input) > 1]
-    return shapes and any(given.get(node.input[1]) not in (None, "Constant") for node in pads)
+    made_by = {output: node for node in nodes for output in node.output}
+    sources = [made_by.get(node.input[0]) for node in nodes if node.op_type == "Conv"]
+    waiting = [n.input[1] for n in sources if n is not None and n.op_type == "Pad" and n.input[1:]]
+    seen = set(waiting)
+    while waiting:
+        node = made_by.get(waiting.pop())
+        if node is not None:
+            if node.op_type == "Shape":
+                return True
+            waiting += set(node.input) - seen
+            seen.update(node.input)
+    return False
 
 
 def _traced(plain: _Module, x: Tensor) -> Form:
