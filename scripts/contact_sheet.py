@@ -15,7 +15,7 @@ from PIL import Image
 from skimage import data
 
 import visxai
-from visxai import render
+from visxai import render, sheets
 from visxai.record import Explanation
 
 PHOTOGRAPHS = {
@@ -66,7 +66,7 @@ def main(model: str, out: str) -> None:
         print(f"{name}: {seconds:.1f} s", flush=True)
     half = (len(rows) + 1) // 2
     blocks = [
-        render.sheet([cells for _, cells in part], list(pictures), [n for n, _ in part], cell=CELL)
+        sheets.sheet([cells for _, cells in part], list(pictures), [n for n, _ in part], cell=CELL)
         for part in (rows[:half], rows[half:])
     ]
     height = max(block.height for block in blocks)

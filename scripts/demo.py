@@ -15,7 +15,7 @@ PHOTOGRAPHS = ("coffee", "camera", "chelsea", "rocket", "astronaut")
 def main(out: Path) -> None:
     from PIL import Image
 
-    from visxai import Engine, pipeline, render, results, terminal
+    from visxai import Engine, pipeline, render, results, sheets, terminal
     from visxai.errors import require
 
     data = require("skimage.data", "demo", "the demo")
@@ -39,7 +39,7 @@ def main(out: Path) -> None:
         cells.append([photograph, *(e.overlay(photograph) for e in explanations)])
     columns = ["Photograph", *(method.partition("(")[0] for method in METHODS)]
     rows = [f"{Path(path).stem}: {es[0].label} {es[0].score:.2f}" for path, es in found.items()]
-    render.save(render.sheet(cells, columns, rows), out / "sheet.jpg")
+    render.save(sheets.sheet(cells, columns, rows), out / "sheet.jpg")
 
     terminal.summary(outcome, engine, f"scripts/demo {out}")
     print(f"Open {out / 'sheet.jpg'} to see all of them side by side.")

@@ -39,6 +39,7 @@ ORDER = [
     ["engine"],
     ["fonts"],
     ["render"],
+    ["sheets"],
     ["results"],
     ["sources"],
     ["store", "workers"],

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from visxai import fonts, render
+from visxai import fonts, render, sheets
 from visxai.errors import ArgumentError, UnknownName
 from visxai.record import Explanation, InputRef, ModelRef, Transform
 
@@ -299,7 +299,7 @@ def test_wrong_arguments_say_what_to_do() -> None:
 def test_panel_holds_three_pictures_and_a_caption(size: tuple[int, int]) -> None:
     image = photograph(*size)
     found = explanation(np.eye(7), size)
-    whole, pair = render.panel(found, image), render.panel(found, image, bare=False)
+    whole, pair = sheets.panel(found, image), sheets.panel(found, image, bare=False)
     assert pair.width < whole.width
     assert max(whole.size) <= 3 * 640 + 4 * 20
     assert whole.height > min(size[1], 60)
@@ -309,8 +309,8 @@ def test_panel_passes_the_style_on() -> None:
     image = photograph(200, 150)
     found = explanation(np.eye(7), image.size)
     plain, styled = (
-        render.panel(found, image),
-        render.panel(found, image, colormap="viridis", boxes=2),
+        sheets.panel(found, image),
+        sheets.panel(found, image, colormap="viridis", boxes=2),
     )
     assert changed(plain, styled).any()
 
@@ -324,7 +324,7 @@ def test_any_label_is_drawn(label: str) -> None:
     assert (line > 128).sum() > 30
     image = photograph(200, 150)
     named, empty = (
-        render.panel(explanation(np.eye(7), image.size, label=text), image) for text in (label, "")
+        sheets.panel(explanation(np.eye(7), image.size, label=text), image) for text in (label, "")
     )
     assert changed(named, empty).any()
 
@@ -380,15 +380,15 @@ def test_threads_draw_the_same_text() -> None:
 
 def test_sheet() -> None:
     cells = [[photograph(64, 48), photograph(30, 90)], [photograph(300, 200), photograph(5, 5)]]
-    drawn = render.sheet(cells, ["grad_cam", "猫"], ["one.jpg", "two.jpg"], cell=100)
-    bare = render.sheet(cells, ["", ""], ["", ""], cell=100)
+    drawn = sheets.sheet(cells, ["grad_cam", "猫"], ["one.jpg", "two.jpg"], cell=100)
+    bare = sheets.sheet(cells, ["", ""], ["", ""], cell=100)
     assert drawn.width > bare.width >= 2 * 100
     assert drawn.height > bare.height > 100
-    assert render.sheet([], [], []).size >= (1, 1)
+    assert sheets.sheet([], [], []).size >= (1, 1)
     with pytest.raises(ArgumentError, match="expected 1 rows of 2"):
-        render.sheet(cells, ["a", "b"], ["one"])
+        sheets.sheet(cells, ["a", "b"], ["one"])
     with pytest.raises(ArgumentError, match="of 1 pictures"):
-        render.sheet(cells, ["a"], ["one", "two"])
+        sheets.sheet(cells, ["a"], ["one", "two"])
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Maps drawn over their photographs: overlays, captioned panels, contact sheets.
+"""Maps drawn over their photographs.
 
 Only what is seen at full size is worked at full size: maps are coloured on a grid of at most 1024
 pixels a side, enlarged as bytes and blended strip by strip, so a 12-megapixel photograph takes a
@@ -14,9 +14,8 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import cv2
 import numpy as np
@@ -39,8 +38,7 @@ _STRIP = 512  # rows blended at a time
 _LEVELS = (0.5, 0.8)  # shares of the evidence that contour lines enclose
 _DIVERGING = ((24, 60, 190), (96, 155, 240), (246, 244, 240), (244, 128, 96), (190, 14, 38))
 
-_PAPER, _INK, _QUIET, _RULE = (252, 252, 251), (24, 24, 27), (113, 113, 122), (222, 222, 226)
-_MARGIN = 20
+_INK = (24, 24, 27)
 
 
 def overlay(
@@ -76,10 +74,10 @@ def overlay(
     pixels = _pixels(explanation, image)
     box = explanation.seen(image.size)
     field = _field(explanation, box, image.width, image.height)
-    colours, symmetric = _colours(explanation, colormap)
+    table, symmetric = colours(explanation, colormap)
     if field is not None:
         index = (field + 1) * 127.5 if symmetric else field * 255
-        tints = colours[np.rint(index).astype(np.uint8)]
+        tints = table[np.rint(index).astype(np.uint8)]
         left, top, right, bottom = box
         _blend(
             pixels[top:bottom, left:right],
@@ -94,91 +92,6 @@ def overlay(
     if boxes > 0 and field is not None:
         _boxes(pixels, explanation, boxes)
     return Image.fromarray(pixels)
-
-
-def panel(
-    explanation: Explanation,
-    image: Image.Image,
-    *,
-    bare: bool = True,
-    side: int = 640,
-    **style: Any,
-) -> Image.Image:
-    """Photograph, overlay and (`bare`) the map alone, side by side, over a caption.
-
-    image: as for `overlay`, which also takes `style`. side: the longest side of each picture in
-    pixels. The caption names the label, its score, the method, the model and the file, and says
-    what the colours mean.
-    """
-    photo = _fitted(image.convert("RGB"), side, side, smallest=side // 2)
-    cells = [("Photograph", photo), ("Evidence", overlay(explanation, photo, **style))]
-    if bare:
-        blank = Image.new("RGB", photo.size, (128, 128, 128))
-        plain = overlay(explanation, blank, colormap=style.get("colormap"), alpha=1.0)
-        cells.append(("Map", plain))
-    heading, title, small = 13, 24, 15
-    # A strip of a photograph still needs a caption that can be read.
-    column = max(photo.width, 640 // len(cells))
-    width = _MARGIN + len(cells) * (column + _MARGIN)
-    top = _MARGIN + fonts.line_height(heading) + 4
-    foot = top + photo.height + _MARGIN
-    lines = fonts.line_height(title) + 4 + 2 * fonts.line_height(small)
-    canvas = _page(width, foot + lines + _MARGIN)
-    for number, (name, cell) in enumerate(cells):
-        left = _MARGIN + number * (column + _MARGIN)
-        fonts.write(canvas, name, left, _MARGIN, heading, _QUIET)
-        _paste(canvas, cell, left, top)
-    bar = min(220, width // 3)
-    room = width - 3 * _MARGIN - bar
-    score = f"{explanation.score:.3f}"
-    spare = room - fonts.ink(score, title).shape[1] - 12
-    end = fonts.write(canvas, explanation.label, _MARGIN, foot, title, _INK, bold=True, width=spare)
-    fonts.write(canvas, score, end + 12, foot, title, _QUIET)
-    second = foot + fonts.line_height(title) + 4
-    source = Path(explanation.input.path).name if explanation.input.path else "image in memory"
-    about = f"{explanation.method}  ·  {explanation.model.name}"
-    fonts.write(canvas, about, _MARGIN, second, small, _INK, width=room)
-    below = second + fonts.line_height(small)
-    fonts.write(canvas, source, _MARGIN, below, small, _QUIET, width=room)
-    _key(canvas, explanation, style.get("colormap"), width - _MARGIN - bar, foot + 9, bar)
-    return Image.fromarray(canvas)
-
-
-def sheet(
-    cells: Sequence[Sequence[Image.Image]],
-    columns: Sequence[str],
-    rows: Sequence[str],
-    cell: int = 224,
-) -> Image.Image:
-    """A contact sheet: `cells[i][j]` fitted into `cell` pixels, at `rows[i]` and `columns[j]`."""
-    if len(cells) != len(rows) or any(len(row) != len(columns) for row in cells):
-        raise ArgumentError(
-            f"expected {len(rows)} rows of {len(columns)} pictures, got rows of "
-            f"{[len(row) for row in cells]}: give each row and column one name"
-        )
-    gap, size = 10, 15
-    line = fonts.line_height(size)
-    fitted = [[_fitted(picture.convert("RGB"), cell, cell) for picture in row] for row in cells]
-    # A row of landscapes needs no square.
-    heights = [max([line, *(picture.height for picture in row)]) for row in fitted]
-    named = max((fonts.ink(name, size, width=cell).shape[1] for name in rows), default=0)
-    first = _MARGIN + (named + _MARGIN if named else 0)
-    y = _MARGIN + (line + gap // 2 if any(columns) else 0)
-    canvas = _page(
-        max(1, first + len(columns) * (cell + gap) - gap + _MARGIN),
-        max(1, y + sum(heights) + len(rows) * gap - gap + _MARGIN),
-    )
-    for j, name in enumerate(columns):
-        fonts.write(
-            canvas, name, first + j * (cell + gap), _MARGIN, size, _INK, bold=True, width=cell
-        )
-    for name, row, height in zip(rows, fitted, heights, strict=True):
-        fonts.write(canvas, name, _MARGIN, y + (height - line) // 2, size, _INK, width=named)
-        for j, picture in enumerate(row):
-            x = first + j * (cell + gap) + (cell - picture.width) // 2
-            _paste(canvas, picture, x, y + (height - picture.height) // 2)
-        y += height + gap
-    return Image.fromarray(canvas)
 
 
 def save(image: Image.Image, path: str | os.PathLike[str], quality: int = 90) -> None:
@@ -214,7 +127,7 @@ def lut(colormap: str) -> Pixels:
     return np.ascontiguousarray(table[:, ::-1])
 
 
-def _colours(explanation: Explanation, colormap: str | None) -> tuple[Pixels, bool]:
+def colours(explanation: Explanation, colormap: str | None) -> tuple[Pixels, bool]:
     """The colours of a map, and whether zero lies in their middle."""
     name = colormap or ("diverging" if explanation.signed else "turbo")
     return lut(name), explanation.signed or name == "diverging"
@@ -354,36 +267,3 @@ def _boxes(pixels: Pixels, explanation: Explanation, count: int) -> None:
         y = top - tall if top >= tall else min(top, height - tall)
         pixels[y : y + tall, x : x + wide] = 255
         fonts.stamp(pixels, text, x + pad, y, _INK)
-
-
-def _fitted(image: Image.Image, width: int, height: int, smallest: int = 0) -> Image.Image:
-    """`image` shrunk into the box, or enlarged until its longer side has `smallest` pixels."""
-    factor = min(width / image.width, height / image.height, 1.0)
-    factor = max(factor, smallest / max(image.size)) if factor == 1.0 else factor
-    size = max(1, round(image.width * factor)), max(1, round(image.height * factor))
-    if size == image.size:
-        return image
-    how = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
-    return Image.fromarray(cv2.resize(np.asarray(image), size, interpolation=how))
-
-
-def _page(width: int, height: int) -> Pixels:
-    return np.full((height, width, 3), _PAPER, np.uint8)
-
-
-def _paste(canvas: Pixels, image: Image.Image, left: int, top: int) -> None:
-    canvas[top : top + image.height, left : left + image.width] = np.asarray(image)
-
-
-def _key(
-    canvas: Pixels, explanation: Explanation, colormap: str | None, left: int, top: int, width: int
-) -> None:
-    """The colour bar, with what its ends mean."""
-    colours, symmetric = _colours(explanation, colormap)
-    height, size = 10, 13
-    ramp = np.linspace(0, 255, width).astype(np.uint8)
-    canvas[top : top + height, left : left + width] = colours[ramp]
-    names = ("against", "for") if symmetric else ("no evidence", "strongest")
-    fonts.write(canvas, names[0], left, top + height + 4, size, _QUIET)
-    last = fonts.ink(names[1], size)
-    fonts.stamp(canvas, last, left + width - last.shape[1], top + height + 4, _QUIET)

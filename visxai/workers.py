@@ -143,7 +143,7 @@ def decode(worker: _Worker, source: str | Origin) -> Decoded:
 
 def draw(worker: _Worker, source: str | Origin, wanted: list[tuple[Explanation, Path]]) -> Drawn:
     """Draw explanations of one image over it, each into its file."""
-    from visxai import render
+    from visxai import render, sheets
 
     began, path = time.perf_counter(), str(source)
     style = worker.setup.style
@@ -155,7 +155,7 @@ def draw(worker: _Worker, source: str | Origin, wanted: list[tuple[Explanation, 
     except ImageError as error:
         failure = Failure(path, f"explained, but not drawn: {error}", type(error).__name__)
         return Drawn(failure, time.perf_counter() - began)
-    picture = render.panel if style.panel else render.overlay
+    picture = sheets.panel if style.panel else render.overlay
     for explanation, target in wanted:
         drawn = picture(explanation, photo.image, colormap=style.colormap)
         try:

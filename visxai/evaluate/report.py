@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow.parquet as pq
 from PIL import Image
 
-from visxai import render
+from visxai import render, sheets
 from visxai.errors import ImageError
 from visxai.evaluate import pages, plots
 from visxai.evaluate.files import write as write_file
@@ -80,7 +80,7 @@ def _examples(out: Path, summary: dict[str, Any], methods: Sequence[Method]) -> 
         drawn = [render.overlay(found[repr(method)], photo) for method in methods]
         cells.append([photo, *drawn])
         names.append(one["label"])
-    return render.sheet(cells, ["photograph", *short(methods)], names, _CELL) if cells else None
+    return sheets.sheet(cells, ["photograph", *short(methods)], names, _CELL) if cells else None
 
 
 def _explanations(out: Path, sha256: str, class_index: int | None) -> dict[str, Explanation]:
