@@ -43,6 +43,7 @@ ORDER = [
     ["results"],
     ["sources"],
     ["store", "workers"],
+    ["asked"],
     ["pipeline"],
     ["scale"],
     ["report", "export", "bench", "evaluate"],

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 import visxai
-from visxai import pipeline, results
+from visxai import asked, pipeline, results
 from visxai.errors import ArgumentError, TargetError, UnknownName
 from visxai.record import Failure
 from visxai.sources import Found, find
@@ -280,14 +280,14 @@ def test_wrong_arguments_are_told_before_anything_is_written(
 
 
 def test_chunks_are_whole_batches() -> None:
-    assert [pipeline.chunk_of(batch, None) for batch in (1, 16, 48, 64, 100)] == [
+    assert [asked.chunk_of(batch, None) for batch in (1, 16, 48, 64, 100)] == [
         64,
         64,
         96,
         64,
         100,
     ]
-    assert pipeline.chunk_of(4, 8) == 8
+    assert asked.chunk_of(4, 8) == 8
 
 
 def test_a_vanished_image_keeps_its_place(

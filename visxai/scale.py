@@ -32,9 +32,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import visxai
+from visxai.asked import Asked, Naming, answers, ask, expected
 from visxai.errors import ArgumentError, VisxaiError, require
 from visxai.images import Limits
-from visxai.pipeline import Asked, Naming, Outcome, Progress, answers, ask, expected
+from visxai.origin import shown
+from visxai.pipeline import Outcome, Progress
 from visxai.record import Explanation, Failure, label_of
 from visxai.results import Row, of_row, row_of
 from visxai.sources import Source, find
@@ -150,7 +152,7 @@ def explain(
     if timeout <= 0:
         raise ArgumentError(f"expected a timeout of more than 0 seconds, got {timeout}")
     found = list(find(sources, out, path_column=path_column, label_column=label_column))
-    with connected(address) as ray:
+    with connected(address) as ray, _one_sentence(ray):
         cluster = ray.cluster_resources()
         cpus, gpus = cluster.get("CPU", 0), 0 if _on_cpu(engine) else int(cluster.get("GPU", 0))
         count = actors or gpus or max(1, int(cpus) // 2)
@@ -356,8 +358,21 @@ def _quiet(ray: Any) -> Any:
     """Ray Data tells its plans and its progress on the console; visxai has a line for that."""
     for handler in logging.getLogger("ray.data").handlers:
         if isinstance(handler, logging.StreamHandler):
-            handler.setLevel(logging.ERROR)
+            handler.setLevel(logging.CRITICAL)  # errors are raised as well
     return ray
+
+
+@contextlib.contextmanager
+def _one_sentence(ray: Any) -> Iterator[None]:
+    """What went wrong in another process, told by the last line of its traceback."""
+    try:
+        yield
+    except ray.exceptions.RayError as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise VisxaiError(
+            f"expected Ray's processes to end their work, got: {shown(lines[-1])}; run it again "
+            "with --debug to see where, or without Ray"
+        ) from error
 
 
 # ---- the engine, told over the wire -------------------------------------------------------------

@@ -26,6 +26,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from visxai.asked import accelerated, settings_of
 from visxai.engine import Prepared, load_methods
 from visxai.errors import ArgumentError, TargetError, require
 from visxai.evaluate import report
@@ -35,7 +36,7 @@ from visxai.evaluate.truth import Truth, mask
 from visxai.images import Limits
 from visxai.methods.base import Method
 from visxai.metrics import Ask, Metric, controls
-from visxai.pipeline import Outcome, Progress, accelerated, settings_of
+from visxai.pipeline import Outcome, Progress
 from visxai.record import Explanation, Failure, InputRef
 from visxai.results import SCHEMA, Row, row_of
 from visxai.sources import find

@@ -1,0 +1,256 @@
+"""What is asked of a folder run: told, checked and written down before anything is computed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from visxai.errors import ArgumentError, TargetError, UnknownName
+from visxai.images import Limits
+from visxai.origin import shown
+from visxai.preprocess import Preprocess
+from visxai.record import Explanation
+from visxai.results import about, parts
+from visxai.sources import Found
+from visxai.store import Input
+from visxai.workers import Style
+
+if TYPE_CHECKING:
+    from visxai.backends.base import Model
+    from visxai.engine import Engine, Methods
+    from visxai.methods.base import Method
+    from visxai.metrics import Metric
+    from visxai.target import Answer, Gate, Target
+
+_CHUNK = 64
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a run is asked for, checked against its model, and the settings that its OUT keeps."""
+
+    methods: tuple[Method, ...]
+    target: Target
+    gate: Gate | None
+    check: Metric | None
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Naming:
+    """How a run names its overlays: as their images, with method and class where there are
+    several; format None for no overlays."""
+
+    methods: dict[str, str]  # by spec
+    several: bool
+    format: str | None
+
+    @classmethod
+    def of(cls, asked: Asked, style: Style | None) -> Naming:
+        # A second occlusion is "occlusion-2".
+        names = [method.name() for method in asked.methods]
+        told = {
+            repr(method): name + (f"-{names[:i].count(name) + 1}" if name in names[:i] else "")
+            for i, (method, name) in enumerate(zip(asked.methods, names, strict=True))
+        }
+        kind, value = asked.target.kind, asked.target.value
+        several = kind == "above" or (kind == "top" and value > 1)
+        return cls(told, several, None if style is None else style.format)
+
+    def overlay(self, one: Input, explanation: Explanation) -> str | None:
+        """The name of an explanation's overlay."""
+        if self.format is None:
+            return None
+        parts = [one.name]
+        if len(self.methods) > 1:
+            parts.append(self.methods[explanation.method])
+        if self.several:
+            parts.append(str(explanation.class_index))
+        return ".".join([*parts, self.format])
+
+
+def ask(
+    engine: Engine,
+    method: Methods,
+    target: Any,
+    images: int,
+    earlier: Path | None,
+    *,
+    only: str | Gate | None,
+    check: str | Metric | None,
+    style: Style | None,
+    limits: Limits,
+    chunk_size: int | None,
+    labelled: bool = False,
+) -> Asked:
+    """What is asked of a run of some images over an engine, `earlier` being the OUT it goes on
+    in; raises VisxaiError for wrong arguments. labelled: some images have classes of their own."""
+    from visxai.engine import load_methods
+    from visxai.metrics import load_check
+    from visxai.target import Gate, Target
+
+    loaded = load_methods(method)
+    checked = None if check is None else load_check(check)
+    aimed = Target.of(target, engine.model.labels)
+    gate = None if only is None else Gate.of(only, engine.model.labels)
+    if gate is not None and gate.right is not None:
+        _check_answers(engine, gate, labelled)
+    if aimed.kind in ("index", "callable"):
+        raise TargetError(
+            f"expected a target that can be written down, got {target!r}: use top1, class=207, "
+            "any=281,282, diff=207,282 or above=0.5"
+        )
+    chunk = chunk_of(engine.batch_size, chunk_size)
+    if style is not None:
+        _check_style(style)
+    # A method that the model can't serve is told before anything is prepared for it.
+    settings = settings_of(engine, loaded, aimed)
+    settings |= {
+        "only": None if gate is None else str(gate),
+        "check": None if checked is None else repr(checked),
+        "accelerate": accelerated(
+            engine,
+            loaded,
+            images,
+            earlier,
+            0 if checked is None else checked.forwards(),
+        ),
+        "chunk": chunk,
+        "max_pixels": limits.max_pixels,
+        "overlays": None if style is None else vars(style),
+    }
+    return Asked(loaded, aimed, gate, checked, settings)
+
+
+def expected(
+    found: Sequence[Found], labels: Sequence[str] | None, column: str | None = None
+) -> list[Found]:
+    """The same images with the classes that their labels name for a model with these labels.
+
+    column: the one that was asked for by name. Raises ArgumentError for a label that the model
+    doesn't know, and where the column told none.
+    """
+    from visxai.target import class_finder
+
+    finder, told = class_finder(labels), []
+    for one in found:
+        try:
+            told.append(one if one.label is None else replace(one, expected=finder(one.label)))
+        except ArgumentError as error:
+            raise ArgumentError(
+                f"expected the model's labels in the label column, got {one.label!r} for "
+                f"{shown(one.path)} ({error}); --label-column none leaves labels out"
+            ) from None
+    if column is not None and all(one.label is None for one in told):
+        raise ArgumentError(f"expected labels in {column!r}, got none: leave --label-column out")
+    return told
+
+
+def answers(model: Model, given: Sequence[Answer | None]) -> dict[str, int]:
+    """How many images had a label, and how many of those the model told; nothing of a model with
+    independent classes, which may rightly give another the greatest score."""
+    told = [bool(answer.right) for answer in given if answer is not None]
+    if not told or model.activation == "sigmoid":
+        return {}
+    return {"labelled": len(told), "right": sum(told)}
+
+
+def _check_answers(engine: Engine, gate: Gate, labelled: bool) -> None:
+    """Raise ArgumentError unless it can be told whether the model is right."""
+    if engine.model.activation == "sigmoid":
+        raise ArgumentError(
+            f"expected a model that chooses one class to tell what is {gate}, got "
+            f"{engine.model.ref.name}, whose classes are independent (sigmoid): use a condition on "
+            "scores such as 'class=NAME<0.5'"
+        )
+    if not labelled:
+        raise ArgumentError(
+            f"expected images with labels to tell what is {gate}, got none: give a table with a "
+            "label column, or a tar with .cls or .json beside its images"
+        )
+
+
+def chunk_of(batch: int, chunk_size: int | None) -> int:
+    """The images of a chunk for a batch size."""
+    if chunk_size is None:
+        return batch * max(1, -(-_CHUNK // batch))
+    if chunk_size < 1 or chunk_size % batch:
+        raise ArgumentError(
+            f"expected a chunk size that is a multiple of the batch size {batch}, got "
+            f"{chunk_size}: use {batch * max(1, chunk_size // batch)}"
+        )
+    return chunk_size
+
+
+def accelerated(
+    engine: Engine,
+    methods: Sequence[Method],
+    images: int,
+    earlier: Path | None,
+    forwards: int = 0,
+) -> str:
+    """What is decided of acceleration for the whole of OUT, and why: "onnx (run long enough)".
+
+    forwards: those that each method's map is judged with. Where an earlier run left something
+    finished, an engine that may choose chooses the same.
+    """
+    from visxai.metrics.controls import RandomMap
+
+    run = about(earlier) if earlier is not None and parts(earlier) else None
+    if run is not None:
+        decided, _, reason = str(run["settings"].get("accelerate", "off")).partition(" (")
+        engine.settle(decided, reason.removesuffix(")"))
+    reason = engine.plan(methods, images)
+    if forwards:
+        # A random map costs one forward and no more.
+        reason = engine.plan(RandomMap(), images * len(methods) * forwards)
+    return f"{engine.accelerate} ({reason})"
+
+
+def settings_of(engine: Engine, methods: Sequence[Method], target: Target) -> dict[str, Any]:
+    """What the runs that fill one OUT must share: all that changes a row.
+
+    Raises what the first batch would for a method or target that doesn't fit the model.
+    """
+    model = engine.model
+    for method in methods:
+        engine.check(method)
+    if model.preprocess is None:
+        raise ArgumentError(
+            f"expected a preprocess for {model.ref.name}, which has none of its own: pass "
+            "preprocess=visxai.Preprocess(size=(224, 224), ...) to the engine"
+        )
+    layers: list[str | None] = []
+    if isinstance(model.preprocess, Preprocess):
+        blank = engine.tensor([np.zeros((*model.preprocess.size, 3), np.uint8)])
+        scores = model.scores(blank)
+        target.aim(scores, model.probabilities(scores))
+        layers = [method.layer_of(model, blank) for method in methods]
+    named = hashlib.sha256("\n".join(model.labels or ()).encode("utf-8", "backslashreplace"))
+    return {
+        "model": model.ref.name,
+        "weights": model.ref.weights_sha256,
+        "preprocess": model.ref.preprocess,
+        "activation": str(model.activation),
+        "labels": f"{len(model.labels or ())} ({named.hexdigest()[:12]})",
+        "methods": [repr(method) for method in methods],
+        "layers": layers,
+        "target": str(target),
+        "device": engine.device.type,
+        "precision": engine.precision,
+        "batch": engine.batch_size,
+    }
+
+
+def _check_style(style: Style) -> None:
+    from visxai import render
+
+    if style.format not in ("jpg", "webp", "png"):
+        raise UnknownName("overlay format", style.format, ("jpg", "webp", "png"))
+    if style.colormap is not None:
+        render.lut(style.colormap)
