@@ -27,7 +27,7 @@ ORDER = [
     ["target"],
     ["shards"],
     ["origin"],
-    ["images", "tables", "folders"],
+    ["images", "tables", "folders", "cluster"],
     ["preprocess"],
     ["capture", "attention"],
     ["backends"],

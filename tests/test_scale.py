@@ -22,6 +22,7 @@ from test_pipeline import rows
 
 import visxai
 from visxai import cli, pipeline, results, scale
+from visxai.cluster import connected
 from visxai.errors import ArgumentError, TargetError, VisxaiError
 from visxai.pipeline import Progress
 
@@ -46,6 +47,10 @@ def missing() -> visxai.Engine:
     return visxai.Engine("no_such_model")
 
 
+def broken() -> visxai.Engine:
+    raise TypeError("a bug")
+
+
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     """Ray on this machine, its processes finding the modules of these tests."""
@@ -53,7 +58,7 @@ def cluster() -> Iterator[Any]:
         pytest.skip("ray isn't installed (the extra ray)")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
-        with scale.connected(cpus=3) as ray:
+        with connected(cpus=3) as ray:
             yield ray
 
 
@@ -178,11 +183,13 @@ def test_labels_are_compared_and_an_image_that_kills_its_decoder_is_a_failure(
 def test_what_is_wrong_far_away_is_told_here(cluster: Any, folder: Path, tmp_path: Path) -> None:
     with pytest.raises(VisxaiError, match="unknown model 'no_such_model'"):
         scale.explain([folder], tmp_path, missing)
+    with pytest.raises(VisxaiError, match="got: TypeError: a bug; run"):
+        scale.explain([folder], tmp_path, broken)
     with pytest.raises(TargetError, match="got 999: the model has 10 classes"):
         scale.explain([folder], tmp_path, conv, target="class=999")
     with pytest.raises(ArgumentError, match="9 actors"):
         scale.explain([folder], tmp_path, conv, actors=9)
-    with pytest.raises(ArgumentError, match=r"call ray\.shutdown"), scale.connected("a:1"):
+    with pytest.raises(ArgumentError, match=r"call ray\.shutdown"), connected("a:1"):
         pass
 
 
@@ -193,16 +200,16 @@ def test_only_what_other_machines_can_make_is_an_engine(engine: Any, folder: Pat
 
 
 def test_a_cluster_must_ask_for_a_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(scale, "_begun", lambda **_: pytest.fail("connected"))
+    monkeypatch.setattr("visxai.cluster._begun", lambda **_: pytest.fail("connected"))
     for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     for address, told in (("photos", "auto or HOST:PORT"), ("auto", "expected the token")):
-        with pytest.raises(ArgumentError, match=told), scale.connected(address):
+        with pytest.raises(ArgumentError, match=told), connected(address):
             pass
     monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    with pytest.raises(ArgumentError, match="RAY_AUTH_MODE=disabled"), scale.connected("a:1"):
+    with pytest.raises(ArgumentError, match="RAY_AUTH_MODE=disabled"), connected("a:1"):
         pass
 
 

@@ -416,9 +416,9 @@ def _on_ray(
         making["model"] = f"onnx:{os.path.abspath(file)}"
     local = ray == "local"
     with terminal.working("Starting Ray" if local else "Connecting to Ray"):
-        from visxai import scale
+        from visxai import cluster, scale
 
-        stack.enter_context(scale.connected(None if local else ray))
+        stack.enter_context(cluster.connected(None if local else ray))
     return partial(scale.explain, engine=making)
 
 

@@ -14,28 +14,21 @@ Every node needs visxai, and sees the images and OUT under the same paths.
 from __future__ import annotations
 
 import contextlib
-import importlib
-import logging
 import os
 import pickle
-import secrets
-import signal
-import sys
-import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import visxai
 from visxai.asked import Asked, Naming, answers, ask, expected
-from visxai.errors import ArgumentError, VisxaiError, require
+from visxai.cluster import connected, one_sentence
+from visxai.errors import ArgumentError, VisxaiError
 from visxai.images import Limits
-from visxai.origin import shown
 from visxai.pipeline import Outcome, Progress
 from visxai.record import Explanation, Failure, label_of
 from visxai.results import Row, of_row, row_of
@@ -152,7 +145,7 @@ def explain(
     if timeout <= 0:
         raise ArgumentError(f"expected a timeout of more than 0 seconds, got {timeout}")
     found = list(find(sources, out, path_column=path_column, label_column=label_column))
-    with connected(address) as ray, _one_sentence(ray):
+    with connected(address) as ray, one_sentence(ray):
         cluster = ray.cluster_resources()
         cpus, gpus = cluster.get("CPU", 0), 0 if _on_cpu(engine) else int(cluster.get("GPU", 0))
         count = actors or gpus or max(1, int(cpus) // 2)
@@ -190,189 +183,6 @@ def explain(
             store.finish("complete" if complete else "interrupted")
             counts, seconds = dict(store.counts), dict(store.seconds)
             return Outcome(store.out, run.progress(), complete, counts, seconds, changed)
-
-
-# ---- the cluster --------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def connected(address: str | None = None, cpus: int | None = None) -> Iterator[Any]:
-    """Ray, connected as `explain` says; cpus: of a local one, None for all cores of this machine.
-
-    A connection that was there before stays.
-    """
-    if address is not None:
-        _check_address(address)
-    ray: Any = sys.modules.get("ray")
-    if ray is not None and ray.is_initialized():
-        if address is not None:
-            raise ArgumentError(
-                f"expected no address in a process that is connected to a Ray cluster, got "
-                f"{address!r}: leave it out, or call ray.shutdown() before"
-            )
-        yield _quiet(ray)
-    elif address is None:
-        with _local(cpus) as ray:
-            yield _quiet(ray)
-    else:
-        with _environment({"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}):
-            ray = _begun(address=address)
-            try:
-                yield _quiet(ray)
-            finally:
-                ray.shutdown()
-
-
-@contextlib.contextmanager
-def _local(cpus: int | None) -> Iterator[Any]:
-    """A Ray that nobody outside this machine can reach, and that reaches nobody outside."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    with tempfile.TemporaryDirectory(prefix="visxai-ray-", ignore_cleanup_errors=True) as scratch:
-        # Its dashboard process asks the clouds' metadata addresses what cloud this is, unless a
-        # cluster configuration lies in its home.
-        Path(scratch, "ray_bootstrap_config.yaml").write_text("{}")
-        private = {
-            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on every system: loopback addresses only
-            "RAY_USAGE_STATS_ENABLED": "0",
-            "RAY_AUTH_MODE": "token",  # others on this machine may not send it code
-            "RAY_AUTH_TOKEN": _token(),
-        }
-        with _environment(private):
-            try:
-                yield _begun(
-                    home=scratch,
-                    address="local",
-                    num_cpus=max(2, cpus or cores or 2),
-                    # Its workers find weights and settings in the user's home.
-                    runtime_env={"env_vars": {"HOME": str(Path.home())}},
-                    include_dashboard=False,
-                    _temp_dir=scratch,
-                )
-            finally:
-                if "ray" in sys.modules:
-                    sys.modules["ray"].shutdown()
-
-
-@cache
-def _token() -> str:
-    """Of every Ray that this process begins: Ray reads it once."""
-    return secrets.token_hex(32)
-
-
-def _begun(home: str | None = None, **options: Any) -> Any:
-    """Ray, begun without a word: home is that of the processes that are begun with it."""
-    environment = {} if home is None else {"HOME": home}
-    # That a batch is done again, after a line that says what died, is a matter of course.
-    environment["RAY_DEDUP_LOGS_SKIP_REGEX"] = os.environ.get(
-        "RAY_DEDUP_LOGS_SKIP_REGEX", "There are infinite retries remaining"
-    )
-    quiet = "RAY_BACKEND_LOG_LEVEL" not in os.environ
-    if quiet:
-        environment["RAY_BACKEND_LOG_LEVEL"] = "fatal"  # what fails raises in Python too
-    # These are read when ray is imported, and when it begins.
-    with _environment(environment), _signals():
-        ray = require("ray", "ray", "a run on Ray")
-        require("ray.data", "ray", "a run on Ray")
-        constants = importlib.import_module("ray._private.ray_constants")
-        if home is not None and constants.ENABLE_RAY_CLUSTER:
-            raise ArgumentError(
-                "expected Ray not to be imported before visxai starts one for this machine only, "
-                "but it is: call ray.init() yourself, or don't import ray"
-            )
-        try:
-            with _silent() if quiet else contextlib.nullcontext():
-                ray.init(log_to_driver=False, logging_level="ERROR", **options)
-        except Exception as error:  # its kinds are many: no cluster, another version, a wrong token
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-            where, remedy = "to start on this machine", "try again when it has less to do"
-            if home is None:
-                where = f"to answer at {options['address']}"
-                remedy = "check the address, the token, and that both have the same Ray"
-            raise VisxaiError(f"expected Ray {where}, got: {reason}; {remedy}") from error
-    return ray
-
-
-@contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """Nothing on the process's standard error: native code says there that it says nothing."""
-    sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
-
-
-def _check_address(address: str) -> None:
-    if address != "auto" and (":" not in address or "://" in address):
-        raise ArgumentError(
-            f"expected auto or HOST:PORT as the address of a Ray cluster, got {address!r}: run "
-            "visxai on a node of the cluster, where auto finds it"
-        )
-    kept = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
-    if os.environ.get("RAY_AUTH_MODE", "token") != "token":
-        raise ArgumentError(
-            "expected a Ray cluster with tokens, got RAY_AUTH_MODE="
-            f"{os.environ['RAY_AUTH_MODE']}, with which anybody in reach runs code on it: start "
-            "its nodes and visxai with RAY_AUTH_MODE=token"
-        )
-    if not os.environ.get("RAY_AUTH_TOKEN") and not kept.is_file():
-        raise ArgumentError(
-            f"expected the token of the Ray cluster at {address}, got none: put it into "
-            "RAY_AUTH_TOKEN, or into ~/.ray/auth_token as `ray get-auth-token --generate` does"
-        )
-
-
-@contextlib.contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[None]:
-    """Handlers of signals are the caller's afterwards too: Ray sets its own."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    kept = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for one, handler in kept.items():
-            signal.signal(one, handler)
-
-
-def _quiet(ray: Any) -> Any:
-    """Ray Data tells its plans and its progress on the console; visxai has a line for that."""
-    for handler in logging.getLogger("ray.data").handlers:
-        if isinstance(handler, logging.StreamHandler):
-            handler.setLevel(logging.CRITICAL)  # errors are raised as well
-    return ray
-
-
-@contextlib.contextmanager
-def _one_sentence(ray: Any) -> Iterator[None]:
-    """What went wrong in another process, told by the last line of its traceback."""
-    try:
-        yield
-    except ray.exceptions.RayError as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise VisxaiError(
-            f"expected Ray's processes to end their work, got: {shown(lines[-1])}; run it again "
-            "with --debug to see where, or without Ray"
-        ) from error
 
 
 # ---- the engine, told over the wire -------------------------------------------------------------
