@@ -21,7 +21,7 @@ PACKAGE = ROOT / "visxai"
 
 # Imports point upward only. Files of one row may not import each other, but for a package's own.
 ORDER = [
-    ["errors", "evidence"],
+    ["errors", "evidence", "memory"],
     ["checkpoint", "fetch"],
     ["record", "spec"],
     ["target"],

@@ -24,7 +24,8 @@ from visxai import images, methods, metrics, models, recheck
 from visxai.backends.base import Model, Probe, RowBudget
 from visxai.checkpoint import read_labels
 from visxai.errors import ArgumentError, ImageError
-from visxai.machine import PRECISIONS, keep_memory, pick_device, pick_precision, versions
+from visxai.machine import PRECISIONS, pick_device, pick_precision, versions
+from visxai.memory import keep_memory
 from visxai.methods.base import Maps, Method, upsample
 from visxai.metrics import Case, Check, Metric
 from visxai.planning import Plan
@@ -70,7 +71,7 @@ class Engine:
     to earn the preparation back; records say what ran.
 
     An engine may be used from several threads at once. On a CPU the process keeps the memory it
-    frees for its next forward (`visxai.machine.keep_memory`).
+    frees for its next forward (`visxai.memory.keep_memory`).
     """
 
     def __init__(

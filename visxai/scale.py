@@ -308,9 +308,6 @@ class _Explainer:
 
     def __init__(self, order: _Order, settings: dict[str, Any]) -> None:
         self.error: tuple[type[VisxaiError], str] | None = None
-        from visxai import machine
-
-        machine.keep_memory()
         try:
             self.engine = order.made()
             decided, _, reason = str(settings["accelerate"]).partition(" (")

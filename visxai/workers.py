@@ -17,6 +17,7 @@ import multiprocessing.connection
 import os
 import pickle
 import signal
+import sys
 import threading
 import time
 from collections import OrderedDict
@@ -30,6 +31,7 @@ from typing import Any
 from visxai import images
 from visxai.errors import ImageError, StoreError, VisxaiError
 from visxai.images import Limits, Photo
+from visxai.memory import keep_memory
 from visxai.origin import Origin, Unfetched, shown
 from visxai.preprocess import Opaque, Preprocess
 from visxai.record import Explanation, Failure, InputRef
@@ -180,6 +182,7 @@ def _start(setup: bytes) -> None:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
+    keep_memory()
     _worker = _Worker(pickle.loads(setup))
     threading.Thread(target=_follow_parent, daemon=True).start()
 
@@ -225,6 +228,7 @@ class Workers:
         if count:
             try:
                 self._pickled = pickle.dumps(self.setup)
+                self._script = b"__main__" in self._pickled  # a preprocessing of the script's own
             except (pickle.PicklingError, AttributeError, TypeError):
                 self.count = 0  # a preprocessing that only this process knows
                 return
@@ -290,7 +294,7 @@ class Workers:
         with self._alone:
             pool = self._spare = self._spare or self._pool()
             try:
-                with _no_interrupt():
+                with _quietly(self._script):
                     pool.submit(os.getpid).result()
             except BrokenProcessPool:
                 raise VisxaiError(
@@ -322,7 +326,7 @@ class Workers:
         return ProcessPoolExecutor(1, context, initializer=_start, initargs=(self._pickled,))
 
     def _send(self, at: int, call: tuple[Any, ...]) -> Future[Any]:
-        with _no_interrupt():
+        with _quietly(self._script):
             try:
                 return self._pools[at].submit(_do, *call)
             except BrokenProcessPool:
@@ -336,14 +340,27 @@ class Workers:
             self._waiting[at] -= 1
 
 
+_starting = threading.Lock()
+
+
 @contextlib.contextmanager
-def _no_interrupt() -> Iterator[None]:
-    """Processes started here don't see Ctrl-C before they can ignore it."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+def _quietly(script: bool) -> Iterator[None]:
+    """Processes started here don't see Ctrl-C before they can ignore it, and without `script`
+    don't run the program's own script again, which may take seconds and starts whatever isn't
+    below its `if __name__ == "__main__"`."""
+    main = sys.modules["__main__"]
+    hidden: dict[str, Any] = {}
+    before = None
+    with _starting:
+        if hasattr(signal, "pthread_sigmask"):
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        if not script:
+            # What multiprocessing finds a script by.
+            hidden = {k: v for k, v in vars(main).items() if k in ("__spec__", "__file__")}
+            vars(main).update(dict.fromkeys(hidden))
+        try:
+            yield
+        finally:
+            vars(main).update(hidden)
+            if before is not None:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)

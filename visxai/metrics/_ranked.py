@@ -31,21 +31,29 @@ def replaced(
 
     ranks (m, h, w): m rankings, each judged for map owner (m,) of the aim. start, end:
     (b, c, h, w) or (1, c, h, w) for all images. The inputs are built block by block, each with one
-    comparison of the ranks with a row's count.
+    comparison of the ranks with a row's count. Rows come ranking by ranking, so those of one are
+    written together, from the images where they lie.
     """
-    image_of, limits = aim.rows[owner], torch.tensor(counts, dtype=torch.int32).to(ranks.device)
+    image_of, limits = aim.rows[owner].tolist(), ranks.new_tensor(counts)
+    shape = tuple(start.shape[1:])
 
     def build(ranking: Tensor, turn: Tensor) -> Tensor:
-        first = ranks[ranking] < limits[turn][:, None, None]
-        image = image_of[ranking]
-        return torch.where(first.unsqueeze(1), _of(end, image), _of(start, image))
+        rows = end.new_empty(len(turn), *shape)
+        which, lengths = torch.unique_consecutive(ranking, return_counts=True)
+        sizes = lengths.tolist()
+        parts = torch.split(limits[turn], sizes), torch.split(rows, sizes)
+        runs = zip(which.tolist(), *parts, strict=True)
+        for one, limit, into in runs:
+            first = (ranks[one] < limit[:, None, None]).unsqueeze(1)
+            image = image_of[one]
+            torch.where(first, _of(end, image), _of(start, image), out=into)
+        return rows
 
-    shape = tuple(start.shape[1:])
     return model.values(Rows(len(owner), len(counts), shape, build), aim.each(owner))
 
 
-def _of(x: Tensor, image: Tensor) -> Tensor:
-    return x if len(x) == 1 else x[image]
+def _of(x: Tensor, image: int) -> Tensor:
+    return x[0 if len(x) == 1 else image]
 
 
 def curves(

@@ -86,7 +86,11 @@ def disconnected(
     if getattr(method, "layer", None) is not None:
         method = replace(method, layer=None)  # type: ignore[call-arg]
     seen = "+".join(f"seen.{number}" for number in range(len(layouts)))
-    return model.with_module(module, seen or None).with_output(lambda scores: scores), method
+    found = model.with_module(module, seen or None).with_output(lambda scores: scores)
+    # Forwards that need no graph don't need the layers joined: the model itself runs the cells,
+    # in its accelerated form where it has one.
+    found.runtime = lambda grids: model.scores(cut(grids, cells)).reshape(len(grids), -1)
+    return found, method
 
 
 class Disconnected(nn.Module):

@@ -1,0 +1,25 @@
+"""What a process does with memory that it frees."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+
+
+def keep_memory() -> None:
+    """Let this process keep the memory it frees, instead of handing it back to the system.
+
+    glibc returns every block over 32 MiB at once, and a network in eager mode asks for the next
+    such block a moment later: then most of its time goes into page faults (a forward of 16 images
+    through mobilenet_v2 takes 2.3 times as long). Kept memory is there for whatever the process
+    does next, as with CUDA's caching allocator. It concerns the whole process; engines on a CPU
+    ask for it. Does nothing without glibc, or where the environment has VISXAI_KEEP_MEMORY=0.
+    """
+    map_threshold, trim_threshold, most = -3, -1, 2**31 - 2**12  # M_* of malloc.h
+    if os.environ.get("VISXAI_KEEP_MEMORY") == "0":
+        return
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(map_threshold, most)
+        mallopt(trim_threshold, most)
