@@ -176,6 +176,15 @@ def test_difull_looks_at_the_layer_that_was_asked_for() -> None:
     assert not any(part._forward_hooks for part in plain.module.modules())
 
 
+def test_difull_scores_are_each_cells_own() -> None:
+    plain, x = zoo.model("resnet18"), zoo.inputs(4)
+    model, _ = disconnected(plain, methods.load("grad_cam"), x, 2)
+    expected = plain.scores(x).reshape(1, -1)
+    assert torch.allclose(model.scores(joined(x, 2)), expected, atol=1e-5)
+    with torch.no_grad():  # with the layers joined, as gradients see them
+        assert torch.allclose(model.forward(joined(x, 2)), expected, atol=1e-5)
+
+
 def test_difull_refuses_what_reads_attention() -> None:
     with pytest.raises(ArgumentError, match="use grid_pointing"):
         disconnected(zoo.model("vit"), methods.load("attention_rollout"), zoo.inputs(1), 2)

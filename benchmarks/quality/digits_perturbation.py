@@ -18,6 +18,7 @@ import numpy as np
 
 from visxai import methods, metrics
 from visxai.backends.base import Need, Probe
+from visxai.methods.base import Method
 from visxai.metrics import Case
 from visxai.metrics.base import explained
 from visxai.target import Target
@@ -45,6 +46,8 @@ def main() -> None:
     given = parser.parse_args()
     count = 8 if given.quick else given.images
     engine = experiment.engine("digits_vit", device="cpu", accelerate="off", batch_size=50)
+    weights = engine.model.ref.weights_sha256
+    kept = experiment.Kept(given.kept, "digits_perturbation", {"images": count, "weights": weights})
     x = engine.tensor([engine.prepare(canvas).pixels for canvas in canvases(count)])
     metric = metrics.load("perturbation")
     chosen = [*experiment.CONTROLS, *(given.methods or transformer_methods())]
@@ -53,18 +56,29 @@ def main() -> None:
     values: dict[str, dict[str, list[float]]] = {name: {} for name in names}
     for spec in chosen:
         method = experiment.method(spec)
-        for part in x.split(50):
-            target = Target.of("top1")
-            maps = explained(method, Probe(engine.model, part), part, target)
-            scores = metric(Case(engine.model, part, target, maps, method))
-            for name, found in {"perturbation": scores.values, **scores.figures}.items():
-                values[name].setdefault(repr(method), []).extend(found.tolist())
+
+        def scored(method: Method = method) -> dict[str, list[float]]:
+            found: dict[str, list[float]] = {name: [] for name in names}
+            for part in x.split(50):
+                target = Target.of("top1")
+                maps = explained(method, Probe(engine.model, part), part, target)
+                scores = metric(Case(engine.model, part, target, maps, method))
+                for name, figure in {"perturbation": scores.values, **scores.figures}.items():
+                    found[name].extend(figure.tolist())
+            return found
+
+        for name, figure in kept(repr(method), scored).items():
+            values[name][repr(method)] = figure
         told(spec)
     tables = {
         f"{name} ({better} is better)": experiment.compared(values[name], better)
         for name, better in zip(names, ("higher", "lower", "higher"), strict=True)
     }
-    results = {"images": len(x), **dict(zip(names, tables.values(), strict=True))}
+    results = {
+        "images": len(x),
+        "weights_sha256": weights,
+        **dict(zip(names, tables.values(), strict=True)),
+    }
     command = f"digits_perturbation.py --images {count}"
     experiment.save("digits_perturbation", given, results, tables, command)
 

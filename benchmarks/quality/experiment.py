@@ -7,9 +7,10 @@ with a paired bootstrap interval, and its rank (`visxai.evaluate.statistics`).
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,21 +42,21 @@ CHEAP = (
 # The others, at budgets that two cores can pay; the results name them.
 COSTLY = (
     "ablation_cam",
-    "score_cam",
-    "smooth_grad(copies=10)",
-    "integrated_gradients(steps=10)",
-    "idgi(steps=10)",
-    "expected_gradients(samples=10)",
-    "guided_ig(steps=10)",
-    "blur_ig(steps=10)",
-    "xrai(steps=10)",
-    "occlusion(window=64, stride=32)",
-    "rise(masks=256)",
-    "hsic(samples=128)",
-    "sobol(samples=4)",
-    "lime(samples=128)",
-    "kernel_shap(samples=128)",
-    "partition_shap(max_evaluations=128)",
+    "smooth_grad(copies=8)",
+    "integrated_gradients(steps=12)",
+    "idgi(steps=12)",
+    "expected_gradients(samples=12)",
+    "guided_ig(steps=12)",
+    "blur_ig(steps=12)",
+    "xrai(steps=12)",
+    "score_cam(top=32)",
+    "occlusion(window=64, stride=48)",
+    "rise(masks=64)",
+    "hsic(samples=64, grid=4)",
+    "sobol(samples=4, grid=4)",
+    "lime(samples=64, segments=25)",
+    "kernel_shap(samples=64, segments=25)",
+    "partition_shap(max_evaluations=64)",
 )
 QUICK = ("grad_cam", "saliency")
 
@@ -68,6 +69,9 @@ def parser(doc: str, photographs: bool = True) -> argparse.ArgumentParser:
     made.add_argument("--methods", nargs="+", metavar="SPEC", help="instead of the usual ones")
     made.add_argument("--quick", action="store_true", help="a smoke test on next to nothing")
     made.add_argument("--out", type=Path, default=measure.RESULTS, help="where results go")
+    made.add_argument(
+        "--kept", type=Path, help="a folder that keeps what is done, for a run that was cut"
+    )
     return made
 
 
@@ -88,6 +92,34 @@ def photographs(engine: visxai.Engine, folder: Path, count: int) -> Tensor:
     return torch.cat([engine.tensor([engine.prepare(image).pixels]) for image in images])
 
 
+class Kept:
+    """What is done of an experiment, in a file: a run that was cut goes on where it was.
+
+    about: what the figures depend on; a file about something else is begun anew. Without a
+    folder nothing is kept.
+    """
+
+    def __init__(self, folder: Path | None, name: str, about: Mapping[str, Any]) -> None:
+        self.path = None if folder is None else folder / f"{name}.json"
+        self.about = json.loads(json.dumps(about))
+        self.found: dict[str, Any] = {}
+        if self.path is not None and self.path.is_file():
+            before = json.loads(self.path.read_text("utf-8"))
+            if before["about"] == self.about:
+                self.found = before["found"]
+
+    def __call__(self, key: str, make: Callable[[], Any]) -> Any:
+        """What make() returns, JSON-ready, or returned when it was last called for `key`."""
+        if key not in self.found:
+            self.found[key] = make()
+            if self.path is not None:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                partial = self.path.with_suffix(".part")
+                partial.write_text(json.dumps({"about": self.about, "found": self.found}), "utf-8")
+                partial.replace(self.path)
+        return self.found[key]
+
+
 class Told:
     """Says how far an experiment is, on stderr."""
 
@@ -104,7 +136,8 @@ class Told:
 def compared(
     values: Mapping[str, Sequence[float]], better: Literal["higher", "lower"]
 ) -> list[dict[str, Any]]:
-    """For each contestant its mean, interval, count and rank, the best first.
+    """For each contestant its mean, interval, count and rank, and which others it is better than:
+    those where the interval of the paired difference leaves out 0. The best comes first.
 
     values: by contestant, one an image or grid; those of a shorter list are the first ones.
     """
@@ -117,6 +150,13 @@ def compared(
         {"method": name, **_rounded(mean), "count": len(values[name]), "rank": _rounded(rank)}
         for name, mean, rank in zip(values, means, ranks, strict=True)
     ]
+    for column, row in enumerate(rows):
+        apart = statistics.differences(table, column, draws=2000)
+        row["better_than"] = [
+            name
+            for name, difference in zip(values, apart, strict=True)
+            if (difference.high < 0 if better == "higher" else difference.low > 0)
+        ]
     return sorted(rows, key=lambda row: row["rank"]["value"])
 
 

@@ -17,10 +17,13 @@ import experiment
 import torch
 
 from visxai import metrics
-from visxai.metrics import Case
+from visxai.errors import ModelError
+from visxai.methods.base import Method
+from visxai.metrics import Case, Metric
 from visxai.target import Target
 
 SURE = 0.9
+METRICS = ("grid_pointing", "difull")
 
 
 def main() -> None:
@@ -28,6 +31,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=200, help="photographs looked at")
     parser.add_argument("--grids", type=int, default=200, help="for the cheap methods")
     parser.add_argument("--few", type=int, default=25, help="grids for the others")
+    parser.add_argument("--metrics", nargs="+", default=METRICS, choices=METRICS)
     given = parser.parse_args()
     cheap, costly = experiment.CHEAP, experiment.COSTLY
     images, grids, few, sure = given.images, given.grids, given.few, SURE
@@ -35,23 +39,39 @@ def main() -> None:
         cheap, costly, images, grids, few, sure = experiment.QUICK, (), 12, 4, 1, 0.3
     chosen = given.methods or [*experiment.CONTROLS, *cheap, *costly]
     engine = experiment.engine()
+    engine.plan(experiment.method("random_map"), 4 * grids * len(chosen))
     x = experiment.photographs(engine, given.folder, images)
     certainty = torch.cat([engine.model.scores(part).softmax(1) for part in x.split(16)]).amax(1)
     pool = x[certainty >= sure]
-    told = experiment.Told(2 * len(chosen))
-    # Both metrics draw the same grids, and 25 grids are the first of 200.
-    results: dict[str, Any] = {"images": len(pool), "sure": sure, "chance": 0.25}
-    tables = {}
-    for name in ("grid_pointing", "difull"):
-        values = {}
-        for spec in chosen:
-            method = experiment.method(spec)
-            count = few if spec in costly else grids
+    told = experiment.Told(len(given.metrics) * len(chosen))
+    about = {"images": len(pool), "sure": sure, "weights": engine.model.ref.weights_sha256}
+    kept = experiment.Kept(given.kept, "grid_pointing", about)
+    values: dict[str, dict[str, list[float]]] = {name: {} for name in given.metrics}
+    refused: dict[str, str] = {}
+    # Both metrics draw the same grids, and 25 grids are the first of 200. The dear methods come
+    # last, so that a run that is cut has most of the table.
+    for spec in chosen:
+        method = experiment.method(spec)
+        count = few if spec in costly else grids
+        for name in given.metrics:
             metric = metrics.load(f"{name}(grids={count}, sure={sure})")
-            case = Case(engine.model, pool, Target.of("top1"), method=method)
-            values[repr(method)] = metric(case).values.tolist()
+
+            def scored(metric: Metric = metric, method: Method = method) -> list[float] | str:
+                case = Case(engine.model, pool, Target.of("top1"), method=method)
+                try:
+                    return metric(case).values.tolist()
+                except ModelError as error:  # copies of a network don't offer all that it does
+                    return str(error)
+
+            found = kept(f"{metric!r} {method!r}", scored)
+            if isinstance(found, str):
+                refused[f"{name} {method!r}"] = found
+            else:
+                values[name][repr(method)] = found
             told(f"{name} {spec}")
-        results[name] = tables[name] = experiment.compared(values, "higher")
+    tables = {name: experiment.compared(found, "higher") for name, found in values.items()}
+    results: dict[str, Any] = {"images": len(pool), "sure": sure, "chance": 0.25, **tables}
+    results["refused"] = refused
     command = f"grid_pointing.py FOLDER --images {images} --grids {grids} --few {few}"
     experiment.save("grid_pointing", given, results, tables, command)
 

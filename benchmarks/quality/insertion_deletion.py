@@ -28,12 +28,11 @@ from visxai.target import Target
 OURS = (
     "grad_cam",
     "layer_cam",
-    "hires_cam",
     "saliency",
-    "smooth_grad(copies=10)",
+    "smooth_grad(copies=8)",
     "integrated_gradients",
     "occlusion(window=64, stride=32)",
-    "rise(masks=256)",
+    "rise(masks=128)",
 )
 Maker = Callable[[Tensor, list[int]], Tensor]
 
@@ -83,21 +82,33 @@ def main() -> None:
     contestants = makers(engine, ours, peers=True)
     engine.plan(experiment.method("random_map"), 2 * steps * count * len(contestants))
     x = experiment.photographs(engine, given.folder, count)
+    parts = x.split(given.batch)
+    classes = [engine.model.scores(part).argmax(1).tolist() for part in parts]
     judges = {name: metrics.load(f"{name}(steps={steps})") for name in ("insertion", "deletion")}
     values: dict[str, dict[str, list[float]]] = {name: {} for name in judges}
-    curves: dict[str, dict[str, Tensor]] = {name: {} for name in judges}
-    told = experiment.Told(-(-len(x) // given.batch))
-    for part in x.split(given.batch):
-        target = Target.of(engine.model.scores(part).argmax(1).tolist())
-        for name, make in contestants.items():
-            maps, _ = tidy(make(part, list(target.classes)).detach())
-            case = Case(engine.model, part, target, maps)
-            for judge, metric in judges.items():
-                scores = metric(case)
-                values[judge].setdefault(name, []).extend(scores.values.tolist())
-                total = curves[judge].get(name, torch.zeros(1))
-                curves[judge][name] = total + scores.curves[judge].cpu().sum(0)
-        told("batches")
+    curves: dict[str, dict[str, list[float]]] = {name: {} for name in judges}
+    about = {"images": count, "steps": steps, "weights": engine.model.ref.weights_sha256}
+    kept = experiment.Kept(given.kept, "insertion_deletion", about)
+    told = experiment.Told(len(contestants))
+    for name, make in contestants.items():
+
+        def scored(make: Maker = make) -> dict[str, list[list[float]]]:
+            found: dict[str, tuple[list[float], list[Tensor]]] = {key: ([], []) for key in judges}
+            for part, labels in zip(parts, classes, strict=True):
+                maps, _ = tidy(make(part, labels).detach())
+                case = Case(engine.model, part, Target.of(labels), maps)
+                for judge, metric in judges.items():
+                    scores = metric(case)
+                    found[judge][0].extend(scores.values.tolist())
+                    found[judge][1].append(scores.curves[judge].cpu())
+            return {
+                judge: [figures, [round(v, 4) for v in torch.cat(drawn).mean(0).tolist()]]
+                for judge, (figures, drawn) in found.items()
+            }
+
+        for judge, (figures, curve) in kept(name, scored).items():
+            values[judge][name], curves[judge][name] = figures, curve
+        told(name)
     tables = {
         f"{name} ({metric.better} is better)": experiment.compared(values[name], metric.better)
         for name, metric in judges.items()
@@ -107,13 +118,7 @@ def main() -> None:
         "steps": steps,
         "accelerate": engine.accelerate,
         **dict(zip(judges, tables.values(), strict=True)),
-        "curves": {
-            judge: {
-                name: [round(v, 4) for v in (total / len(x)).tolist()]
-                for name, total in found.items()
-            }
-            for judge, found in curves.items()
-        },
+        "curves": curves,
     }
     command = f"insertion_deletion.py FOLDER --images {count} --steps {steps}"
     experiment.save("insertion_deletion", given, results, tables, command)

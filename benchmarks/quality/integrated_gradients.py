@@ -3,10 +3,10 @@
     python benchmarks/quality/integrated_gradients.py FOLDER --images 64
 
 Every photograph is explained for the class that the default model sees in it, by captum's default
-(50 Gauss-Legendre points), by visxai's default and by its fast tier. Map error: relative L2 of the
-map (the signed sum over channels) against `--points` Gauss-Legendre points. Completeness: the part
-of the score's change that the map's sum misses, over that change (at least 0.01). Evaluations:
-forwards with a backward. Speed is timed on one batch, the contestants in turn.
+(50 Gauss-Legendre points), by visxai's default and by its fast tier at two tolerances. Map error:
+relative L2 of the map (the signed sum over channels) against `--points` Gauss-Legendre points.
+Completeness: the part of the score's change that the map's sum misses, over that change (at least
+0.01). Evaluations: forwards with a backward. Speed is timed on one batch, the contestants in turn.
 
 The references take most of the time; `--references FOLDER` keeps them for the next run. Figures go
 to benchmarks/results/integrated_gradients.json.
@@ -26,11 +26,16 @@ from captum.attr import IntegratedGradients as Captum
 from torch import Tensor
 
 import visxai
+from visxai.evaluate import statistics
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import measure
 
-DEFAULT, FAST = "integrated_gradients", "integrated_gradients(tolerance=0.1)"
+OURS = (
+    "integrated_gradients",
+    "integrated_gradients(tolerance=0.05)",
+    "integrated_gradients(tolerance=0.1)",
+)
 CAPTUM = "captum, 50 Gauss-Legendre points"
 STEPS = 50
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
@@ -55,7 +60,7 @@ def contestants(engine: visxai.Engine) -> dict[str, Callable[[Tensor, list[int]]
     def ours(spec: str) -> Callable[[Tensor, list[int]], Tensor]:
         return lambda x, classes: engine.attribute(x, spec, classes)
 
-    return {CAPTUM: captum, DEFAULT: ours(DEFAULT), FAST: ours(FAST)}
+    return {CAPTUM: captum} | {spec: ours(spec) for spec in OURS}
 
 
 def reference(
@@ -98,20 +103,28 @@ def figures(engine: visxai.Engine, paths: list[Path], args: argparse.Namespace) 
             missed = abs(float(made.sum()) - change) / max(abs(change), 0.01)
             entry["completeness error"].append(missed)
             entry["evaluations"].append(evaluations)
-        print(f"{number + 1} of {len(paths)}", file=sys.stderr)
+        last = {
+            name: [round(values[-1], 3) for values in entry.values()]
+            for name, entry in found.items()
+        }
+        print(f"{number + 1} of {len(paths)}: {last}", file=sys.stderr, flush=True)
     return {name: summary(entry) for name, entry in found.items()}
 
 
 def summary(entry: dict[str, list[float]]) -> dict[str, Any]:
-    """Median, mean and 90th percentile of each figure."""
-    return {
-        figure: {
-            "median": round(float(np.median(values)), 4),
-            "mean": round(float(np.mean(values)), 4),
-            "p90": round(float(np.quantile(values, 0.9)), 4),
+    """Median, mean with its bootstrap 95 % interval, and 90th percentile of each figure."""
+    found = {}
+    for figure, values in entry.items():
+        (mean,) = statistics.intervals(np.array(values)[:, None])
+        told = {
+            "median": float(np.median(values)),
+            "mean": mean.value,
+            "low": mean.low,
+            "high": mean.high,
+            "p90": float(np.quantile(values, 0.9)),
         }
-        for figure, values in entry.items()
-    }
+        found[figure] = {name: round(value, 4) for name, value in told.items()}
+    return found
 
 
 def speeds(engine: visxai.Engine, paths: list[Path], rounds: int) -> dict[str, Any]:
@@ -159,7 +172,8 @@ def main() -> None:
         )
     )
     command = f"integrated_gradients.py FOLDER --images {len(paths)} --points {args.points}"
-    measure.save("integrated_gradients", {"images": len(paths), **results}, command)
+    about = {"images": len(paths), "points": args.points}
+    measure.save("integrated_gradients", {**about, **results}, command)
 
 
 if __name__ == "__main__":

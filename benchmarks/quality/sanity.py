@@ -20,27 +20,40 @@ import torch
 
 from visxai import metrics
 from visxai.backends.base import Probe
+from visxai.methods.base import Method
 from visxai.metrics import Case
 from visxai.metrics.base import explained
 from visxai.target import Target
 
 
 def plot(curves: dict[str, list[float]], path: Path) -> None:
-    """Similarity by the share of parameters drawn anew, a line a method."""
+    """Similarity by the share of parameters drawn anew: a line a method, the darker the closer,
+    the ones that change most on top."""
+    import matplotlib
     from matplotlib.figure import Figure
 
-    figure = Figure((9, 5), layout="constrained")
+    ordered = sorted(curves.items(), key=lambda item: sum(item[1]))
+    values = [points[1:] for _, points in ordered]  # the first is the map itself
+    count = len(values[0])
+    figure = Figure((2.2 + 0.55 * count, 0.9 + 0.2 * len(values)), layout="constrained")
     axis = figure.subplots()
-    styles = ("-", "--", "-.", ":")
-    for number, (name, points) in enumerate(curves.items()):
-        at = [step / (len(points) - 1) for step in range(len(points))]
-        colour = f"C{number % 10}"
-        axis.plot(at, points, styles[number // 10 % 4], color=colour, label=name.partition("(")[0])
-    axis.set_xlabel("share of the parameters drawn anew")
-    axis.set_ylabel("rank correlation with the map of the trained model")
-    axis.grid(color="#ececec")
-    figure.legend(loc="outside right upper", fontsize=8, frameon=False)
-    figure.savefig(path)
+    axis.imshow(values, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for line, points in enumerate(values):
+        for column, value in enumerate(points):
+            colour = "white" if value > 0.6 else "#333333"
+            told = f"{value:.2f}".replace("-0.00", "0.00")
+            axis.text(column, line, told, ha="center", va="center", fontsize=6.5, color=colour)
+    names = [name.partition("(")[0] for name, _ in ordered]
+    axis.set_yticks(range(len(names)), names, fontsize=7)
+    shares = [f"{step / count:.0%}" for step in range(1, count + 1)]
+    axis.set_xticks(range(count), shares, fontsize=7)
+    axis.tick_params(length=0)
+    axis.set_xlabel("tensors drawn anew", fontsize=7)
+    axis.set_title("rank correlation with the trained model's map", fontsize=8)
+    for side in axis.spines.values():
+        side.set_visible(False)
+    with matplotlib.rc_context({"svg.hashsalt": "visxai", "svg.fonttype": "none"}):
+        figure.savefig(path, metadata={"Date": None})
 
 
 def main() -> None:
@@ -58,18 +71,24 @@ def main() -> None:
     metric = metrics.load(f"model_randomisation(stages={stages}, order={given.order!r})")
     chosen = [*experiment.CONTROLS, *(given.methods or specs)]
     told = experiment.Told(len(chosen))
+    about = {"images": count, "metric": repr(metric), "weights": engine.model.ref.weights_sha256}
+    kept = experiment.Kept(given.kept, "sanity", about)
     values: dict[str, list[float]] = {}
     curves: dict[str, list[float]] = {}
     for spec in chosen:
         method = experiment.method(spec)
-        similar = []
-        for part in x.split(given.batch):
-            target = Target.of(engine.model.scores(part).argmax(1).tolist())
-            maps = explained(method, Probe(engine.model, part), part, target)
-            scores = metric(Case(engine.model, part, target, maps, method))
-            values.setdefault(repr(method), []).extend(scores.values.tolist())
-            similar.append(scores.curves["similarity"].cpu())
-        curves[repr(method)] = [round(v, 4) for v in torch.cat(similar).mean(0).tolist()]
+
+        def scored(method: Method = method) -> list[list[float]]:
+            similar, figures = [], []
+            for part in x.split(given.batch):
+                target = Target.of(engine.model.scores(part).argmax(1).tolist())
+                maps = explained(method, Probe(engine.model, part), part, target)
+                scores = metric(Case(engine.model, part, target, maps, method))
+                figures.extend(scores.values.tolist())
+                similar.append(scores.curves["similarity"].cpu())
+            return [figures, [round(v, 4) for v in torch.cat(similar).mean(0).tolist()]]
+
+        values[repr(method)], curves[repr(method)] = kept(repr(method), scored)
         told(spec)
     rows = experiment.compared(values, "lower")
     results: dict[str, Any] = {"images": len(x), "metric": repr(metric), "methods": rows}
