@@ -41,7 +41,7 @@ def main(out: Path) -> None:
     rows = [f"{Path(path).stem}: {es[0].label} {es[0].score:.2f}" for path, es in found.items()]
     render.save(sheets.sheet(cells, columns, rows), out / "sheet.jpg")
 
-    terminal.summary(outcome, engine, f"scripts/demo {out}")
+    terminal.summary(outcome, f"scripts/demo {out}")
     print(f"Open {out / 'sheet.jpg'} to see all of them side by side.")
 
 
