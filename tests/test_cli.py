@@ -24,6 +24,7 @@ from PIL import Image
 
 import visxai
 from visxai import cli, methods, pipeline, record, results, terminal
+from visxai.cli import base, bench, evaluate, explain, listings, outputs
 from visxai.errors import ArgumentError
 
 ROOT = Path(__file__).parent.parent
@@ -247,8 +248,9 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_every_option_is_documented(capsys: pytest.CaptureFixture[str]) -> None:
-    commands = (cli.explain, cli.methods, cli.doctor, cli.evaluate)
-    for function in (*commands, cli._show, cli._fetch, cli._visxai):
+    listed = (listings.methods, listings.doctor, listings._show, listings._fetch)
+    made = (outputs.report, outputs.export)
+    for function in (explain.explain, evaluate.evaluate, bench.bench, *listed, *made, cli._visxai):
         for name, hint in typing.get_type_hints(function, include_extras=True).items():
             if name in ("return", "context"):
                 continue
@@ -256,7 +258,7 @@ def test_every_option_is_documented(capsys: pytest.CaptureFixture[str]) -> None:
             assert len(option.help) > 10, f"{function.__name__} {name}"
     assert visxai_("explain", "--help") == 0
     printed = capsys.readouterr().out
-    for name in inspect.signature(cli.explain).parameters:
+    for name in inspect.signature(explain.explain).parameters:
         assert name == "paths" or f"--{name.replace('_', '-')}" in printed
     assert visxai_() == 0
     printed = capsys.readouterr().out
@@ -266,7 +268,7 @@ def test_every_option_is_documented(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_specs_are_split_at_outer_commas() -> None:
     text = "grad_cam, occlusion(window=(3, 4), baseline='a,b(') ,saliency"
-    assert cli.split_specs(text) == [
+    assert base.split_specs(text) == [
         "grad_cam",
         "occlusion(window=(3, 4), baseline='a,b(')",
         "saliency",

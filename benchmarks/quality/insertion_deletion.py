@@ -32,7 +32,8 @@ OURS = (
     "smooth_grad(copies=8)",
     "integrated_gradients",
     "occlusion(window=64, stride=32)",
-    "rise(masks=128)",
+    "rise(masks=256)",
+    "lime(samples=256)",
 )
 Maker = Callable[[Tensor, list[int]], Tensor]
 

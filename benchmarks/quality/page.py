@@ -154,16 +154,20 @@ def insertion(results: Results) -> list[dict[str, Any]]:
     return list(lines.values())
 
 
-def randomisation(results: Results) -> list[dict[str, Any]]:
-    curves = results.of("sanity").get("similarity", {})
+def randomisation(results: Results, table: str = "methods") -> list[dict[str, Any]]:
+    curves = results.of("sanity").get(f"{table}_similarity", {})
     return [
         {
             "method": f"`{short(row)}`",
             "similarity, mean over the parts": shown(row),
             "after all parts": f"{curves[row['method']][-1]:.2f}",
         }
-        for row in results.rows("sanity", "methods")
+        for row in results.rows("sanity", table)
     ]
+
+
+def transformers_randomisation(results: Results) -> list[dict[str, Any]]:
+    return randomisation(results, "transformers")
 
 
 def transformers(results: Results) -> list[dict[str, Any]]:
@@ -248,6 +252,7 @@ TABLES: dict[str, Callable[[Results], list[dict[str, Any]]]] = {
     "pointing": pointing,
     "insertion": insertion,
     "randomisation": randomisation,
+    "transformers_randomisation": transformers_randomisation,
     "transformers": transformers,
     "paths": paths,
     "check": check,

@@ -1,0 +1,91 @@
+"""The command line: arguments in, exit code out; what it prints is in `visxai.terminal`.
+
+A file holds the commands of one subject. Exit codes: 0 all done, 1 some image (or the machine)
+failed, 2 wrong arguments, 130 interrupted. Nothing heavy is imported before a command runs.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+import visxai
+from visxai.cli import bench, evaluate, explain, listings, outputs
+from visxai.cli.base import given
+from visxai.errors import OutOfMemory, VisxaiError
+
+app = typer.Typer(
+    help="Which pixels made the model say that? Saliency maps for any vision model, in batches.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback(invoke_without_command=True)
+def _visxai(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and leave.")
+    ] = False,
+) -> int:
+    if version:
+        typer.echo(f"visxai {visxai.__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+    return 0
+
+
+# Their order is that of `visxai --help`.
+app.command(cls=explain.PerhapsRay)(explain.explain)
+app.add_typer(listings.models_app, name="models")
+for command in (
+    listings.methods,
+    bench.bench,
+    evaluate.evaluate,
+    outputs.report,
+    outputs.export,
+    listings.doctor,
+):
+    app.command()(command)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and leave with its exit code."""
+    given[:] = sys.argv[1:] if arguments is None else arguments
+    try:
+        code = app(given, prog_name="visxai", standalone_mode=False)
+    except Exception as error:
+        if "--debug" in given:
+            raise
+        code = _told(error)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _told(error: Exception) -> int:
+    """Print an error as one sentence; returns the exit code."""
+    if isinstance(error, BrokenPipeError):
+        # The reader of a pipe has left, as `head` does; nothing is to be flushed to it any more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    code = 1
+    if isinstance(error, VisxaiError):
+        sentence, code = str(error), 1 if isinstance(error, OutOfMemory) else 2
+    elif hasattr(error, "format_message"):  # typer's own
+        sentence, code = error.format_message().rstrip("."), getattr(error, "exit_code", 2)
+        context = getattr(error, "ctx", None)
+        if context is not None:
+            sentence += f" (see {context.command_path} --help)"
+    elif isinstance(error, typer.Abort):
+        sentence = "interrupted"
+    else:
+        first = (str(error).strip() or "no more is known").splitlines()[0]
+        sentence = f"{type(error).__name__}: {first} (run it again with --debug to see where)"
+    sys.stderr.write(f"visxai: {' '.join(sentence.split())}\n")
+    return code

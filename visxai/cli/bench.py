@@ -1,0 +1,114 @@
+"""`visxai bench`: what explaining costs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from visxai.cli.base import (
+    Checkpoint,
+    Debug,
+    Device,
+    Layer,
+    ModelName,
+    Precision,
+    command_line,
+    split_specs,
+)
+from visxai.errors import ArgumentError
+
+
+def bench(
+    model: ModelName = "efficientnet_lite0",
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            "--methods",
+            metavar="SPECS",
+            help="Commas between them. [dim]\\[default: grad_cam, integrated_gradients, occlusion "
+            "and legrad, where the model serves them][/dim]",
+            show_default=False,
+        ),
+    ] = None,
+    batch_sizes: Annotated[
+        str, typer.Option("--batch-sizes", metavar="N,N", help="Images explained in one call.")
+    ] = "1,8",
+    accelerate: Annotated[
+        str | None,
+        typer.Option(
+            "--accelerate",
+            metavar="NAMES",
+            help="Of off, onnx and compile, commas between them. [dim]\\[default: off, and onnx "
+            "on a CPU][/dim]",
+            show_default=False,
+        ),
+    ] = None,
+    precision: Precision = "auto",
+    device: Device = "auto",
+    checkpoint: Checkpoint = None,
+    layer: Layer = None,
+    seconds: Annotated[
+        float,
+        typer.Option(
+            "--seconds", metavar="N", help="Of timing for each method and batch size, about."
+        ),
+    ] = 20.0,
+    memory: Annotated[
+        bool,
+        typer.Option(
+            "--memory/--no-memory",
+            help="Measure peaks of memory too; on a CPU each takes a process of its own.",
+        ),
+    ] = True,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE",
+            help="Where the report goes, as JSON; a summary (.md) and, with the extra bench, a "
+            "plot (.png) go beside it.",
+            show_default=False,
+        ),
+    ] = None,
+    compare: Annotated[
+        str | None,
+        typer.Option(
+            "--compare",
+            metavar="FILE",
+            help="An earlier report: say what got slower, beyond noise; the exit code is 1 then.",
+            show_default=False,
+        ),
+    ] = None,
+    debug: Debug = False,
+) -> int:
+    """Measure what explaining costs with a model of yours on this machine.
+
+    Latency, throughput and memory of each method beside the model's plain forward, in one run.
+
+    [bold]Examples[/bold]
+
+    visxai bench --model timm:resnet18 --methods grad_cam --out bench.json
+
+    visxai bench --model timm:resnet18 --methods grad_cam --compare bench.json
+    """
+    from visxai import terminal
+
+    specs = () if methods is None else tuple(split_specs(methods))
+    try:
+        batches = tuple(int(text) for text in batch_sizes.split(","))
+    except ValueError:
+        raise ArgumentError(
+            f"expected numbers between the commas of --batch-sizes, got {batch_sizes!r}"
+        ) from None
+    kinds = () if accelerate is None else tuple(part.strip() for part in accelerate.split(","))
+    with terminal.working("Loading PyTorch"):
+        from visxai import bench as measuring
+
+    earlier = None if compare is None else measuring.read(compare)
+    setup = measuring.Setup(
+        model, specs, batches, kinds, precision, device, checkpoint, layer, seconds, memory
+    )
+    report = measuring.run(setup, progress=lambda step: typer.echo(step, err=True))
+    return measuring.tell(report, earlier, out, command_line())

@@ -1,0 +1,147 @@
+"""`visxai evaluate`: methods judged by metrics."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from visxai.cli.base import (
+    Accelerate,
+    BatchSize,
+    Checkpoint,
+    Debug,
+    Device,
+    Fresh,
+    Labels,
+    Layer,
+    ModelName,
+    Precision,
+    command_line,
+    split_specs,
+    stopping,
+)
+
+
+def evaluate(
+    paths: Annotated[
+        list[str],
+        typer.Argument(metavar="PATH", help="Images, and folders of them.", show_default=False),
+    ],
+    model: ModelName = "efficientnet_lite0",
+    methods: Annotated[
+        str, typer.Option("--methods", metavar="SPECS", help="Commas between them.")
+    ] = "grad_cam,integrated_gradients",
+    metrics: Annotated[
+        str,
+        typer.Option(
+            "--metrics",
+            metavar="SPECS",
+            help="Commas between them: insertion, deletion, road, sparseness, "
+            "'infidelity(removal=\"square\")', grid_pointing and so on.",
+        ),
+    ] = "insertion,deletion",
+    target: Annotated[
+        str,
+        typer.Option(
+            "--target",
+            "-t",
+            metavar="TARGET",
+            help="As for `visxai explain`; or truth: the classes that --truth names.",
+        ),
+    ] = "top1",
+    truth: Annotated[
+        str | None,
+        typer.Option(
+            "--truth",
+            metavar="FILE",
+            help="Labels and boxes of the photographs' objects, for pointing, energy_pointing and "
+            "segmentation: CSV (file,left,top,right,bottom,label; pixels of the upright "
+            "photograph) or COCO's JSON. [dim]\\[default: none][/dim]",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        str, typer.Option("--out", "-o", metavar="FOLDER", help="Where the results go.")
+    ] = "visxai_evaluation",
+    fresh: Fresh = False,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    accelerate: Accelerate = "auto",
+    batch_size: BatchSize = None,
+    chunk_size: Annotated[
+        int,
+        typer.Option(
+            "--chunk-size",
+            metavar="N",
+            min=1,
+            help="Images judged and finished together: what a killed run may have to do again.",
+        ),
+    ] = 8,
+    layer: Layer = None,
+    labels: Labels = None,
+    checkpoint: Checkpoint = None,
+    draws: Annotated[
+        int, typer.Option("--draws", metavar="N", min=1, help="Of the bootstrap's intervals.")
+    ] = 10_000,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of the bootstrap.")] = 0,
+    examples: Annotated[
+        int,
+        typer.Option(
+            "--examples", metavar="N", min=0, help="Images drawn where methods disagree most."
+        ),
+    ] = 6,
+    debug: Debug = False,
+) -> int:
+    """Judge methods by metrics over many images: tables with intervals, ranks, curves, examples.
+
+    A random map and a centred Gaussian are always judged beside the methods. Run it again with the
+    same --out to go on after an interruption.
+
+    [bold]Examples[/bold]
+
+    visxai evaluate photos --methods grad_cam,layer_cam,rise --metrics 'insertion(steps=56)'
+
+    visxai evaluate photos --metrics pointing,segmentation --truth boxes.csv --target truth
+    """
+    from visxai import sources, terminal
+
+    wanted, judged = split_specs(methods), split_specs(metrics)
+    sources.check(paths, out)
+    with terminal.working("Loading the model"):
+        from visxai.engine import Engine
+        from visxai.evaluate import run
+
+        engine = Engine(
+            model,
+            labels=labels,
+            layer=layer,
+            checkpoint=checkpoint,
+            device=device,
+            precision=precision,
+            accelerate=accelerate,
+            batch_size=batch_size,
+        )
+    command = command_line("--fresh")
+    with stopping() as asked, terminal.Watch() as watch:
+        evaluation = run(
+            engine,
+            paths,
+            wanted,
+            judged,
+            out,
+            target=target,
+            truth=truth,
+            chunk_size=chunk_size,
+            draws=draws,
+            seed=seed,
+            examples=examples,
+            fresh=fresh,
+            command=command,
+            progress=watch,
+            stop=lambda: bool(asked),
+        )
+    terminal.evaluation(evaluation, command)
+    if evaluation.summary is None:
+        return 130
+    return 1 if evaluation.outcome.counts["failures"] else 0

@@ -1,0 +1,320 @@
+"""`visxai explain`: a folder run, in this process and its workers or on Ray."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from visxai.cli.base import (
+    Accelerate,
+    BatchSize,
+    Checkpoint,
+    Debug,
+    Device,
+    Fresh,
+    Labels,
+    Layer,
+    ModelName,
+    Precision,
+    command_line,
+    split_specs,
+    stopping,
+)
+from visxai.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from visxai.pipeline import Outcome
+    from visxai.workers import Style
+
+
+class PerhapsRay(TyperCommand):
+    """`--ray` without an address is `--ray local`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        at = args.index("--ray") + 1 if "--ray" in args else 0
+        if at and (at == len(args) or args[at].startswith("-")):
+            args = [*args[:at], "local", *args[at:]]
+        return super().parse_args(ctx, args)
+
+
+def explain(
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE",
+            help="Images, and folders that are searched for them (jpg, png, webp, bmp, tiff, gif); "
+            "- for paths on standard input; a table of paths (.csv, .parquet); a .tar of images; "
+            "a URL such as s3://bucket/photos.",
+            show_default=False,
+        ),
+    ],
+    model: ModelName = "efficientnet_lite0",
+    method: Annotated[
+        list[str],
+        typer.Option(
+            "--method",
+            metavar="SPEC",
+            help="A name from `visxai methods`, with options: 'occlusion(window=64, stride=32)'. "
+            "Several: repeat it, or write commas between them.",
+        ),
+    ] = ["grad_cam"],  # noqa: B006 - typer copies it
+    only: Annotated[
+        str | None,
+        typer.Option(
+            "--only",
+            metavar="GATE",
+            help="Explain just the images whose scores ask for it: 'class=nsfw>0.5', 'top1<0.6'; "
+            "the others cost their forward. wrong or right: of images with labels those that the "
+            "model says to be of another class, or of theirs. [dim]\\[default: all][/dim]",
+            show_default=False,
+        ),
+    ] = None,
+    check: Annotated[
+        str | None,
+        typer.Option(
+            "--check",
+            metavar="METRIC",
+            help="Judge every map as it is made, and keep the figures in its row: faithfulness "
+            "tells whether it beats its own cells in other orders (128 forwards a map). "
+            "[dim]\\[default: none][/dim]",
+            show_default=False,
+        ),
+    ] = None,
+    target: Annotated[
+        str,
+        typer.Option(
+            "--target",
+            "-t",
+            metavar="TARGET",
+            help="What to explain: top1, top3, class=207, class=tabby, any=281,282 (a set), "
+            "diff=207,282 (one rather than another), above=0.5 (every class over it).",
+        ),
+    ] = "top1",
+    out: Annotated[
+        str,
+        typer.Option("--out", "-o", metavar="FOLDER", help="Where the results go."),
+    ] = "visxai_out",
+    fresh: Fresh = False,
+    retry_failures: Annotated[
+        bool,
+        typer.Option("--retry-failures", help="Do again what failed in an earlier run into --out."),
+    ] = False,
+    path_column: Annotated[
+        str | None,
+        typer.Option(
+            "--path-column",
+            metavar="NAME",
+            help="Of a table: the column of paths, relative to the table's folder. "
+            "[dim]\\[default: path, file, filename, image or the like][/dim]",
+            show_default=False,
+        ),
+    ] = None,
+    label_column: Annotated[
+        str | None,
+        typer.Option(
+            "--label-column",
+            metavar="NAME",
+            help="Of a table, or of the JSON beside a tar's images: the class of each, by name or "
+            "index; none leaves labels out. [dim]\\[default: label, class, target or the like, if "
+            "there is one][/dim]",
+            show_default=False,
+        ),
+    ] = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    accelerate: Accelerate = "auto",
+    batch_size: BatchSize = None,
+    chunk_size: Annotated[
+        int | None,
+        typer.Option(
+            "--chunk-size",
+            metavar="N",
+            min=1,
+            help="Images finished together, a multiple of the batch size: what a killed run may "
+            "have to do again. [dim]\\[default: that multiple from 64 on][/dim]",
+            show_default=False,
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers",
+            metavar="N",
+            min=0,
+            help="Processes that decode images and draw overlays; 0 does all in one process. "
+            "[dim]\\[default: one a core][/dim]",
+            show_default=False,
+        ),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            "--ray",
+            metavar="[ADDRESS]",
+            help="Run on Ray: auto for the cluster that this machine is a node of, HOST:PORT for "
+            "another's; alone, after the sources, on this machine (docs/scale.md).",
+            show_default=False,
+        ),
+    ] = None,
+    overlay_format: Annotated[
+        str,
+        typer.Option(
+            "--overlay-format",
+            metavar="NAME",
+            help="Of the overlays: jpg, webp, png, or none for none.",
+        ),
+    ] = "jpg",
+    colormap: Annotated[
+        str | None,
+        typer.Option(
+            "--colormap",
+            metavar="NAME",
+            help="turbo, jet, viridis, inferno or diverging. "
+            "[dim]\\[default: turbo, diverging for maps with evidence against][/dim]",
+            show_default=False,
+        ),
+    ] = None,
+    panel: Annotated[
+        bool,
+        typer.Option(
+            "--panel", help="Draw photograph, overlay and map side by side over a caption."
+        ),
+    ] = False,
+    layer: Layer = None,
+    labels: Labels = None,
+    checkpoint: Checkpoint = None,
+    limit_pixels: Annotated[
+        int,
+        typer.Option(
+            "--limit-pixels",
+            metavar="N",
+            min=1,
+            help="Images with more pixels are listed as failures.",
+        ),
+    ] = 100_000_000,
+    timeout: Annotated[
+        float,
+        typer.Option(
+            "--timeout",
+            metavar="SECONDS",
+            help="Images that take a worker process longer to decode are listed as failures.",
+        ),
+    ] = 60.0,
+    debug: Debug = False,
+) -> int:
+    """Explain images: a map, an overlay and a row of data for each.
+
+    Run it again with the same --out to go on after an interruption, or to add new images.
+
+    [bold]Examples[/bold]
+
+    visxai explain cat.jpg
+
+    visxai explain photos --method grad_cam,occlusion --target top3 --out results
+
+    visxai explain photos --model timm:resnet18 --checkpoint mine.safetensors --labels names.txt
+
+    visxai explain labels.csv --only wrong --out mistakes
+
+    find photos -name '*.jpg' -newer last | visxai explain - --out results
+    """
+    from visxai import images, sources, terminal
+
+    specs = [spec for given in method for spec in split_specs(given)]
+    style = _style(overlay_format, colormap, panel)
+    # What can be told without the model is told before it is loaded.
+    given = sources.from_input(paths, sys.stdin.buffer)
+    columns = {"path_column": path_column, "label_column": label_column}
+    sources.check(given, out, **columns)
+    making = {
+        "model": model,
+        "labels": labels,
+        "layer": layer,
+        "checkpoint": checkpoint,
+        "device": device,
+        "precision": precision,
+        "accelerate": accelerate,
+        "batch_size": batch_size,
+    }
+    command = command_line("--fresh", "--retry-failures")
+    with ExitStack() as stack:
+        run = _local(making, workers) if ray is None else _on_ray(making, workers, ray, stack)
+        asked = stack.enter_context(stopping())
+        outcome = run(
+            given,
+            out,
+            method=specs,
+            target=target,
+            only=only,
+            check=check,
+            style=style,
+            limits=images.Limits(max_pixels=limit_pixels),
+            chunk_size=chunk_size,
+            timeout=timeout,
+            **columns,
+            fresh=fresh,
+            retry_failures=retry_failures,
+            command=command,
+            progress=stack.enter_context(terminal.Watch()),
+            stop=lambda: bool(asked),
+        )
+    terminal.summary(outcome, command)
+    if not outcome.complete:
+        return 130
+    return 1 if outcome.counts["failures"] else 0
+
+
+def _local(making: dict[str, Any], workers: int | None) -> Callable[..., Outcome]:
+    """A folder run in this process and its workers."""
+    from visxai import terminal
+
+    with terminal.working("Loading the model"):
+        from visxai import pipeline
+        from visxai.engine import Engine
+
+        engine = Engine(**making)
+    return partial(pipeline.explain, engine=engine, workers=workers)
+
+
+def _on_ray(
+    making: dict[str, Any], workers: int | None, ray: str, stack: ExitStack
+) -> Callable[..., Outcome]:
+    """A folder run on Ray, connected until `stack` is left."""
+    from visxai import terminal
+
+    if workers is not None:
+        raise ArgumentError(
+            f"expected --ray without --workers, got --workers {workers}: Ray places the processes"
+        )
+    # Other processes needn't run in this folder.
+    for name in ("labels", "checkpoint"):
+        making[name] = making[name] and os.path.abspath(making[name])
+    kind, _, file = making["model"].partition(":")
+    if kind == "onnx":
+        making["model"] = f"onnx:{os.path.abspath(file)}"
+    local = ray == "local"
+    with terminal.working("Starting Ray" if local else "Connecting to Ray"):
+        from visxai import cluster, scale
+
+        stack.enter_context(cluster.connected(None if local else ray))
+    return partial(scale.explain, engine=making)
+
+
+def _style(overlay_format: str, colormap: str | None, panel: bool) -> Style | None:
+    from visxai.workers import Style
+
+    if overlay_format != "none":
+        return Style(overlay_format.lower(), colormap, panel)
+    if colormap is not None or panel:
+        raise ArgumentError(
+            "expected --colormap and --panel with overlays, got --overlay-format none: leave "
+            "one of them out"
+        )
+    return None
