@@ -23,8 +23,9 @@ import pytest
 from PIL import Image
 
 import visxai
-from visxai import cli, methods, pipeline, record, results, terminal
-from visxai.cli import base, bench, evaluate, explain, listings, outputs
+from visxai import cli, listings, methods, pipeline, record, results, terminal
+from visxai.cli import base, bench, evaluate, explain, outputs
+from visxai.cli import listings as listing
 from visxai.errors import ArgumentError
 
 ROOT = Path(__file__).parent.parent
@@ -216,7 +217,7 @@ def test_a_bug_is_one_sentence_and_code_1(
     def broken(*_: Any) -> None:
         raise ZeroDivisionError("by nought\nand more")
 
-    monkeypatch.setattr(terminal, "models", broken)
+    monkeypatch.setattr(listings, "models", broken)
     assert visxai_("models") == 1
     error = capsys.readouterr().err
     assert error == (
@@ -248,7 +249,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_every_option_is_documented(capsys: pytest.CaptureFixture[str]) -> None:
-    listed = (listings.methods, listings.doctor, listings._show, listings._fetch)
+    listed = (listing.methods, listing.doctor, listing._show, listing._fetch)
     made = (outputs.report, outputs.export)
     for function in (explain.explain, evaluate.evaluate, bench.bench, *listed, *made, cli._visxai):
         for name, hint in typing.get_type_hints(function, include_extras=True).items():
@@ -278,7 +279,7 @@ def test_specs_are_split_at_outer_commas() -> None:
 def test_progress_is_plain_lines_where_there_is_no_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from visxai.pipeline import Progress
+    from visxai.progress import Progress
 
     monkeypatch.setattr(terminal, "_EVERY", 0.0)
     with terminal.Watch() as watch:

@@ -43,11 +43,11 @@ ORDER = [
     ["results"],
     ["sources"],
     ["store", "workers"],
-    ["asked"],
+    ["asked", "progress"],
     ["pipeline"],
     ["scale"],
     ["report", "export", "bench", "evaluate"],
-    ["terminal"],
+    ["terminal", "listings"],
     ["cli"],
     ["__main__"],
 ]

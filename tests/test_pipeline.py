@@ -19,6 +19,7 @@ from PIL import Image
 import visxai
 from visxai import asked, pipeline, results
 from visxai.errors import ArgumentError, TargetError, UnknownName
+from visxai.progress import Progress
 from visxai.record import Failure
 from visxai.sources import Found, find
 from visxai.workers import Style
@@ -139,7 +140,7 @@ def test_a_stopped_run_goes_on_to_the_same_rows(
 ) -> None:
     whole = pipeline.explain([folder], tmp_path / "whole", four, chunk_size=4, workers=0)
     assert whole.complete
-    seen: list[pipeline.Progress] = []
+    seen: list[Progress] = []
     part = pipeline.explain(
         [folder],
         tmp_path / "part",

@@ -24,7 +24,7 @@ import visxai
 from visxai import cli, pipeline, results, scale
 from visxai.cluster import connected
 from visxai.errors import ArgumentError, TargetError, VisxaiError
-from visxai.pipeline import Progress
+from visxai.progress import Progress
 
 pytestmark = [
     pytest.mark.xdist_group("ray"),

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from visxai.asked import Asked, Naming, answers, ask, expected
 from visxai.errors import ArgumentError
 from visxai.images import Limits
+from visxai.progress import Outcome, Progress, Tally
 from visxai.record import Explanation, Failure, InputRef, label_of
 from visxai.results import Row, of_row, row_of, text
 from visxai.sources import Source, find
@@ -34,43 +35,6 @@ if TYPE_CHECKING:
     from visxai.target import Answer, Gate
 
 _COMMITS = 2  # chunks being drawn and written while the next is computed
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a run is: images of the whole OUT, those done (`before` of them by earlier runs),
-    and the maps and failures of this run."""
-
-    images: int
-    done: int
-    before: int
-    maps: int
-    failures: int
-    seconds: float
-
-    @property
-    def rate(self) -> float:
-        """Images a second of this run."""
-        return (self.done - self.before) / self.seconds if self.seconds > 0 else 0.0
-
-    @property
-    def remaining(self) -> float | None:
-        """Seconds to go at this rate, None before the first image."""
-        return (self.images - self.done) / self.rate if self.rate > 0 else None
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a run left: OUT, the last progress, whether all is done, what OUT holds in all
-    (images, finished, maps, failures), seconds by stage, and how many finished images have
-    changed since."""
-
-    out: Path
-    progress: Progress
-    complete: bool
-    counts: dict[str, int]
-    seconds: dict[str, float]
-    changed: int
 
 
 @dataclass
@@ -162,11 +126,7 @@ def explain(
         assert engine.model.preprocess is not None
         setup = Setup(engine.model.preprocess, limits, style, timeout=timeout)
         run = _Run(store, engine, asked, setup, worker_count(workers, todo))
-        complete = run.all(progress, stop)
-        run.spent("wall", run.progress().seconds)
-        store.finish("complete" if complete else "interrupted")
-        counts, seconds = dict(store.counts), dict(store.seconds)
-        return Outcome(store.out, run.progress(), complete, counts, seconds, changed)
+        return run.tally.ended(run.all(progress, stop), changed)
 
 
 def worker_count(workers: int | None, images: int) -> int:
@@ -195,9 +155,7 @@ class _Run:
         self.store, self.engine, self.asked = store, engine, asked
         self.style, self.naming = setup.style, Naming.of(asked, setup.style)
         self.pool = Workers(setup, workers)
-        self.began = time.perf_counter()
-        self.before = self.done = store.counts["finished"]
-        self.maps = self.failures = 0
+        self.tally = Tally(store)
         self.broken = False
 
     def all(self, progress: Callable[[Progress], None], stop: Callable[[], bool]) -> bool:
@@ -206,12 +164,12 @@ class _Run:
         committing: deque[Future[None]] = deque()
         finished = False
         try:
-            progress(self.progress())
+            progress(self.tally.progress())
             for batch in self.decoded():
                 if stop():
                     break
                 self.compute(batch)
-                progress(self.progress())
+                progress(self.tally.progress())
                 if batch.last:
                     committing.append(writer.submit(self.commit, batch.chunk))
                 while committing and (committing[0].done() or len(committing) > _COMMITS):
@@ -224,16 +182,6 @@ class _Run:
         finally:
             writer.shutdown()  # what is computed is finished, whatever ended the run
             self.pool.close()
-
-    def progress(self) -> Progress:
-        return Progress(
-            self.store.counts["images"],
-            self.done,
-            self.before,
-            self.maps,
-            self.failures,
-            time.perf_counter() - self.began,
-        )
 
     def decoded(self) -> Iterator[_Batch]:
         """The pending batches in order, those to come being decoded meanwhile."""
@@ -285,7 +233,7 @@ class _Run:
         ):
             assert isinstance(one, Explanation)
             explained[one.input.path].append(one)
-        self.spent("compute", time.perf_counter() - began)
+        self.tally.spent("compute", time.perf_counter() - began)
         for path, (position, task, prepared) in fresh.items():
             found = explained[path]
             if prepared.answer is not None:
@@ -294,9 +242,9 @@ class _Run:
                 self.store.seen[_key(prepared.input.source_sha256)] = chunk.number
             drawing = self.draw(chunk.inputs[position], found, task.at)
             chunk.explained[position] = found, drawing
-            self.maps += len(found)
-        self.done += len(batch.decoding)
-        self.failures += sum(position in chunk.failed for position in _span(batch))
+            self.tally.maps += len(found)
+        self.tally.done += len(batch.decoding)
+        self.tally.failures += sum(position in chunk.failed for position in _span(batch))
 
     def answer(self, one: Input) -> Answer | None:
         """What the model has to tell of an image with a label; such an image is no copy of
@@ -313,7 +261,7 @@ class _Run:
         if isinstance(found, Failure):
             return found, None
         assert isinstance(found, Decoded)
-        self.spent("decode", found.seconds)
+        self.tally.spent("decode", found.seconds)
         return found.input, found.pixels
 
     def draw(self, one: Input, explanations: list[Explanation], at: int | None) -> Task | None:
@@ -335,7 +283,7 @@ class _Run:
             told = [r for p in sorted(rows) for r in rows[p]]
             found = answers(self.engine.model, chunk.answers)
             self.store.commit(chunk.number, told, failed, found)
-            self.spent("write", time.perf_counter() - began)
+            self.tally.spent("write", time.perf_counter() - began)
         except BaseException:
             # Later chunks may hold copies of this one's rows.
             self.broken = True
@@ -363,7 +311,7 @@ class _Run:
             found = own.get(digest, []) if mine else self.store.rows_of(earlier, digest)
             one = chunk.inputs[position]
             same = [replace(e, input=replace(e.input, path=one.path)) for e in map(of_row, found)]
-            self.maps += len(same)
+            self.tally.maps += len(same)
             copied.append((position, found, same, self.draw(one, same, None)))
         for position, found, same, drawing in copied:
             one = chunk.inputs[position]
@@ -385,15 +333,11 @@ class _Run:
         result = self.pool.result(drawing)
         failure = result.failure if isinstance(result, Drawn) else result
         if isinstance(result, Drawn):
-            self.spent("draw", result.seconds)
+            self.tally.spent("draw", result.seconds)
         if failure is not None:
             chunk.failed[position] = failure
-            self.failures += 1
+            self.tally.failures += 1
         return failure is None
-
-    def spent(self, stage: str, seconds: float) -> None:
-        # Each stage is timed by one thread.
-        self.store.seconds[stage] = self.store.seconds.get(stage, 0.0) + seconds
 
 
 def _span(batch: _Batch) -> range:

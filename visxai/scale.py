@@ -29,7 +29,7 @@ from visxai.asked import Asked, Naming, answers, ask, expected
 from visxai.cluster import connected, one_sentence
 from visxai.errors import ArgumentError, VisxaiError
 from visxai.images import Limits
-from visxai.pipeline import Outcome, Progress
+from visxai.progress import Outcome, Progress, Tally
 from visxai.record import Explanation, Failure, label_of
 from visxai.results import Row, of_row, row_of
 from visxai.sources import Source, find
@@ -179,10 +179,7 @@ def explain(
             stages = _stages(ray, run.batches(), order, told, store.overlays, count, min(1, gpus))
             with contextlib.closing(stages) as batches:
                 complete = run.all(batches, progress, stop)
-            run.spent({"wall": run.progress().seconds})
-            store.finish("complete" if complete else "interrupted")
-            counts, seconds = dict(store.counts), dict(store.seconds)
-            return Outcome(store.out, run.progress(), complete, counts, seconds, changed)
+            return run.tally.ended(complete, changed)
 
 
 # ---- the engine, told over the wire -------------------------------------------------------------
@@ -418,9 +415,7 @@ class _Run:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.began = time.perf_counter()
-        self.before = self.done = store.counts["finished"]
-        self.maps = self.failures = 0
+        self.tally = Tally(store)
 
     def batches(self) -> Iterator[_Batch]:
         """What is pending, cut where a local run cuts it."""
@@ -438,7 +433,7 @@ class _Run:
     ) -> bool:
         """Commit chunks as their batches come; False when stopped before the end."""
         waiting: dict[int, dict[int, _Batch]] = {}
-        progress(self.progress())
+        progress(self.tally.progress())
         for batch in batches:
             if batch.error is not None:
                 _raise(batch.error)
@@ -446,13 +441,14 @@ class _Run:
             if batch.chunk in self.store.finished or batch.start in there:
                 continue  # done twice: a node was lost after it had told
             there[batch.start] = batch
-            self.done += len(batch.inputs)
-            self.maps += len(batch.rows)
-            self.failures += len(batch.failed)
-            self.spent(batch.seconds)
+            self.tally.done += len(batch.inputs)
+            self.tally.maps += len(batch.rows)
+            self.tally.failures += len(batch.failed)
+            for stage, seconds in batch.seconds.items():
+                self.tally.spent(stage, seconds)
             if sum(len(one.inputs) for one in there.values()) == self.store.size(batch.chunk):
                 self.commit(batch.chunk, waiting.pop(batch.chunk))
-            progress(self.progress())
+            progress(self.tally.progress())
             if stop():
                 return not self.store.pending()
         return True
@@ -466,18 +462,4 @@ class _Run:
         for batch in ordered:
             told.update(batch.answers)
         self.store.commit(chunk, rows, failed, told)
-        self.spent({"write": time.perf_counter() - began})
-
-    def progress(self) -> Progress:
-        return Progress(
-            self.store.counts["images"],
-            self.done,
-            self.before,
-            self.maps,
-            self.failures,
-            time.perf_counter() - self.began,
-        )
-
-    def spent(self, seconds: Mapping[str, float]) -> None:
-        for stage, value in seconds.items():
-            self.store.seconds[stage] = self.store.seconds.get(stage, 0.0) + value
+        self.tally.spent("write", time.perf_counter() - began)

@@ -1,4 +1,4 @@
-"""The command line: arguments in, exit code out; what it prints is in `visxai.terminal`.
+"""The command line: arguments in, exit code out; `terminal` and `listings` print.
 
 A file holds the commands of one subject. Exit codes: 0 all done, 1 some image (or the machine)
 failed, 2 wrong arguments, 130 interrupted. Nothing heavy is imported before a command runs.

@@ -30,7 +30,7 @@ from visxai.cli.base import (
 from visxai.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from visxai.pipeline import Outcome
+    from visxai.progress import Outcome
     from visxai.workers import Style
 
 

@@ -35,9 +35,9 @@ def _models(context: typer.Context) -> int:
     visxai models fetch nsfw
     """
     if context.invoked_subcommand is None:
-        from visxai import terminal
+        from visxai import listings
 
-        terminal.models()
+        listings.models()
     return 0
 
 
@@ -47,9 +47,9 @@ def _show(
     debug: Debug = False,
 ) -> int:
     """One model's card; `visxai models NAME` is the same."""
-    from visxai import models, terminal
+    from visxai import listings, models
 
-    terminal.card(models.card(name))
+    listings.card(models.card(name))
     return 0
 
 
@@ -75,14 +75,14 @@ def methods(
     debug: Debug = False,
 ) -> int:
     """What methods there are: what each does, needs and costs, and its options."""
-    from visxai import terminal
+    from visxai import listings
 
-    terminal.methods(name)
+    listings.methods(name)
     return 0
 
 
 def doctor(debug: Debug = False) -> int:
     """What this machine can do, and whether all that is needed is there (exit code 0)."""
-    from visxai import terminal
+    from visxai import listings
 
-    return terminal.doctor()
+    return listings.doctor()

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +35,7 @@ from visxai.evaluate.truth import Truth, mask
 from visxai.images import Limits
 from visxai.methods.base import Method
 from visxai.metrics import Ask, Metric, controls
-from visxai.pipeline import Outcome, Progress
+from visxai.progress import Outcome, Progress, Tally
 from visxai.record import Explanation, Failure, InputRef
 from visxai.results import SCHEMA, Row, row_of
 from visxai.sources import find
@@ -130,12 +129,9 @@ def run(
             summary = report.write(
                 store.out, asked.methods, judged, asked.grids(store, limits), draws, seed, examples
             )
-        store.seconds["wall"] = store.seconds.get("wall", 0.0) + judging.progress().seconds
-        store.finish("complete" if complete else "interrupted")
+        outcome = judging.tally.ended(complete, changed)
         with contextlib.suppress(OSError):  # an evaluation draws none
             store.overlays.rmdir()
-        counts, seconds = dict(store.counts), dict(store.seconds)
-        outcome = Outcome(store.out, judging.progress(), complete, counts, seconds, changed)
         return Evaluation(outcome, summary)
 
 
@@ -218,34 +214,22 @@ class _Run:
         self.store, self.asked = store, asked
         assert asked.engine.model.preprocess is not None
         self.pool = Workers(Setup(asked.engine.model.preprocess, limits, None), 0)
-        self.began = time.perf_counter()
-        self.before = self.done = store.counts["finished"]
-        self.maps = self.failures = 0
+        self.tally = Tally(store)
 
     def all(self, progress: Callable[[Progress], None], stop: Callable[[], bool]) -> bool:
         """Do what is pending; False when stopped before the end."""
-        progress(self.progress())
+        progress(self.tally.progress())
         for number in self.store.pending():
             if stop():
                 return False
             inputs = self.store.inputs(number)
             rows, failed = self.judged(inputs)
             self.store.commit(number, rows, failed)
-            self.done += len(inputs)
-            self.maps += len(rows)
-            self.failures += len(failed)
-            progress(self.progress())
+            self.tally.done += len(inputs)
+            self.tally.maps += len(rows)
+            self.tally.failures += len(failed)
+            progress(self.tally.progress())
         return True
-
-    def progress(self) -> Progress:
-        return Progress(
-            self.store.counts["images"],
-            self.done,
-            self.before,
-            self.maps,
-            self.failures,
-            time.perf_counter() - self.began,
-        )
 
     def judged(self, inputs: Sequence[Input]) -> tuple[list[Row], list[Failure]]:
         """The rows and failures of a chunk's images."""
