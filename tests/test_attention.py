@@ -18,7 +18,8 @@ from torch.nn import functional as F
 import visxai
 from visxai import methods
 from visxai.attention import record_attention
-from visxai.backends.base import Attended, Need, Probe
+from visxai.backends.base import Attended, Need
+from visxai.backends.probe import Probe
 from visxai.backends.pytorch import TorchModel
 from visxai.engine import compute
 from visxai.errors import ArgumentError, ModelError

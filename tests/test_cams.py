@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from visxai import methods
-from visxai.backends.base import AtLayer, Probe
+from visxai.backends.base import AtLayer
+from visxai.backends.probe import Probe
 from visxai.backends.pytorch import TorchModel
 from visxai.engine import compute
 from visxai.errors import ArgumentError, ModelError, TargetError

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
 from visxai import methods
-from visxai.backends.base import Probe
+from visxai.backends.probe import Probe
 from visxai.backends.pytorch import TorchModel
 from visxai.engine import compute, tidy
 from visxai.errors import TargetError

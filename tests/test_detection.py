@@ -12,8 +12,8 @@ from torch import Tensor
 
 import visxai
 from visxai import methods, models
-from visxai.backends.base import Probe
 from visxai.backends.detection import Detections, Segmentation, describe, overlap
+from visxai.backends.probe import Probe
 from visxai.backends.pytorch import TorchModel
 from visxai.engine import compute
 from visxai.errors import ArgumentError, ModelError

@@ -12,7 +12,8 @@ import zoo
 from torch import Tensor, nn
 
 from visxai import methods
-from visxai.backends.base import Model, Probe
+from visxai.backends.base import Model
+from visxai.backends.probe import Probe
 from visxai.backends.pytorch import TorchModel
 from visxai.engine import compute
 from visxai.errors import ArgumentError

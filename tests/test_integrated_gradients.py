@@ -9,8 +9,9 @@ from captum.attr import IntegratedGradients as Captum
 from torch import Tensor, nn
 
 from visxai import methods
-from visxai.backends.base import Probe
-from visxai.backends.pytorch import TorchModel, adapt
+from visxai.backends.modules import adapt
+from visxai.backends.probe import Probe
+from visxai.backends.pytorch import TorchModel
 from visxai.engine import compute
 from visxai.errors import ArgumentError
 from visxai.methods.base import Maps, gaussian_blur

@@ -11,7 +11,7 @@ import zoo
 from torch import Tensor, nn
 
 from visxai import methods, metrics
-from visxai.backends.base import Probe
+from visxai.backends.probe import Probe
 from visxai.backends.pytorch import TorchModel
 from visxai.errors import ArgumentError, ModelError
 from visxai.metrics import Case, controls

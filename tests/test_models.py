@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 import visxai
 from visxai import checkpoint, methods, models
-from visxai.backends.base import Probe
-from visxai.backends.pytorch import TorchModel, adapt
+from visxai.backends.modules import adapt
+from visxai.backends.probe import Probe
+from visxai.backends.pytorch import TorchModel
 from visxai.engine import compute
 from visxai.errors import ArgumentError, ModelError, UnknownName
 from visxai.preprocess import Preprocess

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 import visxai
 from visxai import methods, models
 from visxai.backends import onnx_convert
-from visxai.backends.base import Model, Need, Probe
+from visxai.backends.base import Model, Need
 from visxai.backends.onnx import OnnxModel
+from visxai.backends.probe import Probe
 from visxai.backends.pytorch import TorchModel
 from visxai.engine import compute
 from visxai.errors import ArgumentError, ModelError, UnknownName

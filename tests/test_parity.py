@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 import visxai
 from visxai import methods
-from visxai.backends.base import Probe
-from visxai.backends.pytorch import TorchModel, adapt
+from visxai.backends.modules import adapt
+from visxai.backends.probe import Probe
+from visxai.backends.pytorch import TorchModel
 from visxai.engine import compute
 from visxai.target import Target
 

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from visxai import images, methods, metrics, models, recheck
-from visxai.backends.base import Model, Probe, RowBudget
+from visxai.backends.base import Model, RowBudget
+from visxai.backends.probe import Probe
 from visxai.checkpoint import read_labels
 from visxai.errors import ArgumentError, ImageError
 from visxai.machine import PRECISIONS, pick_device, pick_precision, versions
@@ -488,7 +489,8 @@ def tidy(values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _from_module(model: Any, device: str | torch.device, given: dict[str, Any]) -> Model:
-    from visxai.backends.pytorch import TorchModel, unwrapped
+    from visxai.backends.modules import unwrapped
+    from visxai.backends.pytorch import TorchModel
 
     known = models.describe(unwrapped(model))
     known.update({key: value for key, value in given.items() if value is not None})

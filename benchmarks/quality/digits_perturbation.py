@@ -17,7 +17,8 @@ import experiment
 import numpy as np
 
 from visxai import methods, metrics
-from visxai.backends.base import Need, Probe
+from visxai.backends.base import Need
+from visxai.backends.probe import Probe
 from visxai.methods.base import Method
 from visxai.metrics import Case
 from visxai.metrics.base import explained

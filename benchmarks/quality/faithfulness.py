@@ -13,7 +13,7 @@ from __future__ import annotations
 import experiment
 
 from visxai import metrics
-from visxai.backends.base import Probe
+from visxai.backends.probe import Probe
 from visxai.methods.base import Method
 from visxai.metrics import Case
 from visxai.metrics.base import explained

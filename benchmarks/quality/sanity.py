@@ -24,7 +24,7 @@ from torch import Tensor
 
 import visxai
 from visxai import metrics
-from visxai.backends.base import Probe
+from visxai.backends.probe import Probe
 from visxai.methods.base import Method
 from visxai.metrics import Case, Metric
 from visxai.metrics.base import explained

@@ -19,7 +19,7 @@ import measure
 from torch import Tensor
 
 from visxai import metrics
-from visxai.backends.base import Probe
+from visxai.backends.probe import Probe
 from visxai.metrics import Case
 from visxai.metrics.base import explained
 from visxai.target import Target

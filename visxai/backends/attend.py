@@ -16,7 +16,7 @@ from torch import Tensor
 
 from visxai.attention import Call, record_attention
 from visxai.backends.aims import joined_aim, maps_of
-from visxai.backends.base import AtAttention, Attended, AttentionGradient, Rows, _vanished, wide
+from visxai.backends.base import AtAttention, Attended, AttentionGradient, Rows, vanished, wide
 from visxai.backends.tokens import Tokens, dropping, separate
 from visxai.capture import capture
 from visxai.target import Aim, Target
@@ -155,7 +155,7 @@ def _part(
                 outputs = [call.output for call in calls]
                 gradients = model._differentiate(value, outputs, number + 1 < len(pairs))
                 gradients = [gradient[chosen] for gradient in gradients]
-                lost = torch.stack([_vanished(gradient) for gradient in gradients]).any(0)
+                lost = torch.stack([vanished(gradient) for gradient in gradients]).any(0)
             with torch.no_grad():
                 layers = _of(calls, chosen, gradients)
                 made.append(

@@ -8,11 +8,10 @@ its hooks and its `requires_grad`, and weights updated there are seen here.
 from __future__ import annotations
 
 import copy
-import hashlib
 import itertools
 import math
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -40,10 +39,11 @@ from visxai.backends.base import (
     wide,
 )
 from visxai.backends.layers import Layout, Survey, survey
+from visxai.backends.modules import adapt, name_of, private_copy, unwrapped, weights_sha256
 from visxai.backends.split import Split, split
 from visxai.backends.tokens import Tokens, find_tokens, offered
 from visxai.capture import capture, find
-from visxai.errors import ArgumentError, LayerError, ModelError
+from visxai.errors import LayerError, ModelError
 from visxai.preprocess import Preprocess
 from visxai.record import ModelRef
 from visxai.target import Aim, Target
@@ -97,7 +97,7 @@ class TorchModel(Model):
         )
         self._output = output
         self._name = name or type(original).__name__
-        self._layer = _name_of(original, layer)
+        self._layer = name_of(original, layer)
         self._surveys: dict[tuple[int, ...], Survey] = {}
         self._tokens: dict[tuple[int, ...], Tokens] = {}
         self._offered: tuple[Need, str] | None = None
@@ -491,86 +491,3 @@ def _joined(parts: Sequence[AtLayers], layouts: Sequence[Layout]) -> AtLayers:
         gradient = torch.cat([wide(layout.maps(piece.gradient)) for piece in pieces])
         layers.append(AtLayer(pieces[0].name, activation, gradient))
     return AtLayers(scores, aim, tuple(layers))
-
-
-def adapt(output: Any) -> Tensor:
-    """The scores in what a model returns: a tensor, a Hugging Face output, a dict or a tuple."""
-    if isinstance(output, Tensor):
-        return output
-    for name in ("logits", "logits_per_image", "scores"):
-        value = output.get(name) if isinstance(output, Mapping) else getattr(output, name, None)
-        if isinstance(value, Tensor):
-            return value
-    items = output.values() if isinstance(output, Mapping) else output
-    if isinstance(items, (tuple, list)) or isinstance(output, Mapping):
-        for item in items:
-            if isinstance(item, Tensor) and item.ndim == 2:
-                return item
-    raise ModelError(
-        f"expected the model to output scores (batch, classes), got {type(output).__name__}: "
-        "pass output=, a function from the model's output to scores"
-    )
-
-
-def unwrapped(module: nn.Module) -> nn.Module:
-    """The module inside torch.compile's and DataParallel's wrappers: hooks need the plain one."""
-    if not isinstance(module, nn.Module):
-        raise ArgumentError(
-            f"expected a model's name or an nn.Module, got {type(module).__name__}: "
-            "see `visxai models` for names"
-        )
-    while True:
-        inner = getattr(module, "_orig_mod", None)
-        if inner is None and isinstance(module, nn.DataParallel):
-            inner = module.module
-        if not isinstance(inner, nn.Module):
-            return module
-        module = inner
-
-
-def private_copy(module: nn.Module, device: str | torch.device | None) -> nn.Module:
-    """A copy in eval mode that shares all parameters and buffers; copied only to change device."""
-    shared: dict[int, Any] = {}
-    with torch.inference_mode(False):
-        for tensor in [*module.parameters(), *module.buffers()]:
-            # An inference tensor can't be saved for a backward; only a copy can.
-            shared[id(tensor)] = tensor.clone() if tensor.is_inference() else tensor
-        try:
-            private = copy.deepcopy(module, shared)
-        except Exception as error:
-            raise ModelError(
-                f"expected a module that can be copied, but {type(module).__name__} can't "
-                f"({error}): remove what can't be copied from its attributes"
-            ) from error
-        first = next(itertools.chain(private.parameters(), private.buffers()), None)
-        if device is not None and first is not None and first.device != torch.device(device):
-            private = copy.deepcopy(private).to(device)
-    return private.eval()
-
-
-def weights_sha256(module: nn.Module) -> str:
-    """sha256 over the names, types, shapes and bytes of all parameters and buffers, in order."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        if not isinstance(tensor, Tensor):
-            continue
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        plain = tensor.detach().cpu().contiguous()
-        digest.update(plain.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def _name_of(module: nn.Module, layer: str | nn.Module | None) -> str | None:
-    if layer is None:
-        return None
-    if isinstance(layer, str):
-        for part in layer.split("+"):
-            find(module, part)
-        return layer
-    names: dict[int, str] = {id(part): name for name, part in module.named_modules()}
-    if id(layer) in names:
-        return names[id(layer)]
-    raise LayerError(
-        f"expected a layer of the model, got a {type(layer).__name__} that isn't part of it: "
-        "pass the layer's dotted name"
-    )

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from visxai.backends.base import Model
-from visxai.backends.pytorch import TorchModel, private_copy
+from visxai.backends.modules import private_copy
+from visxai.backends.pytorch import TorchModel
 from visxai.errors import ArgumentError, ModelError
 from visxai.metrics.base import Ask, Metric
 

@@ -19,7 +19,8 @@ from typing import ClassVar, Literal, Protocol
 import torch
 from torch import Tensor
 
-from visxai.backends.base import Model, Need, Probe
+from visxai.backends.base import Model, Need
+from visxai.backends.probe import Probe
 from visxai.errors import ArgumentError
 from visxai.methods.base import Method, upsample
 from visxai.spec import Spec

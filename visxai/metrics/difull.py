@@ -28,9 +28,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from visxai.backends.base import Need, Probe
+from visxai.backends.base import Need
 from visxai.backends.layers import Layout
-from visxai.backends.pytorch import TorchModel, private_copy
+from visxai.backends.modules import private_copy
+from visxai.backends.probe import Probe
+from visxai.backends.pytorch import TorchModel
 from visxai.capture import find, first_tensor, with_first_tensor
 from visxai.errors import ArgumentError
 from visxai.methods.base import Method, upsample

@@ -25,7 +25,8 @@ from dataclasses import dataclass
 
 import torch
 
-from visxai.backends.base import Need, Probe
+from visxai.backends.base import Need
+from visxai.backends.probe import Probe
 from visxai.methods.base import upsample
 from visxai.metrics._grids import OverGrids, fitted
 from visxai.metrics._inside import share_inside

@@ -37,7 +37,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from visxai.backends.base import Need, Probe
+from visxai.backends.base import Need
+from visxai.backends.probe import Probe
 from visxai.backends.pytorch import TorchModel
 from visxai.methods.base import upsample
 from visxai.metrics.base import Ask, Case, Metric, Scores, explained, rank_correlation
