@@ -223,7 +223,7 @@ def test_the_address_may_be_left_out(
     def on_ray(making: Any, workers: Any, ray: str, stack: Any) -> Any:
         raise ArgumentError(f"expected at {ray}")
 
-    monkeypatch.setattr(cli, "_on_ray", on_ray)
+    monkeypatch.setattr(cli.explain, "_on_ray", on_ray)
     with pytest.raises(ArgumentError, match=f"expected at {address}$"):
         cli.app(["explain", str(folder), *words], standalone_mode=False)
 

@@ -1,55 +1,35 @@
-"""A folder run past one machine: the step of `visxai.pipeline` on Ray Data; nothing else.
-
-    driver          tasks                   actors, one a GPU      tasks                  driver
-    batches     ->  read, decode, crop  ->  compute a batch    ->  draw, encode, rows ->  commit
-
-The unit of work is the batch that a local run would compute, and only the driver writes the
-store: OUT, its chunks and its keys are a local run's, and either goes on where the other stopped.
-A batch whose process or machine dies is done again, and one that comes back twice counts once.
-Every node needs visxai, and sees the images and OUT under the same paths.
-
-    visxai.scale.explain(["photos"], "out", "efficientnet_lite0", address="auto")
-"""
+"""What Ray's processes do: read and decode, compute, draw; a batch passes through all three."""
 
 from __future__ import annotations
 
-import contextlib
-import os
 import pickle
 import time
-from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import visxai
-from visxai.asked import Asked, Naming, answers, ask, expected
-from visxai.cluster import connected, one_sentence
-from visxai.errors import ArgumentError, VisxaiError
-from visxai.images import Limits
-from visxai.progress import Outcome, Progress, Tally
+from visxai.asked import Asked, Naming, answers, ask
+from visxai.errors import VisxaiError
 from visxai.record import Explanation, Failure, label_of
 from visxai.results import Row, of_row, row_of
-from visxai.sources import Source, find
-from visxai.store import Input, Store
-from visxai.workers import Decoded, Drawn, Setup, Style, Workers, decode, draw
+from visxai.store import Input
+from visxai.workers import Decoded, Drawn, Setup, Workers, decode, draw
 
 if TYPE_CHECKING:
     from visxai.engine import Engine, Methods
-    from visxai.metrics import Metric
-    from visxai.target import Gate
 
 Maker = str | Mapping[str, Any] | Callable[[], "Engine"]
 
 # Decoding and drawing wait for files part of the time: two such tasks share a core.
-_TASK_CPUS = 0.5
+TASK_CPUS = 0.5
 _BLOCKS = 20_000  # of one run: more only keep the driver busy
 
 
 @dataclass(frozen=True)
-class _Order:
+class Order:
     """What every process of a run is told."""
 
     engine: Maker
@@ -79,7 +59,7 @@ class _Order:
 
 
 @dataclass(frozen=True)
-class _Told:
+class Told:
     """What the driver must know of an engine, which it doesn't load."""
 
     settings: dict[str, Any]
@@ -89,7 +69,7 @@ class _Told:
 
 
 @dataclass
-class _Batch:
+class Batch:
     """A batch of a chunk, from its image `start` on, on its way through the stages."""
 
     chunk: int
@@ -108,102 +88,7 @@ class _Batch:
     error: tuple[type[VisxaiError], str] | None = None
 
 
-def explain(
-    sources: Iterable[Source],
-    out: str | os.PathLike[str],
-    engine: Maker = "efficientnet_lite0",
-    method: Methods = "grad_cam",
-    target: Any = "top1",
-    *,
-    only: str | Gate | None = None,
-    check: str | Metric | None = None,
-    style: Style | None = Style(),  # noqa: B008 - frozen
-    limits: Limits = Limits(),  # noqa: B008 - frozen
-    chunk_size: int | None = None,
-    timeout: float = 60.0,
-    path_column: str | None = None,
-    label_column: str | None = None,
-    address: str | None = None,
-    actors: int | None = None,
-    fresh: bool = False,
-    retry_failures: bool = False,
-    command: str = "",
-    progress: Callable[[Progress], None] = lambda _: None,
-    stop: Callable[[], bool] = lambda: False,
-) -> Outcome:
-    """Explain sources into OUT on a Ray cluster, going on where an earlier run was.
-
-    engine: a model's name, the arguments of `visxai.Engine` by name, or a function without
-    arguments that makes an engine: each actor makes its own. address: of a running cluster, "auto"
-    or HOST:PORT, whose token is configured; None is the cluster that this process is connected to,
-    or else a Ray on this machine for this run only. actors: engines; None is one a GPU, without
-    GPUs one for every two cores. The rest is as of `visxai.pipeline.explain`.
-    """
-    _check_maker(engine)
-    if actors is not None and actors < 1:
-        raise ArgumentError(f"expected at least 1 actor, got {actors}: leave it out")
-    if timeout <= 0:
-        raise ArgumentError(f"expected a timeout of more than 0 seconds, got {timeout}")
-    found = list(find(sources, out, path_column=path_column, label_column=label_column))
-    with connected(address) as ray, one_sentence(ray):
-        cluster = ray.cluster_resources()
-        cpus, gpus = cluster.get("CPU", 0), 0 if _on_cpu(engine) else int(cluster.get("GPU", 0))
-        count = actors or gpus or max(1, int(cpus) // 2)
-        if count + _TASK_CPUS > cpus or count > gpus > 0:
-            raise ArgumentError(
-                f"expected a core and, where there are GPUs, a GPU for each of {count} actors and "
-                f"a core to decode with, got a cluster of {cpus:g} cores and {gpus} GPUs: give it "
-                "more, or use fewer actors"
-            )
-        asking = {
-            "only": only,
-            "check": check,
-            "style": style,
-            "limits": limits,
-            "chunk_size": chunk_size,
-            "labelled": any(one.label is not None for one in found),
-        }
-        earlier = None if fresh else Path(os.path.abspath(out))
-        share = -(-len(found) // count)
-        order = _Order(engine, method, target, share, earlier, asking, timeout)
-        survey = ray.remote(num_cpus=1, num_gpus=min(1, gpus))(_survey)
-        told = ray.get(survey.remote(order))
-        if not isinstance(told, _Told):
-            _raise(told)
-        found = expected(found, told.labels, None if label_column == "none" else label_column)
-        settings = told.settings
-        with Store(out, settings, command=command, fresh=fresh, retry=retry_failures) as store:
-            _, changed = store.add(found)
-            del found
-            run = _Run(store)
-            stages = _stages(ray, run.batches(), order, told, store.overlays, count, min(1, gpus))
-            with contextlib.closing(stages) as batches:
-                complete = run.all(batches, progress, stop)
-            return run.tally.ended(complete, changed)
-
-
-# ---- the engine, told over the wire -------------------------------------------------------------
-
-
-def _check_maker(engine: Any) -> None:
-    if isinstance(engine, (str, Mapping)):
-        model = engine if isinstance(engine, str) else engine.get("model", "")
-        if isinstance(model, str):
-            return
-    elif callable(engine) and not hasattr(engine, "parameters"):
-        return
-    raise ArgumentError(
-        f"expected engine= as a model's name, the arguments of visxai.Engine by name, or a "
-        f"function that makes an engine, got {type(engine).__name__}: it isn't sent to other "
-        "machines; write engine=lambda: visxai.Engine(...) around what makes the model"
-    )
-
-
-def _on_cpu(engine: Maker) -> bool:
-    return isinstance(engine, Mapping) and str(engine.get("device", "")).startswith("cpu")
-
-
-def _survey(order: _Order) -> _Told | tuple[type[VisxaiError], str]:
+def survey(order: Order) -> Told | tuple[type[VisxaiError], str]:
     """What a run's settings are where its engines will be; or why it can't be."""
     try:
         engine = order.made()
@@ -216,28 +101,25 @@ def _survey(order: _Order) -> _Told | tuple[type[VisxaiError], str]:
     limits = order.options["limits"]
     setup = Setup(engine.model.preprocess, limits, style, cache=0, timeout=order.timeout)
     labels = None if engine.model.labels is None else tuple(engine.model.labels)
-    return _Told(asked.settings, labels, Naming.of(asked, style), setup)
+    return Told(asked.settings, labels, Naming.of(asked, style), setup)
 
 
-def _raise(error: tuple[type[VisxaiError], str]) -> None:
+def raised(error: tuple[type[VisxaiError], str]) -> None:
     kind, sentence = error
     made = kind.__new__(kind, sentence)  # kinds have their own ways to be made from parts
     made.args = (sentence,)
     raise made
 
 
-# ---- the three stages, in Ray's processes -------------------------------------------------------
-
-
-def _stages(
+def stages(
     ray: Any,
-    batches: Iterator[_Batch],
-    order: _Order,
-    told: _Told,
+    batches: Iterator[Batch],
+    order: Order,
+    told: Told,
     overlays: Path,
     actors: int,
     gpus: int,
-) -> Generator[_Batch]:
+) -> Generator[Batch]:
     """Batches as they come out of the last stage, in no order."""
     rows = [_packed(batch) for batch in batches]
     if not rows:
@@ -248,7 +130,7 @@ def _stages(
     with ray.data.DataContext.current(context):
         found = (
             ray.data.from_items(rows, override_num_blocks=min(len(rows), _BLOCKS))
-            .map(partial(_decoded, setup=setup), num_cpus=_TASK_CPUS)
+            .map(partial(_decoded, setup=setup), num_cpus=TASK_CPUS)
             .map(
                 _Explainer,
                 fn_constructor_args=(order, told.settings),
@@ -258,7 +140,7 @@ def _stages(
             )
             .map(
                 partial(_drawn, setup=setup, naming=told.naming, overlays=overlays),
-                num_cpus=_TASK_CPUS,
+                num_cpus=TASK_CPUS,
             )
         )
         del rows
@@ -266,14 +148,14 @@ def _stages(
             yield _unpacked(row)
 
 
-def _packed(batch: _Batch) -> dict[str, bytes]:
+def _packed(batch: Batch) -> dict[str, bytes]:
     return {"batch": pickle.dumps(batch, pickle.HIGHEST_PROTOCOL)}
 
 
-def _unpacked(row: Mapping[str, bytes]) -> _Batch:
+def _unpacked(row: Mapping[str, bytes]) -> Batch:
     # From a process of this run, over connections that ask for the cluster's token.
     batch = pickle.loads(row["batch"])
-    assert isinstance(batch, _Batch)
+    assert isinstance(batch, Batch)
     return batch
 
 
@@ -303,7 +185,7 @@ def _decoded(row: dict[str, bytes], setup: bytes) -> dict[str, bytes]:
 class _Explainer:
     """The second stage: an engine, made once, and the maps of batches."""
 
-    def __init__(self, order: _Order, settings: dict[str, Any]) -> None:
+    def __init__(self, order: Order, settings: dict[str, Any]) -> None:
         self.error: tuple[type[VisxaiError], str] | None = None
         try:
             self.engine = order.made()
@@ -335,7 +217,7 @@ class _Explainer:
         batch.decoded = [Decoded(None, one.input, one.seconds) for one in batch.decoded]
         return _packed(batch)
 
-    def explain(self, batch: _Batch) -> None:
+    def explain(self, batch: Batch) -> None:
         from visxai.engine import Prepared
         from visxai.target import Answer
 
@@ -378,7 +260,7 @@ def _drawn(row: dict[str, bytes], setup: bytes, naming: Naming, overlays: Path) 
     return _packed(replace(batch, decoded=[], explained={}))
 
 
-def _draw(batch: _Batch, pool: Workers, naming: Naming, overlays: Path) -> None:
+def _draw(batch: Batch, pool: Workers, naming: Naming, overlays: Path) -> None:
     waiting = []
     for place, (one, decoded) in enumerate(zip(batch.inputs, batch.decoded, strict=True)):
         if isinstance(decoded.input, Failure):
@@ -405,61 +287,3 @@ def _draw(batch: _Batch, pool: Workers, naming: Naming, overlays: Path) -> None:
             batch.failed[place] = failure
         said = batch.said.get(place)
         batch.rows += [row_of(e, None if failure else naming.overlay(one, e), said) for e in same]
-
-
-# ---- the driver ---------------------------------------------------------------------------------
-
-
-class _Run:
-    """One run over what a store says is pending."""
-
-    def __init__(self, store: Store) -> None:
-        self.store = store
-        self.tally = Tally(store)
-
-    def batches(self) -> Iterator[_Batch]:
-        """What is pending, cut where a local run cuts it."""
-        size = self.store.settings["batch"]
-        for number in self.store.pending():
-            inputs = self.store.inputs(number)
-            for start in range(0, len(inputs), size):
-                yield _Batch(number, start, inputs[start : start + size])
-
-    def all(
-        self,
-        batches: Iterator[_Batch],
-        progress: Callable[[Progress], None],
-        stop: Callable[[], bool],
-    ) -> bool:
-        """Commit chunks as their batches come; False when stopped before the end."""
-        waiting: dict[int, dict[int, _Batch]] = {}
-        progress(self.tally.progress())
-        for batch in batches:
-            if batch.error is not None:
-                _raise(batch.error)
-            there = waiting.setdefault(batch.chunk, {})
-            if batch.chunk in self.store.finished or batch.start in there:
-                continue  # done twice: a node was lost after it had told
-            there[batch.start] = batch
-            self.tally.done += len(batch.inputs)
-            self.tally.maps += len(batch.rows)
-            self.tally.failures += len(batch.failed)
-            for stage, seconds in batch.seconds.items():
-                self.tally.spent(stage, seconds)
-            if sum(len(one.inputs) for one in there.values()) == self.store.size(batch.chunk):
-                self.commit(batch.chunk, waiting.pop(batch.chunk))
-            progress(self.tally.progress())
-            if stop():
-                return not self.store.pending()
-        return True
-
-    def commit(self, chunk: int, there: dict[int, _Batch]) -> None:
-        began = time.perf_counter()
-        ordered = [there[start] for start in sorted(there)]
-        rows = [row for batch in ordered for row in batch.rows]
-        failed = [batch.failed[place] for batch in ordered for place in sorted(batch.failed)]
-        told: Counter[str] = Counter()
-        for batch in ordered:
-            told.update(batch.answers)
-        self.store.commit(chunk, rows, failed, told)
-        self.tally.spent("write", time.perf_counter() - began)
