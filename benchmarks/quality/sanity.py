@@ -71,7 +71,7 @@ def plot(groups: Mapping[str, Mapping[str, list[float]]], path: Path) -> None:
 
     heights = [len(curves) for curves in groups.values()]
     count = len(next(iter(next(iter(groups.values())).values()))) - 1  # the first is the map itself
-    size = (2.4 + 0.6 * count, 0.7 + 0.2 * sum(heights) + 0.3 * len(heights))
+    size = (2.2 + 0.7 * count, 0.8 + 0.2 * sum(heights) + 0.3 * len(heights))
     figure = Figure(size, layout="constrained")
     axes = figure.subplots(len(groups), 1, squeeze=False, height_ratios=heights)[:, 0]
     for axis, (title, curves) in zip(axes, groups.items(), strict=True):
@@ -92,7 +92,8 @@ def plot(groups: Mapping[str, Mapping[str, list[float]]], path: Path) -> None:
             side.set_visible(False)
     shares = [f"{step / count:.0%}" for step in range(1, count + 1)]
     axes[-1].set_xticks(range(count), shares, fontsize=7)
-    axes[-1].set_xlabel("tensors drawn anew, from the scores down", fontsize=7)
+    axes[-1].set_xlabel("tensors drawn anew", fontsize=7)
+    figure.suptitle("rank correlation with the trained model's map", fontsize=9)
     with matplotlib.rc_context({"svg.hashsalt": "visxai", "svg.fonttype": "none"}):
         figure.savefig(path, metadata={"Date": None})
 
@@ -137,7 +138,7 @@ def main() -> None:
         values, similar = similarities(engine, x, chosen, metric, kept, told, given.batch)
         title = f"{engine.model.ref.name}: rank correlation with the trained model's map"
         tables[title] = results[name] = experiment.compared(values, "lower")
-        curves[title] = results[f"{name}_similarity"] = similar
+        curves[engine.model.ref.name] = results[f"{name}_similarity"] = similar
     command = f"sanity.py FOLDER --images {count} --stages {stages} --order {given.order}"
     experiment.save("sanity", given, results, tables, command)
     if not given.quick or given.out != experiment.measure.RESULTS:
