@@ -24,7 +24,7 @@ from visxai.backends.pytorch import TorchModel
 from visxai.engine import compute, tidy
 from visxai.errors import TargetError
 from visxai.methods.base import Maps, Method
-from visxai.target import Target
+from visxai.target import Settled, Target
 
 # Smaller budgets for slow methods; what isn't named runs with its defaults.
 BUDGETS = {
@@ -157,6 +157,14 @@ def test_no_side_effects_after_an_exception(kind: str, name: str) -> None:
     # finer_cam refuses a callable; eigen_cam and rollout never ask what their target says.
     assert calls or name in ("attention_rollout", "eigen_cam", "finer_cam")
     assert state(model.module) == before
+
+
+@over_all
+def test_a_settled_target_is_the_same(kind: str, name: str) -> None:
+    """Metrics explain altered copies of a batch for the classes of the batch itself."""
+    model, method, x = zoo.model(kind), method_of(name), zoo.inputs()
+    settled = Settled.on_aim(TARGET, model.aim(x, TARGET))
+    assert close(run(model, method, x, settled).values, reference(kind, name))
 
 
 @over_all

@@ -125,7 +125,10 @@ COCO = {
 }
 
 
-@pytest.mark.parametrize("content", [CSV, "\ufeff" + CSV, json.dumps(COCO)])
+SPACED = "File, Left, Top, Right, Bottom, Label\n" + CSV.partition("\n")[2]
+
+
+@pytest.mark.parametrize("content", [CSV, "\ufeff" + CSV, SPACED, json.dumps(COCO)])
 def test_csv_and_coco_say_the_same(tmp_path: Path, content: str) -> None:
     (tmp_path / "truth").write_text(content, "utf-8")
     truth, class_of = Truth.read(tmp_path / "truth"), class_finder(LABELS)
@@ -342,6 +345,26 @@ def test_grids_are_judged_once_all_images_are_known(
     evaluated(small, [folder], tmp_path / "out", **given)
 
 
+def test_grids_can_be_stopped_between_methods(
+    small: visxai.Engine, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged: list[str] = []
+
+    def figures(_: Any, metric: Any, method: Any, pool: Any) -> list[float]:
+        judged.append(repr(method))
+        return [0.5, 0.25]
+
+    monkeypatch.setattr("visxai.evaluate.grids.Grids.figures", figures)
+    asked = METHODS, ["grid_pointing(grids=2)"], tmp_path / "out"
+    stopped = run(small, [folder], *asked, draws=50, stop=lambda: len(judged) == 1)
+    assert stopped.summary is None
+    assert not stopped.outcome.complete
+    assert len(judged) == 1
+    whole = run(small, [folder], *asked, draws=50)
+    assert whole.summary is not None
+    assert len(judged) == len(set(judged)) == 4
+
+
 def test_wrong_arguments_are_told_before_anything_is_computed(
     small: visxai.Engine, folder: Path, tmp_path: Path
 ) -> None:
@@ -357,6 +380,12 @@ def test_wrong_arguments_are_told_before_anything_is_computed(
         run(small, [folder], METHODS, METRICS, out, truth=tmp_path / "t.csv")
     (tmp_path / "t.csv").write_text("file,label\n0.jpg,thnig 1\n")
     with pytest.raises(UnknownName, match="thing 1"):
+        run(small, [folder], METHODS, METRICS, out, truth=tmp_path / "t.csv", target="truth")
+    (tmp_path / "t.csv").write_text("file,label\n0.jpg,thing 1\n")
+    with pytest.raises(ArgumentError, match="labels alone"):
+        run(small, [folder], METHODS, ["pointing"], out, truth=tmp_path / "t.csv")
+    (tmp_path / "t.csv").write_text("file,left,top,right,bottom\n0.jpg,0,0,9,9\n")
+    with pytest.raises(ArgumentError, match="boxes alone"):
         run(small, [folder], METHODS, METRICS, out, truth=tmp_path / "t.csv", target="truth")
     assert not out.exists()
 

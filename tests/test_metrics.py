@@ -305,8 +305,9 @@ def test_the_check_passes_truth_and_fails_its_negation() -> None:
         assert found.figures["faithful"].tolist() == [passed] * 3
         difference = found.values - found.figures["faithfulness_controls"]
         assert (sign * difference > 0).all()
-    flat = metrics.load("faithfulness")(Case(model, x, TARGET, torch.ones(3, 7, 7)))
-    assert flat.figures["faithful"].tolist() == [False] * 3
+    for flat in (torch.ones(3, 7, 7), torch.full((3, 10, 10), 0.1), torch.full((3, 1, 1), 0.1)):
+        found = metrics.load("faithfulness")(Case(model, x, TARGET, flat))
+        assert found.figures["faithful"].tolist() == [False] * 3
 
 
 def test_the_check_is_insertion_less_deletion() -> None:
@@ -356,6 +357,8 @@ def test_cost_is_what_the_docstring_says(spec: str, rows: int) -> None:
     model.forward = counted  # type: ignore[method-assign]
     metrics.load(spec)(case)
     assert sum(seen) == rows
+    told = metrics.load(spec).forwards()  # of a map, the clean images' and a batch's aside
+    assert 2 * told - 2 <= rows <= 2 * told + 3
 
 
 # ---- imputation ---------------------------------------------------------------------------
@@ -450,6 +453,14 @@ def test_segmentation_by_hand() -> None:
     assert half.tolist() == pytest.approx([(2 / 4 + 10 / 12) / 2])
 
 
+@pytest.mark.parametrize("value", [0.1, 0.3, 0.7, -0.3])
+def test_a_flat_map_outlines_nothing(value: float) -> None:
+    maps, inside = torch.full((1, SIDE, SIDE), value), torch.zeros(1, SIDE, SIDE, dtype=torch.bool)
+    inside[:, :5] = True
+    background = (SIDE - 5) / SIDE  # all is background: of the object nothing is found
+    assert located("segmentation", maps, inside).tolist() == pytest.approx([background / 2])
+
+
 def test_average_precision_by_hand_and_with_ties() -> None:
     scores = torch.tensor([[0.9, 0.8, 0.7, 0.6], [0.5, 0.5, 0.5, 0.5], [0.9, 0.5, 0.5, 0.1]])
     marks = torch.tensor([[1, 0, 1, 0], [1, 0, 0, 0], [0, 1, 0, 1]]).bool()
@@ -517,6 +528,16 @@ def test_infidelity_is_its_definition() -> None:
     scale = max(0.0, float((forecast * change).mean() / forecast.square().mean()))
     expected = (scale * forecast - change).square().mean()
     assert metric(case).values.item() == pytest.approx(expected.item(), rel=1e-3)
+
+
+@pytest.mark.parametrize("factor", [1e-20, 1e20])
+def test_infidelity_knows_no_scale(factor: float) -> None:
+    model, x = linear(), small()
+    case = Case(model, x, TARGET, truth(model, x))
+    scaled = Case(model, x, TARGET, factor * truth(model, x))
+    metric = metrics.load("infidelity(noise='square')")
+    assert torch.allclose(metric(scaled).values, metric(case).values, rtol=1e-3, atol=1e-6)
+    assert metric(scaled).figures["explained"].tolist() == pytest.approx([1] * 3, abs=1e-4)
 
 
 def test_max_sensitivity_of_known_methods() -> None:

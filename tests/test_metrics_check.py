@@ -65,3 +65,10 @@ def test_a_wrong_check_is_refused_before_any_image_is_read() -> None:
         engine().explain(["missing.jpg"], check="faithfullness")
     with pytest.raises(ArgumentError, match="a check of one explanation by itself"):
         engine().explain(["missing.jpg"], check="grid_pointing")
+
+
+@pytest.mark.parametrize(
+    "check", ["faithfulness", "insertion(steps=2)", "road", "infidelity(draws=2)"]
+)
+def test_a_batch_without_maps_has_no_figures(check: str) -> None:
+    assert engine().explain(photographs(2), target="above=0.9999", check=check) == []

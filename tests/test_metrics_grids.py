@@ -209,6 +209,19 @@ def test_a_model_of_one_size_says_so() -> None:
         fitted(TorchModel(module, name="flat"), torch.zeros(1, 3, 8, 8), 2)
 
 
+@pytest.mark.parametrize("kind", ["conv", "resnet18"])
+def test_difull_runs_again_from_its_layer(kind: str) -> None:
+    """Ablation's weights are those of the image alone: other cells can't move its score."""
+    plain, cells = zoo.model(kind), zoo.inputs(4)
+    ablation = methods.load("ablation_cam(relu=False)")
+    model, method = disconnected(plain, ablation, cells, 2)
+    x = joined(cells, 2)
+    maps = explained(method, Probe(model, x), x, Target.of(zoo.CLASSES * 2 + 3))
+    found = cut(maps.unsqueeze(1), 2)[2]
+    single = explained(ablation, plain, cells[2:3], Target.of(3))
+    assert torch.allclose(found, single, atol=1e-3 * float(single.abs().amax()))
+
+
 def test_difull_gives_layer_cam_its_perfect_score() -> None:
     """Its outside is exactly zero at the layer, and stays so at the pixels."""
     module = zoo.randomise(zoo.Conv(), seed=5)

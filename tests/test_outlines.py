@@ -134,6 +134,20 @@ def test_a_segmentation_stands_in_the_boxs_place(tmp_path: Path, segmentation: A
     assert not found[:, 4:].any()
 
 
+def test_a_box_without_extent_holds_nothing(tmp_path: Path) -> None:
+    """Published files have a few: they name a class, and no pixel."""
+    content = json.loads(coco_file(tmp_path, None).read_text())
+    content["annotations"] += [{"image_id": 1, "category_id": 1, "bbox": [3, 3, 1.5, 0]}]
+    (tmp_path / "coco.json").write_text(json.dumps(content))
+    truth, class_of = Truth.read(tmp_path / "coco.json"), class_finder(LABELS)
+    assert truth.regions("x.jpg", 3, class_of) == [(0, 0, 8, 8)]
+    assert truth.classes("x.jpg", class_of) == [3]
+    content["annotations"][1]["bbox"] = [3, 3, -1, 5]
+    (tmp_path / "coco.json").write_text(json.dumps(content))
+    with pytest.raises(ArgumentError, match="annotation 1"):
+        Truth.read(tmp_path / "coco.json")
+
+
 def test_the_outline_itself_is_the_perfect_map() -> None:
     view = Transform((zoo.SIZE, zoo.SIZE), (0, 0, zoo.SIZE, zoo.SIZE))
     corners = [zoo.SIZE * at for at in (0.2, 0.1, 0.9, 0.2, 0.7, 0.8, 0.3, 0.7)]

@@ -38,7 +38,7 @@ def evaluate(
             "--metrics",
             metavar="SPECS",
             help="Commas between them: insertion, deletion, road, sparseness, "
-            "'infidelity(removal=\"square\")', grid_pointing and so on.",
+            "'infidelity(noise=\"square\")', grid_pointing and so on.",
         ),
     ] = "insertion,deletion",
     target: Annotated[

@@ -124,11 +124,11 @@ def run(
         del found
         judging = _Run(store, asked, limits)
         complete = judging.all(progress, stop)
-        summary = None
+        grids, summary = asked.grids(limits), None
+        if complete and grids is not None:
+            complete = grids.judge(store.out, store.settings, stop)
         if complete:
-            summary = report.write(
-                store.out, asked.methods, judged, asked.grids(store, limits), draws, seed, examples
-            )
+            summary = report.write(store.out, asked.methods, judged, grids, draws, seed, examples)
         outcome = judging.tally.ended(complete, changed)
         with contextlib.suppress(OSError):  # an evaluation draws none
             store.overlays.rmdir()
@@ -166,11 +166,8 @@ class _Asked:
                 "(truth= in Python)"
             )
         self.truth = None if truth is None else Truth.read(truth)
-        if self.truth is not None and self.by_truth:
-            for known in self.truth.objects.values():
-                for one in known:
-                    if one.label:
-                        self.class_of(one.label)
+        if self.truth is not None:
+            self._check(self.truth)
         for metric in metrics:
             lacking = metric.needs & ~engine.model.offers
             if lacking:
@@ -178,6 +175,24 @@ class _Asked:
                     f"expected metrics that {engine.model.ref.name} can serve, but {metric.name()} "
                     f"needs {lacking}: leave it out"
                 )
+
+    def _check(self, truth: Truth) -> None:
+        """Raise ArgumentError unless the file tells what is asked of it."""
+        objects = [one for known in truth.objects.values() for one in known]
+        labels = [one.label for one in objects if one.label]
+        if self.by_truth:
+            for label in labels:
+                self.class_of(label)
+            if objects and not labels:
+                raise ArgumentError(
+                    "expected labels for the target truth, got boxes alone: add the column label, "
+                    "or choose another target"
+                )
+        if self.located and objects and not any(one.box or one.outline for one in objects):
+            raise ArgumentError(
+                "expected boxes for metrics of localisation, got labels alone: add the columns "
+                "left,top,right,bottom, or leave these metrics out"
+            )
 
     def items(self, one: InputRef) -> list[int | None]:
         """The classes to explain of an image; None alone leaves that to the target."""
@@ -198,13 +213,11 @@ class _Asked:
             masks.append(mask(regions, where.transform, (where.width, where.height)))
         return torch.from_numpy(np.stack(masks)).to(self.engine.device)
 
-    def grids(self, store: Store, limits: Limits) -> Grids | None:
-        """The figures of the metrics over grids, None where there are none."""
+    def grids(self, limits: Limits) -> Grids | None:
+        """What judges the metrics over grids, None where there are none."""
         if not self.over_grids:
             return None
-        grids = Grids(self.engine, self.methods, self.over_grids, limits)
-        grids.judge(store.out, store.settings)
-        return grids
+        return Grids(self.engine, self.methods, self.over_grids, limits)
 
 
 class _Run:

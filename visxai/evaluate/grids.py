@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,8 +43,10 @@ class Grids:
         self.limits = limits
         self.found: dict[str, dict[str, list[float] | str]] = {}
 
-    def judge(self, out: Path, settings: Mapping[str, Any]) -> None:
-        """Find what OUT doesn't hold yet, and keep it there."""
+    def judge(
+        self, out: Path, settings: Mapping[str, Any], stop: Callable[[], bool] = lambda: False
+    ) -> bool:
+        """Find what OUT doesn't hold yet, and keep it there; False when stopped before the end."""
         pool, digests = self.pool(out)
         key = hashlib.sha256(json.dumps([digests, settings]).encode()).hexdigest()
         kept = self._kept(out, key)
@@ -52,9 +54,12 @@ class Grids:
             known = self.found.setdefault(repr(metric), {})
             for method in self.methods:
                 earlier = kept.get(repr(metric), {}).get(repr(method))
+                if earlier is None and stop():
+                    return False
                 known[repr(method)] = earlier or self.figures(metric, method, pool)
                 told = json.dumps({"pool": key, "images": len(digests), "found": self.found})
                 write(out / "grids.json", told)
+        return True
 
     def figures(
         self, metric: Metric, method: Method, pool: torch.Tensor | None

@@ -29,17 +29,16 @@ Table = tuple[list[str], list[list[str]]]
 def markdown(summary: dict[str, Any], settings: dict[str, Any]) -> str:
     """The summary as Markdown; plots and examples are files beside it."""
     lines = ["# Evaluation", "", _told(_intro(summary, settings)), ""]
-    for heading, note, (columns, rows) in _tables(summary):
+    for number, (heading, note, (columns, rows)) in enumerate(_tables(summary)):
         lines += [f"## {heading}", "", *([_told(note), ""] if note else [])]
         lines.append("| " + " | ".join(map(_told, columns)) + " |")
         lines.append("|" + "---|" * len(columns))
         lines += ["| " + " | ".join(map(_told, row)) + " |" for row in rows]
         lines.append("")
-    for name in ("ranks", "curves"):
-        if summary["plots"].get(name):
-            lines += [f"![{name}]({summary['plots'][name]})", ""]
-    if summary["plots"].get("examples"):
-        lines += [f"## {_EXAMPLES}", "", f"![examples]({summary['plots']['examples']})", ""]
+        pictures = ("ranks", "curves") if number == 0 else ()
+        for name in ("examples",) if heading == _EXAMPLES else pictures:
+            if summary["plots"].get(name):
+                lines += [f"![{name}]({summary['plots'][name]})", ""]
     return "\n".join(lines)
 
 
@@ -86,7 +85,7 @@ def _tables(summary: dict[str, Any]) -> list[tuple[str, str, Table]]:
     found = [("Methods", "", overview(summary))]
     for one in summary["metrics"]:
         refused = {e["refused"] for e in one["methods"] if "refused" in e}
-        note = " ".join([f"{one['about']} {one['metric']}", *sorted(refused)])
+        note = "; ".join([f"{one['about']} {one['metric']}", *sorted(refused)])
         found.append((one["name"], note, _metric(summary, one)))
     if summary["agreement"]:
         note = "Mean rank correlation of two methods' maps over the pixels."

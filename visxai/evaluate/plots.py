@@ -9,6 +9,16 @@ from visxai.errors import require
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c564b", "#6a3d9a")
 _GREY = "#8a8a8a"
+# What the curves of the metrics show: along, and up.
+_AXES = {
+    "insertion": ("share of pixels shown, most relevant first", "score"),
+    "deletion": ("share of pixels removed, most relevant first", "score"),
+    "positive": ("share of pixels blackened, most relevant first", "accuracy"),
+    "negative": ("share of pixels blackened, least relevant first", "accuracy"),
+    "morf": ("share of pixels imputed, most relevant first", "score"),
+    "lerf": ("share of pixels imputed, least relevant first", "score"),
+    "similarity": ("share of parameters drawn anew", "rank correlation"),
+}
 _SHOWN = {"lower": "lower is better", "higher": "higher is better"}
 
 
@@ -53,6 +63,9 @@ def curves(summary: dict[str, Any]) -> str | None:
             colour, line = _style(summary, method)
             axis.plot(one["axis"], points, line, color=colour, linewidth=1.4, label=names[method])
         axis.set_title(one["curve"], fontsize=9, parse_math=False)
+        along, up = _AXES.get(one["curve"].partition("-")[0], ("", ""))
+        axis.set_xlabel(along, fontsize=8)
+        axis.set_ylabel(up, fontsize=8)
         axis.grid(color="#ececec")
     drawn = axes[0].get_legend_handles_labels()
     legend = figure.legend(*drawn, loc="outside right upper", fontsize=8, frameon=False)

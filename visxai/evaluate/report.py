@@ -77,6 +77,9 @@ def _examples(out: Path, summary: dict[str, Any], methods: Sequence[Method]) -> 
         except ImageError:  # gone, or changed since
             continue
         photo.thumbnail((2 * _CELL, 2 * _CELL))
+        if max(photo.size) < _CELL:  # a thumbnail would be lost in its cell
+            factor = _CELL / max(photo.size)
+            photo = photo.resize([max(1, round(side * factor)) for side in photo.size])
         drawn = [render.overlay(found[repr(method)], photo) for method in methods]
         cells.append([photo, *drawn])
         names.append(one["label"])

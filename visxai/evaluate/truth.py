@@ -140,7 +140,9 @@ def _sha256(data: bytes) -> str:
 
 def _table(table: Table, path: Any) -> dict[str, list[Known]]:
     names, labelled = table.find(PATHS), table.find(LABELS)
-    boxed = all(side in table.columns for side in _SIDES)
+    found_sides = [table.find((side,)) for side in _SIDES]
+    boxes = [side for side in found_sides if side is not None]
+    boxed = len(boxes) == len(_SIDES)
     if names is None or not (boxed or labelled):
         raise ArgumentError(
             f"expected the columns file and label or {','.join(_SIDES)} in {os.fspath(path)}, got "
@@ -148,7 +150,7 @@ def _table(table: Table, path: Any) -> dict[str, list[Known]]:
         )
     files = table.column(names)
     labels = [""] * len(files) if labelled is None else table.column(labelled)
-    sides = zip(*map(table.column, _SIDES), strict=True) if boxed else [("",) * 4] * len(files)
+    sides = zip(*map(table.column, boxes), strict=True) if boxed else [("",) * 4] * len(files)
     found: dict[str, list[Known]] = {}
     for line, (name, label, four) in enumerate(zip(files, labels, sides, strict=True), 2):
         try:
@@ -170,8 +172,10 @@ def _coco(text: str, path: Any) -> dict[str, list[Known]]:
             where = f"annotation {number}"
             if one.get("iscrowd"):
                 continue
-            left, top, width, height = one["bbox"]
-            box = _box((left, top, float(left) + float(width), float(top) + float(height)))
+            left, top, width, height = map(float, one["bbox"])
+            # Published files have a few boxes without an extent, which hold no pixel.
+            flat = 0 in (width, height)
+            box = None if flat else _box((left, top, left + width, top + height))
             label = names.get(one.get("category_id"), "")
             where = f"annotation {number}'s segmentation"
             outline = _outline(one.get("segmentation"))

@@ -20,7 +20,7 @@ Source: Zhang et al., Finer-CAM, CVPR 2025.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -56,8 +56,7 @@ class FinerCam(LayerMethod):
         def nearest(classes: int) -> Tensor:
             return self.nearest(model.head_weight(x, classes))
 
-        given = {item.name: getattr(target, item.name) for item in fields(target)}
-        against = Against(**given, nearest=nearest, gamma=self.gamma)
+        against = Against.of_target(target, nearest, self.gamma)
         return GradCam(self.layer, self.relu)(model, x, against)
 
     def nearest(self, weight: Tensor) -> Tensor:
@@ -77,17 +76,30 @@ class FinerCam(LayerMethod):
 
 @dataclass(frozen=True)
 class Against(Target):
-    """A class's score less gamma times the mean of its nearest classes' scores.
+    """The score of a target's class less gamma times the mean of its nearest classes' scores.
 
     nearest(classes) gives (classes, k): what each class is compared with.
     """
 
+    plain: Target | None = None
     nearest: Callable[[int], Tensor] | None = field(default=None, compare=False)
     gamma: float = 0.0
 
-    def aim(self, scores: Tensor, probabilities: Tensor) -> Aim:
-        found = super().aim(scores, probabilities)
+    @classmethod
+    def of_target(cls, target: Target, nearest: Callable[[int], Tensor], gamma: float) -> Against:
+        """`target`, against the classes that are nearest to its own."""
+        asked = target.kind, target.text, target.classes
+        return cls(*asked, plain=target, nearest=nearest, gamma=gamma)
+
+    def part(self, start: int, stop: int) -> Against:
+        assert self.plain is not None
         assert self.nearest is not None
+        return self.of_target(self.plain.part(start, stop), self.nearest, self.gamma)
+
+    def aim(self, scores: Tensor, probabilities: Tensor) -> Aim:
+        assert self.plain is not None
+        assert self.nearest is not None
+        found = self.plain.aim(scores, probabilities)
         assert found.classes is not None
         others = self.nearest(scores.shape[1]).to(scores.device)[found.classes]
         plain = found.function

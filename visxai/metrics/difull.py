@@ -106,7 +106,12 @@ class Disconnected(nn.Module):
         self.inner = private_copy(model.module, None)
         self.seen = nn.ModuleList(nn.Identity() for _ in layouts)
         self.cells = cells
-        self._output = model.logits
+
+        def read(output: Any) -> Tensor:
+            return model.logits(output)
+
+        # Copies of this module share a function; a bound method they would copy, locks and all.
+        self._output = read
         for number, (name, layout) in enumerate(layouts.items()):
             find(self.inner, name).register_forward_hook(_Joining(self, number, layout))
 

@@ -54,7 +54,8 @@ class Faithfulness(Stepwise):
         maps, turns = len(case.aim), self.controls + 1
         size = tuple(case.x.shape[2:])
         shuffled = upsample(permuted(case.native, self.grid, self._orders()), size)
-        variants = torch.cat([case.pixels.unsqueeze(1), shuffled.reshape(maps, -1, *size)], 1)
+        controls = shuffled.reshape(maps, self.controls, *size)
+        variants = torch.cat([case.pixels.unsqueeze(1), controls], 1)
         ranks = ranked(variants.flatten(0, 1))
         owner = torch.arange(maps, device=case.x.device).repeat_interleave(turns)
         axis = self.axis(case)
@@ -63,8 +64,10 @@ class Faithfulness(Stepwise):
             curve = curves(case, owner, ranks, self.steps, (case.x, substitute), flip)
             values += sign * area(curve, axis).reshape(maps, turns)
         control = values[:, 1:].mean(1)
-        # A flat map and its permutations are one map: equal but for rounding.
-        faithful = values[:, 0] > control + 1e-6
+        # A flat map and its permutations are one map: equal, but for what rounding makes of ranks.
+        low, high = case.native.flatten(1).aminmax(dim=1)
+        flat = high - low <= 1e-6 * torch.maximum(low.abs(), high.abs())
+        faithful = (values[:, 0] > control + 1e-6) & ~flat
         return Scores(values[:, 0], {"faithfulness_controls": control, "faithful": faithful})
 
     def _orders(self) -> Tensor:

@@ -50,18 +50,23 @@ class Infidelity(Metric):
         self._require(self.size > 0, "a size above 0", self.size)
         self._require(self.draws >= 2, "at least 2 draws", self.draws)
 
+    def forwards(self) -> int:
+        return self.draws
+
     def score(self, case: Case) -> Scores:
         x, aim = case.x, case.aim
         weights, disturb = (self._gaussian if self.noise == "gaussian" else self._squares)(x)
         rows = Rows(len(x), self.draws, tuple(x.shape[1:]), disturb)
-        change = case.clean(aim).unsqueeze(1) - case.probe.values(rows, aim)
-        forecast = case.pixels.flatten(1) @ weights.flatten(1).T
+        change = (case.clean(aim).unsqueeze(1) - case.probe.values(rows, aim)).double()
+        # Squares of a small map's forecasts are nothing in float32.
+        forecast = (case.pixels.flatten(1) @ weights.flatten(1).T).double()
         square = forecast.square().mean(1)
-        scale = (forecast * change).mean(1).clamp_min(0) / square.clamp_min(1e-30)
+        scale = (forecast * change).mean(1).clamp_min(0) / square
         scale = torch.where(square > 0, scale, torch.zeros_like(scale))
         error = (scale.unsqueeze(1) * forecast - change).square().mean(1)
         power = change.square().mean(1)
-        return Scores(error, {"explained": 1 - error / power, "scale": scale})
+        figures = {"explained": 1 - error / power, "scale": scale}
+        return Scores(error.float(), {name: figure.float() for name, figure in figures.items()})
 
     def _gaussian(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor, Tensor], Tensor]]:
         """What each draw weighs the map's pixels with (draws, h, w), and the disturbed inputs."""

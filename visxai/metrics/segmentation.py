@@ -34,7 +34,8 @@ class Segmentation(Metric):
 
     def score(self, case: Case) -> Scores:
         maps, truth = case.pixels.flatten(1), case.inside.flatten(1)
-        found = maps > maps.mean(1, keepdim=True)
+        # In float32 the mean of a flat map can lie below all its values.
+        found = maps > maps.double().mean(1, keepdim=True)
         overlaps = []
         for s, t in ((found, truth), (~found, ~truth)):
             union = (s | t).sum(1)
