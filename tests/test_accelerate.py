@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import shutil
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -283,6 +284,19 @@ def test_records_say_what_ran() -> None:
     assert found.accelerate == "off (run too short)"
     (found,) = engine("resnet18").explain(photograph, "saliency")
     assert found.accelerate == "onnx; gradients channels-last, batch norms folded (asked for)"
+
+
+def test_preparing_is_not_what_a_map_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = accelerate._export
+
+    def slow(module: Any, x: Tensor, path: Path) -> None:
+        time.sleep(5)
+        plain(module, x, path)
+
+    monkeypatch.setattr(accelerate, "_export", slow)
+    (found,) = engine("conv").explain(np.zeros((40, 40, 3), np.uint8))
+    assert found.accelerate.startswith("onnx")
+    assert 0 < found.seconds < 4
 
 
 def test_a_folder_run_decides_once_and_keeps_it(

@@ -24,6 +24,7 @@ from visxai.evaluate import pages, run, statistics
 from visxai.evaluate.truth import Truth, mask
 from visxai.metrics import Case
 from visxai.preprocess import Preprocess
+from visxai.progress import Progress
 from visxai.record import Transform
 from visxai.target import Target, class_finder
 
@@ -268,15 +269,16 @@ def test_a_stopped_run_goes_on_to_the_same_rows(
     small: visxai.Engine, folder: Path, tmp_path: Path
 ) -> None:
     evaluated(small, [folder], tmp_path / "whole")
-    done = 0
+    seen: list[Progress] = []
 
-    def stop() -> bool:
-        nonlocal done
-        done += 1
-        return done > 1
+    def stop() -> bool:  # in the middle of the second chunk
+        return seen[-1].done == 2 and seen[-1].part > 1
 
-    given = {"chunk_size": 2, "draws": 50}
-    stopped = run(small, [folder], METHODS, METRICS, tmp_path / "out", stop=stop, **given)
+    given = {"chunk_size": 2, "draws": 50, "stop": stop, "progress": seen.append}
+    stopped = run(small, [folder], METHODS, METRICS, tmp_path / "out", **given)
+    told = [one.done + one.part for one in seen]
+    assert told == sorted(told)
+    assert 3 < told[-1] < 4
     assert stopped.summary is None
     assert not stopped.outcome.complete
     assert stopped.outcome.counts["finished"] == 2
@@ -290,7 +292,7 @@ def test_a_stopped_run_goes_on_to_the_same_rows(
 
     assert rows(tmp_path / "out") == rows(tmp_path / "whole")
     with pytest.raises(StoreError, match=r"metrics .*--fresh"):
-        run(small, [folder], METHODS, ["insertion(steps=5)"], tmp_path / "out", **given)
+        run(small, [folder], METHODS, ["insertion(steps=5)"], tmp_path / "out", chunk_size=2)
     evaluated(small, [folder], tmp_path / "out", metrics=["sparseness"], fresh=True)
 
 

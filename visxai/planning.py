@@ -65,6 +65,12 @@ class Plan:
         else:
             self.open = True
 
+    @property
+    def prepared(self) -> float:
+        """Seconds that preparing faster forms has taken so far."""
+        made = self._model.acceleration if isinstance(self._model, TorchModel) else None
+        return 0.0 if made is None else made.seconds
+
     def described(self, what: str) -> str:
         """What ran, and why, for a record."""
         return what if what.startswith("onnxruntime") else f"{what} ({self.reason})"

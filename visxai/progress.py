@@ -12,7 +12,7 @@ from visxai.store import Store
 @dataclass(frozen=True)
 class Progress:
     """How far a run is: images of the whole OUT, those done (`before` of them by earlier runs),
-    and the maps and failures of this run."""
+    the maps and failures of this run, and what is done of images under way, in images."""
 
     images: int
     done: int
@@ -20,16 +20,18 @@ class Progress:
     maps: int
     failures: int
     seconds: float
+    part: float = 0.0
 
     @property
     def rate(self) -> float:
         """Images a second of this run."""
-        return (self.done - self.before) / self.seconds if self.seconds > 0 else 0.0
+        done = self.done + self.part - self.before
+        return done / self.seconds if self.seconds > 0 else 0.0
 
     @property
     def remaining(self) -> float | None:
-        """Seconds to go at this rate, None before the first image."""
-        return (self.images - self.done) / self.rate if self.rate > 0 else None
+        """Seconds to go at this rate, None before there is one."""
+        return (self.images - self.done - self.part) / self.rate if self.rate > 0 else None
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class Tally:
         self.began = time.perf_counter()
         self.before = self.done = store.counts["finished"]
         self.maps = self.failures = 0
+        self.part = 0.0
 
     def progress(self) -> Progress:
         return Progress(
@@ -63,6 +66,7 @@ class Tally:
             self.maps,
             self.failures,
             time.perf_counter() - self.began,
+            self.part,
         )
 
     def spent(self, stage: str, seconds: float) -> None:

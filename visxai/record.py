@@ -129,7 +129,8 @@ class Explanation:
     values: float32 (u, v), the method's native map, unscaled. class_index and label name the
     class explained (None for a callable target). score is what the model reports (probability
     for softmax and sigmoid models), logit the scalar that was explained. quality holds figures
-    such as completeness, evaluations and converged. seconds is this image's share of its batch.
+    such as completeness, evaluations and converged. seconds is this image's share of its batch;
+    preparing a faster form of the model, once a process, is left out.
     """
 
     input: InputRef

@@ -90,7 +90,8 @@ class Watch:
             told += f", {duration(progress.remaining)} left"
         if progress.failures:
             told += f", {progress.failures} failed"
-        self.bar.update(self.task, total=progress.images, completed=progress.done, told=told)
+        done = progress.done + progress.part
+        self.bar.update(self.task, total=progress.images, completed=done, told=told)
         now = time.perf_counter()
         if not self.console.is_terminal and now - self.last >= _EVERY:
             self.last = now
@@ -114,8 +115,8 @@ def summary(outcome: Outcome, command: str) -> None:
     console.print(told, soft_wrap=True)
     if counts.get("labelled"):
         console.print(
-            f"top-1 accuracy {counts['right'] / counts['labelled']:.1%}: the model told "
-            f"{counts['right']} of {counted(counts['labelled'], 'image')} with a label",
+            f"The model got {counts['right']} of {counts['labelled']} right "
+            f"({100 * counts['right'] / counts['labelled']:.1f} %), by the images' labels",
             soft_wrap=True,
         )
     if outcome.changed:

@@ -21,8 +21,9 @@ import hashlib
 import os
 import tempfile
 import threading
+import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ class Acceleration:
             require("onnx", "onnx", "accelerate='onnx'")
         self.kind = kind
         self.why: dict[str, str] = {}
+        self.seconds = 0.0  # that preparing took
         self._weights = weights
         self._folder = folder
         self._forms: dict[tuple[str, tuple[int, ...]], Form | None] = {}
@@ -66,7 +68,8 @@ class Acceleration:
         key = (place, tuple(x.shape[1:]))
         with self._lock:
             if key not in self._forms:
-                self._forms[key] = self._made(place, plain, module, x)
+                with self._timed():
+                    self._forms[key] = self._made(place, plain, module, x)
             return self._forms[key] or plain
 
     def describe(self, needs: Need) -> str:
@@ -89,13 +92,22 @@ class Acceleration:
         with self._lock:
             if shape not in self._modules:
                 try:
-                    made = streamlined(module, run, x)
+                    with self._timed():
+                        made = streamlined(module, run, x)
                 except Exception as error:  # what can't be copied or folded runs as it is
                     made = _reason(error)
                 if isinstance(made, str):
                     self.why["gradients"] = made
                 self._modules[shape] = None if isinstance(made, str) else made
             return self._modules[shape]
+
+    @contextlib.contextmanager
+    def _timed(self) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds += time.perf_counter() - began
 
     def known(self, place: str, shape: tuple[int, ...]) -> bool:
         """Whether a form is on disk already, so that preparing it costs next to nothing."""

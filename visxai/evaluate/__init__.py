@@ -220,6 +220,10 @@ class _Asked:
         return Grids(self.engine, self.methods, self.over_grids, limits)
 
 
+class _Stopped(Exception):
+    """Asked to stop in the middle of a chunk, whose work is dropped."""
+
+
 class _Run:
     """The judging of what a store says is pending."""
 
@@ -236,15 +240,35 @@ class _Run:
             if stop():
                 return False
             inputs = self.store.inputs(number)
-            rows, failed = self.judged(inputs)
+            try:
+                rows, failed = self.judged(inputs, self.stepping(len(inputs), progress, stop))
+            except _Stopped:
+                return False
             self.store.commit(number, rows, failed)
             self.tally.done += len(inputs)
+            self.tally.part = 0.0
             self.tally.maps += len(rows)
             self.tally.failures += len(failed)
             progress(self.tally.progress())
         return True
 
-    def judged(self, inputs: Sequence[Input]) -> tuple[list[Row], list[Failure]]:
+    def stepping(
+        self, images: int, progress: Callable[[Progress], None], stop: Callable[[], bool]
+    ) -> Callable[[], None]:
+        """What follows each metric of each method: a chunk may take minutes."""
+        share = images / (len(self.asked.methods) * max(1, len(self.asked.metrics)))
+
+        def step() -> None:
+            self.tally.part += share
+            progress(self.tally.progress())
+            if stop():
+                raise _Stopped
+
+        return step
+
+    def judged(
+        self, inputs: Sequence[Input], step: Callable[[], None]
+    ) -> tuple[list[Row], list[Failure]]:
         """The rows and failures of a chunk's images."""
         items: list[tuple[Prepared, int | None]] = []
         failed = []
@@ -258,7 +282,7 @@ class _Run:
                 reason = f"expected a label for {one.path} in the file of labels, got none: add it"
                 failed.append(Failure(one.path, reason, "ArgumentError"))
             items += [(found, wanted) for wanted in classes]
-        return self.explained(items) if items else [], failed
+        return self.explained(items, step) if items else [], failed
 
     def decoded(self, path: str) -> Prepared | Failure:
         found = self.pool.result(self.pool.submit(decode, path))
@@ -266,13 +290,15 @@ class _Run:
         where = found.input
         return where if isinstance(where, Failure) else Prepared(found.pixels, where, None)
 
-    def explained(self, items: Sequence[tuple[Prepared, int | None]]) -> list[Row]:
+    def explained(
+        self, items: Sequence[tuple[Prepared, int | None]], step: Callable[[], None]
+    ) -> list[Row]:
         """One row an item, class and method, judged."""
         asked = self.asked
         target = asked.plain
         if asked.by_truth:
             target = Target.of([wanted for _, wanted in items])
-        judge = Judge(asked.metrics, asked.objects(items))
+        judge = Judge(asked.metrics, asked.objects(items), step)
         batch = [prepared for prepared, _ in items]
         found = asked.engine.explain_prepared(batch, asked.methods, target, check=judge)
         # Of each method, explanations come in the order of its maps.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -45,11 +45,13 @@ class Judge:
     """Asks metrics about the maps of one batch, method after method.
 
     metrics: by the names of their figures. objects (b, h, w), bool: the objects in the model's
-    view, None when no metric asks. Curves, and ranks for the agreement, stay here.
+    view, None when no metric asks. step: called after each metric of each method. Curves, and
+    ranks for the agreement, stay here.
     """
 
     metrics: Mapping[str, Metric]
     objects: Tensor | None = None
+    step: Callable[[], None] = lambda: None
     curves: list[dict[str, Tensor]] = field(default_factory=list)
     axes: dict[str, list[float]] = field(default_factory=dict)
     figures: dict[str, list[str]] = field(default_factory=dict)
@@ -74,6 +76,7 @@ class Judge:
                 curves[curve + suffix] = points.cpu()
                 if scores.axis is not None:
                     self.axes[curve + suffix] = _rounded(scores.axis)
+            self.step()
         self.curves.append(curves)
         ranks = mean_ranks(case.pixels.flatten(1))
         self.ranks.append((ranks / ranks.norm(dim=1, keepdim=True).clamp_min(1e-30)).float())
