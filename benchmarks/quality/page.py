@@ -3,8 +3,9 @@
     python benchmarks/quality/page.py [--check]
 
 Between `<!-- table NAME -->` and `<!-- /table -->` of the page stands a table, between
-`<!-- figure FILE/TABLE/METHOD -->` and `<!-- /figure -->` one mean with its 95 % interval, all from
-benchmarks/results; docs/ranks.svg shows the ranks (extra `bench`). What was not measured says so.
+`<!-- figure FILE/TABLE/METHOD -->` and `<!-- /figure -->` one mean with its 95 % interval, or
+another figure (see `figure`), all from benchmarks/results; docs/ranks.svg shows the ranks (extra
+`bench`). What was not measured says so.
 `--check` writes nothing and fails where the page and the results differ.
 """
 
@@ -33,8 +34,14 @@ Row = Mapping[str, Any]
 PUBLISHED = (
     ("insertion, ResNet-50: RISE .727, Grad-CAM .677", "insertion_deletion", "insertion",
      "rise", "grad_cam"),
+    ("insertion, ResNet-50: RISE .727, LIME .694", "insertion_deletion", "insertion",
+     "rise", "lime"),
+    ("insertion, ResNet-50: LIME .694, Grad-CAM .677", "insertion_deletion", "insertion",
+     "lime", "grad_cam"),
     ("deletion, ResNet-50: RISE .108, Grad-CAM .123", "insertion_deletion", "deletion",
      "rise", "grad_cam"),
+    ("deletion, ResNet-50: RISE .108, LIME .122", "insertion_deletion", "deletion",
+     "rise", "lime"),
     ("pointing game, VOC07: Grad-CAM 90.4, RISE 86.4; here on grids", "grid_pointing",
      "grid_pointing", "grad_cam", "rise"),
     ("pointing game, VOC07: RISE 86.4, gradient 72.3; here on grids", "grid_pointing",
@@ -262,13 +269,18 @@ TABLES: dict[str, Callable[[Results], list[dict[str, Any]]]] = {
 
 
 def figure(results: Results, place: str) -> str:
-    """The figure at FILE/TABLE/METHOD, or FILE/NAME where a file has it by name."""
+    """The figure at FILE/TABLE/METHOD, or FILE/NAME where a file has it by name; a latency's
+    median at latency/MODEL/METHOD/BATCH/ACCELERATE, in forwards."""
     name, _, rest = place.partition("/")
+    if name == "latency":
+        keys = ("model", "method", "batch", "accelerate")
+        found = {"/".join(str(row[key]) for key in keys): row for row in results.rows(name, "rows")}
+        return f"{found[rest]['forwards']:.2f}" if rest in found else ABSENT
     table, _, method = rest.partition("/")
     if method:
         return shown(results.row(name, table, method))
-    found = results.of(name).get(table, ABSENT)
-    return f"{len(found)}" if isinstance(found, list) else f"{found}"
+    told = results.of(name).get(table, ABSENT)
+    return f"{len(told)}" if isinstance(told, list) else f"{told}"
 
 
 def filled(text: str, results: Results) -> str:
