@@ -21,7 +21,7 @@ extremes, at pixel resolution; a good map's entropy rises as it loses what it ha
     metrics.load("model_randomisation(stages=8)")
 
 Lower is better for the cascading form, higher for the efficient one. A low value is necessary, not
-sufficient: a random map has it too.
+sufficient: noise drawn anew has it too.
 
 Cost: `stages` times the method (efficient: once), and one forward for the order.
 Source: Adebayo et al., Sanity checks for saliency maps, NeurIPS 2018; Hedström et al., A fresh look
