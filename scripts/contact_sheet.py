@@ -2,8 +2,8 @@
 
     python scripts/contact_sheet.py MODEL OUT.jpg        e.g. efficientnet_lite0 docs/methods.jpg
 
-Needs the extras demo, segments and onnx. Methods that the model can't serve are left out; expensive
-ones run with smaller budgets, which the captions name.
+Needs the extras demo, segments and onnx. Methods that the model can't serve are left out, and why
+is printed; expensive ones run with smaller budgets, which stand below their names.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ PHOTOGRAPHS = {
     "chelsea": data.chelsea,
     "astronaut": data.astronaut,
 }
-BUDGETS = {
+# What a row runs, where that isn't the method as it comes; all but the name stands below the name.
+SPECS = {
+    "augmented": "augmented(method='grad_cam')",
     "blur_ig": "blur_ig(steps=20)",
     "captum": "captum:GradientShap(n_samples=8)",
     "expected_gradients": "expected_gradients(samples=25)",
@@ -49,8 +51,10 @@ def main(model: str, out: str) -> None:
     engine = visxai.Engine(model, accelerate="auto" if model == "nsfw" else "onnx")
     pictures = {name: Image.fromarray(make()) for name, make in PHOTOGRAPHS.items()}
     rows: list[tuple[str, list[Image.Image]]] = [("photograph", list(pictures.values()))]
+    scales: list[render.Scale] = []
     for name in visxai.methods.names():
-        method = visxai.methods.load(BUDGETS.get(name, name))
+        spec = SPECS.get(name, name)
+        method = visxai.methods.load(spec)
         try:
             engine.check(method)
             found = engine.explain(list(pictures.values()), method, target)
@@ -61,13 +65,15 @@ def main(model: str, out: str) -> None:
         for explanation, picture in zip(found, pictures.values(), strict=True):
             assert isinstance(explanation, Explanation)
             overlays.append(explanation.overlay(picture))
-        rows.append((name, overlays))
+            scales.append(render.scale_of(explanation))
+        rows.append((spec.replace("(", "\n", 1).removesuffix(")"), overlays))
         seconds = sum(one.seconds for one in found if isinstance(one, Explanation))
         print(f"{name}: {seconds:.1f} s", flush=True)
     half = (len(rows) + 1) // 2
+    parts = (rows[:half], []), (rows[half:], scales)
     blocks = [
-        sheets.sheet([cells for _, cells in part], list(pictures), [n for n, _ in part], cell=CELL)
-        for part in (rows[:half], rows[half:])
+        sheets.sheet([cells for _, cells in part], list(pictures), [n for n, _ in part], CELL, keys)
+        for part, keys in parts
     ]
     height = max(block.height for block in blocks)
     page = np.empty((height, sum(block.width for block in blocks), 3), np.uint8)

@@ -39,7 +39,8 @@ def main(out: Path) -> None:
         cells.append([photograph, *(e.overlay(photograph) for e in explanations)])
     columns = ["Photograph", *(method.partition("(")[0] for method in METHODS)]
     rows = [f"{Path(path).stem}: {es[0].label} {es[0].score:.2f}" for path, es in found.items()]
-    render.save(sheets.sheet(cells, columns, rows), out / "sheet.jpg")
+    scales = [render.scale_of(one) for each in found.values() for one in each]
+    render.save(sheets.sheet(cells, columns, rows, scales=scales), out / "sheet.jpg")
 
     terminal.summary(outcome, f"scripts/demo {out}")
     print(f"Open {out / 'sheet.jpg'} to see all of them side by side.")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -66,9 +67,15 @@ def explanation(path: Path, peak: tuple[int, int] = (2, 3), **changes: Any) -> E
 
 
 def fill(
-    out: Path, made: Sequence[Explanation], failed: Sequence[Failure] = (), state: str = "complete"
+    out: Path,
+    made: Sequence[Explanation],
+    failed: Sequence[Failure] = (),
+    state: str = "complete",
+    expected: Mapping[str, str] = MappingProxyType({}),
+    answers: Mapping[str, int] = MappingProxyType({}),
 ) -> Path:
-    """A finished run of these explanations, one image a chunk of its own rows."""
+    """A finished run of these explanations, one image a chunk of its own rows; expected: labels
+    by path; answers: what each chunk counts of them."""
     by_path: dict[str, list[Explanation]] = {}
     for one in made:
         by_path.setdefault(str(one.input.path), []).append(one)
@@ -85,7 +92,7 @@ def fill(
                     overlay = f"{given.name}.{number}.jpg"
                     (store.overlays / overlay).parent.mkdir(parents=True, exist_ok=True)
                     render.save(one.overlay(), store.overlays / overlay)
-                    rows.append(row_of(one, overlay))
-            store.commit(chunk, rows, wrong)
+                    rows.append(row_of(one, overlay, expected.get(given.path)))
+            store.commit(chunk, rows, wrong, answers)
         store.finish(state)
     return out

@@ -18,7 +18,7 @@ import zoo
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
-from visxai import methods
+from visxai import methods, signs
 from visxai.backends.probe import Probe
 from visxai.backends.pytorch import TorchModel
 from visxai.engine import compute, tidy
@@ -124,6 +124,13 @@ def test_shape_and_dtype(kind: str, name: str) -> None:
     assert maps.dtype == torch.float32
     assert maps.isfinite().all()
     assert not maps.requires_grad
+
+
+@over_all
+def test_a_map_is_negative_only_where_the_spec_says_so(kind: str, name: str) -> None:
+    # Of the layer's own sign, which eigen_cam takes over, a spec can say nothing.
+    if name != "eigen_cam" and not signs.signed(repr(method_of(name))):
+        assert (reference(kind, name) >= 0).all()
 
 
 @over_all

@@ -20,7 +20,7 @@ import visxai
 from visxai import cli, metrics, results
 from visxai.backends.pytorch import TorchModel
 from visxai.errors import ArgumentError, StoreError, UnknownName
-from visxai.evaluate import pages, run, statistics
+from visxai.evaluate import pages, plots, run, statistics
 from visxai.evaluate.truth import Truth, mask
 from visxai.metrics import Case
 from visxai.preprocess import Preprocess
@@ -422,6 +422,28 @@ def test_the_command_line_evaluates_and_checks(
     assert visxai_("explain", "in", "--out", "checked") == 2
     assert "check" in capsys.readouterr().err
     assert visxai_("explain", "in", "--out", "x", "--check", "pointing") == 2
+
+
+def test_few_images_are_warned_of(small: visxai.Engine, folder: Path, tmp_path: Path) -> None:
+    evaluated(small, [folder], tmp_path / "out")
+    told = "Ranks and intervals from 5 images say little about others"
+    assert told in (tmp_path / "out" / "evaluation.md").read_text()
+    page = (tmp_path / "out" / "evaluation.html").read_text()
+    assert told in page
+    assert pages._warning({"images": 10}) == ""
+    assert "1 image says" in pages._warning({"images": 1})
+    # Plots lie on the page as if they were part of it.
+    assert f"background: {plots.PAPER};" in page
+    for name in ("ranks", "curves"):
+        drawn = (tmp_path / "out" / f"{name}.svg").read_text()
+        assert plots.PAPER in drawn
+        assert "#ffffff" not in drawn
+
+
+def test_zero_has_no_sign() -> None:
+    assert [pages._number(value) for value in (-0.0001, 0.0, -0.002)] == [
+        *("0.000", "0.000", "-0.002")
+    ]
 
 
 def test_markdown_marks_nothing_of_its_own() -> None:

@@ -24,7 +24,7 @@ ORDER = [
     ["errors", "evidence", "memory"],
     ["checkpoint", "fetch"],
     ["record", "spec"],
-    ["target"],
+    ["target", "signs"],
     ["shards"],
     ["origin"],
     ["images", "tables", "folders", "cluster"],

@@ -165,6 +165,18 @@ def test_signed_maps_are_red_for_and_blue_against() -> None:
     assert np.abs(neutral - 128).max() <= 4
 
 
+def test_all_maps_of_a_method_share_their_colours() -> None:
+    image = Image.new("RGB", (90, 30), (128, 128, 128))
+    both = [[-1.0, 0.0, 1.0]], [[0.0, 0.5, 1.0]]
+    for method, signed in (("hires_cam()", True), ("grad_cam(relu=True)", False)):
+        scales = {render.scale_of(explanation(map_, image.size, method=method)) for map_ in both}
+        # A negative map is never drawn as if it weren't, whatever its method is said to be.
+        assert len(scales) == (1 if signed else 2)
+        one = explanation(both[1], image.size, method=method)
+        told = render.overlay(one, image, colormap="diverging" if signed else "turbo")
+        assert not changed(render.overlay(one, image), told).any()
+
+
 def test_signed_scale_is_symmetric() -> None:
     image = Image.new("RGB", (90, 30), (128, 128, 128))
     weak = np.asarray(render.overlay(explanation([[-0.1, 0.0, 1.0]], image.size), image))
@@ -389,6 +401,29 @@ def test_sheet() -> None:
         sheets.sheet(cells, ["a", "b"], ["one"])
     with pytest.raises(ArgumentError, match="of 1 pictures"):
         sheets.sheet(cells, ["a"], ["one", "two"])
+
+
+def test_sheet_has_room_for_names_and_a_key_to_the_colours() -> None:
+    cells = [[photograph(64, 48)], [photograph(64, 48)]]
+    names = ["integrated_gradients_of_it", "lime\nsamples=300"]
+    drawn = sheets.sheet(cells, [""], names, cell=100)
+    ink = fonts.ink(names[0], 15)
+    assert ink.shape[1] > 100  # wider than a picture, and whole
+    assert drawn.width == sheets._MARGIN * 3 + ink.shape[1] + 100
+    flat = sheets.sheet(cells, [""], [names[0], "lime"], cell=100)
+    assert changed(drawn, flat).any()
+    turbo, diverging = render.Scale("turbo", False), render.Scale("diverging", True)
+    keyed = [
+        sheets.sheet(cells, [""], names, cell=100, scales=scales)
+        for scales in ([turbo, turbo], [turbo, diverging])
+    ]
+    assert keyed[0].height == keyed[1].height > drawn.height
+    for sheet, colormaps in zip(keyed, (["turbo"], ["turbo", "diverging"]), strict=True):
+        foot = np.asarray(sheet)[drawn.height - sheets._MARGIN :].reshape(-1, 3)
+        colours = {tuple(colour) for colour in foot}
+        for name in ("turbo", "diverging"):
+            ends = {tuple(render.lut(name)[at]) for at in (0, 255)}
+            assert (ends <= colours) is (name in colormaps)
 
 
 @pytest.mark.parametrize(

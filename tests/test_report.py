@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 from stores import explanation, fill, photograph
 
-from visxai import cli, report
+from visxai import cli, report, terminal
 from visxai.errors import StoreError
+from visxai.progress import Outcome, Progress
 from visxai.record import Failure
 from visxai.report import figures, page
+from visxai.report.answers import right
 
 CHROMIUM = shutil.which("chromium")
 HOSTILE = "<img src=x onerror=window.hacked=1>\"'</script><b>&amp;\nمرحبا \u202egnp"
@@ -150,6 +152,51 @@ def test_an_unfinished_run_and_an_empty_one_have_pages(tmp_path: Path) -> None:
     made = report.build(small_run(tmp_path / "a", "interrupted"), workers=0)
     assert data_of(made.path)["run"]["state"] == "interrupted"
     assert report.build(fill(tmp_path / "b", []), workers=0).rows == 0
+
+
+def labelled_run(folder: Path) -> Path:
+    """Three images of a run with labels, the second of which the model takes for another."""
+    paths = [photograph(folder / "in" / f"photo-{i}.png", i) for i in range(4)]
+    spec = "occlusion(window=64, stride=32)"
+    made = [
+        explanation(paths[0], label="tabby", score=0.9),
+        explanation(paths[1], label="tabby", score=0.6, method=spec),
+        explanation(paths[1], label="tripod", score=0.3, method=spec),
+        explanation(paths[2], label="espresso"),
+    ]
+    named = {str(paths[0]): "tabby", str(paths[1]): "tripod"}
+    reason = "expected an image, got 0 bytes; " * 9
+    failed = [Failure(str(paths[3]), reason)]
+    return fill(folder / "lab", made, failed, expected=named, answers={"labelled": 2, "right": 1})
+
+
+def test_labels_tell_what_is_right(tmp_path: Path) -> None:
+    data = data_of(report.build(labelled_run(tmp_path), workers=0).path)
+    assert data["images"]["expected"] == ["tabby", "tripod", None]
+    assert data["images"]["right"] == [True, False, None]
+    assert data["run"]["counts"]["right"] == 1
+    rows = [{"label": "a", "score": 0.2, "expected": "b"}, {"label": "b", "score": 0.7}]
+    assert right(rows, {"target": "top2"}) is True
+    assert right(rows, {"target": "above=0.1"}) is True
+    for settings in ({"target": "class=1"}, {"target": "top1", "activation": "sigmoid"}, {}):
+        assert right(rows, settings) is None
+
+
+def test_colours_are_told_by_method(tmp_path: Path) -> None:
+    data = data_of(report.build(labelled_run(tmp_path), workers=0).path)
+    assert data["rows"]["scale"] == [0, 1, 1, 0]
+    ends = [scale["ends"] for scale in data["scales"]]
+    assert ends == [["little", "much evidence"], ["against", "for"]]
+    assert all(re.fullmatch("#[0-9a-f]{6}", one) for s in data["scales"] for one in s["colours"])
+
+
+def test_the_end_of_a_run_says_how_often_the_model_is_right(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counts = {"images": 24, "finished": 24, "maps": 24, "failures": 0, "labelled": 24, "right": 21}
+    run = Progress(24, done=24, before=0, maps=24, failures=0, seconds=2.0)
+    terminal.summary(Outcome(labelled_run(tmp_path), run, True, counts, {}, 0), "visxai explain")
+    assert "The model got 21 of 24 right (87.5 %), by the images' labels" in capsys.readouterr().out
 
 
 def test_data_stays_data() -> None:
@@ -395,6 +442,47 @@ class TestBrowser:
         assert opened.items() == [2, 5]
         page.get_by_role("tab", name="Run").click()
         assert "visxai explain in --out out" in page.locator("#panel-run").inner_text()
+
+    def test_labels_and_colours_are_shown(self, browser: Any, tmp_path: Path) -> None:
+        one = Opened(browser, report.build(labelled_run(tmp_path), workers=0).path)
+        page = one.page
+        assert page.locator("#answers button").all_inner_texts() == ["Right1", "Wrong2"]
+        assert page.locator("#keys-shown .key").all_inner_texts() == [
+            *("little\nmuch evidence", "against\nfor")
+        ]
+        page.locator('[data-answer="wrong"]').click()
+        assert one.items() == [1, 2]
+        assert page.locator(".card .tag").all_inner_texts() == ["Wrong", "Wrong"]
+        page.locator(".card").first.click()
+        assert page.locator(".expected").inner_text() == "Labelled tripod"
+        assert page.locator("#viewer-key .key").inner_text() == "against\nfor"
+        bar = page.locator("#viewer-key i").evaluate("bar => getComputedStyle(bar).backgroundImage")
+        assert bar.startswith("linear-gradient")
+        page.keyboard.press("Escape")
+        page.locator("#clear").click()
+        assert page.locator(".why").evaluate("why => why.scrollHeight <= why.clientHeight")
+        page.get_by_role("tab", name="Run").click()
+        told = page.locator("#panel-run").inner_text()
+        assert "50.0 %: 1 of 2 right" in told
+        assert re.search(r"Started\s+\d+ \w+ \d{4}, \d\d:\d\d\b", told)
+        page.close()
+        assert not one.wrong
+
+    def test_a_run_without_labels_has_none_of_that(self, opened: Opened) -> None:
+        assert opened.page.locator("#answers-group").is_hidden()
+        opened.page.locator(".card").first.click()
+        told = opened.page.locator(".viewer-told").inner_text()
+        assert "Labelled" not in told
+        assert re.search(r"Peak\s+1\n", told)
+        opened.page.keyboard.press("Escape")
+        opened.page.get_by_role("tab", name="Run").click()
+        assert "accuracy" not in opened.page.locator("#panel-run").inner_text()
+
+    def test_histograms_have_an_axis_of_counts(self, opened: Opened, written: Path) -> None:
+        spreads = [one for one in data_of(written)["rows"]["spread"] if one is not None]
+        most = np.histogram(spreads, 32, (0, 0.5))[0].max()
+        axes = opened.page.locator("#side .axis").all_inner_texts()
+        assert [axis.split() for axis in axes] == [["2", "0"], [str(most), "0"]]
 
     def test_dark_mode_follows_the_system_and_the_button(
         self, browser: Any, written: Path, opened: Opened

@@ -4,16 +4,19 @@ Only what is seen at full size is worked at full size: maps are coloured on a gr
 pixels a side, enlarged as bytes and blended strip by strip, so a 12-megapixel photograph takes a
 few tenths of a second. Where the model never looked is shown as such, not as zero evidence.
 
-What the colours mean: an unsigned map runs from 0 to its largest value, a map with evidence
-against the target is symmetric around 0. Maps of single pixels (64 cells a side or more, such as
-integrated gradients) are noise with outliers when drawn raw, so they are smoothed by about 1/150
-of their side and scaled by the 99th percentile of their magnitude. The record keeps the map as is.
+What the colours mean: maps of a method that knows no evidence against the target run from 0 to
+their largest value; those of any other method are symmetric around 0, also where one happens to
+hold nothing against, so that a method's maps are all read alike. Maps of single pixels (64 cells a
+side or more, such as integrated gradients) are noise with outliers when drawn raw, so they are
+smoothed by about 1/150 of their side and scaled by the 99th percentile of their magnitude. The
+record keeps the map as is.
 """
 
 from __future__ import annotations
 
 import os
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -22,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from visxai import evidence, fonts
+from visxai import evidence, fonts, signs
 from visxai.errors import ArgumentError, UnknownName
 from visxai.evidence import Array
 from visxai.record import Explanation
@@ -41,6 +44,19 @@ _DIVERGING = ((24, 60, 190), (96, 155, 240), (246, 244, 240), (244, 128, 96), (1
 _INK = (24, 24, 27)
 
 
+@dataclass(frozen=True)
+class Scale:
+    """The colours of maps and what they mean: symmetric ones have zero in their middle."""
+
+    colormap: str
+    symmetric: bool
+
+    @property
+    def ends(self) -> tuple[str, str]:
+        """What the first and the last colour stand for, in words."""
+        return ("against", "for") if self.symmetric else ("little", "much evidence")
+
+
 def overlay(
     explanation: Explanation,
     image: Image.Image,
@@ -56,7 +72,7 @@ def overlay(
 
     image: the upright photograph, at the explained size or any smaller or larger copy of it.
     colormap: "turbo", "jet", "viridis", "inferno" or "diverging" (blue against, red for); None
-    takes turbo, or diverging for a map with evidence against the target.
+    takes turbo, or diverging for a method that also knows evidence against the target.
     alpha: "evidence" is transparent where there is none and `strength` (0 to 1) opaque where it
     is strongest; a number from 0 to 1 is the same everywhere.
     contours: lines around the smallest areas that hold 50 % and 80 % of the positive evidence.
@@ -74,10 +90,8 @@ def overlay(
     pixels = _pixels(explanation, image)
     box = explanation.seen(image.size)
     field = _field(explanation, box, image.width, image.height)
-    table, symmetric = colours(explanation, colormap)
     if field is not None:
-        index = (field + 1) * 127.5 if symmetric else field * 255
-        tints = table[np.rint(index).astype(np.uint8)]
+        tints = coloured(field, scale_of(explanation, colormap))
         left, top, right, bottom = box
         _blend(
             pixels[top:bottom, left:right],
@@ -127,10 +141,17 @@ def lut(colormap: str) -> Pixels:
     return np.ascontiguousarray(table[:, ::-1])
 
 
-def colours(explanation: Explanation, colormap: str | None) -> tuple[Pixels, bool]:
-    """The colours of a map, and whether zero lies in their middle."""
-    name = colormap or ("diverging" if explanation.signed else "turbo")
-    return lut(name), explanation.signed or name == "diverging"
+def scale_of(explanation: Explanation, colormap: str | None = None) -> Scale:
+    """The colours that `overlay` draws an explanation in: by its method, not by its map."""
+    symmetric = signs.signed(explanation.method) or explanation.signed or colormap == "diverging"
+    return Scale(colormap or ("diverging" if symmetric else "turbo"), symmetric)
+
+
+def coloured(field: Array, scale: Scale) -> Pixels:
+    """A field (h, w) of -1 to 1, or of 0 to 1, in colours: uint8 RGB (h, w, 3)."""
+    index = (field + 1) * 127.5 if scale.symmetric else field.clip(min=0) * 255
+    tints: Pixels = lut(scale.colormap)[np.rint(index).astype(np.uint8)]
+    return tints
 
 
 def _pixels(explanation: Explanation, image: Image.Image) -> Pixels:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,11 @@ from PIL import Image
 from visxai import fonts, render
 from visxai.errors import ArgumentError
 from visxai.record import Explanation
-from visxai.render import Pixels
+from visxai.render import Pixels, Scale
 
 _PAPER, _INK, _QUIET = (252, 252, 251), (24, 24, 27), (113, 113, 122)
 _MARGIN = 20
+_BAR, _KEY, _KEY_BAR = 10, 13, 110  # pixels: a colour bar's height, a key's text, its bar's width
 
 
 def panel(
@@ -63,7 +64,12 @@ def panel(
     fonts.write(canvas, about, _MARGIN, second, small, _INK, width=room)
     below = second + fonts.line_height(small)
     fonts.write(canvas, source, _MARGIN, below, small, _QUIET, width=room)
-    _key(canvas, explanation, style.get("colormap"), width - _MARGIN - bar, foot + 9, bar)
+    scale = render.scale_of(explanation, style.get("colormap"))
+    left, under = width - _MARGIN - bar, foot + 9 + _BAR + 4
+    _bar(canvas, scale, left, foot + 9, bar)
+    fonts.write(canvas, scale.ends[0], left, under, heading, _QUIET)
+    last = fonts.ink(scale.ends[1], heading)
+    fonts.stamp(canvas, last, width - _MARGIN - last.shape[1], under, _QUIET)
     return Image.fromarray(canvas)
 
 
@@ -72,8 +78,13 @@ def sheet(
     columns: Sequence[str],
     rows: Sequence[str],
     cell: int = 224,
+    scales: Iterable[Scale] = (),
 ) -> Image.Image:
-    """A contact sheet: `cells[i][j]` fitted into `cell` pixels, at `rows[i]` and `columns[j]`."""
+    """A contact sheet: `cells[i][j]` fitted into `cell` pixels, at `rows[i]` and `columns[j]`.
+
+    What a row's name has after a line break stands smaller below it. scales: those of the
+    overlays (`render.scale_of`); each is explained once, below the pictures.
+    """
     if len(cells) != len(rows) or any(len(row) != len(columns) for row in cells):
         raise ArgumentError(
             f"expected {len(rows)} rows of {len(columns)} pictures, got rows of "
@@ -82,25 +93,35 @@ def sheet(
     gap, size = 10, 15
     line = fonts.line_height(size)
     fitted = [[_fitted(picture.convert("RGB"), cell, cell) for picture in row] for row in cells]
+    names = [_lines(name, size, 2 * cell) for name in rows]
     # A row of landscapes needs no square.
-    heights = [max([line, *(picture.height for picture in row)]) for row in fitted]
-    named = max((fonts.ink(name, size, width=cell).shape[1] for name in rows), default=0)
+    heights = [
+        max([sum(len(ink) for ink, _ in told), *(picture.height for picture in row)])
+        for told, row in zip(names, fitted, strict=True)
+    ]
+    named = max((ink.shape[1] for told in names for ink, _ in told), default=0)
     first = _MARGIN + (named + _MARGIN if named else 0)
     y = _MARGIN + (line + gap // 2 if any(columns) else 0)
+    keys = list(dict.fromkeys(scales))
+    foot = y + sum(heights) + len(rows) * gap - gap + _MARGIN
     canvas = _page(
-        max(1, first + len(columns) * (cell + gap) - gap + _MARGIN),
-        max(1, y + sum(heights) + len(rows) * gap - gap + _MARGIN),
+        max(1, first + len(columns) * (cell + gap) - gap + _MARGIN, _keys_width(keys)),
+        max(1, foot + (line + _MARGIN if keys else 0)),
     )
     for j, name in enumerate(columns):
         fonts.write(
             canvas, name, first + j * (cell + gap), _MARGIN, size, _INK, bold=True, width=cell
         )
-    for name, row, height in zip(rows, fitted, heights, strict=True):
-        fonts.write(canvas, name, _MARGIN, y + (height - line) // 2, size, _INK, width=named)
+    for told, row, height in zip(names, fitted, heights, strict=True):
+        top = y + (height - sum(len(ink) for ink, _ in told)) // 2
+        for ink, colour in told:
+            fonts.stamp(canvas, ink, _MARGIN, top, colour)
+            top += len(ink)
         for j, picture in enumerate(row):
             x = first + j * (cell + gap) + (cell - picture.width) // 2
             _paste(canvas, picture, x, y + (height - picture.height) // 2)
         y += height + gap
+    _keys(canvas, keys, foot)
     return Image.fromarray(canvas)
 
 
@@ -123,15 +144,28 @@ def _paste(canvas: Pixels, image: Image.Image, left: int, top: int) -> None:
     canvas[top : top + image.height, left : left + image.width] = np.asarray(image)
 
 
-def _key(
-    canvas: Pixels, explanation: Explanation, colormap: str | None, left: int, top: int, width: int
-) -> None:
-    """The colour bar, with what its ends mean."""
-    colours, symmetric = render.colours(explanation, colormap)
-    height, size = 10, 13
+def _lines(name: str, size: int, width: int) -> list[tuple[fonts.Mask, fonts.Colour]]:
+    """A row's name and what is below it, drawn at most `width` pixels wide, with their colours."""
+    first, _, rest = name.partition("\n")
+    lines = [(fonts.ink(first, size, width=width), _INK)]
+    return lines + ([(fonts.ink(rest, size - 3, width=width), _QUIET)] if rest else [])
+
+
+def _bar(canvas: Pixels, scale: Scale, left: int, top: int, width: int) -> None:
+    """All colours of a scale, side by side."""
     ramp = np.linspace(0, 255, width).astype(np.uint8)
-    canvas[top : top + height, left : left + width] = colours[ramp]
-    names = ("against", "for") if symmetric else ("no evidence", "strongest")
-    fonts.write(canvas, names[0], left, top + height + 4, size, _QUIET)
-    last = fonts.ink(names[1], size)
-    fonts.stamp(canvas, last, left + width - last.shape[1], top + height + 4, _QUIET)
+    canvas[top : top + _BAR, left : left + width] = render.lut(scale.colormap)[ramp]
+
+
+def _keys(canvas: Pixels, scales: Sequence[Scale], top: int) -> None:
+    """The scales side by side, each between what its ends mean."""
+    left, middle = _MARGIN, (fonts.line_height(_KEY) - _BAR) // 2
+    for scale in scales:
+        left = fonts.write(canvas, scale.ends[0], left, top, _KEY, _QUIET) + 8
+        _bar(canvas, scale, left, top + middle, _KEY_BAR)
+        left = fonts.write(canvas, scale.ends[1], left + _KEY_BAR + 8, top, _KEY, _QUIET) + 32
+
+
+def _keys_width(scales: Sequence[Scale]) -> int:
+    words = sum(int(fonts.ink(word, _KEY).shape[1]) for scale in scales for word in scale.ends)
+    return 2 * _MARGIN + words + len(scales) * (_KEY_BAR + 48) - 32

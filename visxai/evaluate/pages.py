@@ -18,9 +18,12 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .8rem .3rem 0; text-align: left; white-space: nowrap;
   border-bottom: 1px solid #e4e4e7; }
 .scroll { overflow-x: auto; } img { max-width: 100%; } p, small { color: #3f3f46; }
+.warning { padding: .6rem .9rem; border-radius: 8px; background: #fdeedd; color: #9a4a00; }
 code { overflow-wrap: anywhere; }
+@media (max-width: 600px) { .scroll img { max-width: none; width: 720px; } }
 """
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+_FEW = 10  # images below which a page warns of its intervals
 _ARROWS = {"higher": "↑", "lower": "↓", "neither": ""}
 
 Table = tuple[list[str], list[list[str]]]
@@ -29,6 +32,7 @@ Table = tuple[list[str], list[list[str]]]
 def markdown(summary: dict[str, Any], settings: dict[str, Any]) -> str:
     """The summary as Markdown; plots and examples are files beside it."""
     lines = ["# Evaluation", "", _told(_intro(summary, settings)), ""]
+    lines += [f"**{_told(warning)}**", ""] if (warning := _warning(summary)) else []
     for number, (heading, note, (columns, rows)) in enumerate(_tables(summary)):
         lines += [f"## {heading}", "", *([_told(note), ""] if note else [])]
         lines.append("| " + " | ".join(map(_told, columns)) + " |")
@@ -45,6 +49,8 @@ def markdown(summary: dict[str, Any], settings: dict[str, Any]) -> str:
 def page(summary: dict[str, Any], settings: dict[str, Any], out: Path) -> str:
     """The summary as one HTML page that needs no other file."""
     body = ["<h1>Evaluation</h1>", f"<p>{_escaped(_intro(summary, settings))}</p>"]
+    if warning := _warning(summary):
+        body.append(f'<p class="warning">{_escaped(warning)}</p>')
     tables = _tables(summary)
     body += [_table_html(*tables[0])]
     for name, kind in (("ranks", "svg+xml"), ("curves", "svg+xml"), ("examples", "jpeg")):
@@ -54,7 +60,8 @@ def page(summary: dict[str, Any], settings: dict[str, Any], out: Path) -> str:
             data = base64.b64encode((out / file).read_bytes()).decode("ascii")
             alt = _escaped(f"{heading} of the methods")
             body.append(f"<h2>{_escaped(heading)}</h2>")
-            body.append(f'<img alt="{alt}" src="data:image/{kind};base64,{data}">')
+            image = f'<img alt="{alt}" src="data:image/{kind};base64,{data}">'
+            body.append(f'<div class="scroll">{image}</div>')
     body += [_table_html(*table) for table in tables[1:]]
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -78,6 +85,15 @@ def _intro(summary: dict[str, Any], settings: dict[str, Any]) -> str:
         "over images drawn anew, the same for all methods. random_map and centred_gaussian are "
         "controls: they know nothing of the model."
     )
+
+
+def _warning(summary: dict[str, Any]) -> str:
+    """What to keep in mind where images are few, "" where they aren't."""
+    count = summary["images"]
+    if count >= _FEW:
+        return ""
+    images = "1 image says" if count == 1 else f"{count} images say"
+    return f"Ranks and intervals from {images} little about others: take {_FEW} or more."
 
 
 def _tables(summary: dict[str, Any]) -> list[tuple[str, str, Table]]:
@@ -163,7 +179,8 @@ def _interval(entry: dict[str, Any], digits: int = 3) -> str:
 
 
 def _number(value: float | None, digits: int = 3) -> str:
-    return "none" if value is None else f"{value:.{digits}f}"
+    # Adding zero takes the sign from what rounds to it.
+    return "none" if value is None else f"{round(value, digits) + 0.0:.{digits}f}"
 
 
 def _escaped(text: str) -> str:

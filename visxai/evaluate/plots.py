@@ -9,6 +9,7 @@ from visxai.errors import require
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c564b", "#6a3d9a")
 _GREY = "#8a8a8a"
+PAPER = "#fcfcfb"  # behind the plots, on the page and on the sheet of examples
 # What the curves of the metrics show: along, and up.
 _AXES = {
     "insertion": ("share of pixels shown, most relevant first", "score"),
@@ -44,6 +45,7 @@ def ranks(summary: dict[str, Any]) -> str | None:
             axis.plot([rank["value"]], [place], "o", color=colour, markersize=5)
         axis.set_title(f"{one['name']} ({_SHOWN[one['better']]})", fontsize=9, parse_math=False)
         axis.set_xlim(0.5, len(names) + 0.5)
+        axis.locator_params(axis="x", integer=True)
         axis.set_xlabel("rank, 1 the best", fontsize=8)
         axis.grid(axis="x", color="#e4e4e4")
     axes[0].set_yticks(range(len(names)), list(names.values()), fontsize=8, parse_math=False)
@@ -98,11 +100,13 @@ def _figure(count: int, width: float, height: float, **options: Any) -> tuple[An
     columns = min(3, count)
     lines = -(-count // columns)
     # A figure of its own: nothing of the caller's pyplot is touched.
-    figure = figures.Figure((width * columns + 1.4, height * lines), layout="constrained")
+    size = width * columns + 1.4, height * lines
+    figure = figures.Figure(size, layout="constrained", facecolor=PAPER)
     axes = list(figure.subplots(lines, columns, squeeze=False, **options).flat)
     for axis in axes[count:]:
         axis.remove()
     for axis in axes[:count]:
+        axis.set_facecolor(PAPER)
         axis.tick_params(labelsize=8)
         for side in ("top", "right"):
             axis.spines[side].set_visible(False)

@@ -69,7 +69,7 @@ def _csv(rows: Rows) -> str:
 
 def _examples(out: Path, summary: dict[str, Any], methods: Sequence[Method]) -> Image.Image | None:
     """A sheet of the examples, a row an image and a column a method; None where there are none."""
-    cells, names = [], []
+    cells, names, scales = [], [], []
     for one in summary["examples"]:
         found = _explanations(out, one["sha256"], one["class_index"])
         try:
@@ -83,7 +83,10 @@ def _examples(out: Path, summary: dict[str, Any], methods: Sequence[Method]) -> 
         drawn = [render.overlay(found[repr(method)], photo) for method in methods]
         cells.append([photo, *drawn])
         names.append(one["label"])
-    return sheets.sheet(cells, ["photograph", *short(methods)], names, _CELL) if cells else None
+        scales += [render.scale_of(found[repr(method)]) for method in methods]
+    if not cells:
+        return None
+    return sheets.sheet(cells, ["photograph", *short(methods)], names, _CELL, scales)
 
 
 def _explanations(out: Path, sha256: str, class_index: int | None) -> dict[str, Explanation]:

@@ -73,7 +73,7 @@ def build(
         with _pictures(folder, single_file) as pictures:
             side, limit = (_SMALLER, EMBEDDED) if single_file else (SIDE, None)
             album = Album(folder, pictures, about["settings"], side, limit)
-            figures = Figures()
+            figures = Figures((about["settings"].get("overlays") or {}).get("colormap"))
             data = album.collect(figures, workers, progress)
             data["run"] = _run(folder, about, single_file)
             data["classes"] = figures.classes()

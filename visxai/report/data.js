@@ -17,7 +17,7 @@ const labelOf = (item) => (failed(item) ? "Not explained" : labels[rows.label[it
 const haystack = Array.from({ length: TOTAL }, (_, item) =>
   (failed(item)
     ? `${pathOf(item)}\n${failures[item - ROWS].reason}`
-    : `${pathOf(item)}\n${labelOf(item)}\n${methods[rows.method[item]]}`
+    : `${pathOf(item)}\n${labelOf(item)}\n${images.expected[rows.image[item]] ?? ""}\n${methods[rows.method[item]]}`
   ).toLowerCase());
 
 const FLAGS = [
@@ -27,6 +27,12 @@ const FLAGS = [
   { key: "unfaithful", name: "Unfaithful", kind: "bad", about: "Removing what the map points at matters no more than removing pixels by chance.", has: (i) => rows.faithful[i] === false },
   { key: "faithful", name: "Faithful", kind: "good", about: "Removing what the map points at matters more than removing pixels by chance.", has: (i) => rows.faithful[i] === true },
   { key: "gone", name: "No original", kind: "", about: "The original is gone or has changed.", has: (i) => images.photo[rows.image[i]] === null },
+];
+
+// Of images that came with a label.
+const ANSWERS = [
+  { key: "right", name: "Right", kind: "good", about: "The model’s answer is the image’s label.", has: (i) => images.right[rows.image[i]] === true },
+  { key: "wrong", name: "Wrong", kind: "bad", about: "The model’s answer isn’t the image’s label.", has: (i) => images.right[rows.image[i]] === false },
 ];
 
 const SCORES = finite(rows.score);
@@ -51,7 +57,7 @@ const SORTS = {
 };
 
 const fresh = () => ({
-  query: "", kind: "all", classes: new Set(), methods: new Set(), flags: new Set(),
+  query: "", kind: "all", classes: new Set(), methods: new Set(), flags: new Set(), answers: new Set(),
   score: [...SCORE_ENDS], spread: [...SPREAD_ENDS],
 });
 const state = { ...fresh(), sort: "input", mix: 1, size: 190 };
@@ -61,15 +67,16 @@ const narrowed = (range, ends) => range[0] > ends[0] || range[1] < ends[1];
 /** How many filters are in force, the search aside. */
 function filters() {
   return (state.kind !== "all") + (state.classes.size > 0) + (state.methods.size > 0)
-    + (state.flags.size > 0) + narrowed(state.score, SCORE_ENDS) + narrowed(state.spread, SPREAD_ENDS);
+    + (state.flags.size > 0) + (state.answers.size > 0) + narrowed(state.score, SCORE_ENDS) + narrowed(state.spread, SPREAD_ENDS);
 }
 
 /** The items that are chosen, in the order that is chosen. */
 function chosen() {
   const words = state.query.toLowerCase().split(/\s+/).filter(Boolean);
   const flags = FLAGS.filter((flag) => state.flags.has(flag.key));
+  const answers = ANSWERS.filter((answer) => state.answers.has(answer.key));
   const byScore = narrowed(state.score, SCORE_ENDS), bySpread = narrowed(state.spread, SPREAD_ENDS);
-  const only = state.classes.size || state.methods.size || flags.length || byScore || bySpread;
+  const only = state.classes.size || state.methods.size || flags.length || answers.length || byScore || bySpread;
   const within = (value, [low, high]) => value !== null && value >= low && value <= high;
   const found = [];
   for (let item = 0; item < TOTAL; item++) {
@@ -80,6 +87,7 @@ function chosen() {
       if (state.classes.size && !state.classes.has(rows.label[item])) continue;
       if (state.methods.size && !state.methods.has(rows.method[item])) continue;
       if (flags.length && !flags.some((flag) => flag.has(item))) continue;
+      if (answers.length && !answers.some((answer) => answer.has(item))) continue;
       if (byScore && !within(rows.score[item], state.score)) continue;
       if (bySpread && !within(rows.spread[item], state.spread)) continue;
     }
@@ -116,6 +124,14 @@ const number = (value) => value.toLocaleString("en-US");
 const percent = (value) => `${(100 * value).toFixed(value > 0 && value < 0.1 ? 1 : 0)} %`;
 const isShare = SCORE_ENDS[0] === 0 && SCORE_ENDS[1] === 1;
 const scored = (value) => (value === null ? "–" : isShare ? percent(value) : value.toPrecision(3));
+// A figure of any size: 1.03, 0.0041, 2.1 × 10⁻⁷.
+const plainly = (value) => {
+  if (value === 0 || (Math.abs(value) >= 0.001 && Math.abs(value) < 1e6)) return String(+value.toPrecision(3));
+  const [digits, power] = value.toExponential(1).split("e");
+  return `${digits} × 10${[...String(+power)].map((c) => (c === "-" ? "⁻" : "⁰¹²³⁴⁵⁶⁷⁸⁹"[c])).join("")}`;
+};
+const moment = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "short" });
+const when = (iso) => (Number.isNaN(Date.parse(iso)) ? iso : moment.format(new Date(iso)));
 const counted = (count, noun) => `${number(count)} ${noun}${count === 1 ? "" : "s"}`;
 const spent = (s) => (s < 1 ? `${Math.round(1000 * s)} ms` : s < 90 ? `${s.toFixed(1)} s` : s < 5400 ? `${Math.round(s / 60)} min` : `${(s / 3600).toFixed(1)} h`);
 // A method goes by its name alone where that says which one it is.

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from visxai import evidence
+from visxai import evidence, render
 from visxai.evidence import Array
 from visxai.record import Explanation
 
@@ -24,6 +24,7 @@ _FINE = 56  # cells a side at which maps are measured
 _CELLS = 28  # of a mean map
 _CLASSES = 500  # classes whose mean maps a page carries, the most frequent
 _PIXELS = 112  # of a mean map's picture
+_STOPS = 17  # colours that a key is made of
 
 
 def spread(values: Array) -> float | None:
@@ -38,10 +39,19 @@ def against(values: Array) -> float:
     return float(-values.clip(max=0).sum(dtype=np.float64)) / total if total > 0 else 0.0
 
 
-class Figures:
-    """Sums the maps of each method and class."""
+def scale_told(scale: render.Scale) -> dict[str, Any]:
+    """A scale for a key: colours from first to last, and what its ends mean."""
+    picked = render.lut(scale.colormap)[np.linspace(0, 255, _STOPS).astype(int)]
+    colours = ["#" + "".join(f"{part:02x}" for part in colour) for colour in picked]
+    return {"colours": colours, "ends": list(scale.ends)}
 
-    def __init__(self) -> None:
+
+class Figures:
+    """Sums the maps of each method and class, to be drawn as the overlays are."""
+
+    def __init__(self, colormap: str | None = None) -> None:
+        self._colormap = colormap
+        self._scales: dict[str, render.Scale] = {}
         self._sums: dict[tuple[str, str], tuple[Array, int]] = {}
         self._counts: OrderedDict[str, int] = OrderedDict()
 
@@ -52,6 +62,10 @@ class Figures:
         peak = float(np.abs(explanation.values).max(initial=0.0))
         if explanation.degenerate or not np.isfinite(peak) or peak <= 0:
             return
+        scale = render.scale_of(explanation, self._colormap)
+        # One map against the target, and the method is drawn as one that knows such evidence.
+        if scale.symmetric or explanation.method not in self._scales:
+            self._scales[explanation.method] = scale
         key = explanation.method, label
         grid = _on_grid(explanation.values, _CELLS) / np.float32(peak)
         total, count = self._sums.get(key, (np.zeros_like(grid), 0))
@@ -66,7 +80,8 @@ class Figures:
         carried = set(order[:_CLASSES])
         for (method, label), (total, count) in self._sums.items():
             if label in carried:
-                found[label]["means"][method] = _picture(total / np.float32(count))
+                mean = total / np.float32(count)
+                found[label]["means"][method] = _picture(self._scales[method], mean)
         return list(found.values())
 
 
@@ -80,20 +95,14 @@ def _on_grid(values: Array, cells: int) -> Array:
     return grid
 
 
-def _picture(mean: Array) -> str:
-    """A mean map (n, n) as a WebP data URI, in the colours of the overlays."""
+def _picture(scale: render.Scale, mean: Array) -> str:
+    """A mean map (n, n) as a WebP data URI."""
     import cv2
     from PIL import Image
 
-    from visxai import render
-
-    symmetric = bool((mean < 0).any())
     scaled = mean / (float(np.abs(mean).max(initial=0.0)) or 1.0)
     large = cv2.resize(scaled, (_PIXELS, _PIXELS), interpolation=cv2.INTER_CUBIC)
     large = cv2.GaussianBlur(large, (0, 0), _PIXELS / 28).clip(-1, 1)
-    index = (large + 1) * 127.5 if symmetric else large.clip(min=0) * 255
-    colours = render.lut("diverging" if symmetric else "turbo")
     file = io.BytesIO()
-    picture = Image.fromarray(colours[np.rint(index).astype(np.uint8)])
-    picture.save(file, "WEBP", quality=60, method=2)
+    Image.fromarray(render.coloured(large, scale)).save(file, "WEBP", quality=60, method=2)
     return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode("ascii")

@@ -17,9 +17,12 @@ const wall = {
     this.layout();
   },
 
+  /** The height that pictures should have. */
+  wanted() { return grid.clientWidth < 520 ? Math.min(state.size, 150) : state.size; },
+
   /** Fill rows from left to right, each scaled so that it ends at the right edge. */
   layout() {
-    const width = grid.clientWidth, wanted = width < 520 ? Math.min(state.size, 150) : state.size;
+    const width = grid.clientWidth, wanted = this.wanted();
     this.rows = [];
     this.boxes = new Array(this.items.length);
     let top = 0, first = 0, sum = 0;
@@ -139,7 +142,11 @@ const wall = {
 };
 
 function aspect(item) {
-  if (failed(item)) return 1.3;
+  if (failed(item)) {
+    // A long reason gets the room it needs: a character takes some 160 square pixels.
+    const tall = wall.wanted();
+    return Math.max(1.3, Math.min(2.6, ((160 * failures[item - ROWS].reason.length) / Math.max(40, tall - 44) + 24) / tall));
+  }
   const image = rows.image[item];
   return Math.max(0.62, Math.min(2.4, images.width[image] / images.height[image]));
 }
@@ -169,7 +176,7 @@ function marksOf(item, all) {
   const marks = el("span", { class: all ? "tags" : "marks" });
   const add = (text, kind, title) => marks.append(el("span", { class: `tag ${kind}`, title }, text));
   if (failed(item)) add("Failed", "bad", failures[item - ROWS].kind);
-  else for (const flag of FLAGS)
+  else for (const flag of [...ANSWERS, ...FLAGS])
     if (flag.has(item) && (all || flag.kind !== "good")) {
       const gone = flag.key === "gone" && /changed/.test(images.note[rows.image[item]] ?? "");
       add(gone ? "Original changed" : flag.name, flag.kind, flag.about);
@@ -177,3 +184,12 @@ function marksOf(item, all) {
   return marks;
 }
 
+/** What the colours of these items' maps mean: a bar a scale, between words for its ends. */
+function keysOf(items) {
+  const used = new Set(items.filter((item) => !failed(item)).map((item) => rows.scale[item]));
+  return [...used].sort().map((index) => {
+    const { colours, ends } = data.scales[index], bar = el("i");
+    bar.style.background = `linear-gradient(90deg, ${colours.join(", ")})`;
+    return el("span", { class: "key", role: "img", "aria-label": `Colours: from ${ends[0]} to ${ends[1]}` }, ends[0], bar, ends[1]);
+  });
+}

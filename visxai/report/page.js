@@ -10,6 +10,7 @@ function refresh({ keep = false } = {}) {
   scoreFilter.draw(done.map((item) => rows.score[item]));
   spreadFilter.draw(done.map((item) => rows.spread[item]));
   $("count").textContent = plain.length === TOTAL ? toldCounts(done.length, TOTAL - done.length) : `${number(plain.length)} of ${number(TOTAL)}`;
+  $("keys-shown").replaceChildren(...keysOf(plain));
   $("empty").hidden = plain.length > 0;
   const count = filters();
   $("side-count").hidden = !count;
@@ -27,6 +28,7 @@ function changed() {
   if (top < 0) window.scrollBy(0, top);
   press($("kinds"), "kind", (key) => key === state.kind);
   press($("flags"), "flag", (key) => state.flags.has(key));
+  press($("answers"), "answer", (key) => state.answers.has(key));
   press($("methods"), "method", (key) => state.methods.has(+key));
   press($("class-list"), "label", (key) => state.classes.has(+key));
   refresh();
@@ -52,12 +54,15 @@ for (const [key, name] of failures.length ? [["all", "All"], ["done", "Explained
   $("kinds").append(el("button", { "data-kind": key, "aria-pressed": key === "all", onclick: () => { state.kind = key; changed(); } }, name));
 $("kinds").hidden = !failures.length;
 
-for (const flag of FLAGS) {
-  let count = 0;
-  for (let item = 0; item < ROWS; item++) count += flag.has(item);
-  if (count) $("flags").append(el("button", { "data-flag": flag.key, "aria-pressed": "false", title: flag.about, onclick: () => toggle(state.flags, flag.key) }, flag.name, el("span", {}, number(count))));
+for (const [key, several] of [["answer", ANSWERS], ["flag", FLAGS]]) {
+  const host = $(`${key}s`);
+  for (const flag of several) {
+    let count = 0;
+    for (let item = 0; item < ROWS; item++) count += flag.has(item);
+    if (count) host.append(el("button", { [`data-${key}`]: flag.key, "aria-pressed": "false", title: flag.about, onclick: () => toggle(state[`${key}s`], flag.key) }, flag.name, el("span", {}, number(count))));
+  }
+  $(`${key}s-group`).hidden = !host.childElementCount;
 }
-$("flags-group").hidden = !$("flags").childElementCount;
 
 methods.forEach((spec, i) => $("methods").append(el("button", { "data-method": i, "aria-pressed": "false", title: spec, onclick: () => toggle(state.methods, i) }, brief(spec))));
 $("methods-group").hidden = methods.length < 2;
@@ -195,15 +200,21 @@ function classesPage(host) {
     count += 60;
     more.hidden = count >= data.classes.length;
   }
-  function again() { grid.replaceChildren(); count = 0; next(); }
+  const key = el("div", { class: "keys-shown" });
+  function again() {
+    grid.replaceChildren();
+    key.replaceChildren(...keysOf([rows.method.indexOf(methods.indexOf(pick.value))].filter((item) => item >= 0)));
+    count = 0;
+    next();
+  }
   more.addEventListener("click", next);
   host.append(
     el("div", { class: "plots" },
-      whole("Scores", "How sure the model is of what is explained.", rows.score, SCORE_ENDS, scored),
-      whole("Evidence", "The part of the view that holds half of it: left, maps that point at something.", rows.spread, SPREAD_ENDS, percent)),
+      whole("Score", "Explanations by how sure the model is of what they explain.", rows.score, SCORE_ENDS, scored),
+      whole("Spread", "Explanations by the part of the view that holds half of the evidence: left, maps that point at something.", rows.spread, SPREAD_ENDS, percent)),
     el("div", { class: "page-head" },
       el("h2", {}, counted(data.classes.length, "class").replace("classs", "classes"), el("p", {}, "Where the evidence lies on average, in the model’s view; each map counts alike.")),
-      methods.length > 1 ? pick : null),
+      key, methods.length > 1 ? pick : null),
     grid, more);
   again();
 }
@@ -225,8 +236,9 @@ function runPage(host) {
   const wall = run.seconds?.wall;
   host.append(el("div", { class: "plots" },
     el("div", { class: "panel" }, el("h3", {}, "Run"), el("p", {}), facts([
-      ["Command", run.command || "–"], ["State", run.state], ["Started", run.started], ["Updated", run.updated],
+      ["Command", run.command || "–"], ["State", run.state], ["Started", run.started && when(run.started)], ["Updated", run.updated && when(run.updated)],
       ["Images", number(counts.images ?? 0)], ["Finished", number(counts.finished ?? 0)], ["Explanations", number(counts.maps ?? 0)], ["Failures", number(counts.failures ?? 0)],
+      ...(counts.labelled ? [["Top-1 accuracy", `${(100 * counts.right / counts.labelled).toFixed(1)} %: ${number(counts.right)} of ${number(counts.labelled)} right`]] : []),
       ["Model", run.model], ["Weights", run.weights], ["Methods", (run.methods ?? []).map(brief).join(", ")], ["Target", run.target], ["Device", run.device],
     ].map(([name, value]) => [name, value ?? "–"]))),
     el("div", { class: "panel" }, el("h3", {}, "Seconds by stage"), el("p", {}, wall ? `Stages overlap: the whole took ${spent(wall)}.` : "Stages overlap."), el("div", { class: "stages" }, ...stages))));

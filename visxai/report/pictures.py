@@ -19,24 +19,27 @@ from typing import Any
 from PIL import Image
 
 import visxai
-from visxai import images, results
+from visxai import images, render, results
 from visxai.errors import ArgumentError, ImageError
 from visxai.images import Limits
 from visxai.origin import Origin, shown
 from visxai.preprocess import Preprocess
 from visxai.record import Explanation, Failure
 from visxai.report import figures as measure
+from visxai.report.answers import right
 from visxai.report.figures import Figures
 from visxai.workers import Setup, Style, Task, Workers
 
 SIDE = 512  # pixels of a picture's longest side
 _QUALITY = 80
 _ROW = (
-    *("image", "label", "score", "logit", "method", "layer"),
+    *("image", "label", "score", "logit", "method", "layer", "scale"),
     *("degenerate", "converged", "faithful", "spread", "against", "peak"),
     *("overlay", "map", "file", "quality", "seconds"),
 )
-_IMAGE = ("path", "width", "height", "sha256", "photo", "note")
+_IMAGE = ("path", "width", "height", "sha256", "photo", "note", "expected", "right")
+
+Shown = tuple[Explanation, results.Row]  # an explanation and the row it was read from
 
 
 @dataclass(frozen=True)
@@ -60,8 +63,6 @@ class Drawn:
 
 def picture(worker: Any, source: Origin, photo: Path, wanted: list[Drawing], side: int) -> Drawn:
     """Draw an image's pictures where they aren't there yet; runs in a worker."""
-    from visxai import render
-
     original, note = None, None
     try:
         found = worker.decoded(source)
@@ -109,8 +110,6 @@ def _small(image: Image.Image, side: int) -> Image.Image:
 
 
 def _save(image: Image.Image, path: Path) -> None:
-    from visxai import render
-
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         render.save(image, path, quality=_QUALITY)
@@ -130,6 +129,7 @@ class Album:
     limit: int | None = None
     missing: int = 0
     _tables: dict[str, dict[str, int]] = field(default_factory=dict)
+    _scales: dict[render.Scale, int] = field(default_factory=dict)
 
     def collect(
         self, figures: Figures, workers: int | None, progress: Callable[[int, int], None]
@@ -166,7 +166,7 @@ class Album:
                 if not group:
                     continue
                 image = len(listed["path"])
-                self._list(listed, group[0][0])
+                self._list(listed, group)
                 entries = [self._entry(image, *one) for one in group]
                 photo, task = self._start(pool, group, entries)
                 waiting.append((image, entries, photo, task))
@@ -177,21 +177,23 @@ class Album:
         finally:
             pool.close()
         strings = {name: list(values) for name, values in self._tables.items()}
-        return {"rows": table, "images": listed, "strings": strings, "total": rows}
+        scales = [measure.scale_told(one) for one in self._scales]
+        tables = {"rows": table, "images": listed, "strings": strings}
+        return tables | {"scales": scales, "total": rows}
 
-    def _groups(self) -> Iterator[list[tuple[Explanation, str | None]]]:
-        """The explanations of each image with the names of their overlays."""
+    def _groups(self) -> Iterator[list[Shown]]:
+        """The explanations of each image."""
         import pyarrow.parquet as pq
 
         for part in results.parts(self.out).values():
             stored = pq.read_table(part).to_pylist()
             for _, rows in itertools.groupby(stored, key=lambda row: row["path"]):
-                yield [(results.of_row(row), row["overlay"]) for row in rows]
+                yield [(results.of_row(row), row) for row in rows]
 
     def _start(
         self,
         pool: Workers,
-        group: list[tuple[Explanation, str | None]],
+        group: list[Shown],
         entries: list[dict[str, Any]],
     ) -> tuple[str | None, Task | None]:
         """The name of an image's photograph, and the task that draws its pictures, if needed."""
@@ -199,7 +201,8 @@ class Album:
         photo = _name("photo", first.input.source_sha256, self.side)
         panel = (self.settings.get("overlays") or {}).get("panel", False)
         wanted = []
-        for (explanation, overlay), entry in zip(group, entries, strict=True):
+        for (explanation, row), entry in zip(group, entries, strict=True):
+            overlay = row["overlay"]
             drawn = self.out / "overlays" / overlay if overlay and not panel else None
             wanted.append(
                 Drawing(explanation, self._at(entry["overlay"]), self._at(entry["map"]), drawn)
@@ -236,18 +239,20 @@ class Album:
     def _at(self, name: str) -> Path:
         return self.folder / name[:2] / f"{name}.webp"
 
-    def _list(self, listed: dict[str, list[Any]], one: Explanation) -> None:
-        about = one.input
+    def _list(self, listed: dict[str, list[Any]], group: list[Shown]) -> None:
+        about, rows = group[0][0].input, [row for _, row in group]
         told = (shown(about.path or "image in memory"), about.width, about.height)
-        for name, value in zip(_IMAGE, (*told, about.source_sha256, None, None), strict=True):
+        drawn = (about.source_sha256, None, None)
+        answer = (rows[0].get("expected"), right(rows, self.settings))
+        for name, value in zip(_IMAGE, (*told, *drawn, *answer), strict=True):
             listed[name].append(value)
 
-    def _entry(self, image: int, one: Explanation, overlay: str | None) -> dict[str, Any]:
+    def _entry(self, image: int, one: Explanation, row: results.Row) -> dict[str, Any]:
         style = self.settings.get("overlays") or {}
-        blob, scale = one.row()["map"], one.row()["map_scale"]
+        scale = render.scale_of(one, style.get("colormap"))
         transform = sorted(one.input.transform.to_dict().items())
-        shows = (blob, one.values.shape, one.degenerate, transform, one.input.source_sha256)
-        style_of = (style.get("colormap"), self.side, visxai.__version__)
+        shows = (row["map"], one.values.shape, one.degenerate, transform, one.input.source_sha256)
+        style_of = (scale, self.side, visxai.__version__)
         return {
             "image": image,
             "label": self._index("label", one.label),
@@ -255,15 +260,16 @@ class Album:
             "logit": one.logit,
             "method": self._index("method", one.method),
             "layer": self._index("layer", one.layer or ""),
+            "scale": self._scales.setdefault(scale, len(self._scales)),
             "degenerate": one.degenerate,
             "converged": one.quality.get("converged"),
             "faithful": one.quality.get("faithful"),
             "spread": None if one.degenerate else measure.spread(one.values),
             "against": measure.against(one.values),
-            "peak": scale,
+            "peak": row["map_scale"],
             "overlay": _name("overlay", *shows, *style_of),
             "map": _name("map", *shows, *style_of),
-            "file": overlay,
+            "file": row["overlay"],
             "quality": dict(one.quality),
             "seconds": one.seconds,
         }

@@ -30,14 +30,18 @@ function bars(bins, peak, gap) {
   return path;
 }
 
+const rounded = new Intl.NumberFormat("en-US", { notation: "compact" });
+
 function histogram(count, name, gap = 0.08) {
   const all = svg("path", { class: "all" }), now = svg("path", { class: "now" });
+  const most = el("span"), axis = el("span", { class: "axis", "aria-hidden": "true" }, most, el("span", {}, "0"));
   const plot = svg("svg", { class: "plot", viewBox: `0 0 ${count} 1`, preserveAspectRatio: "none", role: "img" }, all, now);
   return {
-    plot,
+    plot: el("span", { class: "counts" }, axis, plot),
     /** Draw bins over those of everything, which they are a part of. */
     draw(bins, whole = bins) {
       const peak = Math.max(1, ...whole);
+      most.textContent = rounded.format(peak);
       all.setAttribute("d", whole === bins ? "" : bars(whole, peak, gap));
       now.setAttribute("d", bars(bins, peak, gap));
       const sum = bins.reduce((a, b) => a + b, 0), top = bins.indexOf(Math.max(...bins));

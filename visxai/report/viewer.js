@@ -29,6 +29,7 @@ const looking = {
     $("viewer-title").textContent = labelOf(item);
     $("viewer-body").replaceChildren(...(failed(item) ? this.reason(item) : this.told(item)));
     document.querySelector(".viewer-mix").style.visibility = failed(item) ? "hidden" : "";
+    $("viewer-key").replaceChildren(...keysOf([item]));
     for (const next of [this.at + 1, this.at - 1]) this.fetch(wall.items[next]);
   },
 
@@ -51,6 +52,7 @@ const looking = {
     const meter = el("span", { class: "meter", "aria-hidden": "true" }, el("i"));
     meter.style.setProperty("--part", part ?? 0);
     found.push(el("div", { class: "big" }, el("b", {}, scored(score)), part === null ? null : meter), marksOf(item, true));
+    if (images.expected[image]) found.push(el("p", { class: "expected" }, "Labelled ", el("b", { dir: "auto" }, images.expected[image])));
     if (images.note[image]) found.push(el("p", { class: "note" }, images.note[image]));
     const others = this.others(item);
     if (others.length > 1) found.push(el("h3", {}, "This image’s explanations"), this.chips(item, others));
@@ -61,7 +63,7 @@ const looking = {
       ["Logit", rows.logit[item] === null ? "–" : rows.logit[item].toFixed(3)],
       ["Spread", rows.spread[item] === null ? "–" : `half the evidence in ${percent(rows.spread[item])} of the view`],
       ["Against", percent(rows.against[item])],
-      ["Peak", rows.peak[item] === null ? "–" : rows.peak[item].toExponential(2)],
+      ["Peak", rows.peak[item] === null ? "–" : plainly(rows.peak[item])],
       ["Took", spent(rows.seconds[item])],
       ...Object.entries(rows.quality[item]).map(([name, value]) => [name.replaceAll("_", " "), shown(value)]),
     ]));
@@ -105,7 +107,7 @@ function shown(value) {
   if (value === true) return "yes";
   if (value === false) return "no";
   if (value === null) return "–";
-  if (typeof value === "number") return Number.isInteger(value) ? number(value) : value.toPrecision(4);
+  if (typeof value === "number") return Number.isInteger(value) ? number(value) : plainly(value);
   return typeof value === "string" ? value : JSON.stringify(value);
 }
 

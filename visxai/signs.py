@@ -1,0 +1,46 @@
+"""Whether a method's maps can speak against the target, told from its spec.
+
+It decides the colours of a map, so that all maps of a method are drawn in the same ones, whatever
+each happens to hold. The spec is all that a record keeps, and drawing must load no framework.
+
+    signed("grad_cam(relu=True)")      False: 0 is the least there is
+    signed("grad_cam(relu=False)")     True, like every method that isn't listed here
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from visxai.errors import ArgumentError
+from visxai.spec import parse
+
+# Methods whose maps are never negative; with an option, as long as it has this value.
+_UNSIGNED: dict[str, tuple[str, Any] | None] = {
+    **dict.fromkeys(("attention_rollout", "beyond_intuition", "chefer", "legrad")),
+    **dict.fromkeys(("hsic", "sobol")),
+    **dict.fromkeys(("centred_gaussian", "random_map")),
+    **dict.fromkeys(("ablation_cam", "attention_cam", "finer_cam", "grad_cam"), ("relu", True)),
+    **dict.fromkeys(("grad_cam_plus_plus", "layer_cam", "score_cam"), ("relu", True)),
+    "xgrad_cam": ("relu", True),
+    **dict.fromkeys(("saliency", "smooth_grad"), ("signed", False)),
+    "captum:Saliency": ("abs", True),
+    # Of no class, so neither for nor against one; negative only where the layer itself is.
+    "eigen_cam": ("centred", False),
+}
+
+
+@lru_cache(maxsize=256)
+def signed(spec: str) -> bool:
+    """Whether maps of the method with this spec can be negative."""
+    try:
+        name, member, options = parse(spec, "method", "grad_cam(relu=True)")
+    except ArgumentError:  # an option that isn't plain, such as a tensor, decides no sign
+        name, member, options = spec.partition("(")[0], "", {}
+    if name == "augmented" and isinstance(options.get("method"), str):
+        return signed(options["method"])
+    name = f"{name}:{member}" if member else name
+    if name not in _UNSIGNED:
+        return True
+    option, value = _UNSIGNED[name] or ("", None)
+    return bool(options.get(option, value) != value)
