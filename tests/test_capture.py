@@ -92,6 +92,9 @@ def test_a_layer_that_runs_twice_or_never() -> None:
 def test_an_unknown_layer_names_the_nearest() -> None:
     with pytest.raises(UnknownName, match="did you mean body"):
         find(zoo.Conv(), "bodi")
+    long = nn.Sequential(*(nn.Identity() for _ in range(60)))
+    with pytest.raises(UnknownName, match=r"one of 60, such as 59, 58, 57, 56$"):
+        find(long, "features")
     with pytest.raises(UnknownName), capture(zoo.Conv(), ""):
         pass
 

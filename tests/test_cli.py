@@ -144,7 +144,9 @@ WRONG = [
     (["explain", "in", "--target", "class=tabyy"], "tabby"),
     (["explain", "in", "--target", "class=5000"], "from 0 to 999"),
     (["explain", "in", "--target", "best"], "top1, top3"),
-    (["explain", "in", "--overlay-format", "gif"], "jpg, webp, png"),
+    (["explain", "in", "--overlay-format", "gif"], "jpg, webp, png, none"),
+    (["explain", "in", "--out", "in"], "as source and --out"),
+    (["explain", "in", "--only", "class=zzz>0.5"], "one of 1000"),
     (["explain", "in", "--overlay-format", "none", "--panel"], "--panel"),
     (["explain", "in", "--colormap", "rainbow"], "turbo"),
     (["explain", "in", "--batch-size", "0"], "--batch-size"),
@@ -185,12 +187,17 @@ def test_wrong_arguments_are_one_sentence_and_code_2(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--model", "resnet50"], "torchvision:NAME"),
+        (["--model", "resnet50"], "did you mean torchvision:resnet50 or timm:resnet50"),
+        (["--model", "efficientnet_lite9"], "did you mean efficientnet_lite0"),
+        (["--model", "here/net.onnx"], "did you mean onnx:here/net.onnx"),
+        (["--model", "google/vit"], "did you mean hf:google/vit"),
+        (["--model", "nothing"], "timm:NAME, hf:NAME or onnx:FILE"),
         (["--model", "timmm:resnet18"], "timm"),
-        (["--layer", "nope"], "conv_stem"),
+        (["--layer", "conv_hed"], "did you mean conv_head or conv_stem? (late ones are bn2,"),
+        (["--layer", "nope"], "choose one of: bn2, bn2.act, conv_head, blocks, blocks.6 (late"),
         (["--labels", "nope.txt"], "nope.txt"),
         (["--device", "cuda:99"], "device='auto'"),
-        (["--precision", "int8"], "bf16"),
+        (["--precision", "int8"], "bf16, fp16, got 'int8': use 'auto'"),
         (["--checkpoint", "nope.pth"], "name the architecture"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
@@ -203,6 +210,48 @@ def test_what_the_engine_refuses_is_one_sentence_too(
     error = capsys.readouterr().err
     assert words in error
     assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["explain", "--method", "gradcam"], "did you mean grad_cam"),
+        (["explain", "--methods", "grad_cam", "--method", "saliency(x=1)"], "option of saliency"),
+        (["explain", "--check", "faithful"], "did you mean faithfulness"),
+        (["explain", "--target", "best"], "expected a target"),
+        (["explain", "--only", "nsfw"], "expected a condition on scores"),
+        (["evaluate", "--methods", "grad_cam", "--method", "gradcam"], "did you mean grad_cam"),
+        (["evaluate", "--metrics", "insertoin"], "did you mean insertion"),
+        (["evaluate", "--target", "best"], "expected a target"),
+        (["bench", "--methods", "grad_cam", "--method", "gradcam"], "did you mean grad_cam"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_is_misspelt_is_told_before_a_model_is_loaded(
+    arguments: list[str],
+    words: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("visxai.models.load", lambda *_, **__: pytest.fail("loaded the model"))
+    image = photograph(tmp_path / "x.jpg", 1)
+    command, *options = arguments
+    where = [] if command == "bench" else [image, "--out", tmp_path / "out"]
+    assert visxai_(command, *where, *options) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_labels_that_dont_fit_the_model_stop_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = photograph(tmp_path / "x.jpg", 1)
+    for names, words in (("cat\ndog\n", "expected 1000 names"), ("", "found none")):
+        (tmp_path / "names.txt").write_text(names)
+        options = ["--labels", tmp_path / "names.txt", "--out", tmp_path / "out"]
+        assert visxai_("explain", image, *options) == 2
+        assert words in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -274,9 +274,9 @@ def test_limits_are_arguments() -> None:
     sliver = Image.new("RGB", (10_000, 1))
     assert decode(sliver, Limits(max_aspect=10_000)).image.size == (10_000, 1)
     assert decode(encode(sliver, "PNG"), Limits(max_aspect=1e9)).image.size == (10_000, 1)
-    with pytest.raises(ImageError, match="max_aspect"):
+    with pytest.raises(ImageError, match=r"raise max_aspect in Python \(limits="):
         decode(sliver)
-    with pytest.raises(ImageError, match="max_pixels"):
+    with pytest.raises(ImageError, match="--limit-pixels, in Python max_pixels"):
         decode(UPRIGHT, Limits(max_pixels=100))
     with pytest.raises(ImageError, match="max_bytes"):
         decode(encode(Image.fromarray(UPRIGHT), "PNG"), Limits(max_bytes=20))

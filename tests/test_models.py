@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import socket
+import urllib.error
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import zoo
@@ -18,6 +21,7 @@ from visxai.backends.probe import Probe
 from visxai.backends.pytorch import TorchModel
 from visxai.engine import compute
 from visxai.errors import ArgumentError, ModelError, UnknownName
+from visxai.metrics.difull import disconnected
 from visxai.preprocess import Preprocess
 from visxai.target import Target
 
@@ -79,6 +83,72 @@ def test_timm_by_name_with_arguments_of_the_constructor() -> None:
     assert found.scores(zoo.inputs(1)).shape == (1, 7)
     assert isinstance(found.preprocess, Preprocess)
     assert found.preprocess.size == (64, 64)
+
+
+# ---- without a network -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Nothing is cached and nothing can be reached; what was asked for."""
+    import huggingface_hub
+    import torchvision.models as zoo_of_torchvision
+
+    asked: list[str] = []
+
+    def unreachable(where: Any, *_: Any, **__: Any) -> None:
+        asked.append(str(where))
+        try:
+            raise socket.gaierror(-2, "Name or service not known")
+        except OSError as error:
+            raise urllib.error.URLError(error) from error
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", unreachable)
+    monkeypatch.setattr(zoo_of_torchvision, "get_model", unreachable)
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("torchvision:resnet18", "--checkpoint FILE"),
+        ("timm:resnet18", "--checkpoint FILE"),
+        ("timm:hf-hub:somebody/something", "--checkpoint FILE"),
+        ("hf:google/vit-base-patch16-224", "name a local folder"),
+    ],
+)
+def test_weights_that_cannot_be_fetched_are_one_sentence_at_once(
+    name: str, remedy: str, offline: list[str]
+) -> None:
+    if name.startswith("hf:"):
+        pytest.importorskip("transformers")
+    with pytest.raises(ModelError) as caught:
+        models.load(name)
+    assert len(offline) == 1
+    said = str(caught.value)
+    assert said.startswith(f"expected the weights of {name} ")
+    assert "(Name or service not known): check the network and the name, or " in said
+    assert remedy in said
+    assert "\n" not in said
+
+
+def test_what_needs_no_network_asks_for_none(offline: list[str]) -> None:
+    assert torch_model("timm:resnet10t", weights=False).labels is not None
+    assert not offline
+
+
+def test_an_unknown_layer_names_the_late_ones_and_the_default() -> None:
+    model = TorchModel(zoo.module("conv"), preprocess=zoo.PREPROCESS)
+    said = (
+        r"did you mean body\? \(late ones are last, body, act, stem; visxai's own choice is last\)"
+    )
+    with pytest.raises(UnknownName, match=said):
+        compute(methods.load("grad_cam(layer='bdy')"), model, zoo.inputs(), Target.of("top1"))
+    with pytest.raises(UnknownName, match=said):
+        TorchModel(zoo.module("conv"), preprocess=zoo.PREPROCESS, layer="bdy")
+    with pytest.raises(UnknownName, match="did you mean body"):
+        TorchModel(zoo.module("conv"), layer="bdy")  # of unknown size: nothing is run
 
 
 # ---- checkpoints and labels --------------------------------------------------------------------
@@ -187,6 +257,41 @@ def test_labels_must_fit_the_checkpoint(trained: nn.Module, tmp_path: Path) -> N
     path = save(trained.state_dict(), tmp_path / "mine.pth")
     with pytest.raises(ArgumentError, match="expected 3 labels"):
         models.load("timm:resnet10t", checkpoint=path, labels=["a", "b"])
+
+
+@pytest.mark.parametrize("count", [9, 11])
+def test_labels_must_fit_the_scores(count: int) -> None:
+    names = [f"name {index}" for index in range(count)]
+    said = f"expected 10 names for the 10 classes of Conv, got {count}: give one"
+    for labels in (names, dict(enumerate(names))):
+        engine = visxai.Engine(
+            zoo.module("conv"), labels=labels, preprocess=zoo.PREPROCESS, device="cpu"
+        )
+        x, image = zoo.inputs(), np.zeros((64, 64, 3), np.uint8)
+        for method in ("grad_cam", "saliency", "occlusion", "score_cam"):
+            with pytest.raises(ArgumentError, match=said):
+                engine.attribute(x, method)
+            with pytest.raises(ArgumentError, match=said):
+                engine.explain(image, method)
+        for asked in (engine.predict, engine.score):
+            with pytest.raises(ArgumentError, match=said):
+                asked(image)
+
+
+def test_without_labels_classes_have_numbers() -> None:
+    engine = visxai.Engine(
+        zoo.module("conv"), labels=[], preprocess=zoo.PREPROCESS, device="cpu", precision="fp32"
+    )
+    (found,) = engine.predict(np.zeros((64, 64, 3), np.uint8))
+    assert found.label == f"class {found.class_index}"
+
+
+def test_a_grid_of_cells_has_other_classes_than_the_labels() -> None:
+    labels = [f"name {index}" for index in range(zoo.CLASSES)]
+    model = TorchModel(zoo.module("conv"), preprocess=zoo.PREPROCESS, labels=labels)
+    grids, _ = disconnected(model, methods.load("grad_cam"), zoo.inputs(1), 2)
+    aim, _ = grids.clean(zoo.inputs(1, 2 * zoo.SIZE), Target.of("top1"))
+    assert len(aim) == 1
 
 
 def test_checkpoints_need_an_architecture() -> None:

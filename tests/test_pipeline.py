@@ -18,7 +18,7 @@ from PIL import Image
 
 import visxai
 from visxai import asked, pipeline, results
-from visxai.errors import ArgumentError, TargetError, UnknownName
+from visxai.errors import ArgumentError, StoreError, TargetError, UnknownName
 from visxai.progress import Progress
 from visxai.record import Failure
 from visxai.sources import Found, find
@@ -289,6 +289,28 @@ def test_chunks_are_whole_batches() -> None:
         100,
     ]
     assert asked.chunk_of(4, 8) == 8
+
+
+def test_other_settings_are_refused_in_the_words_of_the_command_line(
+    tmp_path: Path, folder: Path, four: visxai.Engine
+) -> None:
+    out = tmp_path / "out"
+    pipeline.explain([folder], out, four, chunk_size=4, workers=0, style=Style("png", panel=True))
+    with pytest.raises(StoreError) as refused:
+        pipeline.explain([folder], out, four, "saliency", chunk_size=8, style=None, workers=0)
+    said = str(refused.value)
+    assert "(--method grad_cam(relu=True), --chunk-size 4, --overlay-format png --panel)" in said
+    assert "--method saliency(signed=False), --chunk-size 8, --overlay-format none:" in said
+    with pytest.raises(StoreError, match=r"got --only top1<0\.5:") as refused:
+        pipeline.explain([folder], out, four, only="top1<0.5", style=Style("png", panel=True))
+    assert "(no --only)" in str(refused.value)
+    # A chunk size that isn't asked for is the one that is there.
+    pipeline.explain([folder], out, four, workers=0, style=Style("png", panel=True))
+
+
+def test_photographs_and_results_want_two_folders(folder: Path, four: visxai.Engine) -> None:
+    with pytest.raises(ArgumentError, match=r"as source and --out: choose another --out"):
+        pipeline.explain([folder], folder, four, fresh=True)
 
 
 def test_a_vanished_image_keeps_its_place(

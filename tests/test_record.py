@@ -98,6 +98,7 @@ def test_regions_have_boxes_shares_and_polygons() -> None:
     assert len(explanation(values).regions(top=1)) == 1
     assert explanation(np.zeros((3, 3))).regions() == ()
     assert json.dumps(first.to_dict())
+    assert repr(first) == f"Region(box={first.box}, share={first.share})"
 
 
 def test_regions_of_a_large_picture_stay_inside_it() -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from visxai.errors import TargetError, UnknownName
-from visxai.target import Target
+from visxai.target import Gate, Target, check_form
 
 LABELS = ["tabby, tabby cat", "tiger cat", "crane", "espresso", "crane"]
 SCORES = torch.tensor([[0.0, 3.0, 1.0, 2.0, -1.0], [5.0, 1.0, 0.0, 0.5, 4.0]])
@@ -73,6 +73,31 @@ def test_a_list_must_hold_integers(target: object) -> None:
 def test_unknown_labels_name_the_nearest() -> None:
     with pytest.raises(UnknownName, match="did you mean espresso"):
         Target.of("class=expresso", LABELS)
+
+
+def test_unknown_labels_name_those_with_the_word_and_else_how_many_there_are() -> None:
+    labels = [f"thing {index}, matter" for index in range(60)] + ["tabby, tiger cat", "Persian cat"]
+    with pytest.raises(UnknownName, match="did you mean tiger cat or Persian cat"):
+        Target.of("class=Cat", labels)
+    with pytest.raises(UnknownName, match=r"one of 62, such as thing 0.*engine\.model\.labels"):
+        Gate.of("class=nsfw>0.5", labels)
+
+
+@pytest.mark.parametrize(
+    ("target", "only"),
+    [("class=tabby, tabby cat", None), ("any=cat,Cat", "right"), ("diff=a,b", "class=nsfw>0.5")],
+)
+def test_a_form_can_be_checked_without_labels(target: str, only: str | None) -> None:
+    check_form(target, only)
+
+
+@pytest.mark.parametrize(
+    ("target", "only"),
+    [("best", None), ("diff=a,a", None), ("top1", "nsfw"), ("top1", "above=0.5>0.5")],
+)
+def test_a_wrong_form_shows_without_labels(target: str, only: str | None) -> None:
+    with pytest.raises(TargetError):
+        check_form(target, only)
 
 
 def test_a_label_of_two_classes_lists_their_numbers() -> None:

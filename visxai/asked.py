@@ -105,7 +105,7 @@ def ask(
             f"expected a target that can be written down, got {target!r}: use top1, class=207, "
             "any=281,282, diff=207,282 or above=0.5"
         )
-    chunk = chunk_of(engine.batch_size, chunk_size)
+    chunk = chunk_of(engine.batch_size, chunk_size, earlier)
     if style is not None:
         _check_style(style)
     # A method that the model can't serve is told before anything is prepared for it.
@@ -175,8 +175,12 @@ def _check_answers(engine: Engine, gate: Gate, labelled: bool) -> None:
         )
 
 
-def chunk_of(batch: int, chunk_size: int | None) -> int:
-    """The images of a chunk for a batch size."""
+def chunk_of(batch: int, chunk_size: int | None, earlier: Path | None = None) -> int:
+    """The images of a chunk for a batch size: where none are asked for, those of an earlier run."""
+    if chunk_size is None and (run := _finished(earlier)) is not None:
+        known = run["settings"].get("chunk")
+        if isinstance(known, int) and known > 0 and known % batch == 0:
+            return known
     if chunk_size is None:
         return batch * max(1, -(-_CHUNK // batch))
     if chunk_size < 1 or chunk_size % batch:
@@ -201,7 +205,7 @@ def accelerated(
     """
     from visxai.metrics.controls import RandomMap
 
-    run = about(earlier) if earlier is not None and parts(earlier) else None
+    run = _finished(earlier)
     if run is not None:
         decided, _, reason = str(run["settings"].get("accelerate", "off")).partition(" (")
         engine.settle(decided, reason.removesuffix(")"))
@@ -210,6 +214,11 @@ def accelerated(
         # A random map costs one forward and no more.
         reason = engine.plan(RandomMap(), images * len(methods) * forwards)
     return f"{engine.accelerate} ({reason})"
+
+
+def _finished(earlier: Path | None) -> dict[str, Any] | None:
+    """The run.json of an OUT in which something is finished."""
+    return about(earlier) if earlier is not None and parts(earlier) else None
 
 
 def settings_of(engine: Engine, methods: Sequence[Method], target: Target) -> dict[str, Any]:
@@ -251,6 +260,7 @@ def _check_style(style: Style) -> None:
     from visxai import render
 
     if style.format not in ("jpg", "webp", "png"):
-        raise UnknownName("overlay format", style.format, ("jpg", "webp", "png"))
+        formats = ("jpg", "webp", "png")
+        raise UnknownName("overlay format", style.format, formats, "(or none, style=None)")
     if style.colormap is not None:
         render.lut(style.colormap)

@@ -89,7 +89,9 @@ def find(module: nn.Module, name: str) -> nn.Module:
             return module.get_submodule(name)
     except AttributeError:
         pass
-    raise UnknownName("layer", name, [known for known, _ in module.named_modules() if known])
+    # The last ones first: those are what a long list shows.
+    known = [one for one, _ in module.named_modules() if one]
+    raise UnknownName("layer", name, known[::-1])
 
 
 def first_tensor(output: Any, name: str = "") -> Tensor:

@@ -139,7 +139,10 @@ def read_labels(labels: Labels | None) -> tuple[str, ...] | None:
             )
         text = path.read_text("utf-8-sig")
         if path.suffix != ".json":
-            return tuple(text.rstrip("\n").splitlines())
+            names = tuple(text.rstrip("\r\n").splitlines())
+            if not names:
+                raise ArgumentError(f"expected names in {path.name}, found none: write one a line")
+            return names
         try:
             labels = json.loads(text)
         except json.JSONDecodeError as error:

@@ -16,8 +16,10 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import ModuleType
+
+_MOST = 40  # choices that are listed whole
 
 
 class VisxaiError(Exception):
@@ -31,17 +33,27 @@ class ArgumentError(VisxaiError, ValueError):
 class UnknownName(ArgumentError):
     """A name that isn't among the choices.
 
-    `kind` is what was named ("method"), `name` what came, `choices` what exists.
+    `kind` is what was named ("method"), `name` what came, `choices` what exists, `near` those that
+    may have been meant (None: those spelt alike).
     """
 
-    def __init__(self, kind: str, name: object, choices: Iterable[str], remedy: str = "") -> None:
+    def __init__(
+        self,
+        kind: str,
+        name: object,
+        choices: Iterable[str],
+        remedy: str = "",
+        near: Sequence[str] | None = None,
+    ) -> None:
         known = list(choices)
-        near = difflib.get_close_matches(str(name), known, n=4, cutoff=0.6)
+        if near is None:
+            near = difflib.get_close_matches(str(name), known, n=4, cutoff=0.6)
         if near:
             hint = f"did you mean {' or '.join(near)}?"
+        elif len(known) > _MOST:
+            hint = f"choose one of {len(known)}, such as {', '.join(known[:4])}"
         else:
-            shown = ", ".join(known[:40]) + (", …" if len(known) > 40 else "")
-            hint = f"choose one of: {shown}" if known else "there are none"
+            hint = f"choose one of: {', '.join(known)}" if known else "there are none"
         super().__init__(f"unknown {kind} {str(name)!r}: {hint}{' ' + remedy if remedy else ''}")
 
 

@@ -6,7 +6,7 @@ x to the right, y down, boxes as (left, top, right, bottom) with right and botto
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ class Region:
 
     box: tuple[int, int, int, int]
     share: float
-    polygon: tuple[tuple[int, int], ...] = ()
+    polygon: tuple[tuple[int, int], ...] = field(default=(), repr=False)  # hundreds of points
 
     def to_dict(self) -> dict[str, Any]:
         return {

@@ -7,12 +7,13 @@ and output. Weights come from the library, from a checkpoint of the caller's, or
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from visxai import checkpoint as checkpoints
-from visxai.errors import ArgumentError, UnknownName, require
+from visxai.errors import ArgumentError, ModelError, UnknownName, require
 
 Known = dict[str, Any]
 
@@ -32,25 +33,36 @@ class Request:
     labels: tuple[str, ...] | None = None
 
 
+def prefixed(name: str) -> list[str]:
+    """An architecture's name with the libraries that have it: "torchvision:resnet50"."""
+    import timm as library
+
+    found = [f"torchvision:{name}"] * (name in _torchvision_names())
+    return found + [f"timm:{name}"] * library.is_model(name.partition(".")[0])
+
+
+def _torchvision_names() -> list[str]:
+    from torchvision import models as zoo
+
+    parts = (zoo, zoo.detection, zoo.segmentation)
+    return [one for part in parts for one in zoo.list_models(module=part)]
+
+
 def torchvision(request: Request) -> tuple[Any, Known]:
     """A classifier, detector or segmenter of torchvision."""
     from torchvision import models as zoo
 
     from visxai.backends import detection
 
-    name = request.name
-    served = [
-        one
-        for part in (zoo, zoo.detection, zoo.segmentation)
-        for one in zoo.list_models(module=part)
-    ]
+    name, served = request.name, _torchvision_names()
     if name not in served:
         raise UnknownName("torchvision model", name, served)
     chosen = zoo.get_model_weights(name).DEFAULT
 
     def build(**more: Any) -> Any:
         if request.weights and request.checkpoint is None:
-            return zoo.get_model(name, weights=chosen, **request.build)
+            with _fetching(f"torchvision:{name}", _OWN_WEIGHTS):
+                return zoo.get_model(name, weights=chosen, **request.build)
         if name not in zoo.list_models(module=zoo):
             more = {"weights_backbone": None, **more}
         return zoo.get_model(name, weights=None, **{**more, **request.build})
@@ -72,8 +84,14 @@ def timm(request: Request) -> tuple[Any, Known]:
         raise UnknownName("timm model", name, library.list_models())
 
     def build(**more: Any) -> Any:
-        pretrained = request.weights and request.checkpoint is None
-        return library.create_model(name, pretrained=pretrained, **{**more, **request.build})
+        options = {**more, **request.build}
+        if not request.weights or request.checkpoint is not None:
+            return library.create_model(name, pretrained=False, **options)
+        with _fetching(f"timm:{name}", _OWN_WEIGHTS):
+            if not options:  # which may name another source
+                config = library.get_pretrained_cfg(name, allow_unregistered=True)
+                _reach(name.removeprefix("hf-hub:") if ":" in name else config and config.hf_hub_id)
+            return library.create_model(name, pretrained=True, **options)
 
     module = _fitted(request, build, 1000)
     return module, {"preprocess": timm_preprocess(module)}
@@ -97,6 +115,13 @@ def hugging_face(request: Request) -> tuple[Any, Known]:
             f"expected hf:{name} alone, got a checkpoint or build arguments too: save the model "
             "with save_pretrained() and name its folder"
         )
+    with _fetching(f"hf:{name}", "name a local folder (hf:FOLDER)"):
+        return _hugging_face(request, transformers)
+
+
+def _hugging_face(request: Request, transformers: Any) -> tuple[Any, Known]:
+    name = request.name
+    _reach(None if os.path.isdir(name) else name)
     config = transformers.AutoConfig.from_pretrained(name)
     both = hasattr(config, "text_config") and hasattr(config, "vision_config")
     kind = transformers.AutoModel if both else transformers.AutoModelForImageClassification
@@ -125,6 +150,47 @@ def hugging_face_labels(config: Any) -> Known:
     if getattr(config, "problem_type", None) == "multi_label_classification":
         known["activation"] = "sigmoid"
     return known
+
+
+# ---- the network -------------------------------------------------------------------------------
+
+_OWN_WEIGHTS = "give weights of your own with --checkpoint FILE (checkpoint= in Python)"
+
+
+@contextmanager
+def _fetching(name: str, instead: str) -> Iterator[None]:
+    """What a library raises when it can't fetch a model, as one sentence."""
+    try:
+        yield
+    except OSError as error:
+        first: BaseException = error
+        while (below := first.__cause__ or first.__context__) is not None:
+            first = below
+        told = first.strerror if isinstance(first, OSError) else None
+        reason = (told or str(first).strip() or type(first).__name__).splitlines()[0]
+        raise ModelError(
+            f"expected the weights of {name} on this machine or to be fetched, but that failed "
+            f"({reason}): check the network and the name, or {instead}"
+        ) from error
+
+
+def _reach(repository: str | None) -> None:
+    """Raise OSError at once where a repository of which nothing is kept here can't be reached: its
+    library would wait and try again for most of a minute."""
+    if not repository:
+        return
+    import huggingface_hub as hub
+
+    folder = hub.file_download.repo_folder_name(repo_id=repository, repo_type="model")
+    if os.path.isdir(os.path.join(hub.constants.HF_HUB_CACHE, folder)):
+        return
+    try:
+        hub.get_hf_file_metadata(hub.hf_hub_url(repository, "config.json"))
+    except hub.errors.HfHubHTTPError:
+        return  # it answered; what it lacks its library tells
+    except Exception as error:
+        if "Timeout" not in type(error).__name__:  # slow it may be, and answer when asked again
+            raise OSError(str(error)) from error
 
 
 # ---- checkpoints -------------------------------------------------------------------------------

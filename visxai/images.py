@@ -103,7 +103,7 @@ def decode(source: Source, limits: Limits = _DEFAULT) -> Photo:
     if len(data) > limits.max_bytes:
         raise ImageError(
             f"expected at most {limits.max_bytes} bytes, got more in {name}: shrink the image, or "
-            "raise max_bytes"
+            "raise max_bytes in Python (limits= of visxai.pipeline.explain)"
         )
     image, orientation = _opened(data, name, limits)
     return Photo(image, hashlib.sha256(data).hexdigest(), path, orientation)
@@ -171,12 +171,13 @@ def _check_size(size: tuple[int, int], name: str, limits: Limits) -> None:
     if min(size) < 1 or width * height > limits.max_pixels:
         raise ImageError(
             f"expected 1 to {limits.max_pixels} pixels, got {width}x{height} in {name}: shrink the "
-            "image, or raise max_pixels"
+            "image, or raise the limit (explain's --limit-pixels, in Python max_pixels)"
         )
     if max(size) > limits.max_aspect * min(size):
         raise ImageError(
             f"expected sides within a ratio of {limits.max_aspect:g}, got {width}x{height} in "
-            f"{name}: crop the image, or raise max_aspect"
+            f"{name}: crop the image, or raise max_aspect in Python (limits= of "
+            "visxai.pipeline.explain)"
         )
 
 

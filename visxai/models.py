@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 DEFAULT = "efficientnet_lite0"
 PREFIXES = ("torchvision", "timm", "hf", "onnx")
+OTHERS = "torchvision:NAME, timm:NAME, hf:NAME or onnx:FILE"
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,15 @@ def folder() -> Path:
     )
 
 
+def _meant(name: str) -> list[str] | None:
+    """A name that isn't a card's, as another kind's; None where it isn't like any."""
+    if name.lower().endswith(".onnx"):
+        return [f"onnx:{name}"]
+    if "/" in name:
+        return [f"hf:{name}"]
+    return hubs.prefixed(name) or None
+
+
 @cache
 def names() -> tuple[str, ...]:
     """The names of all cards, sorted."""
@@ -70,9 +80,7 @@ def names() -> tuple[str, ...]:
 def card(name: str) -> Card:
     """The card of a named model; UnknownName lists the choices."""
     if name not in names():
-        raise UnknownName(
-            "model", name, names(), f"(or {', '.join(f'{p}:NAME' for p in PREFIXES)})"
-        )
+        raise UnknownName("model", name, names(), f"(of libraries: {OTHERS})", _meant(name))
     data = tomllib.loads((folder() / f"{name}.toml").read_text("utf-8"))
     labels = data["labels"]
     if isinstance(labels, str):

@@ -284,6 +284,11 @@ def _of_url(url: str, root: str, columns: _Columns) -> Iterator[Found]:
 
 def _of_folder(source: str, root: str, results: dict[Path, bool]) -> Iterator[Found]:
     path, count = Path(source), 0
+    if results.get(path):
+        raise ArgumentError(
+            f"expected the results apart from the images, got {shown(source)} as source and --out: "
+            f"choose another --out, such as {shown(path / 'results')}"
+        )
     for item in images_below(path):
         where = str(item.path if isinstance(item, Failure) else item)
         if where != source and _within_results(Path(where).parent, path, results):

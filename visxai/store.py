@@ -55,6 +55,30 @@ _INPUTS = pa.schema(
         ("expected", pa.int32()),  # the class that the image is said to be of
     ]
 )
+# Settings as the command line has them, and those that follow from others.
+_OPTIONS = {
+    "model": "--model",
+    "methods": "--method",
+    "layers": "--layer",
+    "metrics": "--metrics",
+    "target": "--target",
+    "only": "--only",
+    "check": "--check",
+    "device": "--device",
+    "precision": "--precision",
+    "accelerate": "--accelerate",
+    "batch": "--batch-size",
+    "chunk": "--chunk-size",
+    "max_pixels": "--limit-pixels",
+    "overlays": "--overlay-format",
+    "format": "--overlay-format",
+    "colormap": "--colormap",
+    "panel": "--panel",
+}
+_FOLLOWS = {
+    "model": ("weights", "preprocess", "activation", "labels", "layers"),
+    "methods": ("layers",),
+}
 # Strings that repeat are cut to a dictionary; maps never do.
 _REPEATED = [name for name in SCHEMA.names if name not in ("map", "path", "source_sha256")]
 
@@ -410,17 +434,29 @@ def _one_sentence(out: Path) -> Iterator[None]:
 
 def _difference(out: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
-    told = " and ".join(f"{name} {_brief(old.get(name))}" for name in names)
-    now = " and ".join(_brief(new.get(name)) for name in names)
+    for cause, effects in _FOLLOWS.items():
+        if cause in names:
+            names = [name for name in names if name not in effects]
+    told, now = (", ".join(_told(name, one.get(name)) for name in names) for one in (old, new))
     return (
-        f"expected the settings that {out} was begun with ({told}), got {now}: choose another "
-        "--out, or --fresh to delete what is there and start over"
+        f"expected the settings that {out} was begun with ({told}), got {now}: give those, choose "
+        "another --out, or --fresh to delete what is there and start over"
     )
 
 
-def _brief(value: Any) -> str:
-    told = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-    return told if len(told) <= 80 else f"{told[:79]}…"
+def _told(name: str, value: Any) -> str:
+    """A setting as its option is written, where it has one."""
+    if isinstance(value, dict):  # how overlays are drawn
+        parts = (_told(part, inner) for part, inner in value.items() if inner not in (None, False))
+        return " ".join(parts)
+    option = _OPTIONS.get(name, name)
+    if value is True:
+        return option
+    values = value if isinstance(value, list) else [value]
+    told = ",".join(dict.fromkeys(str(one) for one in values if one is not None))
+    if not told:
+        return f"{option} none" if name == "overlays" else f"no {option}"
+    return f"{option} {told}" if len(told) <= 80 else f"{option} {told[:79]}…"
 
 
 def _part(out: Path, chunk: int) -> Path:

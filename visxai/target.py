@@ -10,6 +10,8 @@ have several maps ("top3", "above=0.5"), so an aim says which image each map bel
 
 from __future__ import annotations
 
+import difflib
+import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +27,7 @@ FORMS = (
     "top1, top3, class=207, class=tabby, any=281,282, diff=207,282, above=0.5, an int, "
     "one int per image, or a callable scores (b, k) -> (b,)"
 )
+_UNTOLD: Sequence[str] = ["the labels of a model that isn't loaded yet"]
 
 
 @dataclass(frozen=True)
@@ -245,10 +248,21 @@ def _pick(classes: Any, device: Any) -> Callable[[Tensor, Tensor], Tensor]:
     return lambda scores, which: scores.gather(1, index[which].unsqueeze(1)).squeeze(1).float()
 
 
+def check_form(target: str | None = None, only: str | None = None) -> None:
+    """Raise what `Target.of` and `Gate.of` would of how a target and a gate are written, for a
+    model that isn't loaded yet; any name may be one of its labels."""
+    if target is not None:
+        Target.of(target, _UNTOLD)
+    if only is not None:
+        Gate.of(only, _UNTOLD)
+
+
 def _class(text: str, labels: Sequence[str] | None) -> int:
     """A class written as an index or a label: whole, or one of its comma-separated names."""
     if text.isdecimal():
         return int(text)
+    if labels is _UNTOLD:
+        return zlib.crc32(text.casefold().encode("utf-8", "backslashreplace"))
     if not labels:
         raise TargetError(
             f"expected a class index, got {text!r}: this model has no labels, pass labels=[...]"
@@ -262,13 +276,24 @@ def _class(text: str, labels: Sequence[str] | None) -> int:
     ]
     found = exact or partly
     if not found:
-        raise UnknownName("label", text, labels)
+        near = _near(text, labels)
+        where = "" if near else "(engine.model.labels has them all; class=INDEX needs no name)"
+        raise UnknownName("label", text, labels, where, near)
     if len(found) > 1:
         raise TargetError(
             f"expected a label of one class, got {text!r}, which names the classes "
             f"{', '.join(map(str, found))}: use class=INDEX"
         )
     return found[0]
+
+
+def _near(text: str, labels: Sequence[str]) -> list[str]:
+    """At most four names of classes that may have been meant: with that word, or spelt alike."""
+    names = {name.strip().casefold(): name.strip() for one in labels for name in one.split(",")}
+    wanted = text.casefold()
+    worded = [name for name in names if wanted in name.split()]
+    alike = difflib.get_close_matches(wanted, names, n=4, cutoff=0.6)
+    return [names[name] for name in dict.fromkeys([*worded, *alike])][:4]
 
 
 def class_finder(labels: Sequence[str] | None) -> Callable[[str], int]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal, Self, TypeVar
 import torch
 from torch import Tensor, nn
 
-from visxai.errors import ModelError, OutOfMemory
+from visxai.errors import ArgumentError, ModelError, OutOfMemory
 from visxai.preprocess import Opaque, Preprocess
 from visxai.record import ModelRef
 from visxai.target import Aim, Target
@@ -332,7 +332,16 @@ class Model(ABC):
         return other
 
     def probabilities(self, scores: Tensor) -> Tensor:
-        """What the model reports: softmax, sigmoid or the scores themselves, (n, k) float32."""
+        """What the model reports: softmax, sigmoid or the scores themselves, (n, k) float32.
+
+        Whoever reads scores comes by here, so a list of names for other classes goes no further.
+        """
+        if self.labels and len(self.labels) != scores.shape[1]:
+            raise ArgumentError(
+                f"expected {scores.shape[1]} names for the {scores.shape[1]} classes of "
+                f"{self.ref.name}, got {len(self.labels)}: give one name a class, in order "
+                "(labels=[...] or --labels FILE; labels=[] for none)"
+            )
         if self.activation == "softmax" and scores.shape[1] > 1:
             return scores.softmax(1)
         if self.activation == "softmax":  # of a single logit it would always be 1

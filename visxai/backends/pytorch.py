@@ -7,7 +7,9 @@ its hooks and its `requires_grad`, and weights updated there are seen here.
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import difflib
 import itertools
 import math
 import threading
@@ -43,7 +45,7 @@ from visxai.backends.modules import adapt, name_of, private_copy, unwrapped, wei
 from visxai.backends.split import Split, split
 from visxai.backends.tokens import Tokens, find_tokens, offered
 from visxai.capture import capture, find
-from visxai.errors import LayerError, ModelError
+from visxai.errors import LayerError, ModelError, UnknownName
 from visxai.preprocess import Preprocess
 from visxai.record import ModelRef
 from visxai.target import Aim, Target
@@ -97,13 +99,22 @@ class TorchModel(Model):
         )
         self._output = output
         self._name = name or type(original).__name__
-        self._layer = name_of(original, layer)
+        self._layer: str | None = None
         self._surveys: dict[tuple[int, ...], Survey] = {}
         self._tokens: dict[tuple[int, ...], Tokens] = {}
         self._offered: tuple[Need, str] | None = None
         self._splits: dict[tuple[str, tuple[int, ...]], Split | str] = {}
         self._ref = ref
         self._lock = threading.RLock()
+        try:
+            self._layer = name_of(original, layer)
+        except UnknownName as plain:
+            error = plain
+            with contextlib.suppress(Exception):  # where it can't be run, the names alone are told
+                assert isinstance(self.preprocess, Preprocess)
+                blank = torch.zeros(1, 3, *self.preprocess.size, device=self.device)
+                error = self._unknown_layer(str(layer), blank)
+            raise error from None
 
     @property
     def ref(self) -> ModelRef:  # type: ignore[override]
@@ -400,8 +411,20 @@ class TorchModel(Model):
 
     def layout(self, name: str, x: Tensor) -> Layout:
         """Where the positions lie in the output of layer `name` for inputs like x."""
-        find(self.module, name)
+        try:
+            find(self.module, name)
+        except UnknownName:
+            raise self._unknown_layer(name, x[:1]) from None
         return self.survey(x).layout(name)
+
+    def _unknown_layer(self, name: str, x: Tensor) -> UnknownName:
+        """With what a CAM would look at by itself and could look at, the late layers first."""
+        late = list(itertools.islice(dict.fromkeys(self.survey(x).candidates()), 5))
+        names = [known for known, _ in self.module.named_modules() if known]
+        near = difflib.get_close_matches(name, names, n=3)
+        told = f"late ones are {', '.join(late)}" if near else f"late ones of {len(names)}"
+        own = self._choose_layer(x)
+        return UnknownName("layer", name, late, f"({told}; visxai's own choice is {own})", near)
 
     def layer_shape(self, x: Tensor, layer: str) -> tuple[int, int, int]:
         layout = self.layout(layer, x)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Annotated
 
@@ -107,7 +107,32 @@ def command_line(*without: str) -> str:
     return shlex.join(["visxai", *(word for word in given if word not in without)])
 
 
-def split_specs(text: str) -> list[str]:
+def check_specs(
+    methods: Iterable[str],
+    target: str | None,
+    *,
+    only: str | None = None,
+    check: str | None = None,
+    metrics: Iterable[str] = (),
+) -> None:
+    """Raise what can be told of specs, target and gate before a model is loaded."""
+    from visxai import terminal
+
+    with terminal.working("Loading PyTorch"):
+        from visxai import methods as all_methods
+        from visxai import metrics as all_metrics
+        from visxai.target import check_form
+
+    for spec in methods:
+        all_methods.load(spec)
+    for spec in metrics:
+        all_metrics.load(spec)
+    if check is not None:
+        all_metrics.load_check(check)
+    check_form(target, only)
+
+
+def split_specs(text: str, option: str = "--method") -> list[str]:
     """Method specs separated by commas; those inside brackets or quotes separate nothing.
 
     >>> split_specs("grad_cam,occlusion(window=64, stride=32)")
@@ -129,7 +154,7 @@ def split_specs(text: str) -> list[str]:
         parts[-1] += character
     specs = [part.strip() for part in parts]
     if not all(specs):
-        raise ArgumentError(f"expected methods between the commas of --method, got {text!r}")
+        raise ArgumentError(f"expected specs between the commas of {option}, got {text!r}")
     return specs
 
 

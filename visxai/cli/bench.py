@@ -22,12 +22,13 @@ from visxai.errors import ArgumentError
 def bench(
     model: ModelName = "efficientnet_lite0",
     methods: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             "--methods",
+            "--method",
             metavar="SPECS",
-            help="Commas between them. [dim]\\[default: grad_cam, integrated_gradients, occlusion "
-            "and legrad, where the model serves them][/dim]",
+            help="Commas between them, or repeat it. [dim]\\[default: grad_cam, "
+            "integrated_gradients, occlusion and legrad, where the model serves them][/dim]",
             show_default=False,
         ),
     ] = None,
@@ -95,7 +96,7 @@ def bench(
     """
     from visxai import terminal
 
-    specs = () if methods is None else tuple(split_specs(methods))
+    specs = tuple(spec for text in methods or () for spec in split_specs(text))
     try:
         batches = tuple(int(text) for text in batch_sizes.split(","))
     except ValueError:

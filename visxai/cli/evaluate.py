@@ -17,6 +17,7 @@ from visxai.cli.base import (
     Layer,
     ModelName,
     Precision,
+    check_specs,
     command_line,
     split_specs,
     stopping,
@@ -30,8 +31,11 @@ def evaluate(
     ],
     model: ModelName = "efficientnet_lite0",
     methods: Annotated[
-        str, typer.Option("--methods", metavar="SPECS", help="Commas between them.")
-    ] = "grad_cam,integrated_gradients",
+        list[str],
+        typer.Option(
+            "--methods", "--method", metavar="SPECS", help="Commas between them, or repeat it."
+        ),
+    ] = ["grad_cam,integrated_gradients"],  # noqa: B006 - typer copies it
     metrics: Annotated[
         str,
         typer.Option(
@@ -106,8 +110,10 @@ def evaluate(
     """
     from visxai import sources, terminal
 
-    wanted, judged = split_specs(methods), split_specs(metrics)
+    wanted = [spec for text in methods for spec in split_specs(text)]
+    judged = split_specs(metrics, "--metrics")
     sources.check(paths, out)
+    check_specs(wanted, None if target == "truth" else target, metrics=judged)
     with terminal.working("Loading the model"):
         from visxai.engine import Engine
         from visxai.evaluate import run

@@ -23,11 +23,12 @@ from visxai.cli.base import (
     Layer,
     ModelName,
     Precision,
+    check_specs,
     command_line,
     split_specs,
     stopping,
 )
-from visxai.errors import ArgumentError
+from visxai.errors import ArgumentError, UnknownName
 
 if TYPE_CHECKING:
     from visxai.progress import Outcome
@@ -60,6 +61,7 @@ def explain(
         list[str],
         typer.Option(
             "--method",
+            "--methods",
             metavar="SPEC",
             help="A name from `visxai methods`, with options: 'occlusion(window=64, stride=32)'. "
             "Several: repeat it, or write commas between them.",
@@ -233,6 +235,7 @@ def explain(
     given = sources.from_input(paths, sys.stdin.buffer)
     columns = {"path_column": path_column, "label_column": label_column}
     sources.check(given, out, **columns)
+    check_specs(specs, target, only=only, check=check)
     making = {
         "model": model,
         "labels": labels,
@@ -310,7 +313,10 @@ def _on_ray(
 def _style(overlay_format: str, colormap: str | None, panel: bool) -> Style | None:
     from visxai.workers import Style
 
-    if overlay_format != "none":
+    formats = ("jpg", "webp", "png", "none")
+    if overlay_format.lower() not in formats:
+        raise UnknownName("overlay format", overlay_format, formats)
+    if overlay_format.lower() != "none":
         return Style(overlay_format.lower(), colormap, panel)
     if colormap is not None or panel:
         raise ArgumentError(

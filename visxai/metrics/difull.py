@@ -89,6 +89,7 @@ def disconnected(
         method = replace(method, layer=None)  # type: ignore[call-arg]
     seen = "+".join(f"seen.{number}" for number in range(len(layouts)))
     found = model.with_module(module, seen or None).with_output(lambda scores: scores)
+    found.labels = None  # its classes are those of all cells
     # Forwards that need no graph don't need the layers joined: the model itself runs the cells,
     # in its accelerated form where it has one.
     found.runtime = lambda grids: model.scores(cut(grids, cells)).reshape(len(grids), -1)
