@@ -52,11 +52,7 @@ class Faithfulness(Stepwise):
 
     def score(self, case: Case) -> Scores:
         maps, turns = len(case.aim), self.controls + 1
-        size = tuple(case.x.shape[2:])
-        shuffled = upsample(permuted(case.native, self.grid, self._orders()), size)
-        controls = shuffled.reshape(maps, self.controls, *size)
-        variants = torch.cat([case.pixels.unsqueeze(1), controls], 1)
-        ranks = ranked(variants.flatten(0, 1))
+        ranks = self._ranks(case).flatten(0, 1)
         owner = torch.arange(maps, device=case.x.device).repeat_interleave(turns)
         axis = self.axis(case)
         values = torch.zeros(maps, turns, device=case.x.device)
@@ -69,6 +65,16 @@ class Faithfulness(Stepwise):
         flat = high - low <= 1e-6 * torch.maximum(low.abs(), high.abs())
         faithful = (values[:, 0] > control + 1e-6) & ~flat
         return Scores(values[:, 0], {"faithfulness_controls": control, "faithful": faithful})
+
+    def _ranks(self, case: Case) -> Tensor:
+        """(maps, 1 + controls, h, w): of the pixels of each map and its controls, map by map: the
+        values of all at once would be many times the batch."""
+        size, orders = tuple(case.x.shape[2:]), self._orders()
+        ranks = case.x.new_empty((len(case.aim), self.controls + 1, *size), dtype=torch.int32)
+        for number, native in enumerate(case.native):
+            controls = upsample(permuted(native.unsqueeze(0), self.grid, orders), size)
+            ranks[number] = ranked(torch.cat([case.pixels[number : number + 1], controls]))
+        return ranks
 
     def _orders(self) -> Tensor:
         """(controls, grid * grid): where each cell's content comes from."""
