@@ -270,13 +270,13 @@ def test_every_option_of_the_command_is_documented(capsys: pytest.CaptureFixture
     import inspect
     import typing
 
-    for name, hint in typing.get_type_hints(cli.bench, include_extras=True).items():
+    for name, hint in typing.get_type_hints(cli.bench.bench, include_extras=True).items():
         if name != "return":
             (option,) = hint.__metadata__
             assert len(option.help) > 10, name
     assert visxai_("bench", "--help") == 0
     printed = capsys.readouterr().out
-    for name in inspect.signature(cli.bench).parameters:
+    for name in inspect.signature(cli.bench.bench).parameters:
         assert f"--{name.replace('_', '-')}" in printed
 
 

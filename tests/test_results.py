@@ -139,7 +139,9 @@ def test_other_settings_are_refused_unless_nothing_is_finished(
     with Store(out, other) as store:
         store.add(listed(images))
         fill(store)
-    with pytest.raises(StoreError, match=r"methods occlusion\(window=32\).*got grad_cam.*--fresh"):
+    with pytest.raises(
+        StoreError, match=r"--method occlusion\(window=32\).*got --method grad_cam.*--fresh"
+    ):
         Store(out, SETTINGS)
     (out / "mine.txt").write_text("kept")
     with Store(out, SETTINGS, fresh=True) as store:
