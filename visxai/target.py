@@ -262,6 +262,8 @@ def _class(text: str, labels: Sequence[str] | None) -> int:
     if text.isdecimal():
         return int(text)
     if labels is _UNTOLD:
+        # Only the form is checked: any number does, another for another name, so that a name
+        # given twice is told.
         return zlib.crc32(text.casefold().encode("utf-8", "backslashreplace"))
     if not labels:
         raise TargetError(

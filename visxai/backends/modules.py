@@ -83,7 +83,8 @@ def weights_sha256(module: nn.Module) -> str:
 
 
 def name_of(module: nn.Module, layer: str | nn.Module | None) -> str | None:
-    """The dotted name of a layer given as name or module; LayerError where it is not part."""
+    """The dotted name of a layer given as name or module; UnknownName or LayerError where the model
+    has none such."""
     if layer is None:
         return None
     if isinstance(layer, str):

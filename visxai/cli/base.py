@@ -1,4 +1,4 @@
-"""What the commands share: the application, options that read alike everywhere, a way to stop."""
+"""What the commands share: options that read alike everywhere, early checks, a way to stop."""
 
 from __future__ import annotations
 
