@@ -453,3 +453,26 @@ def test_control_c_stops_after_the_batch_and_says_how_to_go_on(tmp_path: Path) -
     assert 4 <= state["counts"]["finished"] < 200
     assert len(rows(tmp_path / "out")) == state["counts"]["finished"]
     assert not run.survivors()
+
+
+def test_failures_of_earlier_sources_are_no_failure_of_a_later_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "torn.jpg").write_bytes(b"torn")
+    for index in range(2):
+        photograph(tmp_path / f"{index}.jpg", index)
+
+    def explain(*names: str) -> tuple[Any, str]:
+        given = [*(str(tmp_path / name) for name in names), "--out", str(tmp_path / "out")]
+        with pytest.raises(SystemExit) as left:
+            cli.main(["explain", *given])
+        return left.value.code, capsys.readouterr().out
+
+    status, said = explain("torn.jpg", "0.jpg")
+    assert (status, "failed expected" in said) == (1, True)
+    status, said = explain("1.jpg")
+    assert (status, "failed expected" in said) == (0, False)
+    assert "1 of other images, from earlier runs" in said
+    status, said = explain("torn.jpg")
+    assert (status, "failed expected" in said) == (1, True)
+    assert "earlier runs" not in said

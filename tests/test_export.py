@@ -226,12 +226,18 @@ def wandb_history(run: Path) -> list[dict[str, Any]]:
 def test_an_export_replaces_its_own_and_nothing_else(
     name: str, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(export._WRITERS, name, lambda job: (job.folder / "x").write_text("new"))
+    monkeypatch.setitem(export._WRITERS, name, lambda job: (job.folder / "old").write_text("old"))
     place = tmp_path / "place"
     assert export.export(out, name, folder=place).path == place
-    (place / "old").write_text("old")
+    (place / "notes").mkdir()
+    (place / "notes" / "mine").write_text("mine")
+    monkeypatch.setitem(export._WRITERS, name, lambda job: (job.folder / "x").write_text("new"))
     export.export(out, name, folder=place)
-    assert sorted(path.name for path in place.iterdir()) == [".visxai-export", "x"]
+    assert sorted(path.name for path in place.iterdir()) == [".visxai-export", "notes", "x"]
+    assert (place / "notes" / "mine").read_text() == "mine"
+    monkeypatch.setitem(export._WRITERS, name, lambda job: (job.folder / "notes").write_text("x"))
+    with pytest.raises(StoreError, match="no file of yours named notes"):
+        export.export(out, name, folder=place)
     (place / ".visxai-export").unlink()
     with pytest.raises(StoreError, match="choose another folder"):
         export.export(out, name, folder=place)

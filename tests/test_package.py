@@ -22,6 +22,7 @@ PACKAGE = ROOT / "visxai"
 # Imports point upward only. Files of one row may not import each other, but for a package's own.
 ORDER = [
     ["errors", "evidence", "memory"],
+    ["files"],
     ["checkpoint", "fetch"],
     ["record", "spec"],
     ["target", "signs"],
@@ -40,8 +41,10 @@ ORDER = [
     ["fonts"],
     ["render"],
     ["sheets"],
+    ["sealed"],
     ["results"],
-    ["sources"],
+    ["sources", "leftovers"],
+    ["inputs"],
     ["store", "workers"],
     ["asked", "progress"],
     ["pipeline"],

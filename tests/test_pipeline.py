@@ -168,6 +168,63 @@ def test_a_stopped_run_goes_on_to_the_same_rows(
     assert rows(tmp_path / "part")[7]["path"] == str(folder / "later.jpg")
 
 
+@pytest.mark.parametrize("interval", [0.0, 1e9])
+def test_what_is_computed_of_a_chunk_is_kept_and_goes_on_to_the_same_rows(
+    tmp_path: Path,
+    folder: Path,
+    four: visxai.Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    interval: float,
+) -> None:
+    """Batches of four in one chunk of twelve, among them copies of images of an earlier batch."""
+    for name in ("4copy", "5copy", "7copy"):
+        (folder / f"{name}.jpg").write_bytes((folder / "0.jpg").read_bytes())
+    (folder / "3torn.jpg").write_bytes(b"torn")
+    given: dict[str, Any] = {"chunk_size": 12, "workers": 0, "target": "top2"}
+    whole = pipeline.explain([folder], tmp_path / "whole", four, **given)
+    monkeypatch.setattr(pipeline, "_INTERVAL", interval)
+    out = tmp_path / "part"
+    for done in (4, 8, 11):
+        seen: list[Progress] = []
+        part = pipeline.explain(
+            [folder],
+            out,
+            four,
+            **given,
+            progress=seen.append,
+            stop=lambda seen=seen: len(seen) >= 2,  # type: ignore[misc]
+        )
+        assert (part.complete, part.counts["finished"]) == (done == 11, done)
+        assert part.progress.before == {4: 0, 8: 4, 11: 8}[done]
+        assert len({one.input.path for one in results.read(out)}) == done - (done > 4)
+        assert [Path(str(one.path)).name for one in part.failed] == ["3torn.jpg"] * (done > 4)
+    assert part.counts == whole.counts
+    assert rows(out) == rows(tmp_path / "whole")
+    assert results.failures(out) == results.failures(tmp_path / "whole")
+    pictures = [
+        {path.name: path.read_bytes() for path in (place / "overlays").iterdir()}
+        for place in (out, tmp_path / "whole")
+    ]
+    assert pictures[0] == pictures[1]
+
+
+def test_what_was_computed_before_an_error_is_kept(
+    tmp_path: Path, folder: Path, four: visxai.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed, original = [], four.explain_prepared
+
+    def failing(batch: Any, *rest: Any) -> Any:
+        computed.append(batch)
+        if len(computed) == 2:
+            raise MemoryError
+        return original(batch, *rest)
+
+    monkeypatch.setattr(four, "explain_prepared", failing)
+    with pytest.raises(MemoryError):
+        pipeline.explain([folder], tmp_path / "out", four, workers=0)
+    assert len(list(results.read(tmp_path / "out"))) == 4
+
+
 def test_the_same_bytes_are_computed_once(
     tmp_path: Path, folder: Path, four: visxai.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

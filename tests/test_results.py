@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from visxai import results
+from visxai import files, results
 from visxai.errors import StoreError
 from visxai.record import Explanation, Failure, InputRef, ModelRef, Transform
 from visxai.results import row_of
@@ -112,14 +112,14 @@ def test_an_uncommitted_chunk_is_pending_again_and_new_files_become_chunks(
     with Store(out, SETTINGS) as store:
         store.add(listed(images[:3]))
         store.commit(0, [row_of(explanation(str(images[0])), None)], [])
-    torn = out / "explanations" / ".0123.part"
-    torn.write_bytes(b"half")
     (out / "overlays" / "a").mkdir()
-    (out / "overlays" / "a" / ".4567.part").write_bytes(b"half")
+    for folder in ("", "explanations", "overlays", "overlays/a"):
+        files.temporary(out / folder / "x").write_bytes(b"half")
+        (out / folder / ".0123.part").write_bytes(b"somebody's download")
     os.utime(images[0], ns=(1, 1))
     os.utime(images[2], ns=(1, 1))
     with Store(out, SETTINGS) as store:
-        assert not list(out.rglob("*.part"))
+        assert {path.name for path in out.rglob("*.part")} == {".0123.part"}
         assert store.counts == {"images": 3, "finished": 2, "maps": 1, "failures": 0}
         # Of the two that changed only one is finished.
         assert store.add(listed(images)) == (2, 1)
@@ -189,7 +189,7 @@ def test_a_full_disk_keeps_what_is_finished(
                 file.write("x")
 
         with monkeypatch.context() as patch:
-            patch.setattr(pq, "write_table", full)
+            patch.setattr(os, "fsync", full)
             with pytest.raises(StoreError, match="no space left on device"):
                 store.commit(1, [row_of(explanation(str(images[2])), None)], [])
         assert not list((tmp_path / "out").rglob("*.part"))
@@ -216,3 +216,134 @@ def test_names_never_collide_and_odd_paths_survive(tmp_path: Path) -> None:
         store.commit(0, rows, [Failure(str(odd), "why")])
         store.finish("complete")
     assert next(iter(results.read(tmp_path / "out"))).input.path.endswith("\\udcff\n.jpg")
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    found = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
+
+
+@pytest.mark.parametrize("place", ["notes.txt", "overlays/mine.png", "report/mine.html", "run.txt"])
+def test_a_folder_of_somebody_elses_is_refused_and_untouched(tmp_path: Path, place: str) -> None:
+    out = tmp_path / "out"
+    (out / place).parent.mkdir(parents=True, exist_ok=True)
+    (out / place).write_text("mine")
+    for fresh in (False, True):
+        with pytest.raises(StoreError, match=r"empty or the results.*choose another --out"):
+            Store(out, SETTINGS, fresh=fresh)
+    assert [path for path in out.rglob("*") if path.is_file()] == [out / place]
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_run_that_starts_over_removes_what_runs_wrote_and_nothing_else(
+    tmp_path: Path, images: list[Path], fresh: bool
+) -> None:
+    out = tmp_path / "out"
+    style = {"format": "jpg", "colormap": None, "panel": False}
+    settings = SETTINGS | {"overlays": style, "methods": ["grad_cam()", "occlusion(window=9)"]}
+    mine = {
+        "notes.txt",
+        "explanations/part-mine.parquet",
+        "explanations/notes.txt",
+        "overlays/mine.jpg",
+        "overlays/0.jpg.notes.jpg",
+        "overlays/0.jpg.grad_cam.png",
+        "overlays/deep/.mine.part",
+        "report/notes.html",
+        "report/pictures/mine.webp",
+        "export/mine/x.csv",
+    }
+    ours = {
+        "overlays/0.jpg.jpg",
+        "overlays/1.jpg.grad_cam.jpg",
+        "overlays/2.jpg.occlusion-2.7.jpg",
+        "report/index.html",
+        f"report/pictures/0a/{'0a' * 12}.webp",
+    }
+    with Store(out, settings) as store:
+        store.add(listed(images))
+        if fresh:
+            fill(store)
+    for name in mine | ours:
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text("x")
+    with Store(out, settings, fresh=fresh) as store:
+        assert set(everything(out)) == mine | {"run.json"}
+        store.add(listed(images))
+        fill(store)
+        store.finish("complete")
+    assert mine < set(everything(out))
+    assert len(list(results.read(out))) == 2
+
+
+def test_a_chunk_that_is_done_in_steps_is_that_of_one_step(
+    tmp_path: Path, images: list[Path]
+) -> None:
+    settings = SETTINGS | {"chunk": 4}
+
+    def commit(store: Store, chunk: int, start: int, stop: int) -> None:
+        inputs = store.inputs(chunk)[start:stop]
+        rows = [row_of(explanation(one.path), None) for one in inputs if "1" not in one.name]
+        failed = [Failure(one.path, "why") for one in inputs if "1" in one.name]
+        store.commit(chunk, rows, failed, {"labelled": len(inputs), "right": 1}, images=stop)
+
+    for name, cuts in (("whole", [(0, 4)]), ("steps", [(0, 1), (1, 3), (3, 4)])):
+        for start, stop in cuts:
+            with Store(tmp_path / name, settings) as store:
+                store.add(listed(images))
+                assert (store.pending(), store.begun(0)) == ([0, 1], start)
+                commit(store, 0, start, stop)
+                assert store.counts["finished"] == stop
+                assert len(list(results.read(tmp_path / name))) == stop - (stop > 1)
+                store.finish("interrupted")
+        with Store(tmp_path / name, settings) as store:
+            store.add(listed(images))
+            assert store.pending() == [1]
+            store.finish("interrupted")
+    parts = [results.Part.read(results.part_of(tmp_path / n, 0)) for n in ("whole", "steps")]
+    assert parts[0].table().to_pylist() == parts[1].table().to_pylist()
+    assert parts[0].failures == parts[1].failures
+    assert (parts[0].images, parts[1].images) == (4, 4)
+    assert [part.answers for part in parts] == [
+        {"labelled": 4, "right": 1},
+        {"labelled": 4, "right": 3},
+    ]
+
+
+def test_a_begun_chunk_that_is_done_again_keeps_what_it_holds(
+    tmp_path: Path, images: list[Path]
+) -> None:
+    out, settings = tmp_path / "out", SETTINGS | {"chunk": 5}
+    with Store(out, settings) as store:
+        store.add(listed(images))
+        rows = [row_of(explanation(str(images[0])), None)]
+        store.commit(0, rows, [Failure(str(images[1]), "why")], images=2)
+    with Store(out, settings, retry=True) as store:
+        store.add(listed(images))
+        assert store.pending() == [0]
+        assert not store.divisible(0)
+        assert (store.begun(0), store.counts["finished"]) == (0, 0)
+    assert len(list(results.read(out))) == 1
+    with Store(out, settings) as store:
+        store.add(listed(images))
+        assert (store.begun(0), store.counts["finished"]) == (2, 2)
+    with Store(out, settings, retry=True) as store:
+        store.add(listed(images))
+        store.commit(0, [row_of(explanation(str(path)), None) for path in images], [])
+        assert not store.failed
+    assert [one.input.path for one in results.read(out)] == [str(path) for path in images]
+
+
+def test_failures_of_other_images_are_not_this_runs(tmp_path: Path, images: list[Path]) -> None:
+    out = tmp_path / "out"
+    with Store(out, SETTINGS) as store:
+        store.add(listed(images[:2]))
+        store.commit(0, [], [Failure(str(path), "why") for path in images[:2]])
+        assert len(store.failed) == 2
+    for given, failed in ((images[1:2], images[1:2]), (images[2:4], [])):
+        with Store(out, SETTINGS) as store:
+            store.add(listed(given))
+            for chunk in store.pending():
+                store.commit(chunk, [], [])
+            assert [one.path for one in store.failed] == [str(path) for path in failed]
+            assert store.counts["failures"] == 2

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import test_pipeline
 import zoo
-from stores import photograph
+from stores import SETTINGS, explanation, photograph
 from test_pipeline import rows
 
 import visxai
@@ -25,6 +25,9 @@ from visxai import cli, pipeline, results, scale
 from visxai.cluster import connected
 from visxai.errors import ArgumentError, TargetError, VisxaiError
 from visxai.progress import Progress
+from visxai.results import row_of
+from visxai.sources import Found
+from visxai.store import Store
 
 pytestmark = [
     pytest.mark.xdist_group("ray"),
@@ -158,6 +161,26 @@ def test_ray_fills_the_same_folder_though_an_actor_is_killed(
     assert {"decode", "compute", "draw", "write", "wall"} <= set(outcome.seconds)
     assert_same(tmp_path / "out", local)
     assert results.failures(local)[0].path == str(folder / "1" / "torn.png")
+
+
+def test_batches_are_kept_in_the_order_of_their_chunk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scale, "_INTERVAL", 0.0)
+    paths = [photograph(tmp_path / "in" / f"{index}.png", index) for index in range(6)]
+    kept = []
+    for order in ((1, 2), (2, 0), (1,)):
+        with Store(tmp_path / "out", SETTINGS | {"chunk": 6, "batch": 2}) as store:
+            store.add([Found(str(path), str(path.parent)) for path in paths])
+            run = scale._Run(store)
+            batches = {batch.start // 2: batch for batch in run.batches()}
+            done = [batches[number] for number in order if number in batches]
+            for batch in done:
+                batch.rows = [row_of(explanation(Path(one.path)), None) for one in batch.inputs]
+            run.all(iter(done * 2), lambda _: None, lambda: False)
+            kept.append(store.counts["finished"])
+    assert kept == [0, 2, 4]
+    assert [one.input.path for one in results.read(tmp_path / "out")] == [*map(str, paths[:4])]
 
 
 def test_labels_are_compared_and_an_image_that_kills_its_decoder_is_a_failure(

@@ -12,12 +12,12 @@ import numpy as np
 
 from visxai.errors import ArgumentError, TargetError, UnknownName
 from visxai.images import Limits
+from visxai.inputs import Input
 from visxai.origin import shown
 from visxai.preprocess import Preprocess
 from visxai.record import Explanation
 from visxai.results import about, parts
 from visxai.sources import Found
-from visxai.store import Input
 from visxai.workers import Style
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@
     tensorboard  an event file: photograph beside overlay, scores and figures by step
     wandb        an offline run of the same; `wandb sync` sends it, visxai doesn't
 
-Each is written aside and renamed, so that an export is there whole or not at all. What lies in the
-place already is replaced only where an earlier export wrote it. Originals that are gone or have
-changed since are left out where a picture is needed, and counted.
+Each is written aside and renamed, so that an export is there whole or not at all. It lists its
+files in .visxai-export: the next one replaces those and keeps what somebody added. Originals that
+are gone or have changed since are left out where a picture is needed, and counted.
 """
 
 from __future__ import annotations
@@ -19,14 +19,12 @@ import contextlib
 import csv
 import json
 import os
-import shutil
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from visxai import results
+from visxai import files, results
 from visxai.errors import ImageError, StoreError, UnknownName, require
 from visxai.images import Limits, decode
 from visxai.record import Explanation
@@ -64,7 +62,7 @@ class _Job:
 
     def explanations(self) -> Iterator[Explanation]:
         """All of them in order, the progress told."""
-        total = results.dataset(self.out).count_rows() if results.parts(self.out) else 0
+        total = results.count(self.out)
         for done, explanation in enumerate(results.read(self.out), 1):
             yield explanation
             self.progress(done, total)
@@ -108,27 +106,13 @@ def export(
             "check the path"
         )
     target = source / "export" / to if folder is None else Path(os.path.abspath(folder))
-    if target.exists() and any(target.iterdir()) and not (target / results.EXPORTED).exists():
-        raise StoreError(
-            f"expected {target} empty or an earlier export, got other files there: choose another "
-            "folder"
-        )
-    aside = target.with_name(f".{uuid.uuid4().hex}.part")
-    try:
-        aside.mkdir(parents=True)
+    remedy = "make room there or choose another folder"
+    with (
+        files.one_sentence(f"to write {target}", remedy),
+        files.replacing_folder(target, results.EXPORTED) as aside,
+    ):
         job = _Job(source, aside, about, progress)
         _WRITERS[to](job)
-        (aside / results.EXPORTED).write_text(f"{to}\n", "utf-8")
-        if target.exists():
-            shutil.rmtree(target)
-        aside.replace(target)
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise StoreError(
-            f"expected to write {target}, got: {reason}; make room there or choose another folder"
-        ) from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     return Export(target, job.written, job.left_out)
 
 
@@ -142,16 +126,13 @@ def names() -> tuple[str, ...]:
 
 def _csv(job: _Job) -> None:
     """Rows without maps; lists, structs and JSON stay JSON."""
-    import pyarrow.parquet as pq
-
     columns = [name for name in results.SCHEMA.names if name != "map"]
     with (job.folder / "explanations.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
-        total = results.dataset(job.out).count_rows() if results.parts(job.out) else 0
-        for part in results.parts(job.out).values():
-            there = set(pq.read_schema(part).names)  # old parts have fewer columns
-            for row in pq.read_table(part, columns=[c for c in columns if c in there]).to_pylist():
+        total = results.count(job.out)
+        for table in results.tables(job.out, columns):
+            for row in table.to_pylist():
                 values = map(row.get, columns)
                 writer.writerow(json.dumps(v) if isinstance(v, (dict, list)) else v for v in values)
                 job.written += 1

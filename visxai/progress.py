@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from visxai.record import Failure
 from visxai.store import Store
 
 
@@ -37,8 +38,9 @@ class Progress:
 @dataclass(frozen=True)
 class Outcome:
     """What a run left: OUT, the last progress, whether all is done, what OUT holds in all
-    (images, finished, maps, failures), seconds by stage, and how many finished images have
-    changed since."""
+    (images, finished, maps, failures), seconds by stage, how many finished images have changed
+    since, and the failures of the images that the run was about: those that its sources name, and
+    those it did."""
 
     out: Path
     progress: Progress
@@ -46,6 +48,7 @@ class Outcome:
     counts: dict[str, int]
     seconds: dict[str, float]
     changed: int
+    failed: tuple[Failure, ...] = ()
 
 
 class Tally:
@@ -79,4 +82,5 @@ class Tally:
         self.spent("wall", told.seconds)
         self.store.finish("complete" if complete else "interrupted")
         counts, seconds = dict(self.store.counts), dict(self.store.seconds)
-        return Outcome(self.store.out, told, complete, counts, seconds, changed)
+        failed = tuple(self.store.failed)
+        return Outcome(self.store.out, told, complete, counts, seconds, changed, failed)

@@ -15,7 +15,6 @@ record keeps the map as is.
 from __future__ import annotations
 
 import os
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -25,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from visxai import evidence, fonts, signs
+from visxai import evidence, files, fonts, signs
 from visxai.errors import ArgumentError, UnknownName
 from visxai.evidence import Array
 from visxai.record import Explanation
@@ -111,20 +110,14 @@ def overlay(
 def save(image: Image.Image, path: str | os.PathLike[str], quality: int = 90) -> None:
     """Write `image` as JPEG, WebP or PNG, by the ending of `path`: whole, or not at all.
 
-    quality: 1 to 100, of JPEG and WebP.
+    quality: 1 to 100, of JPEG and WebP. It isn't brought to the disk yet (`visxai.files.sync`), as
+    a run does that for many pictures together.
     """
     target = Path(path)
     if target.suffix.lower() not in _FORMATS:
         raise UnknownName("ending of a picture's name", target.suffix, _FORMATS)
-    # Beside the target, so that the rename stays on one disk; a short name, as the target's own
-    # may already be as long as the disk allows.
-    partial = target.with_name(f".{uuid.uuid4().hex}.part")
-    try:
-        with partial.open("wb") as file:
-            image.save(file, _FORMATS[target.suffix.lower()], quality=quality)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+    with files.replacing(target, durable=False) as partial, partial.open("wb") as file:
+        image.save(file, _FORMATS[target.suffix.lower()], quality=quality)
 
 
 def lut(colormap: str) -> Pixels:

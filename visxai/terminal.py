@@ -131,15 +131,16 @@ def summary(outcome: Outcome, command: str) -> None:
     if (outcome.out / "overlays").is_dir() and any((outcome.out / "overlays").iterdir()):
         where.append(("overlays", "overlays", ""))
     if counts["failures"]:
-        where.append((counted(counts["failures"], "failure"), "failures.parquet", ""))
+        others = counts["failures"] - len(outcome.failed)
+        told = f"{others} of other images, from earlier runs" if others else ""
+        where.append((counted(counts["failures"], "failure"), "failures.parquet", told))
     for what, name, how in where:
         table.add_row(what, escape(str(out / name)), f"[dim]{escape(how)}[/dim]")
     console.print(table)
     told = _checked(outcome.out)
     if told:
         console.print(told, soft_wrap=True)
-    if counts["failures"]:
-        _failures(outcome, console)
+    _failures(outcome, console)
     if not outcome.complete:
         console.print(
             f"Stopped: {counts['finished']} of {counts['images']} images are finished and kept; "
@@ -154,7 +155,7 @@ def _checked(out: Path) -> str:
 
     if not ((results.about(out) or {}).get("settings", {}).get("check") or "").startswith("faith"):
         return ""
-    told = results.dataset(out).to_table(columns=["quality"]).column(0).to_pylist()
+    told = [one for table in results.tables(out, ["quality"]) for one in table[0].to_pylist()]
     passed = sum(json.loads(quality).get("faithful") is True for quality in told)
     return f"{passed} of {counted(len(told), 'map')} passed the check of faithfulness"
 
@@ -186,18 +187,14 @@ def evaluation(found: Evaluation, command: str) -> None:
         f"{escape(str(_near(outcome.out / 'evaluation.html')))}",
         soft_wrap=True,
     )
-    if outcome.counts["failures"]:
-        _failures(outcome, console)
+    _failures(outcome, console)
 
 
 def _failures(outcome: Outcome, console: Console) -> None:
-    from visxai import results
-
-    failed = results.failures(outcome.out)
-    for one in failed[:5]:
+    for one in outcome.failed[:5]:
         console.print(f"  [red]failed[/red] {escape(one.reason)}", soft_wrap=True)
-    if len(failed) > 5:
-        console.print(f"  and {len(failed) - 5} more")
+    if len(outcome.failed) > 5:
+        console.print(f"  and {len(outcome.failed) - 5} more")
 
 
 def top_labels(explanations: list[Any]) -> Table:

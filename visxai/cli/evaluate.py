@@ -150,4 +150,4 @@ def evaluate(
     terminal.evaluation(evaluation, command)
     if evaluation.summary is None:
         return 130
-    return 1 if evaluation.outcome.counts["failures"] else 0
+    return 1 if evaluation.outcome.failed else 0

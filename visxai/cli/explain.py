@@ -271,7 +271,7 @@ def explain(
     terminal.summary(outcome, command)
     if not outcome.complete:
         return 130
-    return 1 if outcome.counts["failures"] else 0
+    return 1 if outcome.failed else 0
 
 
 def _local(making: dict[str, Any], workers: int | None) -> Callable[..., Outcome]:

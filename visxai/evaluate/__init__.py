@@ -33,13 +33,14 @@ from visxai.evaluate.grids import Grids
 from visxai.evaluate.judge import Judge, loaded, named
 from visxai.evaluate.truth import Truth, mask
 from visxai.images import Limits
+from visxai.inputs import Input
 from visxai.methods.base import Method
 from visxai.metrics import Ask, Metric, controls
 from visxai.progress import Outcome, Progress, Tally
 from visxai.record import Explanation, Failure, InputRef
 from visxai.results import SCHEMA, Row, row_of
 from visxai.sources import find
-from visxai.store import Input, Store
+from visxai.store import Store
 from visxai.target import Target, class_finder
 from visxai.workers import Decoded, Setup, Workers, decode
 
@@ -128,7 +129,9 @@ def run(
         if complete and grids is not None:
             complete = grids.judge(store.out, store.settings, stop)
         if complete:
-            summary = report.write(store.out, asked.methods, judged, grids, draws, seed, examples)
+            told = (store.out, asked.methods, judged, grids, draws, seed, examples)
+            with store.writing():
+                summary = report.write(*told)
         outcome = judging.tally.ended(complete, changed)
         with contextlib.suppress(OSError):  # an evaluation draws none
             store.overlays.rmdir()

@@ -13,17 +13,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow.parquet as pq
 import torch
 
 from visxai.engine import Prepared
 from visxai.errors import ArgumentError, ImageError, ModelError
-from visxai.evaluate.files import write
+from visxai.files import one_sentence, write
 from visxai.images import Limits, decode
 from visxai.methods.base import Method
 from visxai.metrics import Case, Metric
 from visxai.record import InputRef
-from visxai.results import parts
+from visxai.results import tables
 from visxai.target import Target
 
 if TYPE_CHECKING:
@@ -58,7 +57,8 @@ class Grids:
                     return False
                 known[repr(method)] = earlier or self.figures(metric, method, pool)
                 told = json.dumps({"pool": key, "images": len(digests), "found": self.found})
-                write(out / "grids.json", told)
+                with one_sentence(f"to write below {out}", "make room there"):
+                    write(out / "grids.json", told)
         return True
 
     def figures(
@@ -77,9 +77,8 @@ class Grids:
         """The images (b, 3, h, w) that the model is sure enough of for some metric, in the order
         of their sha256, and these."""
         paths: dict[str, str] = {}
-        for part in parts(out).values():
-            table = pq.read_table(part, columns=["source_sha256", "path"]).to_pylist()
-            paths.update({row["source_sha256"]: row["path"] for row in table})
+        for table in tables(out, ["source_sha256", "path"]):
+            paths.update({row["source_sha256"]: row["path"] for row in table.to_pylist()})
         sure = min(getattr(metric, "sure", 0.0) for metric in self.metrics)
         kept: list[torch.Tensor] = []
         digests: list[str] = []
@@ -114,7 +113,7 @@ class Grids:
         return Prepared(pixels, where, None)
 
     def _kept(self, out: Path, key: str) -> dict[str, dict[str, Any]]:
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             told = json.loads((out / "grids.json").read_text("utf-8"))
             if told["pool"] == key:
                 return dict(told["found"])

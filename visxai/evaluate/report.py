@@ -9,19 +9,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 from PIL import Image
 
 from visxai import render, sheets
 from visxai.errors import ImageError
 from visxai.evaluate import pages, plots
-from visxai.evaluate.files import write as write_file
 from visxai.evaluate.grids import Grids
 from visxai.evaluate.summary import Rows, short, summarise
+from visxai.files import write as write_file
 from visxai.methods.base import Method
 from visxai.metrics import Metric
 from visxai.record import Explanation
-from visxai.results import SCHEMA, about, of_row, parts
+from visxai.results import SCHEMA, about, of_row, tables
 
 _CELL = 224  # pixels of a picture among the examples
 
@@ -92,11 +92,9 @@ def _examples(out: Path, summary: dict[str, Any], methods: Sequence[Method]) -> 
 def _explanations(out: Path, sha256: str, class_index: int | None) -> dict[str, Explanation]:
     """The explanations of an image and class, by method."""
     found: dict[str, Explanation] = {}
-    for part in parts(out).values():
-        table = pq.read_table(
-            part, columns=SCHEMA.names, filters=[("source_sha256", "=", sha256)]
-        ).to_pylist()
-        for row in table:
+    for table in tables(out, SCHEMA.names):
+        rows = table.filter(pc.equal(table.column("source_sha256"), sha256))
+        for row in rows.to_pylist():
             if row["class_index"] == class_index:
                 found.setdefault(row["method"], of_row(row))
     return found

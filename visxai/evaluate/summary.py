@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from visxai.evaluate import statistics
 from visxai.evaluate.grids import Grids
@@ -17,7 +16,7 @@ from visxai.evaluate.judge import named
 from visxai.evaluate.statistics import Array, plain
 from visxai.methods.base import Method
 from visxai.metrics import Metric, controls
-from visxai.results import parts
+from visxai.results import tables
 
 FORMAT = 1
 _KEPT = (
@@ -49,8 +48,8 @@ class Rows:
     def read(cls, out: Path, methods: Sequence[Method]) -> Rows:
         """The rows below OUT."""
         rows = cls([repr(method) for method in methods])
-        for part in parts(out).values():
-            for row in pq.read_table(part, columns=_COLUMNS).to_pylist():
+        for table in tables(out, _COLUMNS):
+            for row in table.to_pylist():
                 rows._take(row)
         # In an order of their own: figures don't depend on that of the files.
         rows.table.sort(key=lambda row: (row["source_sha256"], row["path"], row["class_index"]))

@@ -18,13 +18,12 @@ import base64
 import contextlib
 import os
 import tempfile
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from visxai import results
+from visxai import files, results
 from visxai.errors import StoreError
 from visxai.report import page
 from visxai.report.figures import Figures
@@ -68,7 +67,8 @@ def build(
             "check the path"
         )
     target = folder / "report.html" if single_file else folder / "report" / "index.html"
-    try:
+    remedy = "make room there and run it again"
+    with files.one_sentence(f"to write {target}", remedy):
         target.parent.mkdir(exist_ok=True)
         with _pictures(folder, single_file) as pictures:
             side, limit = (_SMALLER, EMBEDDED) if single_file else (SIDE, None)
@@ -79,12 +79,7 @@ def build(
             data["classes"] = figures.classes()
             data["failures"] = [one.to_dict() for one in results.failures(folder)]
             data["pictures"] = _embedded(pictures) if single_file else {}
-            _write(target, page.filled(folder.name, data))
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise StoreError(
-            f"expected to write {target}, got: {reason}; make room there and run it again"
-        ) from error
+            files.write(target, page.filled(folder.name, data))
     return Report(target, len(data["rows"]["image"]), data["total"], album.missing)
 
 
@@ -115,13 +110,3 @@ def _embedded(pictures: Path) -> dict[str, str]:
         path.stem: "data:image/webp;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
         for path in pictures.rglob("*.webp")
     }
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f".{uuid.uuid4().hex}.part")
-    try:
-        with partial.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

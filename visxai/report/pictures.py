@@ -138,7 +138,7 @@ class Album:
         style = self.settings.get("overlays") or {}
         limits = Limits(max_pixels=self.settings.get("max_pixels", Limits().max_pixels))
         setup = Setup(Preprocess((1, 1)), limits, Style("webp", style.get("colormap")), cache=0)
-        rows = results.dataset(self.out).count_rows() if results.parts(self.out) else 0
+        rows = results.count(self.out)
         pool = Workers(setup, _count(workers, rows))
         ahead = 1 + 4 * pool.count
         waiting: deque[tuple[int, list[dict[str, Any]], str | None, Task | None]] = deque()
@@ -183,10 +183,8 @@ class Album:
 
     def _groups(self) -> Iterator[list[Shown]]:
         """The explanations of each image."""
-        import pyarrow.parquet as pq
-
-        for part in results.parts(self.out).values():
-            stored = pq.read_table(part).to_pylist()
+        for rows_of_part in results.tables(self.out):
+            stored = rows_of_part.to_pylist()
             for _, rows in itertools.groupby(stored, key=lambda row: row["path"]):
                 yield [(results.of_row(row), row) for row in rows]
 

@@ -132,6 +132,9 @@ def _on_cpu(engine: Maker) -> bool:
     return isinstance(engine, Mapping) and str(engine.get("device", "")).startswith("cpu")
 
 
+_INTERVAL = 10.0  # seconds between the commits of chunks that aren't done yet
+
+
 class _Run:
     """One run over what a store says is pending."""
 
@@ -144,7 +147,7 @@ class _Run:
         size = self.store.settings["batch"]
         for number in self.store.pending():
             inputs = self.store.inputs(number)
-            for start in range(0, len(inputs), size):
+            for start in range(self.store.begun(number), len(inputs), size):
                 yield Batch(number, start, inputs[start : start + size])
 
     def all(
@@ -155,33 +158,57 @@ class _Run:
     ) -> bool:
         """Commit chunks as their batches come; False when stopped before the end."""
         waiting: dict[int, dict[int, Batch]] = {}
+        committed = time.monotonic()
         progress(self.tally.progress())
-        for batch in batches:
-            if batch.error is not None:
-                raised(batch.error)
-            there = waiting.setdefault(batch.chunk, {})
-            if batch.chunk in self.store.finished or batch.start in there:
-                continue  # done twice: a node was lost after it had told
-            there[batch.start] = batch
-            self.tally.done += len(batch.inputs)
-            self.tally.maps += len(batch.rows)
-            self.tally.failures += len(batch.failed)
-            for stage, seconds in batch.seconds.items():
-                self.tally.spent(stage, seconds)
-            if sum(len(one.inputs) for one in there.values()) == self.store.size(batch.chunk):
-                self.commit(batch.chunk, waiting.pop(batch.chunk))
-            progress(self.tally.progress())
-            if stop():
-                return not self.store.pending()
-        return True
+        try:
+            for batch in batches:
+                if batch.error is not None:
+                    raised(batch.error)
+                there = waiting.setdefault(batch.chunk, {})
+                done = batch.start < self.store.begun(batch.chunk)
+                if done or batch.chunk in self.store.finished or batch.start in there:
+                    continue  # done twice: a node was lost after it had told
+                there[batch.start] = batch
+                self.tally.done += len(batch.inputs)
+                self.tally.maps += len(batch.rows)
+                self.tally.failures += len(batch.failed)
+                for stage, seconds in batch.seconds.items():
+                    self.tally.spent(stage, seconds)
+                self.commit(batch.chunk, there, whole=True)
+                if not there:
+                    del waiting[batch.chunk]
+                if time.monotonic() - committed >= _INTERVAL:
+                    self.commit_begun(waiting)
+                    committed = time.monotonic()
+                progress(self.tally.progress())
+                if stop():
+                    break
+        finally:
+            self.commit_begun(waiting)  # what is computed is finished, whatever ended the run
+        return not self.store.pending()
 
-    def commit(self, chunk: int, there: dict[int, Batch]) -> None:
+    def commit_begun(self, waiting: dict[int, dict[int, Batch]]) -> None:
+        """Commit what follows without a gap on what is done of each chunk."""
+        for chunk, there in waiting.items():
+            if self.store.divisible(chunk):
+                self.commit(chunk, there, whole=False)
+
+    def commit(self, chunk: int, there: dict[int, Batch], whole: bool) -> None:
+        """Commit the batches that follow on what is done of a chunk; whole: only if that finishes
+        it."""
         began = time.perf_counter()
-        ordered = [there[start] for start in sorted(there)]
+        ordered, stop = [], self.store.begun(chunk)
+        while (batch := there.get(stop)) is not None:
+            ordered.append(batch)
+            stop += len(batch.inputs)
+        if not ordered or (whole and stop < self.store.size(chunk)):
+            return
         rows = [row for batch in ordered for row in batch.rows]
         failed = [batch.failed[place] for batch in ordered for place in sorted(batch.failed)]
         told: Counter[str] = Counter()
         for batch in ordered:
             told.update(batch.answers)
-        self.store.commit(chunk, rows, failed, told)
+        self.store.commit(chunk, rows, failed, told, images=stop)
+        for batch in ordered:
+            del there[batch.start]
         self.tally.spent("write", time.perf_counter() - began)

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import visxai
 from visxai.asked import Asked, Naming, answers, ask
 from visxai.errors import VisxaiError
+from visxai.inputs import Input
 from visxai.record import Explanation, Failure, label_of
 from visxai.results import Row, of_row, row_of
-from visxai.store import Input
 from visxai.workers import Decoded, Drawn, Setup, Workers, decode, draw
 
 if TYPE_CHECKING:

@@ -1,0 +1,80 @@
+"""Parquet files that carry their own checksum: a damaged one is refused, never believed.
+
+The last entry of a file's key-value metadata, `visxai.sha256`, is the SHA-256 of all its bytes, the
+digest's own place filled with zeros. To every other reader it is a plain Parquet file. Files of
+older versions have no such entry; of those only what Parquet itself finds wrong is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from visxai import files
+from visxai.errors import StoreError
+
+_KEY = b"visxai.sha256"
+_BLANK = b"0" * 64
+# How Parquet writes the entry: its key, then the type and the length of its value.
+_MARK = _KEY + b"\x18\x40"
+# What Arrow raises for bytes that are no Parquet, or another's.
+DAMAGE = (pa.ArrowException, OSError, ValueError, KeyError, TypeError, MemoryError)
+
+
+def write(path: Path, table: pa.Table, **options: Any) -> None:
+    """Writes a table in the place of `path`, whole or not at all; options are Parquet's."""
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(sink, table.schema, write_page_checksum=True, **options) as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata({_KEY: _BLANK})
+    data = memoryview(sink.getvalue())
+    start = _place(data)
+    assert start is not None
+    digest = hashlib.sha256(data).hexdigest().encode()
+    with files.replacing(path) as partial, open(partial, "wb") as file:
+        for piece in (data[:start], digest, data[start + len(digest) :]):
+            file.write(piece)
+
+
+def read(path: Path, remedy: str) -> pq.ParquetFile:
+    """Reads a file into memory and checks it.
+
+    Raises:
+        StoreError: The file is damaged or can't be read; `remedy` says what to do.
+    """
+    try:
+        data = path.read_bytes()
+        start = _place(data)
+        if start is not None and not _is_whole(data, start):
+            raise ValueError("another checksum")
+        return pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+    except FileNotFoundError as error:
+        raise StoreError(f"expected {path}, got no such file: {remedy}") from error
+    except DAMAGE as error:
+        raise damaged(path, remedy) from error
+
+
+def damaged(path: Path, remedy: str) -> StoreError:
+    """Returns the error about a file that isn't as visxai wrote it."""
+    return StoreError(f"expected {path} as visxai wrote it, got it damaged: {remedy}")
+
+
+def _place(data: bytes | memoryview) -> int | None:
+    """Where the digest begins, None in a file without one."""
+    # The footer ends with its length and a magic number.
+    length = int.from_bytes(data[-8:-4], "little")
+    tail = bytes(data[max(0, len(data) - 8 - length) :])
+    found = tail.rfind(_MARK)
+    return None if found < 0 else len(data) - len(tail) + found + len(_MARK)
+
+
+def _is_whole(data: bytes, start: int) -> bool:
+    view, end = memoryview(data), start + len(_BLANK)
+    digest = hashlib.sha256(view[:start])
+    digest.update(_BLANK)
+    digest.update(view[end:])
+    return digest.hexdigest().encode() == data[start:end]
