@@ -472,7 +472,7 @@ def test_failures_of_earlier_sources_are_no_failure_of_a_later_run(
     assert (status, "failed expected" in said) == (1, True)
     status, said = explain("1.jpg")
     assert (status, "failed expected" in said) == (0, False)
-    assert "1 of other images, from earlier runs" in said
+    assert "1 of earlier sources" in said
     status, said = explain("torn.jpg")
     assert (status, "failed expected" in said) == (1, True)
-    assert "earlier runs" not in said
+    assert "earlier sources" not in said

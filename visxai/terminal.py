@@ -132,7 +132,7 @@ def summary(outcome: Outcome, command: str) -> None:
         where.append(("overlays", "overlays", ""))
     if counts["failures"]:
         others = counts["failures"] - len(outcome.failed)
-        told = f"{others} of other images, from earlier runs" if others else ""
+        told = f"{others} of earlier sources" if others else ""
         where.append((counted(counts["failures"], "failure"), "failures.parquet", told))
     for what, name, how in where:
         table.add_row(what, escape(str(out / name)), f"[dim]{escape(how)}[/dim]")
