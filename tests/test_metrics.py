@@ -13,7 +13,7 @@ import zoo
 from torch import Tensor, nn
 
 from visxai import methods, metrics
-from visxai.backends.base import RowBudget
+from visxai.backends.budget import RowBudget
 from visxai.backends.probe import Probe
 from visxai.backends.pytorch import TorchModel
 from visxai.errors import ArgumentError, UnknownName

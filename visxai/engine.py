@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from visxai import images, methods, metrics, models, recheck
-from visxai.backends.base import Model, RowBudget
+from visxai.backends.base import Model
+from visxai.backends.budget import RowBudget
 from visxai.backends.probe import Probe
 from visxai.checkpoint import read_labels
 from visxai.errors import ArgumentError, ImageError
@@ -267,6 +268,7 @@ class Engine:
             if target.kind == "index":
                 target = Target.of([target.classes[index] for index, _ in good])
             for method in loaded:
+                probe = probe.fresh()
                 items = [item for _, item in good]
                 rows = self._explained(probe, x, items, method, target, check)
                 for row, explanation in rows:
@@ -299,6 +301,7 @@ class Engine:
         values, degenerate = tidy(maps.values)
         # One copy of the maps to the host, and one of the numbers beside them.
         native = values.cpu().numpy()
+        reran = probe.reran.cpu().tolist()
         # Of the maps: a check has its own price, and faster forms are prepared once for all.
         seconds = time.perf_counter() - began - (self._plan.prepared - prepared)
         figures = dict(maps.quality)
@@ -314,7 +317,6 @@ class Engine:
             "layer": method.layer_of(probe, x),
             "device": str(self.device),
             "accelerate": self._plan.described(self.model.accelerated(method.needs)),
-            "precision": self.precision + (" (rerun in fp32)" if probe.reran else ""),
             "versions": versions(),
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "seconds": seconds / max(1, len(rows)),
@@ -333,6 +335,7 @@ class Engine:
                     score=score,
                     logit=logit,
                     degenerate=flat[j],
+                    precision=self.precision + " (rerun in fp32)" * reran[row],
                     quality={name: _plain(figure[j]) for name, figure in quality.items()},
                     **common,
                 ),
@@ -396,7 +399,8 @@ class Engine:
         found = []
         for batch in _batched(_as_list(images), self.batch_size):
             prepared = [item for item in map(self.prepare, batch) if isinstance(item, Prepared)]
-            scores = self.model.scores(self.tensor([item.pixels for item in prepared]))
+            x = self.tensor([item.pixels for item in prepared])
+            scores = Probe(self.model, x).scores(x)
             probabilities = self.model.probabilities(scores).cpu().numpy()
             labels = None if self.model.labels is None else tuple(self.model.labels)
             for item, row in zip(prepared, probabilities, strict=True):

@@ -35,12 +35,14 @@ class Aim:
     """A target settled on the scores of a batch of b images: r maps.
 
     rows: (r,) long, the image of each map, ascending. classes: (r,) long, the class each map
-    reports, or None for a callable. function: scores (n, k), which (n,) -> (n,) float32.
+    reports, or None for a callable. function: scores (n, k), which (n,) -> (n,) float32. first:
+    (r,) long, the image of each map in the batch that the target was settled on, if not `rows`.
     """
 
     rows: Tensor
     classes: Tensor | None
     function: Callable[[Tensor, Tensor], Tensor]
+    first: Tensor | None = None
 
     def __len__(self) -> int:
         return int(self.rows.shape[0])
@@ -71,15 +73,30 @@ class Aim:
         """The aim of maps `keep` (n,) (default: all) for a batch with one image a map."""
         if keep is None:
             keep = torch.arange(len(self), device=self.rows.device)
-        classes = None if self.classes is None else self.classes[keep]
-        rows = torch.arange(len(keep), device=self.rows.device)
-        function = self.function
-        return Aim(rows, classes, lambda scores, which: function(scores, keep[which]))
+        return self.at(keep, torch.arange(len(keep), device=self.rows.device))
 
     def part(self, start: int, stop: int) -> Aim:
         """The aim of images start..stop of its batch, in a batch of their own."""
         keep = ((self.rows >= start) & (self.rows < stop)).nonzero().squeeze(1)
-        return replace(self.each(keep), rows=self.rows[keep] - start)
+        return self.at(keep, self.rows[keep] - start)
+
+    def images(self, keep: Tensor) -> Aim:
+        """The aim of images `keep` (n,), ascending, in a batch of their own."""
+        maps = torch.isin(self.rows, keep).nonzero().squeeze(1)
+        return self.at(maps, torch.searchsorted(keep, self.rows[maps]))
+
+    @property
+    def origin(self) -> Tensor:
+        """(r,) the image of each map in the batch that the target was settled on."""
+        return self.rows if self.first is None else self.first
+
+    def at(self, keep: Tensor, rows: Tensor) -> Aim:
+        """The aim of maps `keep` (n,), at images `rows` (n,), ascending, of another batch."""
+        classes = None if self.classes is None else self.classes[keep]
+        function = self.function
+        return Aim(
+            rows, classes, lambda scores, which: function(scores, keep[which]), self.origin[keep]
+        )
 
     def on(self, transform: Callable[[Tensor], Tensor]) -> Aim:
         """The same aim at transformed scores, for example at probabilities."""

@@ -84,10 +84,10 @@ def attend(model: TorchModel, x: Tensor, target: Target, asked: Asked) -> AtAtte
 
 
 def attend_rows(model: TorchModel, rows: Rows, aim: Aim, asked: Asked) -> tuple[Tensor, Tensor]:
-    """`Model.attention_rows` for a torch model: (maps, turns, ...), and (maps,) vanished."""
+    """`Model.attention_rows` for a torch model: (maps, turns, ...), and (maps, turns) vanished."""
     tokens = model.tokens(torch.zeros(1, *rows.shape, device=model.device))
     out: Tensor | None = None
-    lost = torch.zeros(len(aim), dtype=torch.bool, device=model.device)
+    lost = torch.zeros(len(aim), rows.turns, dtype=torch.bool, device=model.device)
 
     def run(part: Tensor, image: Tensor, turn: Tensor) -> Part:
         return _part(model, tokens, part, turn, lambda _: (aim, image), asked)
@@ -96,7 +96,7 @@ def attend_rows(model: TorchModel, rows: Rows, aim: Aim, asked: Asked) -> tuple[
         if out is None:
             out = part.values.new_zeros((len(aim), rows.turns, *part.values.shape[1:]))
         out[part.map, part.turn] = part.values
-        lost[part.map[part.vanished]] = True
+        lost[part.map, part.turn] = part.vanished
     assert out is not None
     return out, lost
 

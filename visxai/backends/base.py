@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import copy
 import enum
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from visxai.errors import ArgumentError, ModelError, OutOfMemory
+from visxai.backends.budget import RowBudget, is_out_of_memory
+from visxai.backends.exact import exact_float32
+from visxai.errors import ArgumentError, ModelError
 from visxai.preprocess import Opaque, Preprocess
 from visxai.record import ModelRef
 from visxai.target import Aim, Target
@@ -52,24 +54,26 @@ class Need(enum.Flag):
 class Rows:
     """images × turns inputs that are never all in memory.
 
-    build(image (n,), turn (n,)) makes the inputs (n, *shape) of n pairs of indices.
+    build(image (n,), turn (n,)) makes the inputs (n, *shape) of n pairs of indices. batch: the
+    inputs themselves, where they exist already.
     """
 
     images: int
     turns: int
     shape: tuple[int, ...]
     build: Callable[[Tensor, Tensor], Tensor]
+    batch: Tensor | None = None
 
     @classmethod
     def of(cls, x: Tensor) -> Rows:
         """The batch itself, one turn each."""
-        # A block that is the whole batch is passed on as it is: indexing would copy it.
-        return cls(
-            x.shape[0],
-            1,
-            tuple(x.shape[1:]),
-            lambda image, _: x if image.shape[0] == x.shape[0] else x[image],
-        )
+        return cls(x.shape[0], 1, tuple(x.shape[1:]), lambda image, _: x[image], x)
+
+    def block(self, image: Tensor, turn: Tensor) -> Tensor:
+        """The inputs of consecutive rows; all of a batch are the batch, which isn't copied."""
+        if self.batch is not None and len(image) == self.images:
+            return self.batch
+        return self.build(image, turn)
 
     def pairs(self, image: Tensor, turn: Tensor) -> Rows:
         """The rows (image[i], turn[i]) alone, as images with one turn each."""
@@ -170,51 +174,25 @@ class AtAttention:
     vanished: Tensor
 
 
-@dataclass
-class RowBudget:
-    """How many rows one call may hold, learned for each kind of call and input shape."""
-
-    limit: int = 16
-    known: dict[tuple[object, ...], int] = field(default_factory=dict)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def get(self, key: tuple[object, ...]) -> int:
-        return self.known.get(key, self.limit)
-
-    def shrink(self, key: tuple[object, ...], failed: int) -> None:
-        """Note that `failed` rows were too many; raises OutOfMemory when that was one row."""
-        if failed <= 1:
-            raise OutOfMemory(
-                f"expected one row of {key} to fit in memory, but it did not: use a smaller "
-                "input or model, precision='bf16', a later layer, or free the device's memory"
-            )
-        with self.lock:
-            self.known[key] = max(1, min(self.get(key), failed // 2))
-
-
 def wide(value: Tensor) -> Tensor:
     """float32, or float64 as it is: what every reduction that makes a map runs in."""
     return value if value.dtype in (torch.float32, torch.float64) else value.float()
+
+
+def _writes(batch: Tensor | None) -> int:
+    """How often a batch was written into, as far as that is counted."""
+    return 0 if batch is None or batch.is_inference() else batch._version
+
+
+def finite(values: Tensor) -> Tensor:
+    """(n,) whether a row's values are all finite."""
+    return values.isfinite().flatten(1).all(1)
 
 
 def vanished(gradient: Tensor) -> Tensor:
     """(n,) whether a row's gradient is all zero, or anywhere not finite."""
     peak = gradient.flatten(1).abs().amax(1)
     return (peak == 0) | ~peak.isfinite()
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether `error` says that memory ran out, on any device or runtime."""
-    if isinstance(error, OutOfMemory):
-        return False
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and (
-        "can't allocate memory" in text
-        or "out of memory" in text.lower()
-        or "Failed to allocate memory" in text
-    )
 
 
 class Model(ABC):
@@ -289,7 +267,7 @@ class Model(ABC):
     def attention_rows(
         self, rows: Rows, aim: Aim, reduce: Callable[[Attended], Tensor], *, last: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """The same for rows: (maps, turns, ...), and (maps,) whether a gradient vanished."""
+        """The same for rows: (maps, turns, ...), and (maps, turns) whether a gradient vanished."""
         raise self._lacks("attention")
 
     def token_values(self, x: Tensor, keep: Tensor, aim: Aim) -> Tensor:
@@ -310,10 +288,14 @@ class Model(ABC):
         raise self._lacks("a linear layer of classes")
 
     def through(
-        self, x: Tensor, aim: Aim, run: Callable[[nn.Module, Tensor, Tensor], Tensor]
+        self,
+        x: Tensor,
+        aim: Aim,
+        run: Callable[[nn.Module, Tensor, Tensor], Tensor],
+        maps: Tensor | None = None,
     ) -> Tensor:
         """run(network, inputs (n, 3, h, w), map (n,)) -> (n, ...), over blocks of one row a map,
-        joined: for methods that hook modules themselves.
+        joined: for methods that hook modules themselves. maps: (m,) those meant, default all.
 
         network(inputs, map) gives the target's scalars (n, 1), float32. It is a copy that nobody
         else sees (its weights are shared), so that whatever is hooked goes with it, and its
@@ -369,6 +351,10 @@ class Model(ABC):
             "choose a method that needs no more (see `visxai methods`)"
         )
 
+    def _computing(self) -> AbstractContextManager[None]:
+        """What a block is computed in: fp32 means all of float32's bits."""
+        return exact_float32(self.device) if self.precision == "fp32" else nullcontext()
+
     def _blocks(
         self, rows: Rows, call: str, run: Callable[[Tensor, Tensor, Tensor], T]
     ) -> Iterator[T]:
@@ -376,18 +362,28 @@ class Model(ABC):
 
         Out of memory halves the block and tries it again, outside the `except`: inside, the
         exception's traceback would keep the failed block's tensors alive.
+
+        Raises ModelError where a forward wrote into the batch itself, which others still read.
         """
         total, start, key = rows.images * rows.turns, 0, (call, *rows.shape)
+        written = _writes(rows.batch)
         while start < total:
             size = min(self.budget.get(key), total - start)
             index = torch.arange(start, start + size, device=self.device)
             image, turn = index // rows.turns, index % rows.turns
             try:
-                result = run(rows.build(image, turn), image, turn)
+                with self._computing():
+                    result = run(rows.block(image, turn), image, turn)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
                 result = None
+            if _writes(rows.batch) != written:
+                raise ModelError(
+                    f"expected {self.ref.name} to leave its input alone as its first forward did, "
+                    "but a later one wrote into the batch: let its forward begin with "
+                    "x = x.clone(), and pass the images again"
+                )
             if result is None:
                 self.budget.shrink(key, size)
                 if self.device.type == "cuda":

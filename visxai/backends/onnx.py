@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from visxai.backends import onnx_convert, onnx_graph
 from visxai.backends.aims import maps_of
-from visxai.backends.base import Activation, Model, Need, RowBudget, Rows
+from visxai.backends.base import Activation, Model, Need, Rows
+from visxai.backends.budget import RowBudget
 from visxai.backends.onnx_graph import Graph, Layout
 from visxai.backends.pytorch import TorchModel
 from visxai.errors import ModelError, require

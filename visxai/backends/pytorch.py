@@ -36,10 +36,11 @@ from visxai.backends.base import (
     Model,
     Need,
     Replay,
-    RowBudget,
     Rows,
     wide,
 )
+from visxai.backends.budget import RowBudget, looking
+from visxai.backends.isolation import Inputs, check_independent
 from visxai.backends.layers import Layout, Survey, survey
 from visxai.backends.modules import adapt, name_of, private_copy, unwrapped, weights_sha256
 from visxai.backends.split import Split, split
@@ -75,6 +76,7 @@ class TorchModel(Model):
     ) -> None:
         original = unwrapped(module)
         self.module = private_copy(original, device)
+        check_independent(self.module, name or type(original).__name__)
         parameter = next(itertools.chain(self.module.parameters(), self.module.buffers()), None)
         self.device = torch.device(device or "cpu") if parameter is None else parameter.device
         floating = parameter is not None and parameter.is_floating_point()
@@ -103,6 +105,7 @@ class TorchModel(Model):
         self._surveys: dict[tuple[int, ...], Survey] = {}
         self._tokens: dict[tuple[int, ...], Tokens] = {}
         self._offered: tuple[Need, str] | None = None
+        self._inputs = Inputs()
         self._splits: dict[tuple[str, tuple[int, ...]], Split | str] = {}
         self._ref = ref
         self._lock = threading.RLock()
@@ -145,7 +148,7 @@ class TorchModel(Model):
     def forward(self, x: Tensor, module: Callable[[Tensor], Any] | None = None) -> Tensor:
         """Logits (b, k) as the model computes them, in the caller's grad mode."""
         with torch.autocast(self.device.type, DTYPES[self.precision], self._autocast):
-            scores = self.logits((module or self.module)(x.to(self.device, self.dtype)))
+            scores = self.logits(self._run(module or self.module, x))
         if module is None and scores.shape[0] != x.shape[0]:
             raise ModelError(
                 f"expected {self._name} to output one row of scores an image, got {len(scores)} "
@@ -153,6 +156,13 @@ class TorchModel(Model):
                 "scores (batch, classes)"
             )
         return scores
+
+    def _run(self, part: Callable[[Tensor], Any], x: Tensor) -> Any:
+        """part(x) in the module's own type, where nothing is written into x."""
+        inside = x.to(self.device, self.dtype)
+        if inside is not x:
+            return part(inside)
+        return self._inputs.run(part, x, whole=part is self.module)
 
     def _plain(self, x: Tensor) -> Tensor:
         """Logits (b, k), float32, of a forward that needs no graph."""
@@ -195,6 +205,7 @@ class TorchModel(Model):
         other.module, other.runtime, other._ref, other._offered = module, None, None, None
         other.acceleration = None  # its forms hold the other module's weights
         other._surveys, other._tokens, other._splits = {}, {}, {}
+        other._inputs = Inputs()
         other._layer, other._lock = layer or self._layer, threading.RLock()
         return other
 
@@ -263,15 +274,20 @@ class TorchModel(Model):
             yield from block
 
     def through(
-        self, x: Tensor, aim: Aim, run: Callable[[nn.Module, Tensor, Tensor], Tensor]
+        self,
+        x: Tensor,
+        aim: Aim,
+        run: Callable[[nn.Module, Tensor, Tensor], Tensor],
+        maps: Tensor | None = None,
     ) -> Tensor:
         network = Scalars(self, aim)
+        which = torch.arange(len(aim), device=x.device) if maps is None else maps
 
-        def block(part: Tensor, which: Tensor, _: Tensor) -> Tensor:
+        def block(part: Tensor, index: Tensor, _: Tensor) -> Tensor:
             with torch.inference_mode(False), torch.enable_grad():
-                return run(network, part.detach().clone(), which).detach()
+                return run(network, part.detach().clone(), which[index]).detach()
 
-        return torch.cat(list(self._blocks(Rows.of(x[aim.rows]), "module", block)))
+        return torch.cat(list(self._blocks(Rows.of(x[aim.rows[which]]), "module", block)))
 
     def at_layers(self, x: Tensor, target: Target, layers: Sequence[str] = ()) -> AtLayers:
         names = tuple(layers) or tuple(self.layer(x).split("+"))
@@ -301,12 +317,18 @@ class TorchModel(Model):
             plain = scores.detach()
             aim = target.aim(plain, self.probabilities(plain))
             passes = aim.passes
-            gradients = [t.new_zeros((len(aim), *t.shape[1:])) for t in tensors]
+            # In float32 from here on: what fp16's scale has saved would vanish in fp16 again.
+            gradients = [
+                t.new_zeros(
+                    (len(aim), *t.shape[1:]), dtype=torch.promote_types(t.dtype, torch.float32)
+                )
+                for t in tensors
+            ]
             for number, which in enumerate(passes):
                 value = aim(scores[aim.rows[which]], which)
                 found = self._differentiate(value, tensors, number + 1 < len(passes))
                 for into, gradient in zip(gradients, found, strict=True):
-                    into[which] = gradient[aim.rows[which]].to(into.dtype)
+                    into[which] = gradient[aim.rows[which]]
         return AtLayers(
             plain,
             aim,
@@ -333,7 +355,7 @@ class TorchModel(Model):
         with torch.inference_mode(False), torch.no_grad():
             below = self._fast.form(
                 f"below {parts.at}",
-                lambda part: parts.trunk(part.to(self.device, self.dtype)),
+                lambda part: self._run(parts.trunk, part),
                 parts.trunk.module,
                 x,
             )(x)
@@ -374,7 +396,7 @@ class TorchModel(Model):
         with self._lock:
             if size not in self._tokens:
                 noise = torch.linspace(-1, 1, math.prod(size)).sin().reshape(1, *size)
-                with torch.inference_mode(False), torch.no_grad():
+                with looking(self._name), torch.inference_mode(False), torch.no_grad():
                     self._tokens[size] = find_tokens(self, noise.to(self.device))
             return self._tokens[size]
 
@@ -406,7 +428,8 @@ class TorchModel(Model):
             if size not in self._surveys:
                 # Any picture does; this one is drawn without touching the global generator.
                 noise = torch.linspace(-1, 1, x[0].numel()).sin().reshape(1, *size)
-                self._surveys[size] = survey(self.module, self.forward, noise)
+                with looking(self._name):
+                    self._surveys[size] = survey(self.module, self.forward, noise)
             return self._surveys[size]
 
     def layout(self, name: str, x: Tensor) -> Layout:
@@ -437,8 +460,7 @@ class TorchModel(Model):
         key = (name, tuple(x.shape[1:]))
         with self._lock:
             if key not in self._splits:
-                plain = self.in_precision("fp32")
-                self._splits[key] = split(self.module, plain.forward, name, x[:1])
+                self._splits[key] = split(self.module, self._exactly, name, x[:1])
             found = self._splits[key]
         if isinstance(found, str):
             raise LayerError(
@@ -446,6 +468,11 @@ class TorchModel(Model):
                 f"there ({found}): choose another layer, or a method that needs no scores from one"
             )
         return found
+
+    def _exactly(self, x: Tensor, part: Callable[[Tensor], Any]) -> Tensor:
+        """The scores of a part of the model on one or two images, in float32."""
+        with looking(self._name):
+            return self.in_precision("fp32").forward(x, part)
 
     def head_weight(self, x: Tensor, classes: int) -> Tensor:
         for visit in reversed(self.survey(x).visits):

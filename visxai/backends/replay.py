@@ -48,7 +48,7 @@ def replay(
 
         def both(inside: Tensor) -> Any:
             kept.append(parts.trunk(inside).to(model.dtype))
-            with torch.autocast(model.device.type, enabled=False):
+            with torch.autocast(model.device.type, enabled=False), exact._computing():
                 return parts.head(kept[0])
 
         with capture(parts.head.module, name) as seen:
@@ -62,10 +62,11 @@ def replay(
 
     def head(image: Tensor, changed: Tensor) -> Tensor:
         output = layout.joined(changed, prefix[image])
-        if parts.at.output:
-            return wide(exact.forward(output, parts.head))
-        under = below[image].movedim(0, parts.axis)
-        return wide(exact.forward(output, lambda inside: parts.head(under, inside)))
+        with exact._computing():
+            if parts.at.output:
+                return wide(exact.forward(output, parts.head))
+            under = below[image].movedim(0, parts.axis)
+            return wide(exact.forward(output, lambda inside: parts.head(under, inside)))
 
     aim = target.aim(scores, model.probabilities(scores))
     return Replay(name, scores, aim, activation, head)

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from visxai.attention import Call, record_attention
 from visxai.backends.base import Need
+from visxai.backends.budget import is_out_of_memory
 from visxai.capture import capture, find, first_tensor, with_first_tensor
-from visxai.errors import LayerError, ModelError, VisxaiError
+from visxai.errors import LayerError, ModelError, OutOfMemory, VisxaiError
 from visxai.preprocess import Preprocess
 
 if TYPE_CHECKING:
@@ -72,6 +73,8 @@ def offered(model: TorchModel) -> tuple[Need, str]:
         return Need.ATTENTION | Need.TOKENS, ""
     try:
         found = model.tokens(torch.zeros(1, 3, *size, device=model.device))
+    except OutOfMemory:  # says nothing of the model
+        raise
     except (VisxaiError, RuntimeError):
         return Need(0), _remedy(model.module)
     return Need.ATTENTION | (Need.TOKENS if found.droppable else Need(0)), ""
@@ -206,7 +209,9 @@ def _read(model: TorchModel, x: Tensor, found: Tokens) -> tuple[int, ...]:
             scores = model.forward(x)
             value = (scores * torch.arange(1, scores.shape[1] + 1, device=x.device).sin()).sum()
             (gradient,) = torch.autograd.grad(value, [seen[name]])
-    except (LayerError, RuntimeError):
+    except (LayerError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
         return patches
     size = gradient[0].float().norm(dim=1)
     reached = (size > _READ * size.max()).nonzero().flatten().tolist()
@@ -221,7 +226,9 @@ def _droppable(model: TorchModel, x: Tensor, found: Tokens) -> bool:
     try:
         with record_attention(model.module) as calls, dropping(model.module, found, half[None]):
             model.forward(x)
-    except Exception:  # whatever a model raises at a sequence it wasn't built for
+    except Exception as error:  # whatever a model raises at a sequence it wasn't built for
+        if is_out_of_memory(error):
+            raise
         return False
     return all(calls[i].query.shape[2] == found.prefix + len(half) for i in found.calls)
 

@@ -43,7 +43,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from visxai.backends.base import Model, Need, Rows, is_out_of_memory
+from visxai.backends.base import Model, Need, Rows
+from visxai.backends.budget import is_out_of_memory
 from visxai.errors import ArgumentError, ModelError, UnknownName
 from visxai.methods._masked import cells
 from visxai.methods.base import Cost, Maps, Method, baseline_like
