@@ -20,6 +20,7 @@ import visxai
 from visxai import pipeline, planning, results
 from visxai.backends import accelerate
 from visxai.backends.base import Need
+from visxai.backends.pytorch import TorchModel
 from visxai.errors import ArgumentError
 
 pytest.importorskip("onnxruntime", reason="needs the extra onnx")
@@ -416,3 +417,29 @@ def test_same_padding_is_merged_into_the_convolutions(tmp_path: Path) -> None:
         x = zoo.inputs(batch)
         with torch.no_grad():
             assert torch.allclose(form(x), module(x), atol=1e-5)
+
+
+@pytest.mark.parametrize(("failures", "prepared"), [(1, True), (2, True), (3, False)])
+def test_running_out_of_memory_while_preparing_is_tried_again(
+    failures: int, prepared: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[int] = []
+    plain = accelerate._export
+
+    def scarce(module: Any, x: Tensor, path: Path) -> None:
+        tries.append(1)
+        if len(tries) <= failures:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        plain(module, x, path)
+
+    monkeypatch.setattr(accelerate, "_export", scarce)
+    fast, x = engine("conv"), zoo.inputs()
+    fast.plan("occlusion", 3)
+    model = fast.model
+    assert isinstance(model, TorchModel)
+    expected = zoo.model("conv").scores(x)
+    for _ in range(5):
+        assert torch.allclose(model.scores(x), expected, atol=1e-4)
+    assert len(tries) == min(failures + 1, 3)
+    assert model.acceleration is not None
+    assert model.acceleration.why == ({} if prepared else {"whole": "no memory left to prepare it"})

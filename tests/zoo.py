@@ -164,3 +164,41 @@ def module(kind: str) -> nn.Module:
 def model(kind: str) -> TorchModel:
     """The one model of a kind in this process."""
     return TorchModel(module(kind), name=kind, preprocess=PREPROCESS)
+
+
+class Fragile(nn.Module):
+    """A network whose scores are constant for black pictures, so that no gradient is left, and a
+    hundred thousand times as large for bright ones: more than fp16 holds."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores = self.network(x)
+        level = x.mean((1, 2, 3)).detach().repeat(len(scores) // len(x))
+        factor = torch.where(level > 5, 1e5, 1.0).unsqueeze(1).to(scores.dtype)
+        return torch.where(level.unsqueeze(1) < -5, scores.detach() * 0 + 1, scores * factor)
+
+
+class Overwriting(nn.Module):
+    """A network that writes into the pictures it is given."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x.mul_(2) / 2)  # no bit is lost
+
+
+@cache
+def fragile(kind: str) -> TorchModel:
+    """The network of a kind, lost in half precision for black and for bright pictures."""
+    return TorchModel(Fragile(module(kind)), name=kind, preprocess=PREPROCESS)
+
+
+@cache
+def overwriting(kind: str) -> TorchModel:
+    """The network of a kind behind steps that work in place."""
+    return TorchModel(Overwriting(module(kind)), name=kind, preprocess=PREPROCESS)

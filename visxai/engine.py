@@ -58,7 +58,8 @@ class Engine:
     """Explains images with one model on one device.
 
     model: a name (`visxai models`), "torchvision:…", "timm:…", "hf:…", "onnx:FILE", or an
-    nn.Module, which is left as it is: visxai runs a copy that shares its weights. checkpoint: a
+    nn.Module, which is left as it is: visxai runs a copy that shares its weights. Batch norms need
+    running statistics, so that images of a batch don't change each other's scores. checkpoint: a
     file of weights for a torchvision or timm architecture. labels: names, or a file of them; for
     a CLIP-like model the prompts it compares images with. preprocess, labels, activation
     ("softmax" | "sigmoid" | "none"), layer and output (a function from what the model returns to
@@ -66,7 +67,9 @@ class Engine:
 
     device: "auto" (CUDA where there is one; a module of your own stays where it is) or torch's
     names. precision: "auto" | "fp32" | "bf16" | "fp16", of the model's forward and backward; maps
-    are always float32. batch_size: the images of a batch and the rows of one forward.
+    are always float32, rows that half precision loses are computed again in float32, which the
+    image's record says, and fp32 on a GPU runs without TF32. batch_size: the images of a batch and
+    the rows of one forward.
 
     accelerate: "auto" | "off" | "onnx" | "compile": how parts that need no graph are run, and
     gradients at the input. "auto" prepares ONNX Runtime forms on a CPU once a run is long enough

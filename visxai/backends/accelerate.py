@@ -23,6 +23,7 @@ import tempfile
 import threading
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ import torch
 from torch import Tensor, nn
 
 from visxai.backends.base import Need
+from visxai.backends.budget import is_out_of_memory
 from visxai.errors import ArgumentError, require
 
 Form = Callable[[Tensor], Tensor]
@@ -39,6 +41,9 @@ AGREEMENT = 1e-4  # relative to the largest value, on the first rows
 # ReLU6 and friends switch elsewhere when folded weights round differently: single pixels of a
 # gradient may change, its direction may not.
 GRADIENT_AGREEMENT = 2e-2
+# That memory ran out says nothing of a form: it is tried again, but not for ever.
+_NO_ROOM = "no memory left to prepare it"
+_TRIES = 3
 
 
 class Acceleration:
@@ -57,6 +62,7 @@ class Acceleration:
         self._folder = folder
         self._forms: dict[tuple[str, tuple[int, ...]], Form | None] = {}
         self._modules: dict[tuple[int, ...], nn.Module | None] = {}
+        self._tries = Counter[tuple[str, tuple[int, ...]]]()
         self._lock = threading.RLock()
 
     def form(self, place: str, plain: Form, module: nn.Module, x: Tensor) -> Form:
@@ -69,7 +75,10 @@ class Acceleration:
         with self._lock:
             if key not in self._forms:
                 with self._timed():
-                    self._forms[key] = self._made(place, plain, module, x)
+                    found = self._made(place, plain, module, x)
+                if found is None and self._may_fit_later(place, key):
+                    return plain
+                self._forms[key] = found
             return self._forms[key] or plain
 
     def describe(self, needs: Need) -> str:
@@ -98,8 +107,21 @@ class Acceleration:
                     made = _reason(error)
                 if isinstance(made, str):
                     self.why["gradients"] = made
+                    if self._may_fit_later("gradients", ("gradients", shape)):
+                        return None
+                else:
+                    self._fits("gradients")
                 self._modules[shape] = None if isinstance(made, str) else made
             return self._modules[shape]
+
+    def _may_fit_later(self, place: str, key: tuple[str, tuple[int, ...]]) -> bool:
+        """Whether `place` failed for lack of memory alone, so that it is worth another try."""
+        self._tries[key] += 1
+        return self.why[place] == _NO_ROOM and self._tries[key] < _TRIES
+
+    def _fits(self, place: str) -> None:
+        if self.why.get(place) == _NO_ROOM:
+            del self.why[place]
 
     @contextlib.contextmanager
     def _timed(self) -> Iterator[None]:
@@ -127,6 +149,7 @@ class Acceleration:
         if difference > AGREEMENT:
             self.why[place] = f"differs by {difference:.1e}"
             return None
+        self._fits(place)
         return made
 
     def _path(self, place: str, shape: tuple[int, ...]) -> Path:
@@ -351,5 +374,7 @@ def _difference(found: Tensor, expected: Tensor) -> float:
 
 
 def _reason(error: Exception) -> str:
+    if is_out_of_memory(error):
+        return _NO_ROOM
     line = next((text for text in str(error).splitlines() if text.strip()), "")
     return f"{type(error).__name__}: {line.strip()[:120]}"

@@ -73,14 +73,19 @@ class Images(Generic[Found]):
     def by_map(self, old: Tensor, new: Tensor) -> Tensor:
         """Values of all maps: old ones (r, ...) of the other images, new ones of these."""
         fresh = torch.isin(self.aim.rows, self.images)
-        whole = new.new_empty((len(fresh), *new.shape[1:]))
+        # Of the old layout in memory: another one is summed in another order.
+        whole = torch.empty_like(old, dtype=new.dtype)
+        if len(old) != len(fresh):
+            whole = new.new_empty((len(fresh), *new.shape[1:]))
         whole[~fresh] = old[~torch.isin(self.before, self.images)].to(new)
         whole[fresh] = new
         return whole
 
     def by_image(self, old: Tensor, new: Tensor) -> Tensor:
         """Values (b, ...) of all images: new ones of these."""
-        return old.to(new).index_copy(0, self.images, new)
+        whole = old.to(new.dtype, copy=True)
+        whole[self.images] = new
+        return whole
 
 
 @dataclass(frozen=True)
