@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import numpy as np
 import pytest
 import torch
 import zoo
-from torch import Tensor, nn
+from torch import Tensor
 
 import visxai
 from visxai import methods
@@ -102,20 +102,8 @@ def test_values_that_fp16_cannot_hold_are_float32s() -> None:
 
 @pytest.mark.parametrize("name", ["eigen_cam", "ablation_cam", "score_cam"])
 def test_activations_that_fp16_cannot_hold_are_float32s(name: str) -> None:
-    class Loud(nn.Module):
-        """Its activations are too large for fp16 where the picture is bright."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = zoo.Conv()
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.network(x)
-
-    module = zoo.randomise(Loud())
-    x = zoo.inputs(3)
+    plain, x = zoo.model("conv"), zoo.inputs(3)
     x[1] *= 1e5
-    plain = TorchModel(module, name="loud", preprocess=zoo.PREPROCESS)
     probe = Probe(plain.in_precision("fp16"), x)
     method = methods.load(f"{name}(relu=False)" if name != "eigen_cam" else name)
     maps = compute(method, probe, x, TARGET).values
@@ -172,8 +160,12 @@ def pictures() -> list[np.ndarray]:
     return [picture.astype(np.uint8) for picture in draw]
 
 
-def test_records_say_which_image_ran_again_and_for_which_method() -> None:
-    records = engine("bf16").explain(pictures(), ["saliency", "rise(masks=4)"], target=2)
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.enable_grad])
+def test_records_say_which_image_ran_again_and_for_which_method(
+    mode: Callable[[], AbstractContextManager[None]],
+) -> None:
+    with mode():
+        records = engine("bf16").explain(pictures(), ["saliency", "rise(masks=4)"], target=2)
     said = [(record.method.partition("(")[0], record.precision) for record in records]
     again = "bf16 (rerun in fp32)"
     assert said == [
@@ -188,7 +180,8 @@ def test_records_say_which_image_ran_again_and_for_which_method() -> None:
 
 def test_a_score_that_came_again_is_told_with_every_method() -> None:
     bright = [255 - picture for picture in pictures()]
-    found = engine("fp16").explain(bright, ["saliency", "rise(masks=4)"], target=2)
+    with torch.inference_mode():
+        found = engine("fp16").explain(bright, ["saliency", "rise(masks=4)"], target=2)
     assert [record.precision for record in found] == [
         *["fp16"] * 2,
         *["fp16 (rerun in fp32)"] * 2,

@@ -42,6 +42,8 @@ class Inputs:
             return part(x if self._overwritten is False else x.clone())
         if self._overwritten is not False or x.is_inference():
             x = x.clone()
+        if x.is_inference():  # counts no writes; a copy is safe from them anyway
+            return part(x)
         before = x._version
         output = part(x)
         if x._version != before:

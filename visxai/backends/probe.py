@@ -187,15 +187,14 @@ class Probe(Model):
     @contextmanager
     def _learning(self) -> Iterator[Rerun]:
         """Calls that find the batch's scores anew, and note which of them came again."""
-        rescored = torch.zeros_like(self._rescored)
-
-        def note(images: Tensor) -> None:
-            rescored[images] = True
-
-        yield Rerun(self._model, self._mark, note)
-        self._rescored = rescored
-        self.reran = self.reran | rescored
+        rescored: list[Tensor] = []
+        yield Rerun(self._model, self._mark, rescored.append)
+        self._rescored = torch.zeros_like(self._rescored)
+        for images in rescored:
+            self._mark(images)
+            self._rescored = self._rescored.index_fill(0, images, True)
 
     def _mark(self, images: Tensor) -> None:
         """Note that rows of images (n,) ran again; those of other, larger batches have no place."""
-        self.reran[images[images < len(self.reran)]] = True
+        # Not in place: a probe may be made in inference mode and asked outside it.
+        self.reran = self.reran.index_fill(0, images[images < len(self.reran)], True)
