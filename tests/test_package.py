@@ -21,7 +21,7 @@ PACKAGE = ROOT / "visxai"
 
 # Imports point upward only. Files of one row may not import each other, but for a package's own.
 ORDER = [
-    ["errors", "evidence", "memory"],
+    ["_version", "errors", "evidence", "memory"],
     ["files"],
     ["checkpoint", "fetch"],
     ["record", "spec"],
@@ -155,6 +155,17 @@ def test_a_wheel_in_a_new_environment_explains_an_image(tmp_path: Path) -> None:
     assert str(home) in printed.split()[0]
     assert "_models" in printed.split()[1]
     assert "(7, 7)" in printed
+    version = [python, "-c", "import importlib.metadata as m; print(m.version('visxai'))"]
+    installed = subprocess.run(version, check=True, capture_output=True, text=True).stdout.strip()
+    assert wheel.name.split("-")[1] == installed == visxai.__version__
+    printed = subprocess.run(
+        [python, "-m", "visxai", "--version"],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    ).stdout
+    assert printed.strip() == f"visxai {visxai.__version__}"
 
 
 def test_the_readme_names_every_method() -> None:

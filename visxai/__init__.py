@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from visxai._version import __version__ as __version__
+
 if TYPE_CHECKING:
     from visxai import errors, evaluate, methods, metrics, models
     from visxai.engine import Engine
@@ -15,7 +17,6 @@ if TYPE_CHECKING:
     from visxai.record import Explanation, Failure
     from visxai.target import Target
 
-__version__ = "0.1.0"
 __all__ = [
     "Engine",
     "Explanation",

@@ -59,7 +59,9 @@ def connected(address: str | None = None, cpus: int | None = None) -> Iterator[A
 def _local(cpus: int | None) -> Iterator[Any]:
     """A Ray that nobody outside this machine can reach, and that reaches nobody outside."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    with tempfile.TemporaryDirectory(prefix="visxai-ray-", ignore_cleanup_errors=True) as scratch:
+    with tempfile.TemporaryDirectory(
+        prefix="visxai-ray-", dir=_scratch(), ignore_cleanup_errors=True
+    ) as scratch:
         # Its dashboard process asks the clouds' metadata addresses what cloud this is, unless a
         # cluster configuration lies in its home.
         Path(scratch, "ray_bootstrap_config.yaml").write_text("{}")
@@ -83,6 +85,18 @@ def _local(cpus: int | None) -> Iterator[Any]:
             finally:
                 if "ray" in sys.modules:
                     sys.modules["ray"].shutdown()
+
+
+def _scratch() -> str:
+    """Return the folder for Ray's files: the temporary one, or /tmp where that has a long name.
+
+    Ray's sockets lie up to 86 characters below it, and the name of a socket has at most 103 bytes
+    on macOS, whose temporary folders have 49 alone, and 107 on Linux.
+    """
+    usual = tempfile.gettempdir()
+    short = "/tmp"
+    too_long = sys.platform != "win32" and len(os.fsencode(usual)) > 103 - 86
+    return short if too_long and os.access(short, os.W_OK) else usual
 
 
 @cache

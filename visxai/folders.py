@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from visxai.origin import remote, shown
 from visxai.record import Failure
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-_RESERVED = {"CON", "PRN", "AUX", "NUL"} | {f"{p}{n}" for p in ("COM", "LPT") for n in range(1, 10)}
+_RESERVED = {"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"} | {
+    f"{port}{number}" for port in ("COM", "LPT") for number in "123456789¹²³"
+}
 
 
 def images_below(root: str | os.PathLike[str]) -> Iterator[Path | Failure]:
@@ -95,12 +98,12 @@ def output_name(path: str | os.PathLike[str], root: str | os.PathLike[str]) -> s
 
     Append a suffix to it ("a/x.jpg" + ".png"). It stays below the output folder, is legal on
     every system, and no two files share one: unsafe characters, "%" and "~" are written %XX, as
-    is the dot of a folder named like an image; a component over 200 bytes is cut and ends in
-    "~" and a hash. A path outside `root` is named by its absolute path, or its URL.
+    is the dot of a folder named like an image; a component over 200 bytes (80 on Windows) is cut
+    and ends in "~" and a hash. A path outside `root` is named by its absolute path, or its URL.
     """
     *folders, last = _parts(os.fspath(path), os.fspath(root))
     name = "/".join([*(_component(part, True) for part in folders), _component(last, False)])
-    if len(name.encode()) <= 1024:
+    if len(name.encode()) <= _longest()[1]:
         return name
     return f"~{_digest('/'.join([*folders, last]))}/{_component(last, False)}"
 
@@ -129,9 +132,16 @@ def _component(part: str, is_folder: bool) -> str:
         else "".join(f"%{byte:02X}" for byte in c.encode("utf-8", "surrogatepass"))
         for i, c in enumerate(part)
     )
-    if len(name.encode()) <= 200:
+    longest, _ = _longest()
+    if len(name.encode()) <= longest:
         return name
-    return name.encode()[:160].decode(errors="ignore") + "~" + _digest(part)
+    return name.encode()[: longest - 40].decode(errors="ignore") + "~" + _digest(part)
+
+
+def _longest() -> tuple[int, int]:
+    """Return how many bytes a component may have, and a name of several: Windows refuses whole
+    paths over 259 characters, unless its administrator has lifted that."""
+    return (80, 120) if sys.platform == "win32" else (200, 1024)
 
 
 def _digest(text: str) -> str:

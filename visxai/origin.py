@@ -19,6 +19,7 @@ import hashlib
 import os
 import re
 import stat
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import IO, Any
@@ -62,11 +63,14 @@ class Origin:
             return address
         text = os.fspath(address)
         place = local(text)
+        sought = place
+        if sys.platform == "win32" and not remote(place):
+            sought = place.replace("\\", "/")  # both part folders there
         start = 0
-        while (end := place.lower().find(f"{shards.ENDING}/", start)) >= 0:
+        while (end := sought.lower().find(f"{shards.ENDING}/", start)) >= 0:
             start = end + len(shards.ENDING)
             if remote(place) or os.path.isfile(place[:start]):
-                return cls(text, place[:start], place[start + 1 :])
+                return cls(text, place[:start], sought[start + 1 :])
         return cls(text, place)
 
     def __str__(self) -> str:
@@ -149,6 +153,8 @@ def local(address: str) -> str:
     from urllib.parse import unquote
 
     path = unquote(address[7:]).removeprefix("localhost/")
+    if sys.platform == "win32" and re.match(r"/?[A-Za-z]:", path):
+        return path.removeprefix("/")  # file:///C:/photos/owl.jpg is on a drive
     return path if path.startswith("/") or address[7:] == path else f"/{path}"
 
 
@@ -233,16 +239,15 @@ def opened(file: str) -> Iterator[IO[bytes]]:
     except VisxaiError:
         raise
     except IsADirectoryError:
-        raise ImageError(
-            f"expected an image file, got the folder {shown(file)}: name the folder itself to "
-            "`visxai explain`"
-        ) from None
+        raise ImageError(_folder(file)) from None
     except FileNotFoundError:
         raise ImageError(
             f"expected a readable file, got {shown(file)} (no such file or directory): check the "
             "path and its permissions"
         ) from None
     except Exception as error:
+        if isinstance(error, PermissionError) and os.path.isdir(file):  # so says Windows
+            raise ImageError(_folder(file)) from None
         # A disk has OSErrors and odd names ValueErrors; other file systems errors of their own.
         if not remote(file) and not isinstance(error, (OSError, ValueError)):
             raise
@@ -252,6 +257,13 @@ def opened(file: str) -> Iterator[IO[bytes]]:
             f"expected a readable file, got {shown(file)} ({shown(reason)}): check the path and "
             "its permissions"
         ) from error
+
+
+def _folder(file: str) -> str:
+    return (
+        f"expected an image file, got the folder {shown(file)}: name the folder itself to "
+        "`visxai explain`"
+    )
 
 
 def _remote(url: str) -> IO[bytes]:

@@ -78,9 +78,15 @@ def from_input(sources: Sequence[str], stream: IO[bytes]) -> list[Source]:
             "expected paths on standard input, got a terminal: pipe them in, as in "
             "find photos -name '*.jpg' | visxai explain -"
         )
-    data = stream.read()
+    data = stream.read().removeprefix(b"\xef\xbb\xbf")  # PowerShell's mark of UTF-8
     lines = data.split(b"\0") if b"\0" in data else data.splitlines()
-    paths = tuple(os.fsdecode(line) for line in lines if line)
+    try:
+        paths = tuple(os.fsdecode(line) for line in lines if line)
+    except UnicodeDecodeError as error:  # on Windows, where names are characters and not bytes
+        raise ArgumentError(
+            f"expected paths in UTF-8 on standard input, got {error.object!r}: run chcp 65001 "
+            "before the command in front of the pipe"
+        ) from None
     if not paths:
         raise ArgumentError(
             "expected paths on standard input, got none: check the command before the pipe"

@@ -210,7 +210,10 @@ def top_labels(explanations: list[Any]) -> Table:
     # Absolute paths would leave no room: what they share says nothing here.
     folders = [os.path.dirname(one.input.path) for one in explanations]
     plain = not any(origin.remote(folder) for folder in folders)
-    shared = os.path.commonpath(folders) if plain else ""
+    try:
+        shared = os.path.commonpath(folders) if plain else ""
+    except ValueError:  # they lie on several drives, or only some are absolute
+        plain, shared = False, ""
     for one in explanations:
         path = os.path.relpath(one.input.path, shared) if plain else one.input.path
         name = one.method.partition("(")[0] + (" (flat map)" if one.degenerate else "")

@@ -130,7 +130,7 @@ def allocator_peak(work: Work) -> float:
 
 
 def _resident_peak(work: Work) -> float | None:
-    with contextlib.suppress(OSError, AttributeError):
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # glibc alone has it
         # What loading left behind in the allocator would be taken for nothing.
         ctypes.CDLL(None).malloc_trim(0)
     before = _status("VmRSS")

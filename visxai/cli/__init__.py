@@ -6,6 +6,7 @@ failed, 2 wrong arguments, 130 interrupted. Nothing heavy is imported before a c
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -59,6 +60,11 @@ for command in (
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave with its exit code."""
     given[:] = sys.argv[1:] if arguments is None else arguments
+    for stream in (sys.stdout, sys.stderr):
+        # Windows gives a pipe the locale's code page: a label that it lacks is escaped then, as
+        # are stray bytes of a file's name, rather than ending the run.
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = app(given, prog_name="visxai", standalone_mode=False)
     except Exception as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import signal
+import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -103,8 +104,10 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 
 
 def command_line(*without: str) -> str:
-    """What was typed, for a shell, less some words."""
-    return shlex.join(["visxai", *(word for word in given if word not in without)])
+    """What was typed, quoted for the system's own shell, less some words."""
+    words = ["visxai", *(word for word in given if word not in without)]
+    # Windows' shells know no single quotes.
+    return subprocess.list2cmdline(words) if sys.platform == "win32" else shlex.join(words)
 
 
 def check_specs(
