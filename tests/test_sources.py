@@ -413,7 +413,8 @@ def test_urls_are_explained_drawn_and_reported(
     pipeline.explain([folder], tmp_path / "plain", small, workers=0)
     without = ("path", "overlay")
     assert rows(tmp_path / "out2", *without) == rows(tmp_path / "plain", *without)
-    assert report.build(tmp_path / "out2", workers=2).missing == 0
+    assert report.build(tmp_path / "out2", workers=2).missing == 6  # nothing is fetched unasked
+    assert report.build(tmp_path / "out2", workers=2, remote=True).missing == 0
     assert next(results.read(tmp_path / "out2")).overlay().size[0] > 0
 
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from visxai.errors import ArgumentError, TargetError, UnknownName
+from visxai.foreign import shown
 from visxai.images import Limits
 from visxai.inputs import Input
-from visxai.origin import shown
 from visxai.preprocess import Preprocess
 from visxai.record import Explanation
 from visxai.results import about, parts

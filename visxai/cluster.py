@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from visxai.errors import ArgumentError, VisxaiError, require
-from visxai.origin import shown
+from visxai.foreign import shown
 
 
 @contextlib.contextmanager

@@ -513,7 +513,9 @@ def _plain(figure: Any) -> Any:
 
 def _as_list(sources: Any, lazy: bool = False) -> Any:
     """A list of sources; a single image counts as a list of one."""
-    if isinstance(sources, (str, bytes, Path, np.ndarray)) or hasattr(sources, "convert"):
+    if isinstance(sources, (str, bytes, bytearray, memoryview, Path, np.ndarray)) or hasattr(
+        sources, "convert"
+    ):
         return [sources]
     if isinstance(sources, Tensor):
         raise ArgumentError(

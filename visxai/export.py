@@ -26,7 +26,9 @@ from typing import TYPE_CHECKING, Any
 
 from visxai import files, results
 from visxai.errors import ImageError, StoreError, UnknownName, require
-from visxai.images import Limits, decode
+from visxai.foreign import for_cell
+from visxai.images import decode, limits_of
+from visxai.origin import Origin
 from visxai.record import Explanation
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
 _SIDE = 1024  # pixels of a copied picture's longest side
 _LOGGED = 320  # and of one in a log
+_PATIENCE = 60.0  # seconds for an original behind a URL
 
 
 @dataclass
@@ -56,6 +59,7 @@ class _Job:
     folder: Path
     about: dict[str, Any]
     progress: Callable[[int, int], None]
+    remote: bool = False
     written: int = 0
     left_out: int = 0
     _photos: dict[str, Image | None] = field(default_factory=dict)
@@ -74,8 +78,13 @@ class _Job:
             self._photos.clear()  # explanations of one image follow one another
             self._photos[key] = None
             with contextlib.suppress(ImageError, MemoryError):
-                limits = Limits(max_pixels=self.about["settings"].get("max_pixels", 10**8))
-                found = decode(explanation.input.path or "", limits)
+                limits = limits_of(self.about["settings"])
+                source = Origin.of(explanation.input.path or "")
+                if not self.remote:
+                    source = source.barred()
+                elif source.remote:
+                    source = source.fetch(limits.max_bytes, _PATIENCE)
+                found = decode(source, limits)
                 if found.sha256 == key:
                     found.image.thumbnail((side, side))
                     self._photos[key] = found.image
@@ -88,11 +97,13 @@ def export(
     to: str,
     *,
     folder: str | os.PathLike[str] | None = None,
+    remote: bool = False,
     progress: Callable[[int, int], None] = lambda done, rows: None,
 ) -> Export:
     """Write the results in OUT for the tool `to`: one of `names()`.
 
-    folder: where, OUT/export/NAME by default. Raises UnknownName for another tool, MissingExtra
+    folder: where, OUT/export/NAME by default. remote: fetch originals behind URLs, which whoever
+    wrote the rows has chosen. Raises UnknownName for another tool, MissingExtra
     where its package isn't installed, StoreError for a folder that is no run's, or a place that
     can't be written or holds something else.
     """
@@ -111,7 +122,7 @@ def export(
         files.one_sentence(f"to write {target}", remedy),
         files.replacing_folder(target, results.EXPORTED) as aside,
     ):
-        job = _Job(source, aside, about, progress)
+        job = _Job(source, aside, about, progress, remote)
         _WRITERS[to](job)
     return Export(target, job.written, job.left_out)
 
@@ -134,13 +145,15 @@ def _csv(job: _Job) -> None:
         for table in results.tables(job.out, columns):
             for row in table.to_pylist():
                 values = map(row.get, columns)
-                writer.writerow(json.dumps(v) if isinstance(v, (dict, list)) else v for v in values)
+                told = (json.dumps(v) if isinstance(v, (dict, list)) else v for v in values)
+                writer.writerow(map(for_cell, told))
                 job.written += 1
             job.progress(job.written, total)
     with (job.folder / "failures.csv").open("w", encoding="utf-8", newline="") as file:
         failed = csv.DictWriter(file, ("path", "reason", "kind"))
         failed.writeheader()
-        failed.writerows(one.to_dict() for one in results.failures(job.out))
+        for one in results.failures(job.out):
+            failed.writerow({name: for_cell(told) for name, told in one.to_dict().items()})
 
 
 # ---- coco ----------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 Each loader gives the module and what is known about it: preprocessing, labels, activation, layer
 and output. Weights come from the library, from a checkpoint of the caller's, or stay random.
+`timm:NAME@REVISION` and `hf:NAME@REVISION` are held at a commit, tag or branch of the hub. Code
+that a hub keeps beside weights is never run.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import Any
 
 from visxai import checkpoint as checkpoints
 from visxai.errors import ArgumentError, ModelError, UnknownName, require
+from visxai.foreign import shown
 
 Known = dict[str, Any]
 
@@ -79,22 +82,51 @@ def timm(request: Request) -> tuple[Any, Known]:
     """A classifier of timm."""
     import timm as library
 
-    name = request.name
+    name, revision = _pinned(request.name)
     if not name.startswith("hf-hub:") and not library.is_model(name.partition(".")[0]):
         raise UnknownName("timm model", name, library.list_models())
+    given = f"{name}@{revision}" if revision and name.startswith("hf-hub:") else name
+    held = _held(name, revision) if given == name else {}
 
     def build(**more: Any) -> Any:
         options = {**more, **request.build}
         if not request.weights or request.checkpoint is not None:
-            return library.create_model(name, pretrained=False, **options)
-        with _fetching(f"timm:{name}", _OWN_WEIGHTS):
+            return library.create_model(given, pretrained=False, **options)
+        with _fetching(f"timm:{request.name}", _OWN_WEIGHTS):
             if not options:  # which may name another source
                 config = library.get_pretrained_cfg(name, allow_unregistered=True)
                 _reach(name.removeprefix("hf-hub:") if ":" in name else config and config.hf_hub_id)
-            return library.create_model(name, pretrained=True, **options)
+            return library.create_model(given, pretrained=True, **held, **options)
 
     module = _fitted(request, build, 1000)
     return module, {"preprocess": timm_preprocess(module)}
+
+
+def _pinned(name: str) -> tuple[str, str | None]:
+    """A name and the revision after its @; a folder may have an @ of its own."""
+    if os.path.isdir(name):
+        return name, None
+    plain, at, revision = name.partition("@")
+    if at and not (plain and revision and "@" not in revision):
+        raise ArgumentError(
+            f"expected NAME@REVISION, got {shown(name)}: name one commit, tag or branch"
+        )
+    return plain, revision or None
+
+
+def _held(name: str, revision: str | None) -> dict[str, Any]:
+    """What makes timm take an architecture's weights at a revision of their repository."""
+    import timm as library
+
+    if revision is None:
+        return {}
+    config = library.get_pretrained_cfg(name, allow_unregistered=True)
+    if not config or not config.hf_hub_id:
+        raise ArgumentError(
+            f"expected timm:{name} alone, got a revision too, but its weights lie in no repository "
+            "of the hub: leave the revision out"
+        )
+    return {"pretrained_cfg_overlay": {"hf_hub_id": f"{config.hf_hub_id}@{revision}"}}
 
 
 def timm_preprocess(module: Any) -> dict[str, Any]:
@@ -120,20 +152,27 @@ def hugging_face(request: Request) -> tuple[Any, Known]:
 
 
 def _hugging_face(request: Request, transformers: Any) -> tuple[Any, Known]:
-    name = request.name
+    name, revision = _pinned(request.name)
     _reach(None if os.path.isdir(name) else name)
-    config = transformers.AutoConfig.from_pretrained(name)
+    # Without the first, code beside the weights would be run once a question about it is answered.
+    options: dict[str, Any] = {"trust_remote_code": False}
+    if revision is not None:
+        options["revision"] = revision
+    config = transformers.AutoConfig.from_pretrained(name, **options)
     both = hasattr(config, "text_config") and hasattr(config, "vision_config")
     kind = transformers.AutoModel if both else transformers.AutoModelForImageClassification
-    module = kind.from_pretrained(name) if request.weights else kind.from_config(config)
-    preprocess = transformers.AutoImageProcessor.from_pretrained(name)
+    if request.weights:
+        module = kind.from_pretrained(name, **options)
+    else:
+        module = kind.from_config(config, trust_remote_code=False)
+    preprocess = transformers.AutoImageProcessor.from_pretrained(name, **options)
     if not both:
         return module, {**hugging_face_labels(config), "preprocess": preprocess}
     from visxai.backends.prompts import embed
 
-    tokenizer = transformers.AutoTokenizer.from_pretrained(name)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(name, **options)
     prompts = request.labels or ()
-    return embed(module, tokenizer, prompts, f"hf:{name}"), {
+    return embed(module, tokenizer, prompts, f"hf:{request.name}"), {
         "preprocess": preprocess,
         "labels": prompts,
         # SigLIP is trained to judge each pair of image and text by itself.

@@ -12,8 +12,7 @@ import hashlib
 import io
 import os
 import threading
-import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +21,10 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from visxai.errors import ArgumentError, ImageError
-from visxai.origin import Origin, shown
+from visxai.foreign import shown
+from visxai.origin import Origin
+from visxai.quiet import warnings_of
+from visxai.record import MAX_PIXELS
 
 Source = (
     str | os.PathLike[str] | Origin | bytes | bytearray | memoryview | Image.Image | NDArray[Any]
@@ -38,7 +40,9 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_WARNINGS = threading.RLock()
+_LOADING = threading.RLock()
+_STRIP = 2**22  # pixels that are converted at a time
+_PILLOW = r"PIL\b"  # its modules, whose warnings nobody can act on
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,15 @@ class Limits:
 
 
 _DEFAULT = Limits()
+
+
+def limits_of(settings: Mapping[str, Any]) -> Limits:
+    """The limits that the settings of a stored run tell, which may be a stranger's: a gigapixel
+    at most."""
+    told = settings.get("max_pixels")
+    if not isinstance(told, int) or told < 1:
+        return _DEFAULT
+    return Limits(max_pixels=min(told, MAX_PIXELS))
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,16 +143,16 @@ def _opened(source: bytes | Image.Image, name: str, limits: Limits) -> tuple[Ima
     """(upright RGB, EXIF orientation); every failure is an ImageError about `name`."""
     try:
         if isinstance(source, Image.Image):
-            image, loud = source, True  # several threads may be given one image not yet loaded
+            image = source
         else:
-            with _quiet():
+            with warnings_of(_PILLOW):
                 image = Image.open(io.BytesIO(source), formats=_FORMATS)
-            # The only formats that warn while pixels are read; the others decode in parallel.
-            loud = image.format == "TIFF" or (image.format == "PNG" and b"acTL" in source)
         _check_size(image.size, name, limits)
         # Pillow turns a TIFF upright while it loads it; a PNG's EXIF may come after its pixels.
         turned = _orientation(image) if image.format == "TIFF" else None
-        with _quiet() if loud else contextlib.nullcontext():
+        # Several threads may be given one image that isn't loaded yet.
+        shared = _LOADING if image is source else contextlib.nullcontext()
+        with shared, warnings_of(_PILLOW):
             image.load()
         orientation = turned or _orientation(image)
         turn = None if turned else _TURNS.get(orientation)
@@ -156,14 +169,6 @@ def _opened(source: bytes | Image.Image, name: str, limits: Limits) -> tuple[Ima
             f"expected an intact image, got {name}, which can't be decoded "
             f"({shown(str(error)) or type(error).__name__}): it is damaged, save or fetch it again"
         ) from error
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """No warnings from Pillow. Filters are global to the process, hence one thread at a time."""
-    with _WARNINGS, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"PIL\b")
-        yield
 
 
 def _check_size(size: tuple[int, int], name: str, limits: Limits) -> None:
@@ -184,7 +189,7 @@ def _check_size(size: tuple[int, int], name: str, limits: Limits) -> None:
 def _orientation(image: Image.Image) -> int:
     """EXIF orientation, 1 to 8; 1 where it is absent, out of range, or the EXIF is damaged."""
     try:
-        with _quiet():
+        with warnings_of(_PILLOW):
             value = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # hostile metadata makes Pillow raise nearly anything; the pixels may be fine
         return 1
@@ -192,33 +197,62 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    """A new RGB image: transparency over white, deep greys scaled to 8 bits."""
+    """A new RGB image: transparency over white, deep greys scaled to 8 bits.
+
+    What needs more than a byte a channel on its way is converted in strips, so that a large image
+    takes little more than its own memory.
+    """
     if image.mode == "F" or image.mode.startswith("I"):
-        return Image.fromarray(_grey(np.asarray(image))).convert("RGB")
+        return _grey(image).convert("RGB")
     if not image.has_transparency_data:
         return image.convert("RGB")
-    if image.mode == "La":  # Pillow knows no direct way from here to RGBA
-        image = image.convert("LA")
-    rgba = image.convert("RGBA")
     canvas = Image.new("RGB", image.size, "white")
-    canvas.paste(rgba, mask=rgba.getchannel("A"))
+    for box in _strips(image):
+        part = image.crop(box)
+        # Pillow knows no direct way from La to RGBA.
+        rgba = (part.convert("LA") if part.mode == "La" else part).convert("RGBA")
+        canvas.paste(rgba, box[:2], rgba.getchannel("A"))
     return canvas
 
 
-def _grey(values: NDArray[Any]) -> NDArray[np.uint8]:
-    """16-bit, 32-bit or float greys (h, w) as 8 bits.
+def _strips(image: Image.Image) -> Iterator[tuple[int, int, int, int]]:
+    """Boxes of whole rows that cover an image."""
+    rows = max(1, _STRIP // image.width)
+    for top in range(0, image.height, rows):
+        yield 0, top, image.width, min(top + rows, image.height)
+
+
+def _grey(image: Image.Image) -> Image.Image:
+    """16-bit, 32-bit or float greys as 8 bits.
 
     16-bit types span 0..65535. Wider types don't say their range: it is the smallest of 0..1
     (floats), 0..255 and 0..65535 that holds the values, else from their least to their greatest.
     """
     low, high = 0.0, 65535.0
-    spans = (1.0, 255.0, 65535.0) if values.dtype.kind == "f" else (255.0, 65535.0)
-    wide = values.dtype.itemsize != 2
-    values = values.astype(np.float64 if wide else np.float32)
+    floats = image.mode == "F"
+    wide = image.mode in ("F", "I")
     if wide:
-        values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
-        low, high = float(values.min()), float(values.max())
+        spans = (1.0, 255.0, 65535.0) if floats else (255.0, 65535.0)
+        ends = [(float(part.min()), float(part.max())) for part in _wide_values(image)]
+        low, high = min(least for least, _ in ends), max(greatest for _, greatest in ends)
         if low >= 0 and high <= spans[-1]:
             low, high = 0.0, next(span for span in spans if high <= span)
-    scaled = (values - low) * (255 / (high - low or 1.0)) + 0.5
-    return scaled.clip(0, 255).astype(np.uint8)
+    grey = np.empty((image.height, image.width), np.uint8)
+    values: Iterator[NDArray[Any]] = _wide_values(image) if wide else _values(image)
+    for (_, top, _, bottom), part in zip(_strips(image), values, strict=True):
+        scaled = (part - low) * (255 / (high - low or 1.0)) + 0.5
+        grey[top:bottom] = scaled.clip(0, 255)
+    return Image.fromarray(grey)
+
+
+def _values(image: Image.Image) -> Iterator[NDArray[np.float32]]:
+    """16-bit greys, strip by strip (h, w)."""
+    for box in _strips(image):
+        yield np.asarray(image.crop(box)).astype(np.float32)
+
+
+def _wide_values(image: Image.Image) -> Iterator[NDArray[np.float64]]:
+    """32-bit or float greys, strip by strip (h, w); what isn't finite is 0."""
+    for box in _strips(image):
+        values = np.asarray(image.crop(box)).astype(np.float64)
+        yield np.nan_to_num(values, copy=False, nan=0.0, posinf=0.0, neginf=0.0)

@@ -140,6 +140,7 @@ def doctor() -> int:
         "devices": ", ".join(devices),
         "auto": f"{device} in {machine.pick_precision('auto', device)}",
         "extras": _extras(),
+        "sandbox": _sandbox(),
         "models": ", ".join(f"{name} ({told})" for name, (told, _) in cards.items()),
         "health": "all that is needed is there"
         if healthy
@@ -147,6 +148,25 @@ def doctor() -> int:
     }
     Console(highlight=False).print(_pairs(rows))
     return 0 if healthy else 1
+
+
+def _sandbox() -> str:
+    """What worker processes here have given up before they read a file, and what they couldn't."""
+    from visxai.errors import VisxaiError
+    from visxai.preprocess import Preprocess
+    from visxai.workers import Setup, Workers, confinement
+
+    pool = Workers(Setup(Preprocess((1, 1))), 1)
+    try:
+        found = pool.result(pool.submit(confinement, ""))
+    except VisxaiError as error:
+        return str(error)
+    finally:
+        pool.close()
+    held = [part for part, why in found.items() if not why]
+    lacking = [f"{part} ({why})" for part, why in found.items() if why]
+    told = f"workers are confined in {', '.join(held)}" if held else "workers aren't confined"
+    return f"{told}; not in {', '.join(lacking)}" if lacking else told
 
 
 def _extras() -> str:

@@ -14,12 +14,13 @@ def keep_memory() -> None:
     such block a moment later: then most of its time goes into page faults (a forward of 16 images
     through mobilenet_v2 takes 2.3 times as long). Kept memory is there for whatever the process
     does next, as with CUDA's caching allocator. It concerns the whole process; engines on a CPU
-    ask for it. Does nothing without glibc, or where the environment has VISXAI_KEEP_MEMORY=0.
+    ask for it. Does nothing without glibc (as on Windows, where no library stands for the process
+    itself), or where the environment has VISXAI_KEEP_MEMORY=0.
     """
     map_threshold, trim_threshold, most = -3, -1, 2**31 - 2**12  # M_* of malloc.h
     if os.environ.get("VISXAI_KEEP_MEMORY") == "0":
         return
-    with contextlib.suppress(OSError, AttributeError):
+    with contextlib.suppress(OSError, AttributeError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(map_threshold, most)
         mallopt(trim_threshold, most)

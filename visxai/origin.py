@@ -20,15 +20,18 @@ import os
 import re
 import stat
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import IO, Any
 
 from visxai import shards
 from visxai.errors import ArgumentError, ImageError, MissingExtra, VisxaiError, require
+from visxai.foreign import shown as shown
 
 Stamp = tuple[int, int]  # size in bytes and time of change in nanoseconds
 UNKNOWN: Stamp = (-1, 0)
+UNASKED = "expected an original on this machine, got one that only another can give: ask for it"
 LABELS = (
     *("label", "class", "target", "category", "truth", "expected"),
     *("label_name", "class_name", "class_index", "class_id", "cls"),
@@ -105,19 +108,41 @@ class Origin:
 
     def located(self) -> Origin:
         """With the place of a tar's member, so that another process needn't look for it."""
-        if self.member is None or self.span is not None:
+        if self.member is None or self.span is not None or self.fetched is not None:
             return self
         try:
             return replace(self, span=self._span())
         except VisxaiError:  # reading says it again
             return self
 
-    def fetch(self, limit: int) -> Origin:
-        """With its bytes, or why there are none, for a process that can't read them."""
-        try:
-            return replace(self, fetched=self.read(limit), away=False)
-        except VisxaiError as error:
-            return replace(self, fetched=str(error), away=False)
+    def fetch(self, limit: int, seconds: float) -> Origin:
+        """With its bytes, or why there are none, for a process that can't read them.
+
+        After `seconds` it gives up: no file system promises to answer. The thread that waits for
+        the answer is left to itself then, and ends with the process at the latest.
+        """
+        told: list[bytes | str] = []
+
+        def read() -> None:
+            try:
+                told.append(self.read(limit))
+            except VisxaiError as error:
+                told.append(str(error))
+
+        thread = threading.Thread(target=read, name="visxai-read", daemon=True)
+        thread.start()
+        thread.join(seconds)
+        late = (
+            f"expected {shown(self.text)} within {seconds:g} s, got no end of it: try again, or "
+            "raise the time (explain's --timeout)"
+        )
+        return replace(self, fetched=told[0] if told else late, away=False)
+
+    def barred(self) -> Origin:
+        """As it is where reading it asks no other machine (by a URL, or a share of Windows), else
+        as one that isn't read: `fetched` is UNASKED."""
+        share = os.name == "nt" and self.file.startswith(("\\\\", "//"))
+        return replace(self, fetched=UNASKED) if self.remote or share else self
 
     def exists(self) -> bool:
         """Whether there is something at the address, readable or not."""
@@ -156,13 +181,6 @@ def local(address: str) -> str:
     if sys.platform == "win32" and re.match(r"/?[A-Za-z]:", path):
         return path.removeprefix("/")  # file:///C:/photos/owl.jpg is on a drive
     return path if path.startswith("/") or address[7:] == path else f"/{path}"
-
-
-def shown(path: str | os.PathLike[str]) -> str:
-    """A path as it can be printed anywhere: control characters and stray bytes escaped."""
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode() for c in os.fspath(path)
-    )
 
 
 def look(file: str, fields: tuple[str, ...] = LABELS) -> shards.Shard:
@@ -268,6 +286,8 @@ def _folder(file: str) -> str:
 
 def _remote(url: str) -> IO[bytes]:
     system, path = file_system(url)
+    if getattr(system, "local_file", False):  # another name for this machine's own disk
+        return _regular(path)
     stream: IO[bytes] = system.open(path, "rb")
     return stream
 

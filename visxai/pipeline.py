@@ -141,7 +141,8 @@ def explain(
         del found
         todo = sum(store.size(number) - store.begun(number) for number in store.pending())
         assert engine.model.preprocess is not None
-        setup = Setup(engine.model.preprocess, limits, style, timeout=timeout)
+        writes = (str(store.overlays),)
+        setup = Setup(engine.model.preprocess, limits, style, timeout=timeout, writes=writes)
         run = _Run(store, engine, asked, setup, worker_count(workers, todo))
         return run.tally.ended(run.all(progress, stop), changed)
 

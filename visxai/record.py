@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from visxai.evidence import Array, Region
 
 SCHEMA_VERSION = 1
+# What a stored record may ask of memory: cells of a map (the largest is one a pixel of a model's
+# input) and pixels of an original, over which maps are laid.
+MAX_CELLS = 2**24
+MAX_PIXELS = 2**30
 
 # EXIF orientations as (transpose first, flip rows, flip columns), from stored to upright pixels.
 _ORIENTATIONS = {
@@ -328,6 +332,11 @@ class Explanation:
                 f"expected a record of schema version {SCHEMA_VERSION}, got "
                 f"{data.get('schema_version')!r}: read it with the visxai that wrote it"
             )
+        if not 1 <= data["width"] * data["height"] <= MAX_PIXELS:
+            raise ArgumentError(
+                f"expected an original of 1 to {MAX_PIXELS} pixels, got "
+                f"{data['width']}x{data['height']}: the record is damaged"
+            )
         blob = data["map"]
         if isinstance(blob, str):
             blob = base64.b64decode(blob)
@@ -375,6 +384,11 @@ def pack(values: Array) -> tuple[bytes, float]:
 def unpack(blob: bytes, shape: Any, scale: float) -> Array:
     """The inverse of `pack`: float32 of `shape`."""
     rows, columns = (int(size) for size in shape)
+    if min(rows, columns) < 0 or rows * columns > MAX_CELLS:
+        raise ArgumentError(
+            f"expected a map of at most {MAX_CELLS} values, got {rows}x{columns}: the record is "
+            "damaged"
+        )
     # The decompressor is told how much may come out: a hostile blob can't fill the memory.
     data = zlib.decompressobj().decompress(blob, 2 * rows * columns + 1)
     if len(data) != 2 * rows * columns:

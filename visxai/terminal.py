@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
+
+from visxai.foreign import for_terminal, shown
 
 if TYPE_CHECKING:
     from visxai.evaluate import Evaluation
@@ -135,7 +136,7 @@ def summary(outcome: Outcome, command: str) -> None:
         told = f"{others} of earlier sources" if others else ""
         where.append((counted(counts["failures"], "failure"), "failures.parquet", told))
     for what, name, how in where:
-        table.add_row(what, escape(str(out / name)), f"[dim]{escape(how)}[/dim]")
+        table.add_row(what, for_terminal(str(out / name)), f"[dim]{for_terminal(how)}[/dim]")
     console.print(table)
     told = _checked(outcome.out)
     if told:
@@ -144,7 +145,7 @@ def summary(outcome: Outcome, command: str) -> None:
     if not outcome.complete:
         console.print(
             f"Stopped: {counts['finished']} of {counts['images']} images are finished and kept; "
-            f"go on with: {escape(command)}",
+            f"go on with: {for_terminal(command)}",
             soft_wrap=True,
         )
 
@@ -168,23 +169,24 @@ def evaluation(found: Evaluation, command: str) -> None:
     if found.summary is None:
         console.print(
             f"Stopped: {outcome.counts['finished']} of {outcome.counts['images']} images are "
-            f"finished and kept; go on with: {escape(command)}",
+            f"finished and kept; go on with: {for_terminal(command)}",
             soft_wrap=True,
         )
         return
     table = Table(box=None, header_style="bold", pad_edge=False)
     columns, rows = pages.overview(found.summary)
     for name in columns:
-        table.add_column(Text(name), overflow="fold")
+        table.add_column(Text(shown(name)), overflow="fold")
     # Where the intervals leave no room they are left to the page.
     wide = sum(max(map(len, column)) + 2 for column in zip(columns, *rows, strict=True))
     short = wide > console.width
     for name, *cells in rows:
-        table.add_row(name, *(cell.partition(" (")[0] if short else cell for cell in cells))
+        told = (cell.partition(" (")[0] if short else cell for cell in cells)
+        table.add_row(*map(for_terminal, (name, *told)))
     console.print(table)
     console.print(
         f"{counted(found.summary['images'], 'image')}; intervals, ranks, curves and examples: "
-        f"{escape(str(_near(outcome.out / 'evaluation.html')))}",
+        f"{_placed(outcome.out / 'evaluation.html')}",
         soft_wrap=True,
     )
     _failures(outcome, console)
@@ -192,7 +194,7 @@ def evaluation(found: Evaluation, command: str) -> None:
 
 def _failures(outcome: Outcome, console: Console) -> None:
     for one in outcome.failed[:5]:
-        console.print(f"  [red]failed[/red] {escape(one.reason)}", soft_wrap=True)
+        console.print(f"  [red]failed[/red] {for_terminal(one.reason)}", soft_wrap=True)
     if len(outcome.failed) > 5:
         console.print(f"  and {len(outcome.failed) - 5} more")
 
@@ -219,7 +221,7 @@ def top_labels(explanations: list[Any]) -> Table:
         name = one.method.partition("(")[0] + (" (flat map)" if one.degenerate else "")
         rows.setdefault((path, one.label, f"{one.score:.3f}"), []).append(name)
     for (path, label, score), names in rows.items():
-        table.add_row(*map(escape, (path, label, score, ", ".join(names))))
+        table.add_row(*map(for_terminal, (path, label, score, ", ".join(names))))
     return table
 
 
@@ -229,8 +231,7 @@ def gallery(made: Report) -> None:
     if made.shown < made.rows:
         without = f" of {made.rows}"
     console.print(
-        f"{made.shown}{without} explanations in {escape(str(_near(made.path)))}: open it in a "
-        "browser",
+        f"{made.shown}{without} explanations in {_placed(made.path)}: open it in a browser",
         soft_wrap=True,
     )
     if made.missing:
@@ -245,7 +246,8 @@ def exported(made: Export) -> None:
     """Where an export is, and what it lacks."""
     console = _out()
     console.print(
-        f"{counted(made.written, 'explanation')} in {escape(str(_near(made.path)))}", soft_wrap=True
+        f"{counted(made.written, 'explanation')} in {_placed(made.path)}",
+        soft_wrap=True,
     )
     if made.left_out:
         console.print(
@@ -273,6 +275,11 @@ def duration(seconds: float) -> str:
 def speed(rate: float) -> str:
     """12.3 images/s, or 45 s an image."""
     return f"{rate:.1f} images/s" if rate >= 1 else f"{duration(1 / rate)} an image"
+
+
+def _placed(path: Path) -> str:
+    """A path as it is printed, shortest from here."""
+    return for_terminal(_near(path))
 
 
 def _near(path: Path) -> Path:

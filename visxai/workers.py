@@ -1,11 +1,13 @@
 """Worker processes that decode photographs and draw overlays; they never import torch.
 
-A hostile file may take its process down with it, or keep it busy for ever; then the process ends
-itself. Each worker is its own pool of one process, so a crash touches only what waited there; that
-is done again, one task at a time, and only a task that ends a process which had nothing else to do
-becomes a Failure. A worker keeps the photographs it decoded, within a limit, so that drawing on
-them needn't decode them again. What lies behind a URL is fetched by a few threads of the parent,
-each of which holds one file's bytes until a worker has taken them.
+Before a worker reads its first file it gives up what it doesn't need: memory beyond what the limits
+on images ask for, the network, other programs, and writing outside `Setup.writes`
+(`visxai.sandbox`). A hostile file may take its process down with it, or keep it busy for ever; then
+the process ends itself. Each worker is its own pool of one process, so a crash touches only what
+waited there; that is done again, one task at a time, and only a task that ends a process which had
+nothing else to do becomes a Failure. A worker keeps the photographs it decoded, within a limit, so
+that drawing on them needn't decode them again. What lies behind a URL is fetched by a few threads
+of the parent, each of which holds one file's bytes until a worker has taken them.
 """
 
 from __future__ import annotations
@@ -14,10 +16,10 @@ import contextlib
 import faulthandler
 import multiprocessing
 import multiprocessing.connection
+import multiprocessing.spawn
 import os
 import pickle
 import signal
-import sys
 import threading
 import time
 from collections import OrderedDict
@@ -28,16 +30,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from visxai import images
+from visxai import images, sandbox
 from visxai.errors import ImageError, StoreError, VisxaiError
+from visxai.foreign import shown
 from visxai.images import Limits, Photo
 from visxai.memory import keep_memory
-from visxai.origin import Origin, Unfetched, shown
+from visxai.origin import Origin, Unfetched
 from visxai.preprocess import Opaque, Preprocess
 from visxai.record import Explanation, Failure, InputRef
 
 _CACHE = 256 * 2**20  # bytes of decoded photographs that all workers keep together
 _FETCHING = 16  # URLs read at once
+_GRACE = 10.0  # seconds of computing after which the kernel ends what the clock didn't
 
 
 @dataclass(frozen=True)
@@ -53,13 +57,21 @@ class Style:
 @dataclass(frozen=True)
 class Setup:
     """What every task of a run shares. timeout: the seconds that decoding an image may take, in
-    worker processes; cache: bytes of photographs that are kept to be drawn on."""
+    worker processes, and that fetching it may take; cache: bytes of photographs that are kept to be
+    drawn on; writes: the only folders that worker processes may write to."""
 
     preprocess: Preprocess | Opaque
     limits: Limits = field(default_factory=Limits)
     style: Style | None = field(default_factory=Style)
     cache: int = _CACHE
     timeout: float = 60.0
+    writes: tuple[str, ...] = ()
+
+    @property
+    def memory(self) -> int:
+        """Bytes that a worker may need beyond what it has when it starts: four copies of the
+        largest image (four bytes a pixel), of its file, the photographs kept, and some more."""
+        return 16 * self.limits.max_pixels + 4 * self.limits.max_bytes + self.cache + 2**30
 
 
 @dataclass
@@ -69,6 +81,7 @@ class _Worker:
     setup: Setup
     photos: OrderedDict[str, Photo] = field(default_factory=OrderedDict)
     bytes: int = 0
+    confined: dict[str, str] = field(default_factory=dict)  # as `sandbox.confine` tells
 
     def keep(self, photo: Photo) -> None:
         size = 3 * photo.image.width * photo.image.height
@@ -82,8 +95,16 @@ class _Worker:
 
     def decoded(self, source: str | Origin) -> Photo:
         """Decode an image once more."""
+        source = self.fetched(source)
         with self.timed():
             return images.decode(source, self.setup.limits)
+
+    def fetched(self, source: str | Origin) -> Origin:
+        """With the bytes of a URL, where no other process has read them; not for ever."""
+        origin = Origin.of(source)
+        if self is _worker or not origin.remote or origin.away or origin.fetched is not None:
+            return origin
+        return origin.fetch(self.setup.limits.max_bytes, self.setup.timeout)
 
     @contextlib.contextmanager
     def timed(self) -> Iterator[None]:
@@ -97,9 +118,12 @@ class _Worker:
             return
         with open(os.devnull, "w") as nowhere:
             faulthandler.dump_traceback_later(self.setup.timeout, exit=True, file=nowhere)
+            # The kernel's own clock, for what takes the other one away.
+            sandbox.limit_cpu(self.setup.timeout + _GRACE)
             try:
                 yield
             finally:
+                sandbox.limit_cpu(None)
                 faulthandler.cancel_dump_traceback_later()
 
     def take(self, path: str) -> Photo | None:
@@ -130,8 +154,9 @@ def decode(worker: _Worker, source: str | Origin) -> Decoded:
     """Decode an image and cut it for the model."""
     began, path = time.perf_counter(), str(source)
     try:
+        origin = worker.fetched(source)
         with worker.timed():
-            photo = images.decode(source, worker.setup.limits)
+            photo = images.decode(origin, worker.setup.limits)
             pixels, transform = worker.setup.preprocess.crop(photo)
     except (ImageError, MemoryError) as error:
         failure = Failure(path, str(error) or "too large for memory", type(error).__name__)
@@ -158,25 +183,52 @@ def draw(worker: _Worker, source: str | Origin, wanted: list[tuple[Explanation, 
         failure = Failure(path, f"explained, but not drawn: {error}", type(error).__name__)
         return Drawn(failure, time.perf_counter() - began)
     picture = sheets.panel if style.panel else render.overlay
-    for explanation, target in wanted:
-        drawn = picture(explanation, photo.image, colormap=style.colormap)
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            render.save(drawn, target)
-        except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise StoreError(
-                f"expected to write {target}, got: {reason}; make room there or choose another "
-                "--out (what is finished is kept, the same command goes on from there)"
-            ) from None
+    try:
+        for explanation, target in wanted:
+            drawn = picture(explanation, photo.image, colormap=style.colormap)
+            _save(drawn, target)
+    except Exception as error:
+        if not _out_of_memory(error):
+            raise
+        reason = f"explained, but not drawn: {shown(path)} is too large for memory"
+        return Drawn(Failure(path, reason, "MemoryError"), time.perf_counter() - began)
     return Drawn(None, time.perf_counter() - began)
+
+
+def _save(drawn: Any, target: Path) -> None:
+    """Write an overlay; StoreError says why it can't be written."""
+    from visxai import render
+
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        render.save(drawn, target)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise StoreError(
+            f"expected to write {target}, got: {reason}; make room there or choose another "
+            "--out (what is finished is kept, the same command goes on from there)"
+        ) from None
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out, as Python or as OpenCV says it."""
+    import cv2
+
+    return isinstance(error, MemoryError) or (
+        isinstance(error, cv2.error) and getattr(error, "code", 0) == cv2.Error.STS_NO_MEM
+    )
+
+
+def confinement(worker: _Worker, _: str | Origin) -> dict[str, str]:
+    """What of the sandbox isn't in force in a worker's process, and why: "" where it is."""
+    return worker.confined
 
 
 _worker: _Worker | None = None
 
 
 def _start(setup: bytes) -> None:
-    """Make this process a worker: quiet on Ctrl-C, and gone when its parent is."""
+    """Make this process a worker: confined, quiet on Ctrl-C, and gone when its parent is."""
     global _worker
     import cv2
 
@@ -184,6 +236,8 @@ def _start(setup: bytes) -> None:
     cv2.setNumThreads(1)
     keep_memory()
     _worker = _Worker(pickle.loads(setup))
+    shared = _worker.setup
+    _worker.confined = sandbox.confine(shared.memory, shared.writes)
     threading.Thread(target=_follow_parent, daemon=True).start()
 
 
@@ -253,7 +307,7 @@ class Workers:
             kept = at is not None
             at = self._waiting.index(min(self._waiting)) if at is None else at
             self._waiting[at] += 1
-            if origin.remote:
+            if origin.remote and origin.fetched is None:
                 self._fetchers = self._fetchers or ThreadPoolExecutor(_FETCHING, "visxai-fetch")
                 future = self._fetchers.submit(self._fetched, at, call, kept)
             else:
@@ -275,7 +329,8 @@ class Workers:
         if kept:
             with contextlib.suppress(Unfetched):
                 return self._done(at, (task, replace(origin, away=True), *rest))
-        return self._done(at, (task, origin.fetch(self.setup.limits.max_bytes), *rest))
+        fetched = origin.fetch(self.setup.limits.max_bytes, self.setup.timeout)
+        return self._done(at, (task, fetched, *rest))
 
     def _done(self, at: int, call: tuple[Any, ...]) -> Any:
         with self._lock:
@@ -340,7 +395,21 @@ class Workers:
             self._waiting[at] -= 1
 
 
-_starting = threading.Lock()
+_starting = threading.local()
+_described = multiprocessing.spawn.get_preparation_data
+
+
+def _without_script(name: str) -> dict[str, Any]:
+    """What a new process is told of this one; where `_quietly` asks so, nothing of its script."""
+    told: dict[str, Any] = _described(name)
+    if getattr(_starting, "alone", False):
+        for key in ("init_main_from_name", "init_main_from_path"):
+            told.pop(key, None)
+    return told
+
+
+# Whatever else starts processes here, in this thread or another, is told the same as ever.
+multiprocessing.spawn.get_preparation_data = _without_script
 
 
 @contextlib.contextmanager
@@ -348,19 +417,13 @@ def _quietly(script: bool) -> Iterator[None]:
     """Processes started here don't see Ctrl-C before they can ignore it, and without `script`
     don't run the program's own script again, which may take seconds and starts whatever isn't
     below its `if __name__ == "__main__"`."""
-    main = sys.modules["__main__"]
-    hidden: dict[str, Any] = {}
     before = None
-    with _starting:
-        if hasattr(signal, "pthread_sigmask"):
-            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        if not script:
-            # What multiprocessing finds a script by.
-            hidden = {k: v for k, v in vars(main).items() if k in ("__spec__", "__file__")}
-            vars(main).update(dict.fromkeys(hidden))
-        try:
-            yield
-        finally:
-            vars(main).update(hidden)
-            if before is not None:
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    if hasattr(signal, "pthread_sigmask"):
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    _starting.alone = not script
+    try:
+        yield
+    finally:
+        _starting.alone = False
+        if before is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)

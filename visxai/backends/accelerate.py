@@ -19,10 +19,9 @@ import contextlib
 import copy
 import hashlib
 import os
-import tempfile
 import threading
 import time
-import warnings
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,6 +33,7 @@ from torch import Tensor, nn
 from visxai.backends.base import Need
 from visxai.backends.budget import is_out_of_memory
 from visxai.errors import ArgumentError, require
+from visxai.quiet import warnings_of
 
 Form = Callable[[Tensor], Tensor]
 KINDS = ("onnx", "compile")
@@ -209,8 +209,8 @@ class _Module(nn.Module):
 def _export(plain: _Module, x: Tensor, path: Path) -> None:
     """Write `plain` as ONNX with a free batch axis: beside its place, then renamed into it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".partial")
-    os.close(handle)
+    # Not mkstemp, whose files only their owner may read: a cache may be a team's.
+    name = str(path.with_name(f".{uuid.uuid4().hex}.partial"))
     try:
         _write(plain, x, name)
         if _computes_padding(name):
@@ -223,8 +223,7 @@ def _export(plain: _Module, x: Tensor, path: Path) -> None:
 
 
 def _write(plain: _Module, x: Tensor, name: str) -> None:
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
+    with warnings_of(), torch.no_grad():
         torch.onnx.export(
             plain,
             (x,),
@@ -261,8 +260,7 @@ def _traced(plain: _Module, x: Tensor) -> Form:
     if len(x) == 1:
         x = torch.cat([x, x])  # a batch of one would be traced as always one
     batch = torch.export.Dim("batch", min=1, max=65536)
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with torch.no_grad(), warnings_of():
         return torch.export.export(
             plain, (x,), dynamic_shapes={"x": {0: batch}}, strict=False
         ).module()
@@ -273,8 +271,7 @@ def _compiled(plain: _Module, x: Tensor) -> Form:
     from torch._inductor import config
 
     traced = _traced(plain, x)
-    with torch.no_grad(), warnings.catch_warnings(), config.patch(freezing=True):
-        warnings.simplefilter("ignore")
+    with torch.no_grad(), warnings_of(), config.patch(freezing=True):
         compiled = torch.compile(traced, dynamic=True)
         compiled(x)
 

@@ -13,7 +13,6 @@ inputs transposed. Sessions may be run from several threads at once.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from visxai.backends.onnx_graph import Graph, Layout
 from visxai.backends.pytorch import TorchModel
 from visxai.errors import ModelError, require
 from visxai.preprocess import Preprocess
+from visxai.quiet import warnings_of
 from visxai.record import ModelRef
 from visxai.target import Aim
 
@@ -236,8 +236,8 @@ def _converted(graph: Graph, runtime: Runtime) -> nn.Module | None:
     if module is None:
         return None
     expected = runtime(runtime.sample)
-    with torch.inference_mode(False), torch.enable_grad(), warnings.catch_warnings():
-        warnings.simplefilter("error")  # what warns here would warn at every forward
+    with torch.inference_mode(False), torch.enable_grad(), warnings_of(action="error"):
+        # What warns here would warn at every forward.
         leaf = runtime.sample.clone().requires_grad_()
         try:
             scores = module.eval()(leaf.to(getattr(torch, graph.dtype)))

@@ -10,13 +10,13 @@ from __future__ import annotations
 import keyword
 import math
 import re
-import warnings
 from typing import Any
 
 from torch import Tensor, nn
 
 from visxai.backends.onnx_graph import Graph
 from visxai.errors import require
+from visxai.quiet import warnings_of
 
 # The newest opset that the converter knows most operators of.
 _OPSET = 17
@@ -25,8 +25,7 @@ _REDUCTIONS = ("ReduceMean", "ReduceMax", "ReduceMin", "ReduceL2", "ReduceProd")
 
 def convert(graph: Graph) -> nn.Module | None:
     """The graph as an nn.Module by onnx2torch, or None where it can't be converted."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings_of():
         onnx2torch = require("onnx2torch", "onnx", "gradients of an ONNX model")
         proto = type(graph.proto)()
         proto.CopyFrom(graph.proto)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from visxai.errors import ArgumentError, MissingExtra, StoreError, require
+from visxai.foreign import shown
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -131,11 +132,11 @@ def tell(
     slower = [change for change in changes if change.slower]
     if earlier is not None:
         for caution in cautions:
-            console.print(f"note: {caution}", soft_wrap=True, style="yellow", markup=False)
+            console.print(f"note: {shown(caution)}", soft_wrap=True, style="yellow", markup=False)
         for change in changes:
             if change.slower or change.faster:
                 style = "red" if change.slower else "green"
-                console.print(str(change), soft_wrap=True, style=style, markup=False)
+                console.print(shown(str(change)), soft_wrap=True, style=style, markup=False)
         if not slower:
             console.print("Nothing got slower beyond noise.")
     if out is not None:

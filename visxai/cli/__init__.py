@@ -18,6 +18,7 @@ import visxai
 from visxai.cli import bench, evaluate, explain, listings, outputs
 from visxai.cli.base import given
 from visxai.errors import OutOfMemory, VisxaiError
+from visxai.foreign import shown
 
 app = typer.Typer(
     help="Which pixels made the model say that? Saliency maps for any vision model, in batches.",
@@ -93,5 +94,6 @@ def _told(error: Exception) -> int:
     else:
         first = (str(error).strip() or "no more is known").splitlines()[0]
         sentence = f"{type(error).__name__}: {first} (run it again with --debug to see where)"
-    sys.stderr.write(f"visxai: {' '.join(sentence.split())}\n")
+    # What it names may come from a stranger.
+    sys.stderr.write(f"visxai: {shown(' '.join(sentence.split()))}\n")
     return code

@@ -12,6 +12,13 @@ Results = Annotated[
     str,
     typer.Argument(metavar="OUT", help="The --out folder of a `visxai explain`, finished or not."),
 ]
+Remote = Annotated[
+    bool,
+    typer.Option(
+        "--remote",
+        help="Fetch originals behind URLs: whoever wrote the results has chosen them.",
+    ),
+]
 
 
 def report(
@@ -34,6 +41,7 @@ def report(
             show_default=False,
         ),
     ] = None,
+    remote: Remote = False,
     debug: Debug = False,
 ) -> int:
     """Make a gallery of a run's results that opens from disk: filters, plots, mean maps.
@@ -48,7 +56,9 @@ def report(
     from visxai.report import build
 
     with terminal.counting("Drawing the gallery") as progress:
-        made = build(out, single_file=single_file, workers=workers, progress=progress)
+        made = build(
+            out, single_file=single_file, workers=workers, remote=remote, progress=progress
+        )
     terminal.gallery(made)
     return 0
 
@@ -70,6 +80,7 @@ def export(
             show_default=False,
         ),
     ] = None,
+    remote: Remote = False,
     debug: Debug = False,
 ) -> int:
     """Write a run's results for another tool; nothing is sent anywhere.
@@ -84,6 +95,6 @@ def export(
     from visxai import terminal
 
     with terminal.counting(f"Exporting to {to}") as progress:
-        made = exports.export(out, to, folder=folder, progress=progress)
+        made = exports.export(out, to, folder=folder, remote=remote, progress=progress)
     terminal.exported(made)
     return 0

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from visxai.origin import shown
+from visxai.foreign import for_html, shown
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #18181b; background: #fcfcfb;
@@ -184,7 +184,7 @@ def _number(value: float | None, digits: int = 3) -> str:
 
 
 def _escaped(text: str) -> str:
-    return html.escape(shown(text))
+    return for_html(text)
 
 
 def _told(text: str) -> str:

@@ -18,6 +18,7 @@ from visxai.evaluate import pages, plots
 from visxai.evaluate.grids import Grids
 from visxai.evaluate.summary import Rows, short, summarise
 from visxai.files import write as write_file
+from visxai.foreign import for_cell
 from visxai.methods.base import Method
 from visxai.metrics import Metric
 from visxai.record import Explanation
@@ -63,7 +64,7 @@ def _csv(rows: Rows) -> str:
     columns = list(rows.table[0]) if rows.table else ["path"]
     writer = csv.DictWriter(buffer, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows.table)
+    writer.writerows({name: for_cell(one) for name, one in row.items()} for row in rows.table)
     return buffer.getvalue()
 
 

@@ -32,7 +32,6 @@ from __future__ import annotations
 
 import inspect
 import threading
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -48,6 +47,7 @@ from visxai.backends.budget import is_out_of_memory
 from visxai.errors import ArgumentError, ModelError, UnknownName
 from visxai.methods._masked import cells
 from visxai.methods.base import Cost, Maps, Method, baseline_like
+from visxai.quiet import warnings_of
 from visxai.target import Target
 
 RECTIFIED = ("Deconvolution", "GuidedBackprop")
@@ -256,8 +256,7 @@ class Count(nn.Module):
 def _quiet(seed: int | None, device: torch.device) -> Iterator[None]:
     """Captum's turn: no warnings, and global generators that are seeded and put back."""
     on_gpu = device.type == "cuda"
-    with _LOCK, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _LOCK, warnings_of():
         if seed is None:
             yield
             return
@@ -290,8 +289,7 @@ def _completeness(maps: Tensor, change: Tensor, name: str) -> Tensor:
 
 
 def _algorithm(name: str) -> Any:
-    with _LOCK, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _LOCK, warnings_of():
         from captum import attr  # brings matplotlib, which only this method needs
 
         return getattr(attr, name)

@@ -25,6 +25,7 @@ from typing import Any
 
 from visxai import files, results
 from visxai.errors import StoreError
+from visxai.foreign import shown
 from visxai.report import page
 from visxai.report.figures import Figures
 from visxai.report.pictures import SIDE, Album
@@ -49,15 +50,18 @@ def build(
     *,
     single_file: bool = False,
     workers: int | None = None,
+    remote: bool = False,
     progress: Callable[[int, int], None] = lambda done, rows: None,
 ) -> Report:
     """Write the gallery of the folder run in OUT, finished or not.
 
     single_file: one page OUT/report.html that carries the pictures of the first 500 explanations
     and shows only those; its plots and mean maps are of all. workers: processes that draw
-    pictures, None for one a core, 0 for none. progress is called with the rows done and all rows.
+    pictures, None for one a core, 0 for none. remote: fetch originals behind URLs, which whoever
+    wrote the rows has chosen. progress is called with the rows done and all rows.
 
-    Raises StoreError where OUT isn't a run's folder or can't be written.
+    Raises StoreError where OUT isn't a run's folder, can't be written, or would have the gallery
+    written elsewhere by a symbolic link.
     """
     folder = Path(os.path.abspath(out))
     about = results.about(folder)
@@ -69,10 +73,11 @@ def build(
     target = folder / "report.html" if single_file else folder / "report" / "index.html"
     remedy = "make room there and run it again"
     with files.one_sentence(f"to write {target}", remedy):
+        _check_links(folder / "report")
         target.parent.mkdir(exist_ok=True)
         with _pictures(folder, single_file) as pictures:
             side, limit = (_SMALLER, EMBEDDED) if single_file else (SIDE, None)
-            album = Album(folder, pictures, about["settings"], side, limit)
+            album = Album(folder, pictures, about["settings"], side, limit, remote)
             figures = Figures((about["settings"].get("overlays") or {}).get("colormap"))
             data = album.collect(figures, workers, progress)
             data["run"] = _run(folder, about, single_file)
@@ -81,6 +86,17 @@ def build(
             data["pictures"] = _embedded(pictures) if single_file else {}
             files.write(target, page.filled(folder.name, data))
     return Report(target, len(data["rows"]["image"]), data["total"], album.missing)
+
+
+def _check_links(report: Path) -> None:
+    """Raise StoreError where a folder of the gallery is a link: an OUT may be a stranger's."""
+    pictures = report / "pictures"
+    for place in (report, pictures, *pictures.glob("*")):
+        if place.is_symlink():
+            raise StoreError(
+                f"expected a folder of visxai's own, got the symbolic link {shown(place)}: delete "
+                "it and run it again"
+            )
 
 
 def _run(folder: Path, about: dict[str, Any], single_file: bool) -> dict[str, Any]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import html
 import json
 import math
 from pathlib import Path
 from typing import Any
+
+from visxai.foreign import for_html
 
 _HERE = Path(__file__).parent
 _CODE = ("data.js", "plots.js", "grid.js", "viewer.js", "page.js")
@@ -30,7 +31,7 @@ def filled(title: str, data: dict[str, Any]) -> str:
     )
     values = {
         "policy": policy,
-        "title": html.escape(title.encode("utf-8", "backslashreplace").decode()),
+        "title": for_html(title),
         "style": style,
         "data": as_json(data),
         "code": code,

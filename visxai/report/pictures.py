@@ -21,8 +21,9 @@ from PIL import Image
 import visxai
 from visxai import images, render, results
 from visxai.errors import ArgumentError, ImageError
+from visxai.foreign import below, shown
 from visxai.images import Limits
-from visxai.origin import Origin, shown
+from visxai.origin import UNASKED, Origin
 from visxai.preprocess import Preprocess
 from visxai.record import Explanation, Failure
 from visxai.report import figures as measure
@@ -73,6 +74,8 @@ def picture(worker: Any, source: Origin, photo: Path, wanted: list[Drawing], sid
     except ImageError:
         left = source.exists()
         note = "The original can't be read any more." if left else "The original is gone."
+        if source.fetched == UNASKED:
+            note = "The original lies behind a URL, which isn't asked without --remote."
     except MemoryError:
         note = "The original is too large for memory."
     if original is not None:
@@ -119,7 +122,9 @@ def _save(image: Image.Image, path: Path) -> None:
 class Album:
     """Draws the pictures of OUT below `folder` and lists what they show.
 
-    side: pixels of a picture's longest side; limit: explanations that get pictures, None for all.
+    side: pixels of a picture's longest side; limit: explanations that get pictures, None for all;
+    remote: whether originals behind URLs are fetched. The rows of OUT may be a stranger's: what
+    they name is read only where it can't be anything but a photograph or an overlay of this OUT.
     """
 
     out: Path
@@ -127,6 +132,7 @@ class Album:
     settings: Mapping[str, Any]
     side: int = SIDE
     limit: int | None = None
+    remote: bool = False
     missing: int = 0
     _tables: dict[str, dict[str, int]] = field(default_factory=dict)
     _scales: dict[render.Scale, int] = field(default_factory=dict)
@@ -136,8 +142,10 @@ class Album:
     ) -> dict[str, Any]:
         """Draw everything; returns the page's tables, each a dict of columns."""
         style = self.settings.get("overlays") or {}
-        limits = Limits(max_pixels=self.settings.get("max_pixels", Limits().max_pixels))
-        setup = Setup(Preprocess((1, 1)), limits, Style("webp", style.get("colormap")), cache=0)
+        limits = images.limits_of(self.settings)
+        drawn = Style("webp", style.get("colormap"))
+        writes = (str(self.folder),)
+        setup = Setup(Preprocess((1, 1)), limits, drawn, cache=0, writes=writes)
         rows = results.count(self.out)
         pool = Workers(setup, _count(workers, rows))
         ahead = 1 + 4 * pool.count
@@ -201,7 +209,7 @@ class Album:
         wanted = []
         for (explanation, row), entry in zip(group, entries, strict=True):
             overlay = row["overlay"]
-            drawn = self.out / "overlays" / overlay if overlay and not panel else None
+            drawn = below(self.out / "overlays", overlay) if overlay and not panel else None
             wanted.append(
                 Drawing(explanation, self._at(entry["overlay"]), self._at(entry["map"]), drawn)
             )
@@ -209,7 +217,8 @@ class Album:
         if all(path.exists() for path in there):
             return photo, None
         path = first.input.path or ""
-        return photo, pool.submit(picture, path, self._at(photo), wanted, self.side)
+        source = Origin.of(path) if self.remote else Origin.of(path).barred()
+        return photo, pool.submit(picture, source, self._at(photo), wanted, self.side)
 
     def _finish(
         self,

@@ -126,7 +126,7 @@ def stages(
         return
     context = ray.data.DataContext.get_current().copy()
     context.enable_progress_bars = context.enable_operator_progress_bars = False
-    setup = ray.cloudpickle.dumps(told.setup)
+    setup = ray.cloudpickle.dumps(replace(told.setup, writes=(str(overlays),)))
     with ray.data.DataContext.current(context):
         found = (
             ray.data.from_items(rows, override_num_blocks=min(len(rows), _BLOCKS))
