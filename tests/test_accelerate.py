@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import shutil
 import threading
 import time
@@ -443,3 +444,15 @@ def test_running_out_of_memory_while_preparing_is_tried_again(
     assert len(tries) == min(failures + 1, 3)
     assert model.acceleration is not None
     assert model.acceleration.why == ({} if prepared else {"whole": "no memory left to prepare it"})
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+def test_forms_in_a_shared_cache_are_readable(tmp_path: Path) -> None:
+    module = zoo.module("conv")
+    before = os.umask(0o022)
+    try:
+        accelerate._export(accelerate._Module(module, module), zoo.inputs(2), tmp_path / "a.onnx")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a.onnx").stat().st_mode & 0o777 == 0o644
+    assert [one.name for one in tmp_path.iterdir()] == ["a.onnx"]

@@ -476,3 +476,28 @@ def test_failures_of_earlier_sources_are_no_failure_of_a_later_run(
     status, said = explain("torn.jpg")
     assert (status, "failed expected" in said) == (1, True)
     assert "earlier sources" not in said
+
+
+def test_a_strangers_text_steers_no_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hostile = "\x1b]0;owned\x07\x1b[2J"
+    photograph(tmp_path / "in" / f"a{hostile}.png", 1)
+    (tmp_path / "in" / f"b{hostile}.png").write_bytes(b"no image")
+    labels = tmp_path / "labels.txt"
+    labels.write_text("".join(f"label {hostile}\n" for _ in range(1000)))
+    arguments = ("explain", str(tmp_path / "in"), "--out", str(tmp_path / f"out{hostile}"))
+    assert visxai_(*arguments, "--labels", str(labels)) == 1
+    assert visxai_("report", str(tmp_path / f"out{hostile}")) == 0
+    assert visxai_("export", str(tmp_path / f"out{hostile}")) == 0
+    assert visxai_("report", str(tmp_path / f"none{hostile}")) == 2
+    told = capsys.readouterr()
+    for text in (told.out, told.err):
+        assert not set(text) & {"\x1b", "\x07"}
+    assert "\\x1b]0;owned" in told.out
+    assert "\\x1b]0;owned" in told.err
+
+
+def test_the_doctor_tells_of_the_sandbox(capsys: pytest.CaptureFixture[str]) -> None:
+    assert visxai_("doctor") == 0
+    assert "limits on workers" in " ".join(capsys.readouterr().out.split())

@@ -5,11 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from stores import explanation, fill, photograph
@@ -17,6 +20,7 @@ from stores import explanation, fill, photograph
 from visxai import cli, export, results
 from visxai.errors import MissingExtra, StoreError, UnknownName
 from visxai.record import Failure
+from visxai.results import row_of
 
 NAMES = export.names()
 
@@ -274,3 +278,38 @@ def test_the_command(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
         cli.main(["export", str(out), "--to", "nothing"])
     assert left.value.code == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_sheets_compute_nothing_of_a_strangers(tmp_path: Path) -> None:
+    hostile = '=HYPERLINK("http://a","b")'
+    path = photograph(tmp_path / "in" / "a.png", 1)
+    failed = [Failure("@SUM(1+1)", "+1")]
+    out = fill(tmp_path / "out", [explanation(path, label=hostile, score=-0.5)], failed)
+    made = export.export(out, "csv")
+    with (made.path / "explanations.csv").open(encoding="utf-8", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["label"], row["score"]) == ("'" + hostile, "-0.5")
+    with (made.path / "failures.csv").open(encoding="utf-8", newline="") as file:
+        assert next(csv.DictReader(file)) == {
+            "path": "'@SUM(1+1)", "reason": "'+1", "kind": "ImageError"
+        }  # fmt: skip
+
+
+def test_nothing_is_fetched_unasked(tmp_path: Path) -> None:
+    fsspec = pytest.importorskip("fsspec")
+    path = photograph(tmp_path / "in" / "a.png", 1)
+    fsspec.filesystem("memory").pipe("/away/a.png", path.read_bytes())
+    one = explanation(path)
+    far = replace(one, input=replace(one.input, path="memory://away/a.png"))
+    out = fill(tmp_path / "out", [replace(one)])
+    for part in results.parts(out).values():
+        table = pq.read_table(part)
+        told = [row_of(far, None)]
+        pq.write_table(
+            pa.Table.from_pylist(told, results.SCHEMA).replace_schema_metadata(
+                table.schema.metadata
+            ),
+            part,
+        )
+    assert export.export(out, "fiftyone").left_out == 1
+    assert export.export(out, "fiftyone", remote=True).left_out == 0

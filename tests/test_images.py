@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import os
 import random
 import socket
 import struct
+import subprocess
+import sys
 import time
 import warnings
 import zlib
@@ -18,6 +21,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
+import visxai
+from visxai import images
 from visxai.errors import ArgumentError, ImageError
 from visxai.folders import images_below as find
 from visxai.folders import output_name
@@ -474,3 +479,46 @@ def test_output_names_stay_below_and_differ() -> None:
             assert not set(part) & set('\\:*?"<>|')
         assert not any(part.lower().endswith((".png", ".jpg")) for part in parts[:-1])
     assert output_name(root / "x.jpg", root / "x.jpg") == "x.jpg"
+
+
+def test_wide_greys_take_little_more_than_their_own_memory() -> None:
+    """In a process of its own, which is allowed four copies of the image, at 4 bytes a pixel."""
+    code = """
+import io, resource
+import numpy as np
+from PIL import Image
+from visxai.images import decode
+data = io.BytesIO()
+Image.new("F", (6000, 6000), 0.5).save(data, "TIFF", compression="tiff_adobe_deflate")
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kilobytes; the image was there once
+assert decode(data.getvalue()).image.getpixel((5, 5)) == (128, 128, 128)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    told = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    ).stdout
+    assert int(told) * 1024 < 3 * 4 * 6000 * 6000
+
+
+def test_a_bytearray_is_one_image(engine: visxai.Engine) -> None:
+    data = encode(Image.fromarray(UPRIGHT), "PNG")
+    for given in (bytearray(data), memoryview(data)):
+        (found,) = engine.explain(given, method="saliency")
+        assert found.input.source_sha256 == hashlib.sha256(data).hexdigest()
+
+
+def test_an_image_too_large_for_memory_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Image.Image) -> None:
+        raise MemoryError
+
+    data = encode(Image.fromarray(UPRIGHT), "PNG")
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", full)
+    with pytest.raises(ImageError, match="fits into memory"):
+        decode(data)
+
+
+def test_limits_of_a_strangers_run_have_an_end() -> None:
+    assert images.limits_of({"max_pixels": 10**15}).max_pixels == 2**30
+    assert images.limits_of({"max_pixels": 10**6}).max_pixels == 10**6
+    for told in ("many", None, -1, 0, [1]):
+        assert images.limits_of({"max_pixels": told}) == Limits()

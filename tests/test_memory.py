@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from visxai import memory
+
 # Page faults of allocating and freeing 64 MiB twenty times, before and after.
 COUNT = """
 import resource, sys
@@ -40,3 +42,11 @@ def test_freed_blocks_are_used_again(asked: str | None) -> None:
     plain, kept = map(int, told.split())
     assert plain > 20 * 2**26 // 4096 * 0.9
     assert (kept < plain / 20) == (asked is None)
+
+
+def test_a_system_without_glibc_goes_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    def windows(name: str | None) -> None:
+        raise TypeError("LoadLibrary() argument 1 must be str, not None")
+
+    monkeypatch.setattr(memory.ctypes, "CDLL", windows)
+    memory.keep_memory()

@@ -10,17 +10,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 import zoo
 from torch import Tensor, nn
 
 import visxai
-from visxai import checkpoint, methods, models
+from visxai import checkpoint, hubs, methods, models
 from visxai.backends.modules import adapt
 from visxai.backends.probe import Probe
 from visxai.backends.pytorch import TorchModel
 from visxai.engine import compute
-from visxai.errors import ArgumentError, ModelError, UnknownName
+from visxai.errors import ArgumentError, ModelError, UnknownName, VisxaiError
 from visxai.metrics.difull import disconnected
 from visxai.preprocess import Preprocess
 from visxai.target import Target
@@ -541,3 +542,62 @@ def test_output_makes_scores_of_anything() -> None:
 def test_adapt_prefers_logits() -> None:
     scores = torch.zeros(2, 3)
     assert adapt({"hidden": torch.zeros(2, 8), "logits": scores}) is scores
+
+
+# ---- what a hub may not do -----------------------------------------------------------------------
+
+
+def test_code_beside_weights_is_never_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = saved(classifier("vit"), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config |= {"model_type": "evil", "auto_map": {"AutoConfig": "evil.Evil"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "evil.py").write_text("raise SystemExit('ran')")
+    # Without an answer of ours the library asks on standard input.
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked"))
+    with pytest.raises((ValueError, VisxaiError), match=r"trust_remote_code|custom code|evil"):
+        models.load(name)
+
+
+def test_hugging_face_models_are_held_at_a_revision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    folder = saved(classifier("vit"), tmp_path).removeprefix("hf:")
+    asked: list[tuple[str, dict[str, Any]]] = []
+
+    def spied(kind: Any) -> None:
+        found = kind.from_pretrained(folder)
+
+        def load(name: str, **options: Any) -> Any:
+            asked.append((name, options))
+            return found
+
+        monkeypatch.setattr(kind, "from_pretrained", load)
+
+    for kind in ("AutoModelForImageClassification", "AutoImageProcessor", "AutoConfig"):
+        spied(getattr(transformers, kind))
+    monkeypatch.setattr(hubs, "_reach", lambda name: asked.append((name, {})))
+    models.load("hf:org/thing@abc123")
+    assert asked[0] == ("org/thing", {})
+    pinned = {"trust_remote_code": False, "revision": "abc123"}
+    assert asked[1:] == [("org/thing", pinned)] * 3
+
+
+def test_timm_models_are_held_at_a_revision(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, reached = [], []
+    plain = timm.create_model
+
+    def create(name: str, pretrained: bool, **options: Any) -> Any:
+        made.append((name, pretrained, options))
+        return plain("resnet18", pretrained=False)
+
+    monkeypatch.setattr(timm, "create_model", create)
+    monkeypatch.setattr(hubs, "_reach", reached.append)
+    models.load("timm:resnet18@v2")
+    models.load("timm:hf-hub:org/thing@v2")
+    overlay = {"pretrained_cfg_overlay": {"hf_hub_id": "timm/resnet18.a1_in1k@v2"}}
+    assert made == [("resnet18", True, overlay), ("hf-hub:org/thing@v2", True, {})]
+    assert reached == ["timm/resnet18.a1_in1k", "org/thing"]
+    with pytest.raises(ArgumentError, match="one commit, tag or branch"):
+        models.load("timm:resnet18@a@b")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import zipfile
 from pathlib import Path
@@ -158,3 +159,13 @@ def test_without_the_file_the_engine_says_how_to_get_it(cache: Path) -> None:
 def test_only_models_that_need_it_are_fetched() -> None:
     with pytest.raises(ArgumentError, match="weights are installed"):
         models.fetch("efficientnet_lite0")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+def test_a_shared_cache_is_readable(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend_pip(monkeypatch, CONTENT)
+    before = os.umask(0o022)
+    try:
+        assert fetch.fetch("thing", SOURCE).stat().st_mode & 0o777 == 0o644
+    finally:
+        os.umask(before)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
+import zlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -183,3 +186,21 @@ def test_the_original_is_opened_again_or_asked_for(tmp_path) -> None:
     assert explanation(np.ones((2, 2))).overlay(path).size == (100, 60)
     with pytest.raises(ImageError, match="100x60 pixels, got 5x5"):
         explanation(np.ones((2, 2))).original(Image.new("RGB", (5, 5)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"map_shape": [20000, 18000]}, "at most 16777216 values, got 20000x18000"),
+        ({"map_shape": [-3, -2]}, "at most"),
+        ({"width": 10**9, "height": 10**9}, "an original of 1 to 1073741824 pixels"),
+        ({"width": -5, "height": 10}, "an original of 1 to"),
+    ],
+)
+def test_a_record_asks_for_no_more_memory_than_a_map_needs(
+    changes: dict[str, Any], words: str
+) -> None:
+    plain = explanation(np.ones((2, 3))).to_dict()
+    bomb = base64.b64encode(zlib.compress(bytes(2 * 20000 * 18000), 9)).decode()
+    with pytest.raises(ArgumentError, match=words):
+        Explanation.from_dict({**plain, "map": bomb, **changes})

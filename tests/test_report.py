@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import importlib.util
+import io
 import json
 import re
 import shutil
@@ -12,10 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 from stores import explanation, fill, photograph
 
-from visxai import cli, report, terminal
+from visxai import cli, origin, report, results, terminal
 from visxai.errors import StoreError
 from visxai.progress import Outcome, Progress
 from visxai.record import Failure
@@ -54,6 +59,73 @@ def small_run(folder: Path, state: str = "complete") -> Path:
     made.insert(1, explanation(paths[0], (5, 5), method="saliency()", score=0.1))
     failed = [Failure(str(folder / "in" / "torn.png"), "expected an image, got 0 bytes")]
     return fill(folder / "out", made, failed, state)
+
+
+def change_rows(out: Path, **changes: Any) -> None:
+    """Rows as a stranger may have written them: the footers stay."""
+    for part in results.parts(out).values():
+        table = pq.read_table(part)
+        told = [row | changes for row in table.to_pylist()]
+        made = pa.Table.from_pylist(told, results.SCHEMA)
+        pq.write_table(made.replace_schema_metadata(table.schema.metadata), part)
+
+
+def colours(page: Path) -> set[tuple[int, ...]]:
+    """The colours of the overlays in a single-file report, coarsely."""
+    found = set()
+    for address in data_of(page)["pictures"].values():
+        data = base64.b64decode(address.partition(",")[2])
+        with Image.open(io.BytesIO(data)) as image:
+            found.add(image.convert("RGB").resize((1, 1)).getpixel((0, 0)))
+    return {tuple(value // 64 for value in colour) for colour in found}
+
+
+@pytest.mark.parametrize("how", ["absolute", "upwards", "link", "linked folder"])
+def test_a_strangers_rows_read_no_files_of_mine(how: str, tmp_path: Path) -> None:
+    path = photograph(tmp_path / "in" / "a.png", 1)
+    out = fill(tmp_path / "out", [explanation(path)])
+    path.unlink()  # so that the overlay stands for the original
+    secret = tmp_path / "mine" / "secret.png"
+    secret.parent.mkdir()
+    Image.new("RGB", (96, 64), (255, 0, 255)).save(secret)
+    name = {"absolute": str(secret), "upwards": "../../mine/secret.png"}.get(how, "secret.png")
+    if how == "link":
+        (out / "overlays" / "secret.png").symlink_to(secret)
+    if how == "linked folder":
+        shutil.rmtree(out / "overlays")
+        (out / "overlays").symlink_to(secret.parent)
+    change_rows(out, overlay=name)
+    made = report.build(out, single_file=True, workers=0)
+    assert (3, 0, 3) not in colours(made.path)
+    Image.new("RGB", (96, 64), (255, 0, 255)).save(tmp_path / "sure.png")
+    if how == "absolute":  # the same picture is found where it may be
+        (out / "overlays" / "own.png").write_bytes(secret.read_bytes())
+        change_rows(out, overlay="own.png")
+        assert (3, 0, 3) in colours(report.build(out, single_file=True, workers=0).path)
+
+
+def test_urls_of_a_strangers_are_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = photograph(tmp_path / "in" / "a.png", 1)
+    out = fill(tmp_path / "out", [explanation(path)])
+    change_rows(out, path="http://127.0.0.1:9/a.tar/a.png")
+    monkeypatch.setattr(origin, "file_system", lambda url: pytest.fail(f"asked {url}"))
+    for workers in (0, 1):
+        made = report.build(out, workers=workers)
+        assert made.missing == 1
+    (note,) = data_of(made.path)["images"]["note"]
+    assert "--remote" in note
+
+
+@pytest.mark.parametrize("name", ["report", "report/pictures", "report/pictures/ab"])
+def test_a_gallery_is_written_where_it_belongs(name: str, tmp_path: Path) -> None:
+    path = photograph(tmp_path / "in" / "a.png", 1)
+    out = fill(tmp_path / "out", [explanation(path)])
+    (tmp_path / "elsewhere").mkdir()
+    (out / name).parent.mkdir(parents=True, exist_ok=True)
+    (out / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StoreError, match="symbolic link"):
+        report.build(out, workers=0)
+    assert not list((tmp_path / "elsewhere").iterdir())
 
 
 def data_of(path: Path) -> dict[str, Any]:

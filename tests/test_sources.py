@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tarfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -501,3 +502,34 @@ def test_parts_and_inputs_of_earlier_versions_are_read(
     assert results.dataset(out).to_table().column("expected").null_count == 7
     assert rows(out)[0] | {"expected": None} == before[0]
     assert export.export(out, "csv").written == 7
+
+
+def test_every_name_of_the_local_disk_reads_only_regular_files(tmp_path: Path) -> None:
+    pytest.importorskip("fsspec")
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(ImageError, match="a regular file"):
+        decode(f"local://{tmp_path}/pipe.png")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_never_answers_is_a_failure(
+    workers: int, memory: Any, folder: Path, tmp_path: Path, small: visxai.Engine,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    plain, over = origin._remote, threading.Event()
+
+    def slow(url: str) -> Any:
+        if url.endswith("3.png"):
+            over.wait(60)
+        return plain(url)
+
+    monkeypatch.setattr(origin, "_remote", slow)
+    try:
+        outcome = pipeline.explain(
+            ["memory://bucket/photos"], tmp_path / "out", small, workers=workers, timeout=2
+        )
+    finally:
+        over.set()
+    assert outcome.counts == {"images": 6, "finished": 6, "maps": 5, "failures": 1}
+    (failed,) = results.failures(tmp_path / "out")
+    assert "memory://bucket/photos/3.png within 2 s" in failed.reason

@@ -164,6 +164,11 @@ def _opened(source: bytes | Image.Image, name: str, limits: Limits) -> tuple[Ima
             f"expected a JPEG, PNG, WebP, BMP, TIFF or GIF image, got something else in {name}: "
             "convert it or leave it out"
         ) from error
+    except MemoryError as error:
+        raise ImageError(
+            f"expected an image that fits into memory, got {name}, which doesn't: shrink it or "
+            "leave it out"
+        ) from error
     except Exception as error:  # hostile bytes make Pillow raise nearly anything
         raise ImageError(
             f"expected an intact image, got {name}, which can't be decoded "

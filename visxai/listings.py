@@ -165,8 +165,8 @@ def _sandbox() -> str:
         pool.close()
     held = [part for part, why in found.items() if not why]
     lacking = [f"{part} ({why})" for part, why in found.items() if why]
-    told = f"workers are confined in {', '.join(held)}" if held else "workers aren't confined"
-    return f"{told}; not in {', '.join(lacking)}" if lacking else told
+    told = f"limits on workers: {', '.join(held)}" if held else "no limits on workers"
+    return f"{told}; without {', '.join(lacking)}" if lacking else told
 
 
 def _extras() -> str:

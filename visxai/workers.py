@@ -20,6 +20,7 @@ import multiprocessing.spawn
 import os
 import pickle
 import signal
+import sys
 import threading
 import time
 from collections import OrderedDict
@@ -41,7 +42,7 @@ from visxai.record import Explanation, Failure, InputRef
 
 _CACHE = 256 * 2**20  # bytes of decoded photographs that all workers keep together
 _FETCHING = 16  # URLs read at once
-_GRACE = 10.0  # seconds of computing after which the kernel ends what the clock didn't
+_GRACE = 2.0  # seconds of computing after which the kernel ends what the clock didn't
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,13 @@ class Setup:
     cache: int = _CACHE
     timeout: float = 60.0
     writes: tuple[str, ...] = ()
+
+    @property
+    def computing(self) -> float:
+        """Seconds of computing after which decoding an image is ended: a preprocessing that isn't
+        ours may use every core."""
+        cores = 1 if isinstance(self.preprocess, Preprocess) else os.cpu_count() or 1
+        return cores * (self.timeout + _GRACE)
 
     @property
     def memory(self) -> int:
@@ -119,7 +127,7 @@ class _Worker:
         with open(os.devnull, "w") as nowhere:
             faulthandler.dump_traceback_later(self.setup.timeout, exit=True, file=nowhere)
             # The kernel's own clock, for what takes the other one away.
-            sandbox.limit_cpu(self.setup.timeout + _GRACE)
+            sandbox.limit_cpu(self.setup.computing)
             try:
                 yield
             finally:
@@ -234,11 +242,23 @@ def _start(setup: bytes) -> None:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
+    _hush()
     keep_memory()
     _worker = _Worker(pickle.loads(setup))
     shared = _worker.setup
     _worker.confined = sandbox.confine(shared.memory, shared.writes)
     threading.Thread(target=_follow_parent, daemon=True).start()
+
+
+def _hush() -> None:
+    """Decoders in C say on standard error what they think of a file, in words that may be the
+    file's own; what Python prints there still arrives."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        kept = os.dup(2)
+        sys.stderr = open(kept, "w", buffering=1, errors="backslashreplace")  # noqa: SIM115
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        os.close(nowhere)
 
 
 def _follow_parent() -> None:
