@@ -21,7 +21,7 @@ PACKAGE = ROOT / "visxai"
 
 # Imports point upward only. Files of one row may not import each other, but for a package's own.
 ORDER = [
-    ["_version", "errors", "evidence", "memory"],
+    ["_version", "errors", "evidence", "foreign", "memory", "quiet", "sandbox"],
     ["files"],
     ["checkpoint", "fetch"],
     ["record", "spec"],
