@@ -7,6 +7,7 @@ import os
 import shutil
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 import visxai
 from visxai import pipeline, planning, results
-from visxai.backends import accelerate
+from visxai.backends import accelerate, inductor
 from visxai.backends.base import Need
 from visxai.backends.pytorch import TorchModel
 from visxai.errors import ArgumentError
@@ -143,13 +144,136 @@ def test_another_module_or_output_is_not_run_by_the_first_ones_forms() -> None:
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
-def test_compile_gives_the_plain_maps() -> None:
+def test_compile_gives_the_plain_maps(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+    # What earlier runs of this test compiled serves again.
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", default_cache_dir())
     fast, plain = engine("conv", "compile"), engine("conv", "off")
     for count in (3, 1):
         x = zoo.inputs(count)
         assert apart(fast.attribute(x, "grad_cam", 3), plain.attribute(x, "grad_cam", 3)) <= 1e-4
     assert fast.model.acceleration.why == {}
     assert fast.model.accelerated(Need.LAYER_GRADIENT) == "compile below the layer"
+
+
+# ---- families of models ------------------------------------------------------------------------
+
+
+def _even_vit() -> nn.Module:
+    """torchvision's, with an even number of heads as all of its sizes have: attention without
+    gradients then goes to a native kernel that no exporter knows."""
+    from torchvision.models import VisionTransformer
+
+    return VisionTransformer(zoo.SIZE, 16, 2, 4, 48, 96, num_classes=zoo.CLASSES)
+
+
+def _timm(name: str, **options: Any) -> nn.Module:
+    import timm
+
+    return timm.create_model(name, num_classes=zoo.CLASSES, **options)
+
+
+FAMILIES: dict[str, Callable[[], nn.Module]] = {
+    "CNN": zoo.KINDS["resnet18"],
+    "CNN with same padding": lambda: _timm("tf_mobilenetv3_small_minimal_100"),
+    "torchvision ViT": _even_vit,
+    "timm ViT": lambda: _timm(
+        "vit_tiny_patch16_224", img_size=zoo.SIZE, depth=2, embed_dim=64, num_heads=4
+    ),
+    "Hugging Face ViT": zoo.KINDS["hf_vit"],
+    "Swin": zoo.KINDS["swin"],
+    "ConvNeXt": zoo.KINDS["convnext"],
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_which_form_ran(family: str, capfd: pytest.CaptureFixture[str]) -> None:
+    module = zoo.randomise(FAMILIES[family]())
+    fast, plain = made_of(module), made_of(module, "off")
+    photograph = np.random.default_rng(0).integers(0, 255, (70, 70, 3), dtype=np.uint8)
+    told = {}
+    for spec in ("grad_cam", OCCLUSION):
+        (found,), (expected,) = (one.explain(photograph, spec, 3) for one in (fast, plain))
+        difference = np.abs(found.values - expected.values).max()
+        assert difference <= 1e-4 * np.abs(expected.values).max()
+        told[spec] = found.accelerate
+    assert told == {"grad_cam": "onnx below the layer (asked for)", OCCLUSION: "onnx (asked for)"}
+    forms = fast.model.acceleration._forms.values()
+    assert len(forms) == 2
+    assert all(isinstance(form, accelerate.OnnxForm) for form in forms)
+    assert capfd.readouterr().out == ""
+
+
+def test_a_failing_export_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    class Odd(zoo.Conv):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.special.bessel_j0(super().forward(x))
+
+    fast = made_of(zoo.randomise(Odd()))
+    fast.attribute(zoo.inputs(2), OCCLUSION, 3)
+    assert "bessel_j0" in fast.model.acceleration.why["whole"]
+    assert capfd.readouterr().out == ""
+
+
+# ---- weights that change -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["onnx", "off"])
+def test_weights_updated_in_place_are_seen(how: str, exports: list[Path]) -> None:
+    module = zoo.randomise(zoo.Conv())
+    fast, x = made_of(module, how), zoo.inputs(2)
+    specs = ("grad_cam", OCCLUSION, "saliency")
+    before = {spec: fast.attribute(x, spec, 3) for spec in specs}
+    photograph = np.random.default_rng(0).integers(0, 255, (70, 70, 3), dtype=np.uint8)
+    (old,) = fast.explain(photograph)
+    made = len(exports)
+    module.load_state_dict(zoo.randomise(zoo.Conv(), seed=4).state_dict())
+    plain = made_of(copy.deepcopy(module), "off")
+    for spec in specs:
+        expected = plain.attribute(x, spec, 3)
+        assert apart(fast.attribute(x, spec, 3), expected) <= 1e-4
+        assert apart(before[spec], expected) > 0.1
+    assert torch.allclose(fast.model.scores(x), plain.model.scores(x), atol=1e-4)
+    (new,), (told,) = fast.explain(photograph), plain.explain(photograph)
+    assert new.model.weights_sha256 == told.model.weights_sha256 != old.model.weights_sha256
+    assert len(exports) == 2 * made  # once for each weights, whoever asks how often
+
+
+class Counting(zoo.Conv):
+    """Writes into a buffer of its own at every forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("count", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.count += 1  # type: ignore[operator, misc]
+        return super().forward(x) * (1 + self.count)
+
+
+@pytest.mark.parametrize("spec", [OCCLUSION, "saliency"])
+def test_a_module_that_writes_into_its_own_weights_runs_plain(
+    spec: str, exports: list[Path]
+) -> None:
+    fast, x = made_of(zoo.randomise(Counting())), zoo.inputs(2)
+    for _ in range(3):
+        fast.attribute(x, spec, 3)
+    assert "its weights change while it runs" in fast.model.acceleration.why.values()
+    first = fast.model.scores(x)
+    assert apart(fast.model.scores(x), first) > 1e-3  # it goes on counting, as it would alone
+    assert len(exports) <= 1
+
+
+def test_a_runtime_serves_only_the_weights_it_was_made_of() -> None:
+    model = TorchModel(zoo.randomise(zoo.Conv()), name="conv")
+    model.runtime = lambda x: torch.zeros(len(x), zoo.CLASSES)
+    x = zoo.inputs(2)
+    assert not model.scores(x).any()
+    with torch.no_grad():
+        model.module.head.bias += 1  # type: ignore[operator, union-attr]
+    assert bool(model.scores(x).all())
+    assert model.accelerated(Need.SCORES) == "off"
 
 
 # ---- falling back ------------------------------------------------------------------------------
@@ -198,6 +322,68 @@ def test_control_flow_that_the_first_rows_show_is_refused() -> None:
     assert apart(fast.attribute(x, OCCLUSION, 3), plain.attribute(x, OCCLUSION, 3)) <= 1e-4
 
 
+class Looping(zoo.Conv):
+    """A trace of it runs as many images as it was traced with."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([super(Looping, self).forward(x[i : i + 1]) for i in range(len(x))])
+
+
+def test_a_form_for_one_number_of_images_is_refused() -> None:
+    module = zoo.randomise(Looping())
+    for first in (1, 2, 3, 4):
+        fast, plain = made_of(module), made_of(module, "off")
+        for count in (first, 5, 1):
+            x = zoo.inputs(count)
+            assert apart(fast.model.scores(x), plain.model.scores(x)) <= 1e-5
+            assert fast.attribute(x, OCCLUSION, 3).shape[0] == count
+        assert fast.model.acceleration.why["whole"].startswith("differs by")
+
+
+def test_a_form_that_loses_rows_later_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = accelerate.OnnxForm.__call__
+    monkeypatch.setattr(accelerate.OnnxForm, "__call__", lambda self, x: honest(self, x)[:4])
+    fast, plain = engine("conv"), engine("conv", "off")
+    for count in (3, 5, 2):
+        x = zoo.inputs(count)
+        assert apart(fast.model.scores(x), plain.model.scores(x)) <= 1e-5
+    assert fast.model.acceleration.why["whole"] == "gave 4 rows for 5 images"
+
+
+def test_a_form_that_gives_nan_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = accelerate.OnnxForm.__call__
+    monkeypatch.setattr(
+        accelerate.OnnxForm, "__call__", lambda self, x: honest(self, x) * float("nan")
+    )
+    fast, plain, x = engine("conv"), engine("conv", "off"), zoo.inputs(2)
+    assert torch.equal(fast.attribute(x, OCCLUSION, 3), plain.attribute(x, OCCLUSION, 3))
+    assert fast.model.acceleration.why["whole"] == "differs by nan"
+
+
+@pytest.mark.parametrize("gives", ["scores", "gradients"])
+def test_a_streamlined_module_that_gives_nan_is_refused(
+    gives: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            return x * (float("nan") if gives == "scores" else 1)
+
+        @staticmethod
+        def backward(ctx: Any, gradient: Tensor) -> Tensor:
+            return gradient * float("nan")
+
+    def broken(module: nn.Module, *_: Any) -> int:
+        plain = module.forward
+        module.forward = lambda x: Broken.apply(plain(x))  # type: ignore[method-assign]
+        return 0
+
+    monkeypatch.setattr(accelerate, "fold", broken)
+    fast, plain, x = engine("conv"), engine("conv", "off"), zoo.inputs(2)
+    assert torch.equal(fast.attribute(x, "saliency", 3), plain.attribute(x, "saliency", 3))
+    assert fast.model.acceleration.why["gradients"] == f"{gives} differ by nan"
+
+
 # ---- the cache ---------------------------------------------------------------------------------
 
 
@@ -226,6 +412,60 @@ def test_a_damaged_file_is_made_again(
     assert again.model.acceleration.why == {}
     assert len(exports) == 2
     assert len(list(cache.iterdir())) == 1  # nothing half written stays
+
+
+def test_an_altered_file_is_made_again(cache: Path, exports: list[Path]) -> None:
+    """One that still is a model, and still agrees on the rows that would check it."""
+    import onnx
+
+    x = zoo.inputs(2)
+    expected = engine("conv").attribute(x, "grad_cam", 3)
+    (path,) = cache.iterdir()
+    whole = path.read_bytes()
+    altered = onnx.load_from_string(whole)  # the seal leaves it an ONNX file
+    assert [entry.key for entry in altered.metadata_props] == ["visxai_sha256"]
+    altered.producer_name = "somebody else"
+    path.write_bytes(altered.SerializeToString())
+    assert torch.equal(engine("conv").attribute(x, "grad_cam", 3), expected)
+    assert len(exports) == 2
+    assert onnx.load_from_string(path.read_bytes()).producer_name != "somebody else"
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="Windows has no such modes")
+def test_others_may_read_what_lies_in_a_shared_cache(cache: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        engine("conv").attribute(zoo.inputs(2), "grad_cam", 3)
+    finally:
+        os.umask(before)
+    (path,) = cache.iterdir()
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="Windows has no such modes")
+def test_inductors_cache_is_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def kept() -> Path:
+        monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+        inductor.keep_private(tmp_path / "cache")
+        return Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])
+
+    own = kept()
+    assert own.parent == tmp_path / "cache"
+    assert own.stat().st_mode & 0o777 == 0o700
+    own.chmod(0o777)
+    assert kept() == own
+    assert own.stat().st_mode & 0o777 == 0o700
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    own.rmdir()
+    own.symlink_to(elsewhere)  # another's doing
+    other = kept()
+    assert other not in (own, elsewhere)
+    assert other.stat().st_mode & 0o777 == 0o700
+    other.rmdir()
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "as asked")
+    inductor.keep_private(tmp_path / "cache")
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "as asked"
 
 
 # ---- whether it pays ---------------------------------------------------------------------------

@@ -140,7 +140,7 @@ def record_attention(module: nn.Module, *, leaves: Collection[int] = ()) -> Iter
         return output.clone() if output.requires_grad else output
 
     previous = getattr(_thread, "attend", None)
-    handles = _off_the_fast_path(module)
+    handles = off_the_fast_path(module)
     with torch.inference_mode(False), torch.no_grad(), _wrapped():
         _thread.attend = attend
         try:
@@ -192,8 +192,8 @@ def _wrapped() -> Iterator[None]:
                 F.scaled_dot_product_attention = _plain
 
 
-def _off_the_fast_path(module: nn.Module) -> list[Any]:
-    """Hooks that make nn.MultiheadAttention call scaled_dot_product_attention without gradients.
+def off_the_fast_path(module: nn.Module) -> list[Any]:
+    """Hook nn.MultiheadAttention so that it calls scaled_dot_product_attention without gradients.
 
     Its native kernel is only for query, key and value that are the same object; a view of the
     query is the same numbers, and no global switch is touched. nn.TransformerEncoderLayer leaves
@@ -201,8 +201,9 @@ def _off_the_fast_path(module: nn.Module) -> list[Any]:
     """
     owner = threading.get_ident()
 
-    def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if threading.get_ident() != owner:
+    # Another thread may call it, while it is set or removed, as a hook without keywords.
+    def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> Any:
+        if threading.get_ident() != owner or kwargs is None:
             return None
         if args:
             return (args[0].view_as(args[0]), *args[1:]), kwargs

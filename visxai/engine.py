@@ -75,7 +75,8 @@ class Engine:
     gradients at the input. "auto" prepares ONNX Runtime forms on a CPU once a run is long enough
     to earn the preparation back; records say what ran.
 
-    An engine may be used from several threads at once. On a CPU the process keeps the memory it
+    An engine may be used from several threads at once. Weights that are updated in place are seen,
+    but for edits through `.data` (docs/design.md). On a CPU the process keeps the memory it
     frees for its next forward (`visxai.memory.keep_memory`).
     """
 

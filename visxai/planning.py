@@ -106,8 +106,8 @@ class Plan:
             self.open, self.reason = False, reason
 
     def _acceleration(self, kind: str) -> Acceleration:
-        weights = self._model.ref.weights_sha256
-        return Acceleration(kind, weights, fetch.cache_folder())
+        assert isinstance(self._model, TorchModel)
+        return Acceleration(kind, self._model.weights, fetch.cache_folder())
 
     def _prepare(self, kind: str, reason: str, found: Acceleration | None = None) -> None:
         assert isinstance(self._model, TorchModel)

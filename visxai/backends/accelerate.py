@@ -8,9 +8,14 @@ and the trunk below a layer (what a CAM runs without a graph; its head stays in 
 gradients at the input the module itself runs in a copy with channels-last weights and batch norms
 folded into the convolutions before them.
 
-Every prepared form is checked against the plain one on the first rows it is used for; where it
-can't be made or doesn't agree, the plain one runs and `why` says so. Exported forms are kept in
-the cache folder by weights, place, input shape and versions, so a second run starts fast.
+Every prepared form is checked against the plain one on the first rows it is used for, alone and
+three at once; where it can't be made or doesn't agree, the plain one runs and `why` says so. In use
+it must go on giving as many rows as it gets. What is traced is a copy of the module that nobody
+else runs, and while it is traced no other forward runs (`tracing.py`).
+
+Exported forms are kept in the cache folder by weights, place, input shape and versions, so a second
+run starts fast. Each ends with its sha256: one that was damaged or altered is made anew. When the
+weights are written to (see `modules.Weights`), all forms are prepared again.
 """
 
 from __future__ import annotations
@@ -30,12 +35,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from visxai.attention import off_the_fast_path
+from visxai.backends import inductor
 from visxai.backends.base import Need
 from visxai.backends.budget import is_out_of_memory
+from visxai.backends.modules import Weights, structural_copy
+from visxai.backends.tracing import alone, silent_exporter
 from visxai.errors import ArgumentError, require
 from visxai.quiet import warnings_of
 
 Form = Callable[[Tensor], Tensor]
+Fresh = Callable[[], tuple[Form, nn.Module]]
+Key = tuple[str, tuple[int, ...]]
 KINDS = ("onnx", "compile")
 AGREEMENT = 1e-4  # relative to the largest value, on the first rows
 # ReLU6 and friends switch elsewhere when folded weights round differently: single pixels of a
@@ -44,12 +55,13 @@ GRADIENT_AGREEMENT = 2e-2
 # That memory ran out says nothing of a form: it is tried again, but not for ever.
 _NO_ROOM = "no memory left to prepare it"
 _TRIES = 3
+_UNSTEADY = "its weights change while it runs"
 
 
 class Acceleration:
     """The prepared forms of one model; `kind` is "onnx" or "compile"."""
 
-    def __init__(self, kind: str, weights: str, folder: Path) -> None:
+    def __init__(self, kind: str, weights: Weights, folder: Path) -> None:
         if kind not in KINDS:
             raise ArgumentError(f"expected acceleration by {' or '.join(KINDS)}, got {kind!r}")
         if kind == "onnx":
@@ -59,27 +71,53 @@ class Acceleration:
         self.why: dict[str, str] = {}
         self.seconds = 0.0  # that preparing took
         self._weights = weights
+        self._mark = weights.mark()
+        self._unsteady = False  # then only plain forms serve, and there is nothing to forget
         self._folder = folder
-        self._forms: dict[tuple[str, tuple[int, ...]], Form | None] = {}
+        self._forms: dict[Key, Form | None] = {}
         self._modules: dict[tuple[int, ...], nn.Module | None] = {}
         self._tries = Counter[tuple[str, tuple[int, ...]]]()
         self._lock = threading.RLock()
 
-    def form(self, place: str, plain: Form, module: nn.Module, x: Tensor) -> Form:
+    def form(self, place: str, plain: Form, fresh: Fresh, x: Tensor, axis: int = 0) -> Form:
         """The prepared form of `plain` at `place` ("whole", "below layer4") for inputs like x.
 
-        module: what `plain` runs, so that tracers find its weights. x (b, ...): the first rows
-        it will run on; two of them check it.
+        fresh() makes the same computation on a module that nobody else runs, and that module, for
+        tracers. x (b, ...): the first rows it will run on; they check it. axis: of the images in
+        what it gives.
         """
         key = (place, tuple(x.shape[1:]))
         with self._lock:
+            self._forget_other_weights()
             if key not in self._forms:
-                with self._timed():
-                    found = self._made(place, plain, module, x)
+                with alone(), self._preparing():
+                    found = self._made(place, plain, fresh, _three(x))
+                if self._unsteady:
+                    found, self.why[place] = None, _UNSTEADY
                 if found is None and self._may_fit_later(place, key):
                     return plain
                 self._forms[key] = found
-            return self._forms[key] or plain
+            made = self._forms[key]
+        return plain if made is None else lambda rows: self._run(key, made, plain, rows, axis)
+
+    def _run(self, key: Key, made: Form, plain: Form, rows: Tensor, axis: int) -> Tensor:
+        """made(rows), or where it gives another number of rows, from then on plain(rows)."""
+        found = made(rows)
+        if found.shape[axis] == len(rows):
+            return found
+        with self._lock:
+            self.why[key[0]] = f"gave {found.shape[axis]} rows for {len(rows)} images"
+            self._forms[key] = None
+        return plain(rows)
+
+    def _forget_other_weights(self) -> None:
+        mark = self._weights.mark()
+        if mark != self._mark and not self._unsteady:
+            self._forms.clear()
+            self._modules.clear()
+            self._tries.clear()
+            self.why.clear()
+            self._mark = mark
 
     def describe(self, needs: Need) -> str:
         """What methods with `needs` run on, for the record; the same for every image of a run."""
@@ -99,12 +137,15 @@ class Acceleration:
         """The module for gradients at the input (see `streamlined`), or None for the plain one."""
         shape = tuple(x.shape[1:])
         with self._lock:
+            self._forget_other_weights()
             if shape not in self._modules:
                 try:
-                    with self._timed():
+                    with self._preparing():
                         made = streamlined(module, run, x)
                 except Exception as error:  # what can't be copied or folded runs as it is
                     made = _reason(error)
+                if self._unsteady:
+                    made = _UNSTEADY
                 if isinstance(made, str):
                     self.why["gradients"] = made
                     if self._may_fit_later("gradients", ("gradients", shape)):
@@ -124,37 +165,44 @@ class Acceleration:
             del self.why[place]
 
     @contextlib.contextmanager
-    def _timed(self) -> Iterator[None]:
-        began = time.perf_counter()
+    def _preparing(self) -> Iterator[None]:
+        """Count the seconds, and see whether the module's forward writes into its own weights."""
+        began, before = time.perf_counter(), self._weights.mark()
         try:
             yield
         finally:
             self.seconds += time.perf_counter() - began
+            if self._weights.mark() != before:
+                self._unsteady = True
 
     def known(self, place: str, shape: tuple[int, ...]) -> bool:
         """Whether a form is on disk already, so that preparing it costs next to nothing."""
         return self.kind == "onnx" and self._path(place, shape).is_file()
 
-    def _made(self, place: str, plain: Form, module: nn.Module, x: Tensor) -> Form | None:
-        few = x[:2].detach()
+    def _made(self, place: str, plain: Form, fresh: Fresh, x: Tensor) -> Form | None:
         try:
+            form, module = fresh()
+            off_the_fast_path(module)  # no exporter knows the native kernels
+            traced = _Module(form, module)
+            two = x[:2]  # traced with as many rows as no check has: one row is often a special case
             if self.kind == "onnx":
-                made = self._exported(place, _Module(plain, module), few)
+                made = self._exported(place, traced, two)
             else:
-                made = _compiled(_Module(plain, module), few)
-            difference = _difference(made(few), plain(few))
+                inductor.keep_private(self._folder)
+                made = _compiled(traced, two)
+            refused = refusal(made, plain, x)
         except Exception as error:  # whatever a tracer or a runtime raises: the plain form runs
-            self.why[place] = _reason(error)
-            return None
-        if difference > AGREEMENT:
-            self.why[place] = f"differs by {difference:.1e}"
+            refused = _reason(error)
+        if refused:
+            self.why[place] = refused
             return None
         self._fits(place)
         return made
 
     def _path(self, place: str, shape: tuple[int, ...]) -> Path:
         runtime = require("onnxruntime", "onnx", "accelerate='onnx'").__version__
-        text = f"{self._weights} {place} {shape} {torch.__version__} {runtime} 3"
+        weights = self._weights.sha256()
+        text = f"{weights} {place} {shape} {torch.__version__} {runtime} 4"
         name = hashlib.sha256(text.encode()).hexdigest()[:32]
         return self._folder / "accelerated" / f"{name}.onnx"
 
@@ -165,7 +213,7 @@ class Acceleration:
         try:
             return OnnxForm(path)
         except Exception:
-            # A damaged file in the cache is made anew, once.
+            # A damaged or altered file in the cache is made anew, once.
             path.unlink(missing_ok=True)
             _export(plain, x, path)
             return OnnxForm(path)
@@ -181,7 +229,8 @@ class OnnxForm:
         options.intra_op_num_threads = torch.get_num_threads()
         # Idle threads of the pool would spin against torch's own.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        content = _unsealed(path)
+        self._session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
     def __call__(self, x: Tensor) -> Tensor:
         try:
@@ -217,13 +266,35 @@ def _export(plain: _Module, x: Tensor, path: Path) -> None:
             with contextlib.suppress(Exception):  # what can't be traced stays as it is
                 traced = _traced(plain, x)
                 _write(_Module(lambda rows: traced(rows), plain.module), x, name)
+        with open(name, "r+b") as file:
+            seal = _seal(file.read())
+            file.write(seal)
         os.replace(name, path)
     finally:
         Path(name).unlink(missing_ok=True)
 
 
+def _seal(content: bytes) -> bytes:
+    """The sha256 of an ONNX file's bytes as one more entry of its metadata, to be written behind
+    them: the whole is an ONNX file again."""
+    onnx = require("onnx", "onnx", "accelerate='onnx'")
+    digest = hashlib.sha256(content).hexdigest()
+    entry = onnx.StringStringEntryProto(key="visxai_sha256", value=digest)
+    seal: bytes = onnx.ModelProto(metadata_props=[entry]).SerializeToString()
+    return seal
+
+
+def _unsealed(path: Path) -> bytes:
+    """The bytes of a file that `_export` wrote, or ValueError where they aren't the same now."""
+    content = path.read_bytes()
+    length = len(_seal(b""))
+    if content[-length:] != _seal(content[:-length]):
+        raise ValueError(f"expected {path.name} as it was written, but it was damaged or altered")
+    return content
+
+
 def _write(plain: _Module, x: Tensor, name: str) -> None:
-    with warnings_of(), torch.no_grad():
+    with warnings_of(), torch.no_grad(), silent_exporter():
         torch.onnx.export(
             plain,
             (x,),
@@ -256,9 +327,7 @@ def _computes_padding(name: str) -> bool:
 
 
 def _traced(plain: _Module, x: Tensor) -> Form:
-    """`plain` traced by torch.export for any batch and inputs of x's size."""
-    if len(x) == 1:
-        x = torch.cat([x, x])  # a batch of one would be traced as always one
+    """`plain` traced by torch.export for any batch and inputs of the size of x (2 or more)."""
     batch = torch.export.Dim("batch", min=1, max=65536)
     with torch.no_grad(), warnings_of():
         return torch.export.export(
@@ -291,20 +360,25 @@ def streamlined(
 ) -> nn.Module | str:
     """A copy of `module` with channels-last weights and folded batch norms, or why there is none.
 
-    run(module, x) gives the scores. The copy's scores must agree to 1e-4 and its gradients at x
-    in direction; otherwise a sentence says what didn't.
+    module is only copied, never run. run(module, x) gives the scores. The copy's scores must agree
+    to 1e-4 and its gradients at x in direction; otherwise a sentence says what didn't.
     """
-    one = x[-1:]
-    made = copy.deepcopy(module)
-    fold(made, run, one)
+    plain, made = structural_copy(module), copy.deepcopy(module)
+    fold(made, run, x[-1:])
     made = made.to(memory_format=torch.channels_last)
-    found, expected = (_scores_and_gradient(part, run, one) for part in (made, module))
-    scores = _difference(found[0], expected[0])
-    gradients = float((found[1] - expected[1]).norm() / expected[1].norm().clamp_min(1e-30))
-    if scores > AGREEMENT:
-        return f"scores differ by {scores:.1e}"
-    if gradients > GRADIENT_AGREEMENT:
-        return f"gradients differ by {gradients:.1e}"
+    few = _three(x)
+
+    def scores(part: nn.Module) -> Form:
+        return lambda rows: run(part, rows)
+
+    def gradient(part: nn.Module) -> Form:
+        return lambda rows: _gradient(part, run, rows)
+
+    with torch.inference_mode(False), torch.no_grad():
+        if refused := refusal(scores(made), scores(plain), few):
+            return f"scores {refused.replace('differs', 'differ')}"
+    if refused := refusal(gradient(made), gradient(plain), few, GRADIENT_AGREEMENT, _turned):
+        return f"gradients {refused.replace('differs', 'differ')}"
     return made
 
 
@@ -351,15 +425,48 @@ def fold(module: nn.Module, run: Callable[[nn.Module, Tensor], Tensor], x: Tenso
     return len(folded)
 
 
-def _scores_and_gradient(
-    module: nn.Module, run: Callable[[nn.Module, Tensor], Tensor], x: Tensor
-) -> tuple[Tensor, Tensor]:
+def _gradient(module: nn.Module, run: Callable[[nn.Module, Tensor], Tensor], x: Tensor) -> Tensor:
+    """The gradient of the best scores at x."""
     with torch.inference_mode(False), torch.enable_grad():
         leaf = x.detach().clone().requires_grad_()
-        scores = run(module, leaf)
-        best = scores.max(1).values
+        best = run(module, leaf).max(1).values
         (gradient,) = torch.autograd.grad(best.sum(), leaf)
-    return scores.detach(), gradient
+    return gradient
+
+
+# ---- accepting what was prepared ---------------------------------------------------------------
+
+
+def refusal(
+    made: Form,
+    plain: Form,
+    x: Tensor,
+    limit: float = AGREEMENT,
+    difference: Callable[[Tensor, Tensor], float] | None = None,
+) -> str:
+    """Say why a prepared form can't stand in for the plain one.
+
+    Args:
+        made: the prepared form.
+        plain: what it stands in for.
+        x: three rows (3, ...); both run on them together and on the first alone.
+        limit: the largest difference that is accepted.
+        difference: of what both gave; `_difference` by default.
+
+    Returns:
+        "" where it can, else "differs by 1.0e-03" or the like; NaN anywhere is a difference.
+    """
+    for rows in (x, x[:1]):
+        apart = (difference or _difference)(made(rows), plain(rows))
+        if not apart <= limit:  # so written because NaN is neither more nor less
+            return f"differs by {apart:.1e}"
+    return ""
+
+
+def _three(x: Tensor) -> Tensor:
+    """Three different rows (3, ...), as many as there are from x (b, ...)."""
+    x = x.detach()
+    return torch.cat([x[:3], x[:1].flip(-1), -x[:1]])[:3]
 
 
 def _difference(found: Tensor, expected: Tensor) -> float:
@@ -368,6 +475,11 @@ def _difference(found: Tensor, expected: Tensor) -> float:
         return float("inf")
     worst = (found.to(expected) - expected).abs().max()
     return float(worst / expected.abs().max().clamp_min(1e-30))
+
+
+def _turned(found: Tensor, expected: Tensor) -> float:
+    """|found - expected| / |expected|, norms over all rows: how far a gradient turned."""
+    return float((found - expected).norm() / expected.norm().clamp_min(1e-30))
 
 
 def _reason(error: Exception) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import itertools
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -68,6 +69,67 @@ def private_copy(module: nn.Module, device: str | torch.device | None) -> nn.Mod
         if device is not None and first is not None and first.device != torch.device(device):
             private = copy.deepcopy(private).to(device)
     return private.eval()
+
+
+def structural_copy(module: nn.Module) -> nn.Module:
+    """Copy a module over the same parameters and buffers.
+
+    Args:
+        module: one that no thread runs or hooks: a copy would keep what a forward in progress has
+            hooked or left in attributes.
+
+    Returns:
+        A module of the same structure, mode and permanent hooks, which shares every parameter and
+        buffer and nothing else.
+    """
+    shared: dict[int, Any] = {id(t): t for t in (*module.parameters(), *module.buffers())}
+    with torch.inference_mode(False):
+        return copy.deepcopy(module, shared)
+
+
+class Weights:
+    """The parameters and buffers of a module, and whether they still hold the same numbers.
+
+    Seen is every write that PyTorch counts: optimiser steps, `load_state_dict`, operations in
+    place, and another tensor put into `.data`. Not seen are writes past the count: in place
+    through `.data` (`weight.data.mul_(2)`) or through a NumPy array of the same memory.
+    """
+
+    def __init__(self, module: nn.Module, sha256: str | None = None) -> None:
+        self._module = module
+        self._tensors = (*module.parameters(), *module.buffers())
+        self._first = self.mark()
+        self._known = None if sha256 is None else (self._first, sha256)
+        self._lock = threading.Lock()
+
+    def mark(self) -> tuple[tuple[int, int], ...]:
+        """Return where each tensor lies and how often it was written: equal marks, equal weights.
+
+        Returns:
+            (address, writes) of each parameter and buffer.
+        """
+        return tuple((_address(t), -1 if t.is_inference() else t._version) for t in self._tensors)
+
+    @property
+    def original(self) -> bool:
+        """Whether nothing was written since this object was made."""
+        return self.mark() == self._first
+
+    def sha256(self) -> str:
+        """Return the weights' sha256 (see `weights_sha256`), computed again after a write.
+
+        Returns:
+            64 hexadecimal digits; until the first write those given at the start, if any.
+        """
+        with self._lock:
+            mark = self.mark()
+            if self._known is None or self._known[0] != mark:
+                self._known = (mark, weights_sha256(self._module))
+            return self._known[1]
+
+
+def _address(tensor: Tensor) -> int:
+    return tensor.data_ptr() if tensor.layout == torch.strided else id(tensor)
 
 
 def weights_sha256(module: nn.Module) -> str:

@@ -2,7 +2,11 @@
 
 The module that is run is a structural copy that shares every parameter and buffer with the
 caller's: it is in eval mode and carries visxai's hooks, while the caller's own keeps its mode,
-its hooks and its `requires_grad`, and weights updated there are seen here.
+its hooks and its `requires_grad`, and weights updated there are seen here: whatever was computed
+of the old ones, prepared forms and the sha256, is made anew (see `modules.Weights`).
+
+Every further copy is made from `pristine`, which nobody runs or hooks: a copy of the module that
+is run would keep the hooks that another thread has set on it at that moment.
 """
 
 from __future__ import annotations
@@ -42,9 +46,17 @@ from visxai.backends.base import (
 from visxai.backends.budget import RowBudget, looking
 from visxai.backends.isolation import Inputs, check_independent
 from visxai.backends.layers import Layout, Survey, survey
-from visxai.backends.modules import adapt, name_of, private_copy, unwrapped, weights_sha256
+from visxai.backends.modules import (
+    Weights,
+    adapt,
+    name_of,
+    private_copy,
+    structural_copy,
+    unwrapped,
+)
 from visxai.backends.split import Split, split
 from visxai.backends.tokens import Tokens, find_tokens, offered
+from visxai.backends.tracing import running
 from visxai.capture import capture, find
 from visxai.errors import LayerError, ModelError, UnknownName
 from visxai.preprocess import Preprocess
@@ -75,7 +87,9 @@ class TorchModel(Model):
         ref: ModelRef | None = None,
     ) -> None:
         original = unwrapped(module)
-        self.module = private_copy(original, device)
+        self.pristine = private_copy(original, device)
+        self.module = structural_copy(self.pristine)
+        self.weights = Weights(self.pristine, None if ref is None else ref.weights_sha256)
         check_independent(self.module, name or type(original).__name__)
         parameter = next(itertools.chain(self.module.parameters(), self.module.buffers()), None)
         self.device = torch.device(device or "cpu") if parameter is None else parameter.device
@@ -121,11 +135,14 @@ class TorchModel(Model):
 
     @property
     def ref(self) -> ModelRef:  # type: ignore[override]
-        """Name, sha256 of the weights (computed on first use) and preprocessing."""
+        """Name, sha256 of the weights (computed on first use and after writes), preprocessing."""
+        sha256 = self.weights.sha256()
         with self._lock:
             if self._ref is None:
                 described = "none" if self.preprocess is None else str(self.preprocess)
-                self._ref = ModelRef(self._name, weights_sha256(self.module), described)
+                self._ref = ModelRef(self._name, sha256, described)
+            if self._ref.weights_sha256 != sha256:
+                self._ref = replace(self._ref, weights_sha256=sha256)
             return self._ref
 
     @property
@@ -147,7 +164,7 @@ class TorchModel(Model):
 
     def forward(self, x: Tensor, module: Callable[[Tensor], Any] | None = None) -> Tensor:
         """Logits (b, k) as the model computes them, in the caller's grad mode."""
-        with torch.autocast(self.device.type, DTYPES[self.precision], self._autocast):
+        with running(), torch.autocast(self.device.type, DTYPES[self.precision], self._autocast):
             scores = self.logits(self._run(module or self.module, x))
         if module is None and scores.shape[0] != x.shape[0]:
             raise ModelError(
@@ -166,12 +183,23 @@ class TorchModel(Model):
 
     def _plain(self, x: Tensor) -> Tensor:
         """Logits (b, k), float32, of a forward that needs no graph."""
-        if self.runtime is not None and self.precision == "fp32":
-            return self.runtime(x)
-        fast = self._fast
+        runtime, fast = self._served, self._fast
+        if runtime is not None:
+            return runtime(x)
         if fast is None:
             return wide(self.forward(x))
-        return fast.form("whole", lambda part: wide(self.forward(part)), self.module, x)(x)
+
+        def fresh() -> tuple[Callable[[Tensor], Tensor], nn.Module]:
+            module = self.copied()
+            return lambda part: wide(self.forward(part, module)), module
+
+        return fast.form("whole", lambda part: wide(self.forward(part)), fresh, x)(x)
+
+    @property
+    def _served(self) -> Callable[[Tensor], Tensor] | None:
+        """The runtime, where it serves: in float32, while the weights are those it was made of."""
+        usable = self.runtime is not None and self.precision == "fp32" and self.weights.original
+        return self.runtime if usable else None
 
     @property
     def _fast(self) -> Acceleration | None:
@@ -181,9 +209,17 @@ class TorchModel(Model):
 
     def accelerated(self, needs: Need) -> str:
         """What runs methods with `needs`, for the record; "off" is PyTorch alone."""
-        if self.runtime is not None and self.precision == "fp32":
-            return str(self.runtime)
+        if self._served is not None:
+            return str(self._served)
         return "off" if self._fast is None else self._fast.describe(needs)
+
+    def copied(self) -> nn.Module:
+        """Copy the module over the same weights, for one caller to hook or change at will.
+
+        Returns:
+            A module that carries no hook of any forward in progress.
+        """
+        return structural_copy(self.pristine)
 
     def with_output(self, output: Callable[[Any], Tensor]) -> TorchModel:
         """The same model, its output turned into scores (b, k) by another function; its name,
@@ -197,12 +233,14 @@ class TorchModel(Model):
         return other
 
     def with_module(self, module: nn.Module, layer: str | None = None) -> TorchModel:
-        """The same model around another module, which is run as it is and not copied.
+        """The same model around another module, which is run as it is and not copied, and which
+        nobody runs yet.
 
         layer: where a CAM looks in it; None keeps this model's.
         """
         other = copy.copy(self)
         other.module, other.runtime, other._ref, other._offered = module, None, None, None
+        other.pristine, other.weights = structural_copy(module), Weights(module)
         other.acceleration = None  # its forms hold the other module's weights
         other._surveys, other._tokens, other._splits = {}, {}, {}
         other._inputs = Inputs()
@@ -352,20 +390,22 @@ class TorchModel(Model):
         parts = self.split(first, x)
         if parts.whole:
             return self.module, x, None
+
+        def fresh() -> tuple[Callable[[Tensor], Tensor], nn.Module]:
+            trunk = parts.trunk.again()
+            return lambda part: self._run(trunk, part), trunk.module
+
         with torch.inference_mode(False), torch.no_grad():
-            below = self._fast.form(
-                f"below {parts.at}",
-                lambda part: self._run(parts.trunk, part),
-                parts.trunk.module,
-                x,
+            inside = self._fast.form(
+                f"below {parts.at}", lambda part: self._run(parts.trunk, part), fresh, x, parts.axis
             )(x)
-        return parts.head.module, below, parts.head
+        return parts.head.module, inside, parts.head
 
     def _differentiable(self, x: Tensor) -> nn.Module | None:
         """The faster module for gradients at the input, or None for the module itself."""
         if self._fast is None:
             return None
-        return self._fast.gradient_module(self.module, lambda m, part: self.forward(part, m), x)
+        return self._fast.gradient_module(self.pristine, lambda m, part: self.forward(part, m), x)
 
     def _differentiate(
         self, value: Tensor, inputs: Sequence[Tensor], keep_graph: bool
@@ -460,7 +500,7 @@ class TorchModel(Model):
         key = (name, tuple(x.shape[1:]))
         with self._lock:
             if key not in self._splits:
-                self._splits[key] = split(self.module, self._exactly, name, x[:1])
+                self._splits[key] = split(self.pristine, self._exactly, name, x[:1])
             found = self._splits[key]
         if isinstance(found, str):
             raise LayerError(
@@ -470,7 +510,7 @@ class TorchModel(Model):
         return found
 
     def _exactly(self, x: Tensor, part: Callable[[Tensor], Any]) -> Tensor:
-        """The scores of a part of the model on one or two images, in float32."""
+        """The scores of a part of the model on up to three images, in float32."""
         with looking(self._name):
             return self.in_precision("fp32").forward(x, part)
 
@@ -519,7 +559,7 @@ class Scalars(nn.Module):
 
     def __init__(self, model: TorchModel, aim: Aim) -> None:
         super().__init__()
-        self.network = private_copy(model.module, None)
+        self.network = model.copied()
         for part in self.network.modules():
             if getattr(part, "inplace", None) is True:
                 # A backward hook's view of its input can't be overwritten.

@@ -20,7 +20,6 @@ State of a replay is thread-local, so several threads may use one split at once.
 
 from __future__ import annotations
 
-import copy
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,8 +30,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from visxai.backends.modules import structural_copy
+from visxai.backends.tracing import running
 from visxai.capture import first_tensor, with_first_tensor
-from visxai.errors import LayerError
+from visxai.errors import LayerError, OutOfMemory
 
 Part = Callable[..., Any]
 Run = Callable[[Tensor, Part], Tensor]
@@ -123,15 +124,17 @@ class _Reached(BaseException):
 def split(module: nn.Module, run: Run, layer: str, x: Tensor) -> Split | str:
     """The split of `module` nearest to `layer`, or in one sentence why there is none.
 
-    run(x, part) gives the scores of a part on x; x (1, 3, h, w) is any input of the size meant.
+    module is only copied, never run or hooked, so other threads may copy it too. run(x, part)
+    gives the scores of a part on x; x (1, 3, h, w) is any input of the size meant.
     Raises LayerError for a layer that runs twice in a forward.
     """
-    # Two different pictures of waves, so that nothing about the probe is trivial.
-    waves = torch.linspace(-40, 40, 2 * x[0].numel(), device=x.device).sin() * 1.5
-    probe = waves.reshape(2, *x.shape[1:]).to(x.dtype)
+    traced = structural_copy(module)
+    probe = _waves(2, 40, x)
     with torch.inference_mode(False), torch.no_grad():
-        one, _ = _trace(module, run, probe[:1])
-        two, expected = _trace(module, run, probe)
+        one = _trace(traced, run, probe[:1])
+        two = _trace(traced, run, probe)
+        # Other pictures, in other numbers: what a module kept of the traced ones must not serve.
+        checks = [(seen, run(seen, traced)) for seen in (_waves(3, 29, x), _waves(1, 17, x))]
         if [call.module for call in one] != [call.module for call in two]:
             return "the forward of two images calls other modules than that of one"
         found = [call for call in two if call.module == layer]
@@ -145,12 +148,23 @@ def split(module: nn.Module, run: Run, layer: str, x: Tensor) -> Split | str:
         for cut, call in _candidates(found[0]):
             try:
                 made = _make(module, layer, cut, call, trace)
-                _verify(made, run, probe, expected)
-            except (Unsplittable, RuntimeError, TypeError, ValueError, LayerError) as error:
-                reasons.append(f"{cut}: {str(error).splitlines()[0]}")
+                for seen, expected in checks:
+                    _verify(made, run, seen, expected)
+            except (OutOfMemory, MemoryError):
+                raise  # which says nothing of the cut
+            except Exception as error:  # whatever a module raises that isn't run as it was built
+                reasons.append(
+                    f"{cut}: {next(iter(str(error).splitlines()), type(error).__name__)}"
+                )
             else:
                 return made
     return "; ".join(reasons)
+
+
+def _waves(count: int, periods: float, like: Tensor) -> Tensor:
+    """`count` different pictures (count, 3, h, w) of waves: nothing about them is trivial."""
+    waves = torch.linspace(-periods, periods, count * like[0].numel(), device=like.device).sin()
+    return (waves * 1.5).reshape(count, *like.shape[1:]).to(like.dtype)
 
 
 def _verify(made: Split, run: Run, probe: Tensor, expected: Tensor) -> None:
@@ -164,7 +178,7 @@ def _verify(made: Split, run: Run, probe: Tensor, expected: Tensor) -> None:
     found = run(probe, trunk_and_head)
     if found.shape != expected.shape or not found.isfinite().all():
         raise Unsplittable("something goes around it")
-    if (found - expected).abs().max() > TOLERANCE * expected.abs().max():
+    if not (found - expected).abs().max() <= TOLERANCE * expected.abs().max():
         raise Unsplittable("the scores differ")
     if not all(torch.equal(now, before) for now, before in kept):
         raise Unsplittable("the head overwrites its input")
@@ -187,8 +201,8 @@ class Trace:
             yield pair
 
 
-def _trace(module: nn.Module, run: Run, x: Tensor) -> tuple[list[Call], Tensor]:
-    """The module calls of one forward as they began, and its scores. Leaves no hook behind."""
+def _trace(module: nn.Module, run: Run, x: Tensor) -> list[Call]:
+    """The module calls of one forward as they began. Leaves no hook behind."""
     calls: list[Call] = []
     stack: list[Call] = []
     owner = threading.get_ident()
@@ -212,11 +226,11 @@ def _trace(module: nn.Module, run: Run, x: Tensor) -> tuple[list[Call], Tensor]:
         for name, part in module.named_modules():
             handles.append(part.register_forward_pre_hook(before(name), with_kwargs=True))
             handles.append(part.register_forward_hook(after))
-        scores = run(x, module)
+        run(x, module)
     finally:
         for handle in handles:
             handle.remove()
-    return calls, scores
+    return calls
 
 
 def _shape(value: Tensor) -> Shape:
@@ -254,8 +268,8 @@ def _make(module: nn.Module, layer: str, cut: Cut, call: Call, trace: Trace) -> 
     at = _recipe(*((one.output, call.output) if cut.output else (one.given, call.given)))
     axis = _batch_axis(at)
     root = _recipe(trace.pairs[0][0].given, trace.pairs[0][1].given)
-    trunk = Trunk(_structural_copy(module), cut, earlier[cut.module])
-    head = Head(_structural_copy(module), cut, layer, stubs, at, axis, root)
+    trunk = Trunk(module, cut, earlier[cut.module])
+    head = Head(structural_copy(module), cut, layer, stubs, at, axis, root)
     return Split(layer, cut, trunk, head, axis)
 
 
@@ -287,12 +301,6 @@ def _recipe(one: Any, two: Any) -> Any:
     return pytree.tree_unflatten(made, spec)
 
 
-def _structural_copy(module: nn.Module) -> nn.Module:
-    """Another module of the same structure over the same parameters and buffers."""
-    shared: dict[int, Any] = {id(t): t for t in (*module.parameters(), *module.buffers())}
-    return copy.deepcopy(module, shared)
-
-
 class _State(threading.local):
     """What one thread's run of a part is about."""
 
@@ -303,12 +311,13 @@ class _State(threading.local):
 
 
 class Trunk:
-    """x -> the activation at the cut; nothing above it runs."""
+    """x -> the activation at the cut; nothing above it runs. `module` is the copy that runs."""
 
-    def __init__(self, module: nn.Module, cut: Cut, earlier: int) -> None:
-        self.module = module
+    def __init__(self, source: nn.Module, cut: Cut, earlier: int) -> None:
+        self.module = structural_copy(source)
+        self._made_of = (source, cut, earlier)
         self._state = state = _State()
-        part = module.get_submodule(cut.module)
+        part = self.module.get_submodule(cut.module)
         plain = part.forward
 
         def stop(*args: Any, **kwargs: Any) -> Any:
@@ -326,11 +335,16 @@ class Trunk:
 
         part.forward = stop
 
+    def again(self) -> Trunk:
+        """The same trunk on a module of its own: tracers change what they trace."""
+        return Trunk(*self._made_of)
+
     def __call__(self, x: Tensor) -> Tensor:
         state = self._state
         state.calls.clear()
         try:
-            self.module(x)
+            with running():
+                self.module(x)
         except _Reached as reached:
             return reached.value
         found, state.activation = state.activation, None

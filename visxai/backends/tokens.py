@@ -254,8 +254,9 @@ def _changing_input(
     """Let the tokens that enter a block be changed, in this thread's forwards."""
     owner = threading.get_ident()
 
-    def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if threading.get_ident() != owner:
+    # Another thread may call it, while it is set or removed, as a hook without keywords.
+    def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> Any:
+        if threading.get_ident() != owner or kwargs is None:
             return None
 
         def one(value: Any) -> Any:

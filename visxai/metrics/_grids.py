@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from visxai.backends.base import Model
-from visxai.backends.modules import private_copy
 from visxai.backends.pytorch import TorchModel
 from visxai.errors import ArgumentError, ModelError
 from visxai.metrics.base import Ask, Metric
@@ -122,7 +121,7 @@ def fitted(model: Model, x: Tensor, side: int) -> Model:
     larger = x.new_zeros(1, x.shape[1], *size)
     if not isinstance(model, TorchModel):
         return _tried(model, larger)
-    module = private_copy(model.module, None)
+    module = model.copied()
     positions = getattr(getattr(module, "encoder", None), "pos_embedding", None)
     if hasattr(module, "set_input_size"):  # timm
         module.set_input_size(img_size=size)  # type: ignore[operator]

@@ -30,7 +30,6 @@ from torch import Tensor, nn
 
 from visxai.backends.base import Need
 from visxai.backends.layers import Layout
-from visxai.backends.modules import private_copy
 from visxai.backends.probe import Probe
 from visxai.backends.pytorch import TorchModel
 from visxai.capture import find, first_tensor, with_first_tensor
@@ -104,7 +103,7 @@ class Disconnected(nn.Module):
 
     def __init__(self, model: TorchModel, layouts: dict[str, Layout], cells: int) -> None:
         super().__init__()
-        self.inner = private_copy(model.module, None)
+        self.inner = model.copied()
         self.seen = nn.ModuleList(nn.Identity() for _ in layouts)
         self.cells = cells
 

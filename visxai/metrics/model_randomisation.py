@@ -73,7 +73,7 @@ class ModelRandomisation(Metric):
         plain = case.plain
         assert isinstance(plain, TorchModel)
         case.method.layer_of(plain, case.x)  # settled on the model as it was learnt
-        module = copy.deepcopy(plain.module)
+        module = copy.deepcopy(plain.pristine)
         tensors = in_order(plain.with_module(module), case.x)
         drawn = {id(t): number for number, t in enumerate(tensors)}
         if self.order == "top_down":

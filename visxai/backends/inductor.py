@@ -1,0 +1,41 @@
+"""Where inductor keeps what it compiled: a folder that only its user can read and write.
+
+By default that is a folder in the shared /tmp, and what lies there is loaded and run.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import tempfile
+from pathlib import Path
+
+_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
+
+
+def keep_private(folder: Path) -> None:
+    """Let inductor keep its files in `folder`, in a subfolder for the user alone.
+
+    The setting holds for the whole process, since inductor compiles again when inputs change. One
+    that is made already, by the environment or by an earlier call, stays.
+
+    Args:
+        folder: visxai's cache folder, which several users may share.
+    """
+    if os.environ.get(_VARIABLE):
+        return
+    own = folder / f"inductor-{getpass.getuser()}"
+    own.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not _is_private(own):
+        own = Path(tempfile.mkdtemp(prefix="visxai-inductor-"))  # for this process alone
+    os.environ[_VARIABLE] = str(own)
+
+
+def _is_private(folder: Path) -> bool:
+    """Whether the folder is this user's and nobody else can use it; takes others' rights away."""
+    if not hasattr(os, "getuid"):
+        return True  # where there are no modes, the user's cache folder is private by itself
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+        return False
+    folder.chmod(0o700)
+    return True

@@ -1,0 +1,89 @@
+"""Tracers and exporters have the process to themselves: no other thread's forward sees them.
+
+torch.onnx, torch.export and torch.compile work through state that all threads share: flags such as
+`torch.onnx.is_in_onnx_export()`, and while torch.export traces, `nn.Module.__call__` itself. A
+forward that another thread runs meanwhile may fail, take another way, or leave its mark on what is
+traced. So every forward of a model runs inside `running`, of which any number go on at once, and
+whatever traces runs inside `alone`, which waits for them and keeps new ones waiting.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+_free = threading.Condition()
+_forwards = 0  # threads inside `running`
+_alone: int | None = None  # the thread inside `alone`, or waiting for forwards to end
+
+
+class _Depth(threading.local):
+    """How many blocks of either kind this thread is in: only the outermost one counts."""
+
+    running = 0
+    alone = 0
+
+
+_depth = _Depth()
+
+
+@contextlib.contextmanager
+def running() -> Iterator[None]:
+    """Run a forward while nobody traces; nests in itself and in `alone`. Take no lock inside."""
+    global _forwards
+    outermost = not _depth.running and not _depth.alone
+    if outermost:
+        with _free:
+            _free.wait_for(lambda: _alone is None)
+            _forwards += 1
+    _depth.running += 1
+    try:
+        yield
+    finally:
+        _depth.running -= 1
+        if outermost:
+            with _free:
+                _forwards -= 1
+                _free.notify_all()
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Trace while no other thread runs a forward or traces; nests, but not inside `running`."""
+    global _alone
+    assert not _depth.running, "a forward may not start tracing"
+    me, outermost = threading.get_ident(), not _depth.alone
+    if outermost:
+        with _free:
+            _free.wait_for(lambda: _alone is None)
+            _alone = me
+            _free.wait_for(lambda: _forwards == 0)
+    _depth.alone += 1
+    try:
+        yield
+    finally:
+        _depth.alone -= 1
+        if outermost:
+            with _free:
+                _alone = None
+                _free.notify_all()
+
+
+@contextlib.contextmanager
+def silent_exporter() -> Iterator[None]:
+    """Keep the ONNX exporter from printing its graph to standard output when it fails; it turns
+    its log on by itself. Inside `alone` only."""
+    inner: Any = torch._C
+    plain = getattr(inner, "_jit_onnx_log", None)
+    if plain is None:
+        yield
+        return
+    inner._jit_onnx_log = lambda *_: None
+    try:
+        yield
+    finally:
+        inner._jit_onnx_log = plain
