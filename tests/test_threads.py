@@ -188,6 +188,25 @@ def test_threads_give_the_maps_of_one(
     sys.stdout.write(f"{kind}: {rounds} rounds, {jobs} calls compared\n")
 
 
+def test_specs_are_parsed_in_many_threads() -> None:
+    spec = f"occlusion(window={'+'.join('1' * 200)})"  # deep: long enough to be interrupted
+    start, interval = threading.Barrier(THREADS), sys.getswitchinterval()
+
+    def parse(_: int) -> int:
+        start.wait(PATIENCE)
+        for _ in range(50):
+            with pytest.raises(visxai.errors.ArgumentError):
+                visxai.spec.parse(spec, "method", "grad_cam")
+        return 50
+
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(THREADS) as pool:
+            assert list(pool.map(parse, range(THREADS))) == [50] * THREADS
+    finally:
+        sys.setswitchinterval(interval)
+
+
 def test_a_split_made_while_another_thread_captures_keeps_none_of_its_hooks() -> None:
     method, x = "ablation_cam(layer='two')", zoo.inputs(2)
     expected = _alone("normed").attribute(x, method, 3)

@@ -14,11 +14,16 @@ import inspect
 import pkgutil
 import re
 import sys
+import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 from visxai.errors import ArgumentError, UnknownName
+
+# Python 3.11 counts the depth of a syntax tree for all threads together: two that parse at the same
+# time raise SystemError. `inspect.getsource` of a class parses too.
+PARSING = threading.Lock()
 
 
 @dataclass(frozen=True, repr=False)
@@ -105,7 +110,8 @@ def parse(spec: Any, kind: str, example: str) -> tuple[str, str, dict[str, Any]]
     )
     family = re.match(r"\s*(\w+)\s*:", spec)
     try:
-        node = ast.parse(spec[family.end() if family else 0 :].strip(), mode="eval").body
+        with PARSING:
+            node = ast.parse(spec[family.end() if family else 0 :].strip(), mode="eval").body
     except (SyntaxError, ValueError):
         raise wrong from None
     if isinstance(node, ast.Name):

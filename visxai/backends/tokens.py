@@ -23,6 +23,7 @@ from visxai.backends.budget import is_out_of_memory
 from visxai.capture import capture, find, first_tensor, with_first_tensor
 from visxai.errors import LayerError, ModelError, OutOfMemory, VisxaiError
 from visxai.preprocess import Preprocess
+from visxai.spec import PARSING
 
 if TYPE_CHECKING:
     from visxai.backends.pytorch import TorchModel
@@ -90,7 +91,8 @@ def _attends(part: nn.Module) -> bool:
     if type(part).__module__.startswith("torch."):
         return False
     try:
-        return _SDPA in inspect.getsource(type(part))
+        with PARSING:
+            return _SDPA in inspect.getsource(type(part))
     except (OSError, TypeError):
         return False
 
