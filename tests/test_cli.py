@@ -24,9 +24,10 @@ from PIL import Image
 
 import visxai
 from visxai import cli, listings, methods, pipeline, record, results, terminal
-from visxai.cli import base, bench, evaluate, explain, outputs
+from visxai.cli import bench, evaluate, explain, outputs
 from visxai.cli import listings as listing
 from visxai.errors import ArgumentError
+from visxai.spec import split_specs
 
 ROOT = Path(__file__).parent.parent
 
@@ -318,7 +319,7 @@ def test_every_option_is_documented(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_specs_are_split_at_outer_commas() -> None:
     text = "grad_cam, occlusion(window=(3, 4), baseline='a,b(') ,saliency"
-    assert base.split_specs(text) == [
+    assert split_specs(text) == [
         "grad_cam",
         "occlusion(window=(3, 4), baseline='a,b(')",
         "saliency",

@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import tarfile
 import threading
 import time
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -533,3 +535,33 @@ def test_what_never_answers_is_a_failure(
     assert outcome.counts == {"images": 6, "finished": 6, "maps": 5, "failures": 1}
     (failed,) = results.failures(tmp_path / "out")
     assert "memory://bucket/photos/3.png within 2 s" in failed.reason
+
+
+@pytest.mark.parametrize(
+    ("scheme", "said", "pip"),
+    [
+        ("https", 'HTTPFileSystem requires "requests" and "aiohttp" to be installed', "'visxai[re"),
+        ("s3", "Install s3fs to access S3", "s3fs"),
+        ("gs", "Please install gcsfs to access Google Storage", "gcsfs"),
+        ("sftp", 'SFTPFileSystem requires "paramiko" to be installed', "paramiko"),
+        ("odd", "it can't be had", "'visxai[remote]'"),
+    ],
+)
+def test_a_missing_package_of_a_file_system_is_told_with_its_pip_line(
+    monkeypatch: pytest.MonkeyPatch, scheme: str, said: str, pip: str
+) -> None:
+    fsspec = pytest.importorskip("fsspec")
+
+    def missing(url: str) -> None:
+        raise ImportError(said)
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", missing)
+    with pytest.raises(MissingExtra, match=re.escape(f"pip install {pip}")) as told:
+        origin.file_system(f"{scheme}://place/one.jpg")
+    assert len(str(told.value).splitlines()) == 1
+
+
+def test_the_extra_for_urls_brings_what_https_needs() -> None:
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text("utf-8"))
+    extra = " ".join(project["project"]["optional-dependencies"]["remote"])
+    assert all(name in extra for name in ("fsspec", "requests", "aiohttp"))

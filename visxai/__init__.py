@@ -11,7 +11,22 @@ from typing import TYPE_CHECKING, Any
 from visxai._version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from visxai import errors, evaluate, methods, metrics, models
+    from visxai import (
+        bench,
+        errors,
+        evaluate,
+        export,
+        images,
+        methods,
+        metrics,
+        models,
+        pipeline,
+        record,
+        render,
+        report,
+        results,
+        scale,
+    )
     from visxai.engine import Engine
     from visxai.preprocess import Preprocess
     from visxai.record import Explanation, Failure
@@ -23,11 +38,20 @@ __all__ = [
     "Failure",
     "Preprocess",
     "Target",
+    "bench",
     "errors",
     "evaluate",
+    "export",
+    "images",
     "methods",
     "metrics",
     "models",
+    "pipeline",
+    "record",
+    "render",
+    "report",
+    "results",
+    "scale",
 ]
 
 _HOMES = {

@@ -8,12 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from visxai.errors import ArgumentError, TargetError, UnknownName
 from visxai.foreign import shown
 from visxai.images import Limits
 from visxai.inputs import Input
+from visxai.models import without_preprocess
 from visxai.preprocess import Preprocess
 from visxai.record import Explanation
 from visxai.results import about, parts
@@ -230,13 +229,10 @@ def settings_of(engine: Engine, methods: Sequence[Method], target: Target) -> di
     for method in methods:
         engine.check(method)
     if model.preprocess is None:
-        raise ArgumentError(
-            f"expected a preprocess for {model.ref.name}, which has none of its own: pass "
-            "preprocess=visxai.Preprocess(size=(224, 224), ...) to the engine"
-        )
+        raise ArgumentError(without_preprocess(model.ref.name))
     layers: list[str | None] = []
     if isinstance(model.preprocess, Preprocess):
-        blank = engine.tensor([np.zeros((*model.preprocess.size, 3), np.uint8)])
+        blank = engine.tensor([model.preprocess.blank()])
         scores = model.scores(blank)
         target.aim(scores, model.probabilities(scores))
         layers = [method.layer_of(model, blank) for method in methods]

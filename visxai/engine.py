@@ -11,7 +11,7 @@ import datetime
 import itertools
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,19 +20,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from visxai import images, methods, metrics, models, recheck
+from visxai import images, methods, metrics, models, objects, recheck
 from visxai.backends.base import Model
 from visxai.backends.budget import RowBudget
 from visxai.backends.probe import Probe
 from visxai.checkpoint import read_labels
 from visxai.errors import ArgumentError, ImageError
+from visxai.folders import images_below
 from visxai.machine import PRECISIONS, pick_device, pick_precision, versions
 from visxai.memory import keep_memory
 from visxai.methods.base import Maps, Method, upsample
 from visxai.metrics import Case, Check, Metric
+from visxai.origin import Origin
 from visxai.planning import Plan
 from visxai.preprocess import Preprocess
 from visxai.record import Explanation, Failure, InputRef, Prediction, label_of
+from visxai.spec import split_specs
 from visxai.target import Answer, Gate, Target
 
 if TYPE_CHECKING:
@@ -44,8 +47,8 @@ Methods = str | Method | Sequence[str | Method]
 
 @dataclass(frozen=True)
 class Prepared:
-    """A decoded image, cut for the model: its pixels (h, w, 3) uint8 (or what an opaque
-    preprocess made, (3, h, w) float32), where they lie, the caller's object if not a path, and
+    """A decoded image, cut for the model: its pixels (h, w, c) uint8 (or what an opaque
+    preprocess made, (c, h, w) float32), where they lie, the caller's object if not a path, and
     what the model answers, where the image's class is known."""
 
     pixels: np.ndarray[Any, Any]
@@ -59,7 +62,9 @@ class Engine:
 
     model: a name (`visxai models`), "torchvision:…", "timm:…", "hf:…", "onnx:FILE", or an
     nn.Module, which is left as it is: visxai runs a copy that shares its weights. Batch norms need
-    running statistics, so that images of a batch don't change each other's scores. checkpoint: a
+    running statistics, so that images of a batch don't change each other's scores. An image
+    classification pipeline of Hugging Face's stands for its module, and a function from pixels
+    (n, c, h, w) to scores (n, k) serves the methods that ask for scores alone. checkpoint: a
     file of weights for a torchvision or timm architecture. labels: names, or a file of them; for
     a CLIP-like model the prompts it compares images with. preprocess, labels, activation
     ("softmax" | "sigmoid" | "none"), layer and output (a function from what the model returns to
@@ -82,12 +87,12 @@ class Engine:
 
     def __init__(
         self,
-        model: str | nn.Module | Model = models.DEFAULT,
+        model: str | nn.Module | Model | Callable[[Tensor], Any] = models.DEFAULT,
         *,
         preprocess: Any = None,
         labels: Labels | None = None,
         activation: Activation | None = None,
-        layer: str | nn.Module | None = None,
+        layer: str | nn.Module | Sequence[str | nn.Module] | None = None,
         output: Any = None,
         checkpoint: str | os.PathLike[str] | None = None,
         device: str | torch.device = "auto",
@@ -125,7 +130,7 @@ class Engine:
             # A copy over the same network: precision, rows and acceleration are this engine's.
             self.model = copy.copy(model)
         else:
-            self.model = _from_module(model, device, given)
+            self.model = _from_object(model, device, given)
         self.device = self.model.device
         if self.device.type == "cpu":
             keep_memory()
@@ -143,7 +148,7 @@ class Engine:
     def plan(self, method: Methods, images: int) -> str:
         """Decide on acceleration for a run of `images` more images; returns the reason."""
         if self._plan.open and isinstance(self.model.preprocess, Preprocess):
-            blank = self.tensor([np.zeros((*self.model.preprocess.size, 3), np.uint8)])
+            blank = self.tensor([self.model.preprocess.blank()])
             self._plan.consider(load_methods(method), blank, images)
         return self._plan.reason
 
@@ -163,9 +168,12 @@ class Engine:
         check: str | Metric | None = None,
         on_error: Literal["raise", "record"] = "raise",
     ) -> list[Explanation | Failure]:
-        """Explain images (paths, bytes, PIL images, uint8 arrays; one or many), in input order.
+        """Explain images, one or many, in input order.
 
-        One `Explanation` per image, method and class of the target. An image that can't be read
+        images: paths, folders, bytes, open files, PIL images, arrays or uint8 tensors (h, w),
+        (h, w, 3 or 4) or (3 or 4, h, w), or batches of them (b, ...); arrays hold uint8, or floats
+        in 0..1. method: one or several, also in one string with commas between them. One
+        `Explanation` per image, method and class of the target. An image that can't be read
         raises ImageError, or with on_error="record" leaves a `Failure` in its place. only: a
         condition on the scores, such as "class=nsfw>0.5": images that don't meet it cost their
         forward and give no result. check: a metric whose figures go into the records' quality,
@@ -200,11 +208,11 @@ class Engine:
                 "over images with labels (visxai explain labels.csv, or visxai.pipeline.explain)"
             )
         checked = None if check is None else metrics.load_check(check)
-        return self._stream(images, loaded, parsed, gate, checked, on_error)
+        return self._stream(_each(images), loaded, parsed, gate, checked, on_error)
 
     def _stream(
         self,
-        sources: Iterable[Any],
+        sources: Iterator[Any],
         loaded: tuple[Method, ...],
         target: Target,
         gate: Gate | None,
@@ -212,7 +220,7 @@ class Engine:
         on_error: str,
     ) -> Iterator[Explanation | Failure]:
         start = 0
-        for batch in _batched(_as_list(sources, lazy=True), self.batch_size):
+        for batch in _batched(sources, self.batch_size):
             prepared = [self.prepare(source, on_error) for source in batch]
             yield from self.explain_prepared(
                 prepared, loaded, target.part(start, start + len(batch)), gate, check
@@ -220,15 +228,24 @@ class Engine:
             start += len(batch)
 
     def prepare(self, source: Any, on_error: str = "raise") -> Prepared | Failure:
-        """Decode one image and cut it for the model; no tensor, no device."""
+        """Decode one image and cut it for the model; no tensor, no device.
+
+        source: as of `explain`, but for folders; or a Failure, which on_error="raise" raises.
+        """
+        if isinstance(source, Failure):
+            if on_error == "raise":
+                raise ImageError(source.reason)
+            return source
         preprocess = self.model.preprocess
         if preprocess is None:
             raise ArgumentError(
-                f"expected a preprocess for {self.model.ref.name}, which has none of its own: "
-                "pass preprocess=visxai.Preprocess(size=(224, 224), ...), or explain tensors "
-                "with attribute()"
+                f"{models.without_preprocess(self.model.ref.name)}, or explain tensors with "
+                "attribute()"
             )
         try:
+            if hasattr(source, "read") and not isinstance(source, Origin):
+                # Once only, and the record may ask for its original again.
+                source = objects.content(source, images.Limits().max_bytes)
             photo = images.decode(source)
             pixels, transform = preprocess.crop(photo)
         except ImageError as error:
@@ -282,7 +299,7 @@ class Engine:
         return [one for index in sorted(found) for one in found[index]]
 
     def tensor(self, pixels: Sequence[np.ndarray[Any, Any]]) -> Tensor:
-        """The model's input (b, 3, h, w) float32 on its device, from prepared pixels."""
+        """The model's input (b, c, h, w) float32 on its device, from prepared pixels."""
         assert self.model.preprocess is not None
         stacked = torch.from_numpy(np.stack(pixels))
         if self.device.type == "cuda":
@@ -389,6 +406,7 @@ class Engine:
                 f"expected a float tensor (batch, channels, height, width), got {got}: "
                 "normalise images yourself, or pass them to explain()"
             )
+        self._check_axes(x)
         parsed = Target.of(target, self.model.labels)
         parsed.check(len(x))
         (loaded,) = load_methods(method)
@@ -397,6 +415,15 @@ class Engine:
         maps = self._maps(Probe(self.model, inside), inside, loaded, parsed)
         values, _ = tidy(maps.values)
         return upsample(values, tuple(x.shape[2:])).to(x.device)
+
+    def _check_axes(self, x: Tensor) -> None:
+        """Raise ArgumentError for a tensor whose channels come last."""
+        last = x.shape[3] in (1, 3, 4) and x.shape[1] != x.shape[3]
+        if last and self.model.channels == x.shape[3]:
+            raise ArgumentError(
+                f"expected a tensor (batch, channels, height, width), got {tuple(x.shape)}, whose "
+                "channels come last: pass x.permute(0, 3, 1, 2)"
+            )
 
     def predict(self, images: Any) -> list[Prediction]:
         """The model's scores for images, one forward each, in input order."""
@@ -463,8 +490,9 @@ def compute(method: Method, model: Model, x: Tensor, target: Target) -> Maps:
 
 
 def load_methods(method: Methods) -> tuple[Method, ...]:
-    """One or several methods from specs or methods."""
-    given = [method] if isinstance(method, (str, Method)) else list(method)
+    """One or several methods from specs, also several in one string, or methods."""
+    given = [method] if isinstance(method, Method) else method
+    given = split_specs(given) if isinstance(given, str) else list(given)
     if not given:
         raise ArgumentError("expected at least one method, got none: try 'grad_cam'")
     return tuple(methods.load(one) for one in given)
@@ -497,14 +525,29 @@ def tidy(values: Tensor) -> tuple[Tensor, Tensor]:
     return values, ~finite | (high - low <= 1e-6 * peak)
 
 
-def _from_module(model: Any, device: str | torch.device, given: dict[str, Any]) -> Model:
+def _from_object(model: Any, device: str | torch.device, given: dict[str, Any]) -> Model:
+    """A module, a pipeline of Hugging Face's around one, or a function from pixels to scores."""
     from visxai.backends.modules import unwrapped
     from visxai.backends.pytorch import TorchModel
 
-    known = models.describe(unwrapped(model))
-    known.update({key: value for key, value in given.items() if value is not None})
-    known["labels"] = read_labels(known.get("labels"))
-    return TorchModel(model, device=None if device == "auto" else pick_device(device), **known)
+    placed = None if device == "auto" else pick_device(device)
+    known: dict[str, Any] = {}
+    if not isinstance(model, nn.Module) and models.is_pipeline(model):
+        model, known = model.model, {"preprocess": model.image_processor}
+    own = {key: value for key, value in given.items() if value is not None}
+    if isinstance(model, nn.Module) or not callable(model) or isinstance(model, type):
+        known = {**models.describe(unwrapped(model)), **known, **own}
+        known["labels"] = read_labels(known.get("labels"))
+        return TorchModel(model, device=placed, **known)
+    from visxai.backends.blackbox import BlackBox
+
+    if "layer" in own:
+        raise ArgumentError(
+            "expected a function without layer=, since its layers can't be seen: pass the "
+            "nn.Module itself for methods that look at one"
+        )
+    own["labels"] = read_labels(own.get("labels"))
+    return BlackBox(model, device=placed, **own)
 
 
 def _plain(figure: Any) -> Any:
@@ -512,23 +555,39 @@ def _plain(figure: Any) -> Any:
     return figure if isinstance(figure, (bool, int)) or np.isfinite(figure) else None
 
 
-def _as_list(sources: Any, lazy: bool = False) -> Any:
-    """A list of sources; a single image counts as a list of one."""
-    if isinstance(sources, (str, bytes, bytearray, memoryview, Path, np.ndarray)) or hasattr(
-        sources, "convert"
-    ):
-        return [sources]
-    if isinstance(sources, Tensor):
-        raise ArgumentError(
-            "expected images (paths, bytes, PIL images, uint8 arrays), got a tensor: "
-            "use attribute() for tensors"
-        )
+def _as_list(sources: Any) -> list[Any]:
+    """A list of sources; a single image counts as a list of one, a folder as its images."""
+    return list(_each(sources))
+
+
+def _each(sources: Any) -> Iterator[Any]:
+    """The sources, one by one; what can't be an image or several is told at once."""
+    if _is_one(sources):
+        return _unfolded([sources])
     if not isinstance(sources, Iterable):
         raise ArgumentError(
-            f"expected images (paths, bytes, PIL images, uint8 arrays), got "
+            "expected images (paths, bytes, open files, PIL images, uint8 arrays), got "
             f"{type(sources).__name__}"
         )
-    return sources if lazy else list(sources)
+    return _unfolded(sources)
+
+
+def _is_one(source: Any) -> bool:
+    if isinstance(source, (np.ndarray, Tensor)):
+        if isinstance(source, Tensor) and source.is_floating_point():
+            objects.picture(source)  # which says what to do with it
+        return source.ndim != 4  # a batch is iterated
+    kinds = (str, bytes, bytearray, memoryview, os.PathLike, Origin)
+    return isinstance(source, kinds) or hasattr(source, "convert") or hasattr(source, "read")
+
+
+def _unfolded(sources: Iterable[Any]) -> Iterator[Any]:
+    """The sources, folders replaced by the images below them."""
+    for source in sources:
+        if isinstance(source, (str, os.PathLike)) and os.path.isdir(source):
+            yield from images_below(source)
+        else:
+            yield source
 
 
 def _batched(items: Iterable[Any], size: int) -> Iterator[list[Any]]:

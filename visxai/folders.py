@@ -10,10 +10,21 @@ from pathlib import Path
 
 from visxai import shards
 from visxai.errors import ArgumentError
+from visxai.images import RAW
 from visxai.origin import remote, shown
 from visxai.record import Failure
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+READ = (
+    *(".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"),
+    *(".avif", ".heic", ".heif", ".jfif", ".jpe", ".apng", ".dib"),
+)
+# Whatever is called an image is one of a run's: what can't be read becomes a failure, so that
+# nobody counts on an image that nobody looked at.
+EXTENSIONS = (
+    *READ,
+    *(".avifs", ".hif", ".jxl", ".jp2", ".j2k", ".jxr", ".psd", ".svg", ".ico", ".exr", ".hdr"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".qoi", ".pcx", *RAW),
+)
 _RESERVED = {"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"} | {
     f"{port}{number}" for port in ("COM", "LPT") for number in "123456789¹²³"
 }
@@ -86,7 +97,7 @@ def _followed(link: Path, inside: Path) -> Path | Failure | None:
 def none_below(place: str | os.PathLike[str], tars: str = "") -> ArgumentError:
     remedy = f"name its tars themselves, as in {tars}" if tars else "check the folder"
     return ArgumentError(
-        f"expected images ({' '.join(EXTENSIONS)}), got none below {shown(place)}: {remedy}"
+        f"expected images ({' '.join(READ)}), got none below {shown(place)}: {remedy}"
     )
 
 

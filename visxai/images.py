@@ -14,23 +14,34 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from visxai.errors import ArgumentError, ImageError
+from visxai import heif, objects
+from visxai.errors import ArgumentError, ImageError, VisxaiError
 from visxai.foreign import shown
 from visxai.origin import Origin
 from visxai.quiet import warnings_of
 from visxai.record import MAX_PIXELS
 
 Source = (
-    str | os.PathLike[str] | Origin | bytes | bytearray | memoryview | Image.Image | NDArray[Any]
+    str
+    | os.PathLike[str]
+    | Origin
+    | bytes
+    | bytearray
+    | memoryview
+    | IO[bytes]
+    | Image.Image
+    | NDArray[Any]
 )
 
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
+# Camera's raw files hold small pictures of themselves, which would be read in their place.
+RAW = (".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2")
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -86,14 +97,15 @@ class Photo:
 
 
 def decode(source: Source, limits: Limits = _DEFAULT) -> Photo:
-    """The photograph at an address, in bytes, a PIL image or a uint8 array (h, w), (h, w, 3 or 4).
+    """The photograph at an address, in bytes, an open file, a PIL image, an array or a tensor.
 
-    An address is a path, a tar's member or a URL (`visxai.origin`).
-    Arrays are grey, RGB or RGBA; transparency is laid over white. Raises ImageError for what
-    can't be read safely, ArgumentError for another kind of source.
+    An address is a path, a tar's member or a URL (`visxai.origin`). An open file is whatever has
+    `.read()`, and is read from where it stands. Arrays are grey, RGB or RGBA, of the shapes and
+    types of `visxai.objects`; transparency is laid over white. Raises ImageError for what can't
+    be read safely, ArgumentError for another kind of source.
     """
-    if isinstance(source, np.ndarray):
-        source = _from_array(source)
+    if isinstance(source, np.ndarray) or objects.is_tensor(source):
+        source = objects.picture(source)
     if isinstance(source, Image.Image):
         image, orientation = _opened(source, "the PIL image", limits)
         digest = hashlib.sha256(f"RGB {image.width}x{image.height} ".encode())
@@ -106,10 +118,17 @@ def decode(source: Source, limits: Limits = _DEFAULT) -> Photo:
         origin = Origin.of(source)
         path = str(origin)
         data, name = origin.read(limits.max_bytes), shown(path)
+    elif hasattr(source, "read"):
+        data, name = objects.content(source, limits.max_bytes), "the open file"
     else:
         raise ArgumentError(
-            "expected a path, bytes, a PIL image or a uint8 array of shape (h, w, 3), got "
-            f"{type(source).__name__}: convert it to one of them"
+            "expected a path, bytes, an open file, a PIL image or a uint8 array of shape "
+            f"(h, w, 3), got {type(source).__name__}: convert it to one of them"
+        )
+    if name.lower().endswith(RAW):
+        raise ImageError(
+            f"expected a developed photograph, got a camera's raw file in {name}: develop it to "
+            "JPEG or TIFF"
         )
     if not data:
         raise ImageError(f"expected an image, got 0 bytes in {name}: fetch the file again")
@@ -122,23 +141,6 @@ def decode(source: Source, limits: Limits = _DEFAULT) -> Photo:
     return Photo(image, hashlib.sha256(data).hexdigest(), path, orientation)
 
 
-def _from_array(array: NDArray[Any]) -> Image.Image:
-    if (
-        array.dtype != np.uint8
-        or array.ndim not in (2, 3)
-        or array.shape[2:] not in ((), (3,), (4,))
-    ):
-        raise ArgumentError(
-            "expected a uint8 array of shape (h, w), (h, w, 3) or (h, w, 4), got "
-            f"{array.dtype} {array.shape}: scale to 0..255 and put the channels last"
-        )
-    if not array.size:
-        raise ImageError(
-            f"expected at least one pixel, got an array of shape {array.shape}: skip it"
-        )
-    return Image.fromarray(array)
-
-
 def _opened(source: bytes | Image.Image, name: str, limits: Limits) -> tuple[Image.Image, int]:
     """(upright RGB, EXIF orientation); every failure is an ImageError about `name`."""
     try:
@@ -146,7 +148,13 @@ def _opened(source: bytes | Image.Image, name: str, limits: Limits) -> tuple[Ima
             image = source
         else:
             with warnings_of(_PILLOW):
-                image = Image.open(io.BytesIO(source), formats=_FORMATS)
+                # What HEIF's library opens is decoded at once, so its size is checked before.
+                known = heif.size(source, name)
+                if known is not None:
+                    _check_size(known, name, limits)
+                    image = heif.decoded(source)
+                else:
+                    image = Image.open(io.BytesIO(source), formats=_FORMATS)
         _check_size(image.size, name, limits)
         # Pillow turns a TIFF upright while it loads it; a PNG's EXIF may come after its pixels.
         turned = _orientation(image) if image.format == "TIFF" else None
@@ -157,12 +165,12 @@ def _opened(source: bytes | Image.Image, name: str, limits: Limits) -> tuple[Ima
         orientation = turned or _orientation(image)
         turn = None if turned else _TURNS.get(orientation)
         return _rgb(image if turn is None else image.transpose(turn)), orientation
-    except ImageError:
+    except VisxaiError:
         raise
     except UnidentifiedImageError as error:
         raise ImageError(
-            f"expected a JPEG, PNG, WebP, BMP, TIFF or GIF image, got something else in {name}: "
-            "convert it or leave it out"
+            "expected a JPEG, PNG, WebP, AVIF, BMP, TIFF, GIF or HEIC image, got something else "
+            f"in {name}: convert it or leave it out"
         ) from error
     except MemoryError as error:
         raise ImageError(

@@ -4,7 +4,8 @@
     load("torchvision:resnet50")               torchvision's weights and preprocessing
     load("timm:vit_small_patch16_224")         timm's
     load("hf:google/vit-base-patch16-224")     Hugging Face's; also a local folder
-    load("onnx:model.onnx")                    a file, run by ONNX Runtime
+    load("onnx:model.onnx")                    a file, run by ONNX Runtime; what model.toml
+                                               beside it states, as a card does, is known of it
     load("timm:resnet18", checkpoint="mine.safetensors", labels="labels.txt")
 
 A card states everything about a named model: where the weights come from and their sha256, the
@@ -27,9 +28,11 @@ from visxai import fetch as fetching
 from visxai import hubs
 from visxai.checkpoint import Labels, read, read_labels
 from visxai.errors import ArgumentError, ModelError, UnknownName
+from visxai.foreign import shown
 
 if TYPE_CHECKING:
     from visxai.backends.base import Model
+    from visxai.preprocess import Preprocess
 
 DEFAULT = "efficientnet_lite0"
 PREFIXES = ("torchvision", "timm", "hf", "onnx")
@@ -132,7 +135,8 @@ def load(
             f"{name}: name the architecture"
         )
     if prefix == "onnx":
-        return _onnx(Path(rest), f"onnx:{Path(rest).name}", device, own)
+        stated = _beside(Path(rest))
+        return _onnx(Path(rest), f"onnx:{Path(rest).name}", device, {**stated, **own})
     if not colon:
         found = card(name)
         if found.build.get("onnx"):
@@ -184,6 +188,32 @@ def describe(module: Any) -> dict[str, Any]:
 # ---- cards -----------------------------------------------------------------------------------
 
 
+def _beside(path: Path) -> dict[str, Any]:
+    """What the card beside a file states of its model, every field optional: model.toml tells of
+    model.onnx."""
+    place = path.with_suffix(".toml")
+    if not place.is_file():
+        return {}
+    try:
+        data = tomllib.loads(place.read_text("utf-8"))
+        known: dict[str, Any] = {
+            name: str(data[name]) for name in ("activation", "layer") if name in data
+        }
+        if "preprocess" in data:
+            known["preprocess"] = _preprocess(data["preprocess"])
+        if isinstance(labels := data.get("labels"), str):
+            # Only the folder's own files are read: a card may come from anywhere.
+            known["labels"] = read_labels(place.parent / Path(labels).name)
+        elif labels is not None:
+            known["labels"] = read_labels(labels)
+    except (OSError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"expected a card like those of visxai's own models in {shown(place)}, which tells of "
+            f"{shown(path.name)}, got something else ({shown(str(error))}): mend it or remove it"
+        ) from error
+    return known
+
+
 def _carded(found: Card) -> tuple[Any, dict[str, Any]]:
     import timm
 
@@ -199,15 +229,35 @@ def _carded(found: Card) -> tuple[Any, dict[str, Any]]:
 
 def _stated(found: Card) -> dict[str, Any]:
     """What a card states about its model, as a model's arguments."""
-    from visxai.preprocess import Preprocess
-
-    options: dict[str, Any] = dict(found.preprocess)  # Preprocess makes tuples of its lists
     return {
-        "preprocess": Preprocess(**options),
+        "preprocess": _preprocess(found.preprocess),
         "labels": found.labels,
         "activation": found.activation,
         "layer": found.layer,
     }
+
+
+def _preprocess(stated: Mapping[str, Any]) -> Preprocess:
+    from visxai.preprocess import Preprocess
+
+    options: dict[str, Any] = dict(stated)  # Preprocess makes tuples of its lists
+    return Preprocess(**options)
+
+
+def without_preprocess(name: str) -> str:
+    """The beginning of what is said where a model has no preprocessing."""
+    return (
+        f"expected a preprocess for {name}, which has none of its own: pass "
+        "preprocess=visxai.Preprocess(size=(224, 224), ...) to the engine (on the command line "
+        "--size, --resize, --mean and --std; for onnx:model.onnx a card model.toml beside it does "
+        "as well)"
+    )
+
+
+def is_pipeline(source: Any) -> bool:
+    """Whether an object is a pipeline of Hugging Face's that classifies images."""
+    module, processor = getattr(source, "model", None), getattr(source, "image_processor", None)
+    return processor is not None and hasattr(module, "forward") and hasattr(module, "config")
 
 
 def bundled_file(source: Mapping[str, Any]) -> Path:

@@ -236,9 +236,13 @@ def file_system(url: str) -> tuple[Any, str]:
     try:
         system, path = fsspec.core.url_to_fs(url)
     except ImportError as error:
+        # fsspec says it in words of its own: "Install s3fs to access S3".
+        needed = re.findall(r'nstall ([A-Za-z][\w-]*)|"([\w-]+)"', str(error))
+        pip = " ".join(sorted({first or second for first, second in needed}))
+        pip = "'visxai[remote]'" if scheme in ("http", "https") or not pip else pip
         raise MissingExtra(
-            f"expected the package that reads {scheme}:// addresses, got none installed: "
-            f"{str(error).rstrip('.')}"
+            f"reading {scheme}:// addresses needs a package that isn't installed "
+            f"({shown(str(error)).rstrip('.')}): pip install {pip}"
         ) from error
     except ValueError as error:
         raise ArgumentError(

@@ -17,7 +17,7 @@ from typing import IO
 
 from visxai import origin, shards, tables
 from visxai.errors import ArgumentError, ImageError
-from visxai.folders import EXTENSIONS, images_below, none_below
+from visxai.folders import EXTENSIONS, READ, images_below, none_below
 from visxai.origin import Stamp, shown
 from visxai.record import Failure
 from visxai.results import is_results
@@ -247,7 +247,7 @@ def _of_tar(path: str, root: str, columns: _Columns) -> Iterator[Found]:
         yield Found(path, root, Failure(path, reason))
     elif not count:
         raise ArgumentError(
-            f"expected images ({' '.join(EXTENSIONS)}), got none in the tar {shown(path)}: check "
+            f"expected images ({' '.join(READ)}), got none in the tar {shown(path)}: check "
             "what is in it"
         )
 

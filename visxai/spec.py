@@ -97,6 +97,32 @@ def built(cls: type[S], options: Mapping[str, Any]) -> S:
     return cls(**options)
 
 
+def split_specs(text: str, option: str = "methods") -> list[str]:
+    """Method specs separated by commas; those inside brackets or quotes separate nothing.
+
+    >>> split_specs("grad_cam,occlusion(window=64, stride=32)")
+    ['grad_cam', 'occlusion(window=64, stride=32)']
+    """
+    parts, depth, quote = [""], 0, ""
+    for character in text:
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "'\"":
+            quote = character
+        elif character in "([{":
+            depth += 1
+        elif character in ")]}":
+            depth -= 1
+        elif character == "," and depth == 0:
+            parts.append("")
+            continue
+        parts[-1] += character
+    specs = [part.strip() for part in parts]
+    if not all(specs):
+        raise ArgumentError(f"expected specs between the commas of {option}, got {text!r}")
+    return specs
+
+
 def parse(spec: Any, kind: str, example: str) -> tuple[str, str, dict[str, Any]]:
     """The name, the member of a family ("" for none) and the options of a spec string; only
     literals are ever evaluated. `kind` ("method") and `example` go into the errors."""

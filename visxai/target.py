@@ -24,8 +24,8 @@ from visxai.errors import TargetError, UnknownName
 
 Kind = Literal["top", "class", "any", "diff", "above", "index", "callable"]
 FORMS = (
-    "top1, top3, class=207, class=tabby, any=281,282, diff=207,282, above=0.5, an int, "
-    "one int per image, or a callable scores (b, k) -> (b,)"
+    "top1, top3, class=207, class=tabby, any=281,282, diff=207,282, above=0.5, an int, a label, "
+    "one of them per image, or a callable scores (b, k) -> (b,)"
 )
 _UNTOLD: Sequence[str] = ["the labels of a model that isn't loaded yet"]
 
@@ -131,17 +131,21 @@ class Target:
         if callable(target) and not isinstance(target, Tensor):
             name = getattr(target, "__name__", type(target).__name__)
             return cls("callable", f"callable:{name}", function=target)
-        return cls._per_image(target)
+        return cls._per_image(target, labels)
 
     @classmethod
-    def _per_image(cls, target: Any) -> Target:
+    def _per_image(cls, target: Any, labels: Sequence[str] | None) -> Target:
         values = target.tolist() if hasattr(target, "tolist") else target
+        if isinstance(values, (list, tuple)) and any(isinstance(v, str) for v in values):
+            values = [_class(v, labels) if isinstance(v, str) else v for v in values]
         if isinstance(values, int) and not isinstance(values, bool):
             return cls("class", f"class={values}", (values,))
         if not isinstance(values, Sequence) or not all(
             isinstance(v, int) and not isinstance(v, bool) for v in values
         ):
-            raise TargetError(f"expected one integer per image, got {target!r}: use {FORMS}")
+            raise TargetError(
+                f"expected one integer per image, or one label, got {target!r}: use {FORMS}"
+            )
         return cls("index", "index", tuple(values))
 
     @classmethod
@@ -166,6 +170,8 @@ class Target:
                 return cls("above", f"above={argument}", value=float(argument))
             except ValueError:
                 pass
+        if not given and labels and (found := _named(name, labels)) is not None:
+            return cls("class", f"class={name}", (found,))
         raise TargetError(f"expected a target, got {text!r}: use {FORMS}")
 
     def part(self, start: int, stop: int) -> Target:
@@ -304,6 +310,18 @@ def _class(text: str, labels: Sequence[str] | None) -> int:
             f"{', '.join(map(str, found))}: use class=INDEX"
         )
     return found[0]
+
+
+def _named(text: str, labels: Sequence[str]) -> int | None:
+    """The class of a label that stands alone; None where it is no label, or nothing is known."""
+    if labels is _UNTOLD or text.isdecimal():
+        return None
+    try:
+        return _class(text, labels)
+    except UnknownName as error:
+        if not _near(text, labels):
+            return None
+        raise TargetError(f"expected a target, got {text!r}, and an {error}") from None
 
 
 def _near(text: str, labels: Sequence[str]) -> list[str]:

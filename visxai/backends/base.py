@@ -275,6 +275,11 @@ class Model(ABC):
         and the prefix tokens enter the first block: one forward a row."""
         raise self._lacks("token subsets")
 
+    @property
+    def channels(self) -> int:
+        """The channels of its input: 3, unless more is known."""
+        return 3
+
     def remedy(self, missing: Need) -> str:
         """How the model could be built to offer what it lacks, or ""."""
         return ""

@@ -6,7 +6,7 @@ import copy
 import hashlib
 import itertools
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -144,11 +144,17 @@ def weights_sha256(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def name_of(module: nn.Module, layer: str | nn.Module | None) -> str | None:
-    """The dotted name of a layer given as name or module; UnknownName or LayerError where the model
-    has none such."""
+def name_of(
+    module: nn.Module, layer: str | nn.Module | Sequence[str | nn.Module] | None
+) -> str | None:
+    """The dotted name of a layer given as name or module, of several joined by "+"; UnknownName or
+    LayerError where the model has none such."""
     if layer is None:
         return None
+    # Sequential modules are collections too, but layers themselves.
+    if isinstance(layer, (tuple, list)):
+        return "+".join(str(name_of(module, one)) for one in layer) or None
+    assert isinstance(layer, (str, nn.Module))
     if isinstance(layer, str):
         for part in layer.split("+"):
             find(module, part)

@@ -4,7 +4,8 @@
 
 Where onnx2torch converts the file and both agree to 1e-4 on a first batch, the model is a
 `TorchModel` whose plain forwards in float32 run in ONNX Runtime: every method serves it. Where
-not, it is an `OnnxModel`, which offers scores: the perturbation methods serve it.
+not, it is an `OnnxModel`, which offers scores: the perturbation methods serve it, and what they
+can't do it says with the reason why the file wasn't converted.
 
 A final softmax or sigmoid is cut off, so that scores are logits; where rows of the output still
 are probabilities that sum to 1, their logarithm is taken. Fixed batches are padded, channels-last
@@ -21,16 +22,15 @@ import torch
 from torch import Tensor, nn
 
 from visxai.backends import onnx_convert, onnx_graph
-from visxai.backends.aims import maps_of
-from visxai.backends.base import Activation, Model, Need, Rows
-from visxai.backends.budget import RowBudget
+from visxai.backends.base import Activation, Model, Need
+from visxai.backends.blackbox import BlackBox
 from visxai.backends.onnx_graph import Graph, Layout
 from visxai.backends.pytorch import TorchModel
-from visxai.errors import ModelError, require
+from visxai.errors import MissingExtra, ModelError, require
+from visxai.foreign import shown
 from visxai.preprocess import Preprocess
 from visxai.quiet import warnings_of
 from visxai.record import ModelRef
-from visxai.target import Aim
 
 # Inputs of a free size are tried out at this one.
 _USUAL_SIZE = 224
@@ -143,48 +143,25 @@ class Runtime:
             )
 
 
-class OnnxModel(Model):
-    """Scores of an ONNX file, by ONNX Runtime."""
+class OnnxModel(BlackBox):
+    """Scores of an ONNX file, by ONNX Runtime. unconverted: why there are no gradients."""
 
-    def __init__(
-        self,
-        runtime: Runtime,
-        ref: ModelRef,
-        *,
-        preprocess: Any = None,
-        labels: Sequence[str] | None = None,
-        activation: Activation = "softmax",
-    ) -> None:
+    def __init__(self, runtime: Runtime, ref: ModelRef, unconverted: str, **known: Any) -> None:
+        super().__init__(runtime, ref=ref, device=runtime.device, **known)
         self.runtime = runtime
-        self.ref = ref
-        self.preprocess = None if preprocess is None else Preprocess.of(preprocess)
-        self.labels = None if labels is None else tuple(labels)
-        self.activation = activation
-        self.offers = Need.SCORES
-        self.device = runtime.device
-        self.precision = "fp32"
-        self.precisions = ("fp32",)
-        self.budget = RowBudget()
+        self.unconverted = unconverted
 
     def accelerated(self, needs: Need) -> str:
         return str(self.runtime)
 
-    def scores(self, x: Tensor) -> Tensor:
-        return torch.cat(
-            list(self._blocks(Rows.of(x), "scores", lambda part, *_: self.runtime(part)))
+    def remedy(self, missing: Need) -> str:
+        return (
+            f"export it otherwise, since its graph could not be turned into PyTorch's for "
+            f"gradients ({self.unconverted})"
         )
 
-    def values(self, rows: Rows, aim: Aim) -> Tensor:
-        out = torch.empty(len(aim), rows.turns, device=self.device)
-
-        def run(x: Tensor, image: Tensor, turn: Tensor) -> bool:
-            scores = self.runtime(x)
-            for chosen, which in maps_of(aim, image):
-                out[which, turn[chosen]] = aim(scores[chosen], which)
-            return True
-
-        all(self._blocks(rows, "scores", run))
-        return out
+    def _called(self, x: Tensor) -> Tensor:
+        return self.runtime(x)
 
 
 def load(
@@ -222,19 +199,23 @@ def load(
     described = "none" if known["preprocess"] is None else str(known["preprocess"])
     ref = ModelRef(name, graph.sha256, described)
     converted = _converted(graph, runtime)
-    if converted is None:
-        return OnnxModel(runtime, ref, **known)
+    if isinstance(converted, str):
+        return OnnxModel(runtime, ref, converted, **known)
     model = TorchModel(converted, name=name, ref=ref, layer=layer, device=wanted, **known)
     if wanted.type == runtime.device.type:
         model.runtime = runtime
     return model
 
 
-def _converted(graph: Graph, runtime: Runtime) -> nn.Module | None:
-    """The graph as a module, if it agrees with the runtime and lets gradients through."""
-    module = onnx_convert.convert(graph)
-    if module is None:
-        return None
+def _converted(graph: Graph, runtime: Runtime) -> nn.Module | str:
+    """The graph as a module, or why it doesn't agree with the runtime or has no gradients."""
+    try:
+        module = onnx_convert.convert(graph)
+    except MissingExtra:
+        raise
+    except Exception as error:
+        # Whatever a converter stumbles over, the runtime still serves the scores.
+        return f"onnx2torch: {_told(error)}"
     expected = runtime(runtime.sample)
     with torch.inference_mode(False), torch.enable_grad(), warnings_of(action="error"):
         # What warns here would warn at every forward.
@@ -243,13 +224,23 @@ def _converted(graph: Graph, runtime: Runtime) -> nn.Module | None:
             scores = module.eval()(leaf.to(getattr(torch, graph.dtype)))
             found = scores.detach().reshape(len(leaf), -1).float()
             (gradient,) = torch.autograd.grad(scores.sum(), leaf)
-        except Exception:
+        except Exception as error:
             # A fixed batch, an operator that can't be differentiated: scores remain.
-            return None
-    agrees = found.shape == expected.shape and bool(
-        (found - expected).abs().max() <= _AGREEMENT * expected.abs().max()
-    )
-    return module if agrees and bool(gradient.isfinite().all()) else None
+            return _told(error)
+    if found.shape != expected.shape:
+        return f"the converted graph gives {tuple(found.shape)}, not {tuple(expected.shape)}"
+    worst, largest = (found - expected).abs().max(), expected.abs().max()
+    if not bool(worst <= _AGREEMENT * largest):
+        return f"the converted graph's scores differ from ONNX Runtime's by {float(worst):.2g}"
+    if not bool(gradient.isfinite().all()):
+        return "the converted graph's gradients are not finite"
+    return module
+
+
+def _told(error: Exception) -> str:
+    """An error's kind and first line, shortened."""
+    line = next(iter(str(error).strip().splitlines()), "")
+    return shown(f"{type(error).__name__}: {line}".rstrip(": "))[:240]
 
 
 def _sample(channels: int, height: int, width: int) -> Tensor:

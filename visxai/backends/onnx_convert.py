@@ -23,22 +23,18 @@ _OPSET = 17
 _REDUCTIONS = ("ReduceMean", "ReduceMax", "ReduceMin", "ReduceL2", "ReduceProd")
 
 
-def convert(graph: Graph) -> nn.Module | None:
-    """The graph as an nn.Module by onnx2torch, or None where it can't be converted."""
+def convert(graph: Graph) -> nn.Module:
+    """The graph as an nn.Module by onnx2torch; raises whatever that does where it can't be."""
     with warnings_of():
         onnx2torch = require("onnx2torch", "onnx", "gradients of an ONNX model")
         proto = type(graph.proto)()
         proto.CopyFrom(graph.proto)
-        try:
-            _older(proto)
-            _plain_names(proto)
-            module = onnx2torch.convert(proto)
-        except Exception:
-            # Whatever a converter stumbles over, the runtime still serves the scores.
-            return None
+        _older(proto)
+        _plain_names(proto)
+        module: nn.Module = onnx2torch.convert(proto)
         for part in [name for name, one in module.named_modules() if _slices(one)]:
             module.set_submodule(part, Slice())
-    return module if isinstance(module, nn.Module) else None
+    return module
 
 
 class Slice(nn.Module):

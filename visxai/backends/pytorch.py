@@ -80,7 +80,7 @@ class TorchModel(Model):
         preprocess: Any = None,
         labels: Sequence[str] | None = None,
         activation: Activation = "softmax",
-        layer: str | nn.Module | None = None,
+        layer: str | nn.Module | Sequence[str | nn.Module] | None = None,
         output: Callable[[Any], Tensor] | None = None,
         device: str | torch.device | None = None,
         precision: str = "fp32",
@@ -129,7 +129,8 @@ class TorchModel(Model):
             error = plain
             with contextlib.suppress(Exception):  # where it can't be run, the names alone are told
                 assert isinstance(self.preprocess, Preprocess)
-                blank = torch.zeros(1, 3, *self.preprocess.size, device=self.device)
+                count = len(self.preprocess.mean)
+                blank = torch.zeros(1, count, *self.preprocess.size, device=self.device)
                 error = self._unknown_layer(str(layer), blank)
             raise error from None
 
@@ -148,9 +149,24 @@ class TorchModel(Model):
     @property
     def offers(self) -> Need:  # type: ignore[override]
         """What methods may ask; whether attention is among it is found out on first use."""
+        if isinstance(self.module, torch.jit.ScriptModule):
+            return Need.SCORES | Need.INPUT_GRADIENT
         return self._always | self._of_tokens[0]
 
+    @property
+    def channels(self) -> int:
+        """The channels of its input, as its first convolution tells."""
+        for part in self.module.modules():
+            if isinstance(part, nn.Conv2d):
+                return part.in_channels
+        return super().channels
+
     def remedy(self, missing: Need) -> str:
+        if isinstance(self.module, torch.jit.ScriptModule):
+            return (
+                "pass the nn.Module that it was made from, since layers inside TorchScript can't "
+                "be looked at"
+            )
         return self._of_tokens[1] if missing & (Need.ATTENTION | Need.TOKENS) else ""
 
     @property

@@ -90,6 +90,7 @@ class Setup:
     layer: str | None = None
     seconds: float = 20.0
     memory: bool = True
+    preprocess: Preprocess | None = None
 
     def __post_init__(self) -> None:
         if not self.batches or min(self.batches) < 1:
@@ -107,6 +108,7 @@ class Setup:
             self.model,
             checkpoint=self.checkpoint,
             layer=self.layer,
+            preprocess=self.preprocess,
             device=self.device,
             precision=self.precision,
             accelerate=accelerate,

@@ -8,11 +8,15 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from visxai.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from visxai.preprocess import Preprocess
+
 
 # What was typed after `visxai`.
 given: list[str] = []
@@ -100,6 +104,56 @@ Checkpoint = Annotated[
         show_default=False,
     ),
 ]
+Size = Annotated[
+    str | None,
+    typer.Option(
+        "--size",
+        metavar="N",
+        help="Preprocessing, where the model has none of its own (onnx:FILE) or another: the "
+        "input's side in pixels, or HEIGHTxWIDTH. A card beside an ONNX file, model.toml next to "
+        "model.onnx, does as well. [dim]\\[default: the model's own][/dim]",
+        show_default=False,
+    ),
+]
+Resize = Annotated[
+    str | None,
+    typer.Option(
+        "--resize",
+        metavar="N",
+        help="With --size: what photographs are resized to before the crop, their short side or "
+        "HEIGHTxWIDTH. [dim]\\[default: the short side at the longer side of --size][/dim]",
+        show_default=False,
+    ),
+]
+Mean = Annotated[
+    str | None,
+    typer.Option(
+        "--mean",
+        metavar="R,G,B",
+        help="With --size: what is taken off pixels in 0..1; one number for a model of greys. "
+        "[dim]\\[default: 0,0,0][/dim]",
+        show_default=False,
+    ),
+]
+Std = Annotated[
+    str | None,
+    typer.Option(
+        "--std",
+        metavar="R,G,B",
+        help="With --size: what they are divided by then. [dim]\\[default: 1,1,1][/dim]",
+        show_default=False,
+    ),
+]
+Interpolation = Annotated[
+    str | None,
+    typer.Option(
+        "--interpolation",
+        metavar="NAME",
+        help="With --size: nearest, bilinear, bicubic, lanczos or box. "
+        "[dim]\\[default: bilinear][/dim]",
+        show_default=False,
+    ),
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
@@ -108,6 +162,58 @@ def command_line(*without: str) -> str:
     words = ["visxai", *(word for word in given if word not in without)]
     # Windows' shells know no single quotes.
     return subprocess.list2cmdline(words) if sys.platform == "win32" else shlex.join(words)
+
+
+def preprocess_of(
+    size: str | None,
+    resize: str | None,
+    mean: str | None,
+    std: str | None,
+    interpolation: str | None,
+) -> Preprocess | None:
+    """The preprocessing that options state, None where they state nothing."""
+    from visxai.preprocess import Preprocess
+
+    others = {"--resize": resize, "--mean": mean, "--std": std, "--interpolation": interpolation}
+    if size is None:
+        given = [name for name, value in others.items() if value is not None]
+        if given:
+            raise ArgumentError(
+                f"expected --size with {given[0]}, got none: say the model's input size, such as "
+                "--size 224"
+            )
+        return None
+    sides = _sides(size, "--size")
+    height, width = sides * 2 if len(sides) == 1 else sides
+    resized = (max(height, width),) if resize is None else _sides(resize, "--resize")
+    moments: dict[str, Any] = {
+        name: _numbers(value, f"--{name}")
+        for name, value in (("mean", mean), ("std", std))
+        if value is not None
+    }
+    return Preprocess(
+        size=(height, width),
+        resize=resized[0] if len(resized) == 1 else (resized[0], resized[1]),
+        interpolation=interpolation or "bilinear",
+        **moments,
+    )
+
+
+def _sides(text: str, option: str) -> tuple[int, ...]:
+    """A side, or height and width, in pixels."""
+    parts = text.lower().replace("×", "x").split("x")
+    if len(parts) > 2 or not all(part.strip().isdecimal() for part in parts):
+        raise ArgumentError(f"expected pixels for {option}, got {text!r}: write 224 or 224x320")
+    return tuple(int(part) for part in parts)
+
+
+def _numbers(text: str, option: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ArgumentError(
+            f"expected numbers for {option}, got {text!r}: write 0.485,0.456,0.406"
+        ) from None
 
 
 def check_specs(
@@ -133,32 +239,6 @@ def check_specs(
     if check is not None:
         all_metrics.load_check(check)
     check_form(target, only)
-
-
-def split_specs(text: str, option: str = "--method") -> list[str]:
-    """Method specs separated by commas; those inside brackets or quotes separate nothing.
-
-    >>> split_specs("grad_cam,occlusion(window=64, stride=32)")
-    ['grad_cam', 'occlusion(window=64, stride=32)']
-    """
-    parts, depth, quote = [""], 0, ""
-    for character in text:
-        if quote:
-            quote = "" if character == quote else quote
-        elif character in "'\"":
-            quote = character
-        elif character in "([{":
-            depth += 1
-        elif character in ")]}":
-            depth -= 1
-        elif character == "," and depth == 0:
-            parts.append("")
-            continue
-        parts[-1] += character
-    specs = [part.strip() for part in parts]
-    if not all(specs):
-        raise ArgumentError(f"expected specs between the commas of {option}, got {text!r}")
-    return specs
 
 
 @contextmanager

@@ -10,13 +10,19 @@ from visxai.cli.base import (
     Checkpoint,
     Debug,
     Device,
+    Interpolation,
     Layer,
+    Mean,
     ModelName,
     Precision,
+    Resize,
+    Size,
+    Std,
     command_line,
-    split_specs,
+    preprocess_of,
 )
 from visxai.errors import ArgumentError
+from visxai.spec import split_specs
 
 
 def bench(
@@ -49,6 +55,11 @@ def bench(
     device: Device = "auto",
     checkpoint: Checkpoint = None,
     layer: Layer = None,
+    size: Size = None,
+    resize: Resize = None,
+    mean: Mean = None,
+    std: Std = None,
+    interpolation: Interpolation = None,
     seconds: Annotated[
         float,
         typer.Option(
@@ -96,20 +107,21 @@ def bench(
     """
     from visxai import terminal
 
-    specs = tuple(spec for text in methods or () for spec in split_specs(text))
+    specs = tuple(spec for text in methods or () for spec in split_specs(text, "--methods"))
     try:
         batches = tuple(int(text) for text in batch_sizes.split(","))
     except ValueError:
         raise ArgumentError(
             f"expected numbers between the commas of --batch-sizes, got {batch_sizes!r}"
         ) from None
+    sized = preprocess_of(size, resize, mean, std, interpolation)
     kinds = () if accelerate is None else tuple(part.strip() for part in accelerate.split(","))
     with terminal.working("Loading PyTorch"):
         from visxai import bench as measuring
 
     earlier = None if compare is None else measuring.read(compare)
     setup = measuring.Setup(
-        model, specs, batches, kinds, precision, device, checkpoint, layer, seconds, memory
+        model, specs, batches, kinds, precision, device, checkpoint, layer, seconds, memory, sized
     )
     report = measuring.run(setup, progress=lambda step: typer.echo(step, err=True))
     return measuring.tell(report, earlier, out, command_line())

@@ -13,15 +13,21 @@ from visxai.cli.base import (
     Debug,
     Device,
     Fresh,
+    Interpolation,
     Labels,
     Layer,
+    Mean,
     ModelName,
     Precision,
+    Resize,
+    Size,
+    Std,
     check_specs,
     command_line,
-    split_specs,
+    preprocess_of,
     stopping,
 )
+from visxai.spec import split_specs
 
 
 def evaluate(
@@ -85,6 +91,11 @@ def evaluate(
     layer: Layer = None,
     labels: Labels = None,
     checkpoint: Checkpoint = None,
+    size: Size = None,
+    resize: Resize = None,
+    mean: Mean = None,
+    std: Std = None,
+    interpolation: Interpolation = None,
     draws: Annotated[
         int, typer.Option("--draws", metavar="N", min=1, help="Of the bootstrap's intervals.")
     ] = 10_000,
@@ -110,7 +121,8 @@ def evaluate(
     """
     from visxai import sources, terminal
 
-    wanted = [spec for text in methods for spec in split_specs(text)]
+    sized = preprocess_of(size, resize, mean, std, interpolation)
+    wanted = [spec for text in methods for spec in split_specs(text, "--methods")]
     judged = split_specs(metrics, "--metrics")
     sources.check(paths, out)
     check_specs(wanted, None if target == "truth" else target, metrics=judged)
@@ -123,6 +135,7 @@ def evaluate(
             labels=labels,
             layer=layer,
             checkpoint=checkpoint,
+            preprocess=sized,
             device=device,
             precision=precision,
             accelerate=accelerate,

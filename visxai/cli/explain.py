@@ -19,16 +19,22 @@ from visxai.cli.base import (
     Debug,
     Device,
     Fresh,
+    Interpolation,
     Labels,
     Layer,
+    Mean,
     ModelName,
     Precision,
+    Resize,
+    Size,
+    Std,
     check_specs,
     command_line,
-    split_specs,
+    preprocess_of,
     stopping,
 )
 from visxai.errors import ArgumentError, UnknownName
+from visxai.spec import split_specs
 
 if TYPE_CHECKING:
     from visxai.progress import Outcome
@@ -192,6 +198,11 @@ def explain(
     layer: Layer = None,
     labels: Labels = None,
     checkpoint: Checkpoint = None,
+    size: Size = None,
+    resize: Resize = None,
+    mean: Mean = None,
+    std: Std = None,
+    interpolation: Interpolation = None,
     limit_pixels: Annotated[
         int,
         typer.Option(
@@ -223,13 +234,16 @@ def explain(
 
     visxai explain photos --model timm:resnet18 --checkpoint mine.safetensors --labels names.txt
 
+    visxai explain photos --model onnx:model.onnx --size 224 --mean 0.5,0.5,0.5 --std 0.5,0.5,0.5
+
     visxai explain labels.csv --only wrong --out mistakes
 
     find photos -name '*.jpg' -newer last | visxai explain - --out results
     """
     from visxai import images, sources, terminal
 
-    specs = [spec for given in method for spec in split_specs(given)]
+    sized = preprocess_of(size, resize, mean, std, interpolation)
+    specs = [spec for given in method for spec in split_specs(given, "--method")]
     style = _style(overlay_format, colormap, panel)
     # What can be told without the model is told before it is loaded.
     given = sources.from_input(paths, sys.stdin.buffer)
@@ -241,6 +255,7 @@ def explain(
         "labels": labels,
         "layer": layer,
         "checkpoint": checkpoint,
+        "preprocess": sized,
         "device": device,
         "precision": precision,
         "accelerate": accelerate,

@@ -79,12 +79,18 @@ class Method(Spec, ABC):
 class LayerMethod(Method):
     """A map made of what one layer holds, or of several layers' maps, fused.
 
-    layer: a dotted name, or several joined by "+"; None is the model's own choice. Fused maps
-    are each divided by their largest magnitude, brought to the finest resolution and averaged,
-    so that no layer outweighs another by its units.
+    layer: a dotted name, or several, joined by "+" ("layer3+layer4") or as a tuple; None is the
+    model's own choice. Fused maps are each divided by their largest magnitude, brought to the
+    finest resolution and averaged, so that no layer outweighs another by its units.
     """
 
     layer: str | None = None
+
+    def __post_init__(self) -> None:
+        given: Any = self.layer
+        if isinstance(given, (tuple, list)):
+            names = [str(name) for name in given]
+            object.__setattr__(self, "layer", "+".join(names) or None)
 
     def layer_of(self, model: Model, x: Tensor) -> str:
         return self.layer or model.layer(x)

@@ -43,6 +43,7 @@ class FinerCam(LayerMethod):
     needs = Need.LAYER_GRADIENT | Need.MODULE
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self._require(self.gamma >= 0, "gamma of at least 0", self.gamma)
         self._require(self.similar >= 1, "at least 1 similar class", self.similar)
 

@@ -50,6 +50,7 @@ class ScoreCam(LayerMethod):
     needs = Need.SCORES | Need.LAYER_ACTIVATION
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         known = ("logit", "probability")
         self._require(self.output in known, f"an output of {' or '.join(known)}", self.output)
         self._require(self.top is None or self.top >= 1, "top of at least 1 channel", self.top)

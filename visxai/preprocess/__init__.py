@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Triple = tuple[float, float, float]
+Single = tuple[float]
 
 FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -51,27 +52,31 @@ class Preprocess:
     int(resize * long / short), as in torchvision), an exact (height, width), or None; with
     side="long" the long side (so that a square `size` holds the whole photograph). Where the
     resized image is smaller than `size`, black surrounds it. mean, std: of pixels in 0..1, in the
-    order of `channels` that the model sees. rounding: where the crop lies when an odd number of
-    pixels goes, "even" (torchvision, timm: half to even) or "down" (Hugging Face).
+    order of `channels` that the model sees; one number each, as mean=(0.5,), for a model of one
+    channel, which is given the photograph's grey (Pillow's "L"). rounding: where the crop lies
+    when an odd number of pixels goes, "even" (torchvision, timm: half to even) or "down" (Hugging
+    Face).
     """
 
     size: tuple[int, int]
     resize: int | tuple[int, int] | None = None
     interpolation: str = "bilinear"
-    mean: Triple = (0.0, 0.0, 0.0)
-    std: Triple = (1.0, 1.0, 1.0)
+    mean: Triple | Single = (0.0, 0.0, 0.0)
+    std: Triple | Single = (1.0, 1.0, 1.0)
     channels: Literal["rgb", "bgr"] = "rgb"
     rounding: Literal["even", "down"] = "even"
     side: Literal["short", "long"] = "short"
 
     def __post_init__(self) -> None:
-        for name, count in (("size", 2), ("resize", 2), ("mean", 3), ("std", 3)):
+        for name, counts in (("size", (2,)), ("resize", (2,)), ("mean", (3, 1)), ("std", (3, 1))):
             value = getattr(self, name)
             if name == "resize" and (value is None or isinstance(value, int)):
                 continue
-            if not isinstance(value, (list, tuple)) or len(value) != count:
-                raise ArgumentError(f"expected {count} numbers as {name}, got {value}: {_LIKE}")
+            if not isinstance(value, (list, tuple)) or len(value) not in counts:
+                raise ArgumentError(f"expected {counts[0]} numbers as {name}, got {value}: {_LIKE}")
             object.__setattr__(self, name, tuple(value))  # lists, as from a TOML card, too
+        if len(self.mean) != len(self.std):
+            self._fill_moments()
         resize = self.resize if isinstance(self.resize, tuple) else (self.resize,)
         resize = self.size if self.resize is None else resize
         if not all(isinstance(side, int) and side > 0 for side in (*self.size, *resize)):
@@ -94,6 +99,26 @@ class Preprocess:
             if getattr(self, name) not in known:
                 raise UnknownName(name, getattr(self, name), known)
 
+    def _fill_moments(self) -> None:
+        """Shorten a default to the one channel that the other of mean and std is given for."""
+        for name, default in (("mean", 0.0), ("std", 1.0)):
+            if getattr(self, name) == (default,) * 3:
+                object.__setattr__(self, name, (default,))
+        if len(self.mean) != len(self.std):
+            raise ArgumentError(
+                f"expected as many numbers as mean as std, got {self.mean} and {self.std}: give "
+                "one each for a model of one channel, else three"
+            )
+
+    @property
+    def grey(self) -> bool:
+        """Whether the model sees one channel."""
+        return len(self.mean) == 1
+
+    def blank(self) -> NDArray[np.uint8]:
+        """Black pixels, as `crop` gives them."""
+        return np.zeros((*self.size, len(self.mean)), np.uint8)
+
     def __str__(self) -> str:
         """One stable line for records, everything that changes the pixels in it."""
         parts = ["no resize"]
@@ -104,7 +129,7 @@ class Preprocess:
             parts = [f"resize {side}{long} {self.interpolation}"]
         parts.append(f"crop {self.size[0]}x{self.size[1]}")
         parts += ["rounded down"] if self.rounding == "down" else []
-        parts.append(self.channels)
+        parts.append("grey" if self.grey else self.channels)
         parts += [
             f"{name} " + " ".join(f"{value:.7g}" for value in values)
             for name, values in (("mean", self.mean), ("std", self.std))
@@ -112,8 +137,10 @@ class Preprocess:
         return ", ".join(parts)
 
     def crop(self, photo: Photo) -> tuple[NDArray[np.uint8], Transform]:
-        """(uint8 RGB (h, w, 3) of `size`, where it lies on the upright photograph)."""
+        """(uint8 RGB (h, w, 3) of `size`, or grey (h, w, 1), where it lies on the upright
+        photograph)."""
         image, (height, width) = photo.image, self.size
+        image = image.convert("L") if self.grey else image
         resized = self._resized(image.size)
         left = self._offset(resized[0], width)
         top = self._offset(resized[1], height)
@@ -128,12 +155,13 @@ class Preprocess:
             fx, fy = image.width / resized[0], image.height / resized[1]
             box = (x0 * fx, y0 * fy, min(x1 * fx, image.width), min(y1 * fy, image.height))
             part = image.resize((x1 - x0, y1 - y0), filter_, box=box)
-        pixels = np.zeros((height, width, 3), dtype=np.uint8)
-        pixels[y0 - top : y1 - top, x0 - left : x1 - left] = np.asarray(part)
+        pixels = self.blank()
+        cut = np.asarray(part).reshape(part.height, part.width, -1)
+        pixels[y0 - top : y1 - top, x0 - left : x1 - left] = cut
         return pixels, Transform(resized, (left, top, width, height), photo.orientation)
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """uint8 RGB (b, h, w, 3) -> float32 (b, 3, h, w), contiguous, on the same device."""
+        """uint8 (b, h, w, c) -> float32 (b, c, h, w), contiguous, on the same device."""
         import torch
 
         x = pixels.flip(-1) if self.channels == "bgr" else pixels
@@ -142,13 +170,15 @@ class Preprocess:
         return x.div(255).sub_(mean).div_(std)
 
     def denormalise(self, x: Tensor) -> Tensor:
-        """float (b, 3, h, w) as the model sees it -> RGB (b, 3, h, w) in 0..1, clamped."""
+        """float (b, c, h, w) as the model sees it -> RGB (b, 3, h, w) in 0..1, clamped."""
         mean, std = self._moments(x)
         rgb = (x * std + mean).clamp(0, 1)
+        if self.grey:
+            return rgb.expand(-1, 3, -1, -1)
         return rgb.flip(1) if self.channels == "bgr" else rgb
 
     def _moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        mean, std = (x.new_tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
+        mean, std = (x.new_tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
         return mean, std
 
     def _resized(self, size: tuple[int, int]) -> tuple[int, int]:
@@ -220,10 +250,10 @@ class Opaque:
             result = result.detach().cpu()
             result = (result.float() if result.is_floating_point() else result).numpy()
         array = np.asarray(result)
-        if array.ndim != 3 or array.shape[0] != 3 or array.dtype.kind != "f":
+        if array.ndim != 3 or array.shape[0] not in (1, 3) or array.dtype.kind != "f":
             raise ArgumentError(
-                "expected the preprocessing to give a float tensor of shape (3, h, w), got "
-                f"{array.dtype} {array.shape}: end it with the conversion and normalisation"
+                "expected the preprocessing to give a float tensor of shape (3, h, w) or (1, h, "
+                f"w), got {array.dtype} {array.shape}: end it with the conversion and normalisation"
             )
         height, width = array.shape[1:]
         view = Transform((width, height), (0, 0, width, height), photo.orientation, assumed=True)

@@ -1,0 +1,56 @@
+"""Methods under the names that other libraries and papers give them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from visxai import methods
+from visxai.errors import UnknownName
+from visxai.methods._names import OTHERS, folded
+
+DOCUMENT = Path(__file__).parents[1] / "docs" / "methods.md"
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("GradCAM", "grad_cam"),
+        ("Grad-CAM", "grad_cam"),
+        ("ScoreCAM", "score_cam"),
+        ("gradcam++", "grad_cam_plus_plus"),
+        ("GradCAMPlusPlus", "grad_cam_plus_plus"),
+        ("DeepLift", "captum:DeepLift"),
+        ("shap", "partition_shap"),
+        ("ig", "integrated_gradients"),
+        ("IntegratedGradients(steps=8)", "integrated_gradients(steps=8)"),
+        ("GradCAM(relu=False)", "grad_cam(relu=False)"),
+        ("KernelShap", "kernel_shap"),
+    ],
+)
+def test_names_of_other_libraries_name_our_methods(written: str, meant: str) -> None:
+    assert repr(methods.load(written)) == repr(methods.load(meant))
+    assert methods.find(written.partition("(")[0]) is methods.find(meant.partition("(")[0])
+
+
+@pytest.mark.parametrize("name", methods.names())
+def test_a_methods_own_name_stands_for_itself_however_it_is_written(name: str) -> None:
+    assert folded(name) not in OTHERS
+    assert methods.find(name.replace("_", "").upper()) is methods.find(name)
+
+
+def test_every_other_name_is_one_and_documented() -> None:
+    text = DOCUMENT.read_text("utf-8")
+    for other, meant in OTHERS.items():
+        assert other == folded(other)
+        assert methods.load(meant)
+        (row,) = [line for line in text.splitlines() if line.startswith(f"| `{meant}` |")]
+        assert other in row.partition("|")[2]
+
+
+def test_suggestions_include_captums() -> None:
+    with pytest.raises(UnknownName, match="captum:GuidedBackprop"):
+        methods.load("guided_backprp")
+    with pytest.raises(UnknownName, match="did you mean grad_cam"):
+        methods.load("gradcm")

@@ -1,0 +1,60 @@
+"""Other names that methods go by: those of captum, of grad-cam, of shap and of papers.
+
+Case, underscores, hyphens and blanks don't count, and a plus sign is read as "plus", so GradCAM,
+Score-CAM and gradcam++ need no entry of their own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+# What somebody may write, folded, and the method that is meant.
+OTHERS = {
+    "gradcampp": "grad_cam_plus_plus",
+    "layergradcam": "grad_cam",
+    "ig": "integrated_gradients",
+    "eg": "expected_gradients",
+    "gradient": "saliency",
+    "gradients": "saliency",
+    "vanillagradient": "saliency",
+    "vanillagradients": "saliency",
+    "gradientxinput": "input_x_gradient",
+    "gradientinput": "input_x_gradient",
+    "inputtimesgradient": "input_x_gradient",
+    "noisetunnel": "smooth_grad",
+    "sg": "smooth_grad",
+    "shap": "partition_shap",
+    "partitionexplainer": "partition_shap",
+    "kernelexplainer": "kernel_shap",
+    "limeimageexplainer": "lime",
+    "occlusionsensitivity": "occlusion",
+    "slidingwindow": "occlusion",
+    "rollout": "attention_rollout",
+    "transformerattribution": "chefer",
+    "transformerexplainability": "chefer",
+    "deeplift": "captum:DeepLift",
+    "gradientshap": "captum:GradientShap",
+    "gradientexplainer": "captum:GradientShap",
+    "guidedbackprop": "captum:GuidedBackprop",
+    "guidedbackpropagation": "captum:GuidedBackprop",
+    "deconvolution": "captum:Deconvolution",
+    "deconvnet": "captum:Deconvolution",
+    "featureablation": "captum:FeatureAblation",
+    "shapleyvaluesampling": "captum:ShapleyValueSampling",
+}
+
+
+def folded(name: str) -> str:
+    """A name without what may be written in several ways.
+
+    >>> folded("Grad-CAM++")
+    'gradcamplusplus'
+    """
+    return re.sub(r"[\s_-]", "", name).replace("+", "plus").casefold()
+
+
+def meant(name: str, known: Iterable[str]) -> str | None:
+    """The method, of the `known` ones or of captum's, that a name without a member stands for."""
+    wanted = folded(name)
+    return OTHERS.get(wanted) or next((one for one in known if folded(one) == wanted), None)
