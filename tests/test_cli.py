@@ -139,7 +139,7 @@ WRONG = [
     (["explain"], "Missing argument 'SOURCE'"),
     (["explain", "nope"], "check the path"),
     (["explain", "bare"], "got none below"),
-    (["explain", "in", "--method", "gradcam"], "did you mean grad_cam"),
+    (["explain", "in", "--method", "gradcm"], "did you mean grad_cam"),
     (["explain", "in", "--method", "grad_cam,,saliency"], "between the commas"),
     (["explain", "in", "--method", "occlusion(windw=3)"], "window"),
     (["explain", "in", "--target", "class=tabyy"], "tabby"),
@@ -157,10 +157,10 @@ WRONG = [
     (["expalin", "in"], "explain"),
     (["models", "nope"], "efficientnet_lite0"),
     (["models", "fetch", "efficientnet_lite0"], "installed"),
-    (["methods", "gradcam"], "did you mean grad_cam"),
+    (["methods", "gradcm"], "did you mean grad_cam"),
     (["evaluate", "in", "--metrics", "insertoin"], "did you mean insertion"),
     (["evaluate", "in", "--metrics", "pointing"], "--truth"),
-    (["evaluate", "in", "--methods", "gradcam"], "did you mean grad_cam"),
+    (["evaluate", "in", "--methods", "gradcm"], "did you mean grad_cam"),
     (["evaluate", "in", "--target", "truth"], "--truth"),
 ]
 
@@ -217,15 +217,15 @@ def test_what_the_engine_refuses_is_one_sentence_too(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["explain", "--method", "gradcam"], "did you mean grad_cam"),
+        (["explain", "--method", "gradcm"], "did you mean grad_cam"),
         (["explain", "--methods", "grad_cam", "--method", "saliency(x=1)"], "option of saliency"),
         (["explain", "--check", "faithful"], "did you mean faithfulness"),
         (["explain", "--target", "best"], "expected a target"),
         (["explain", "--only", "nsfw"], "expected a condition on scores"),
-        (["evaluate", "--methods", "grad_cam", "--method", "gradcam"], "did you mean grad_cam"),
+        (["evaluate", "--methods", "grad_cam", "--method", "gradcm"], "did you mean grad_cam"),
         (["evaluate", "--metrics", "insertoin"], "did you mean insertion"),
         (["evaluate", "--target", "best"], "expected a target"),
-        (["bench", "--methods", "grad_cam", "--method", "gradcam"], "did you mean grad_cam"),
+        (["bench", "--methods", "grad_cam", "--method", "gradcm"], "did you mean grad_cam"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

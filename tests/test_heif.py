@@ -72,17 +72,16 @@ def test_a_heic_is_read_by_its_library() -> None:
     into = io.BytesIO()
     library.from_pillow(PHOTO).save(into, quality=95)
     read = images.decode(into.getvalue())
-    assert np.abs(np.asarray(read.image, int) - np.asarray(PHOTO, int)).mean() < 4
+    assert np.abs(np.asarray(read.image, int) - np.asarray(PHOTO, int)).mean() < 8  # coarse colours
     assert "HEIF" not in Image.OPEN  # of the whole process nothing is changed
     with pytest.raises(ImageError):
         images.decode(into.getvalue()[:300])
-    from pillow_heif import HeifImagePlugin  # noqa: F401 - which registers it, as others may
-
     exif = Image.Exif()
     exif[0x112] = 6
     into = io.BytesIO()
     library.from_pillow(PHOTO).save(into, quality=95, exif=exif.tobytes())
-    assert images.decode(into.getvalue()).image.size in ((48, 64), (64, 48))
+    upright = np.asarray(PHOTO.transpose(Image.Transpose.ROTATE_270), int)
+    assert np.abs(np.asarray(images.decode(into.getvalue()).image, int) - upright).mean() < 8
 
 
 def test_no_image_of_a_folder_is_left_out_in_silence(

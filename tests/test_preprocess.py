@@ -284,7 +284,7 @@ def test_what_is_no_preprocessing_is_refused() -> None:
     for wrong in (None, 3, "resnet50", Preprocess, {"a": 1}):
         with pytest.raises(ArgumentError, match="expected a Preprocess"):
             Preprocess.of(wrong)
-    for wrong in ({"size": 224}, {"size": (0, 4)}, {"size": (4, 4), "mean": (1,)},
+    for wrong in ({"size": 224}, {"size": (0, 4)}, {"size": (4, 4), "mean": (1, 1)},
                   {"size": (4, 4), "std": (0, 1, 1)}, {"size": (4, 4), "resize": 0},
                   {"size": (4, 4), "resize": (1, 2, 3)}):  # fmt: skip
         with pytest.raises(ArgumentError, match="expected"):

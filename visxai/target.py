@@ -136,7 +136,7 @@ class Target:
     @classmethod
     def _per_image(cls, target: Any, labels: Sequence[str] | None) -> Target:
         values = target.tolist() if hasattr(target, "tolist") else target
-        if isinstance(values, (list, tuple)) and any(isinstance(v, str) for v in values):
+        if labels and isinstance(values, (list, tuple)):
             values = [_class(v, labels) if isinstance(v, str) else v for v in values]
         if isinstance(values, int) and not isinstance(values, bool):
             return cls("class", f"class={values}", (values,))

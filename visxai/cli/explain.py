@@ -56,7 +56,8 @@ def explain(
         list[str],
         typer.Argument(
             metavar="SOURCE",
-            help="Images, and folders that are searched for them (jpg, png, webp, bmp, tiff, gif); "
+            help="Images, and folders that are searched for them (jpg, png, webp, avif, heic, bmp, "
+            "tiff, gif); "
             "- for paths on standard input; a table of paths (.csv, .parquet); a .tar of images; "
             "a URL such as s3://bucket/photos.",
             show_default=False,
@@ -250,17 +251,18 @@ def explain(
     columns = {"path_column": path_column, "label_column": label_column}
     sources.check(given, out, **columns)
     check_specs(specs, target, only=only, check=check)
-    making = {
+    making: dict[str, Any] = {
         "model": model,
         "labels": labels,
         "layer": layer,
         "checkpoint": checkpoint,
-        "preprocess": sized,
         "device": device,
         "precision": precision,
         "accelerate": accelerate,
         "batch_size": batch_size,
     }
+    if sized is not None:
+        making["preprocess"] = sized
     command = command_line("--fresh", "--retry-failures")
     with ExitStack() as stack:
         run = _local(making, workers) if ray is None else _on_ray(making, workers, ray, stack)
