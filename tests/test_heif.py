@@ -120,3 +120,11 @@ def test_what_is_read_is_among_what_is_found() -> None:
 def test_the_engine_records_an_image_that_it_cant_read(engine: visxai.Engine) -> None:
     (found,) = engine.explain([b"nothing"], on_error="record")
     assert isinstance(found, Failure)
+
+
+@avif
+def test_confined_workers_read_avif_too(engine: visxai.Engine, tmp_path: Path) -> None:
+    (tmp_path / "one.avif").write_bytes(encoded("AVIF"))
+    one = [tmp_path / "one.avif"]
+    outcome = pipeline.explain(one, tmp_path / "out", engine=engine, workers=1)
+    assert outcome.counts["maps"] == 1, results.failures(outcome.out)

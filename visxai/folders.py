@@ -10,8 +10,9 @@ from pathlib import Path
 
 from visxai import shards
 from visxai.errors import ArgumentError
+from visxai.foreign import shown
 from visxai.images import RAW
-from visxai.origin import remote, shown
+from visxai.origin import remote
 from visxai.record import Failure
 
 READ = (
