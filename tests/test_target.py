@@ -146,3 +146,34 @@ def test_each_expands_to_one_image_a_map() -> None:
 def test_a_part_of_a_per_image_target() -> None:
     assert Target.of([4, 5, 6]).part(1, 3).classes == (5, 6)
     assert Target.of("top1").part(1, 3) == Target.of("top1")
+
+
+@pytest.mark.parametrize(
+    "text", ["top" + "9" * 5000, "class=" + "9" * 5000, "above=nan", "above=inf", "any=1,", "any=,"]
+)
+def test_numbers_out_of_all_range_and_empty_classes_are_refused(text: str) -> None:
+    for labels in (LABELS, None):
+        with pytest.raises((TargetError, UnknownName)):
+            Target.of(text, labels)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("class=tiger cat > 0.5", "class=tiger cat>0.5"),
+        (" top1 <0.6", "top1<0.6"),
+        ("class=a<b>c>0.5", "class=a<b>c>0.5"),
+        ("class=a<b>c<0.5", "class=a<b>c<0.5"),
+    ],
+)
+def test_a_gate_gives_itself_back(text: str, expected: str) -> None:
+    labels = [*LABELS, "a<b>c"]
+    found = Gate.of(text, labels)
+    assert str(found) == expected
+    assert Gate.of(expected, labels) == found
+
+
+@pytest.mark.parametrize("text", ["top1>nan", "top1<inf", "top1", ">0.5"])
+def test_a_gate_has_a_target_and_a_finite_limit(text: str) -> None:
+    with pytest.raises(TargetError):
+        Gate.of(text, LABELS)

@@ -17,9 +17,16 @@ import sys
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, TypeVar
+from functools import cache
+from typing import Any, TypeVar, get_type_hints
 
 from visxai.errors import ArgumentError, UnknownName
+from visxai.options import fitted, told
+
+_LONGEST = 2**14  # characters of a spec: more are an attack on the parser
+# What Python's parser and `ast.literal_eval` raise of text that is no plain expression, or that
+# is nested beyond what they follow.
+_UNREADABLE = (SyntaxError, ValueError, TypeError, RecursionError, MemoryError)
 
 # Python 3.11 counts the depth of a syntax tree for all threads together: two that parse at the same
 # time raise SystemError. `inspect.getsource` of a class parses too.
@@ -28,7 +35,23 @@ PARSING = threading.Lock()
 
 @dataclass(frozen=True, repr=False)
 class Spec:
-    """A frozen dataclass whose repr is its spec string and whose file is its documentation."""
+    """A frozen dataclass whose repr is its spec string and whose file is its documentation.
+
+    A subclass with a `__post_init__` of its own calls this one first.
+    """
+
+    def __post_init__(self) -> None:
+        """Hold every option against its annotation; ArgumentError where one doesn't fit."""
+        cls: Any = type(self)
+        hints = _hints(cls)
+        for item in fields(self):
+            value, hint = getattr(self, item.name), hints[item.name]
+            try:
+                plain = fitted(value, hint)
+            except TypeError:
+                self._require(False, f"{item.name} being {told(hint)}", value)
+            if plain is not value:
+                object.__setattr__(self, item.name, plain)
 
     @classmethod
     def name(cls) -> str:
@@ -49,8 +72,12 @@ class Spec:
         return ""
 
     def __repr__(self) -> str:
-        given = ((item.name, getattr(self, item.name)) for item in fields(self))
-        options = ", ".join(f"{name}={value!r}" for name, value in given if value is not None)
+        options = ", ".join(
+            f"{item.name}={value!r}"
+            for item in fields(self)
+            # None goes without saying only where it is the default.
+            if (value := getattr(self, item.name)) is not None or item.default is not None
+        )
         return f"{self.name()}({options})"
 
     __str__ = __repr__
@@ -62,6 +89,11 @@ class Spec:
 
 
 S = TypeVar("S", bound=Spec)
+
+
+@cache
+def _hints(cls: Any) -> dict[str, Any]:
+    return get_type_hints(cls)
 
 
 def listed(folder: Iterable[str], besides: tuple[str, ...] = ("base",)) -> tuple[str, ...]:
@@ -130,6 +162,11 @@ def parse(spec: Any, kind: str, example: str) -> tuple[str, str, dict[str, Any]]
         raise ArgumentError(
             f"expected a {kind}'s spec string, got {type(spec).__name__}: try {example!r}"
         )
+    if len(spec) > _LONGEST:
+        raise ArgumentError(
+            f"expected a {kind}'s spec of at most {_LONGEST} characters, got {len(spec)}: try "
+            f"{example!r}"
+        )
     wrong = ArgumentError(
         f"expected a {kind} like {example!r}, got {spec!r}: "
         "write a name, and options as name=value with plain values"
@@ -138,16 +175,22 @@ def parse(spec: Any, kind: str, example: str) -> tuple[str, str, dict[str, Any]]
     try:
         with PARSING:
             node = ast.parse(spec[family.end() if family else 0 :].strip(), mode="eval").body
-    except (SyntaxError, ValueError):
+            if isinstance(node, ast.Name):
+                return (family[1], node.id, {}) if family else (node.id, "", {})
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.args:
+                raise wrong
+            options = {str(item.arg): _literal(item.value) for item in node.keywords}
+    except _UNREADABLE:
         raise wrong from None
-    if isinstance(node, ast.Name):
-        return (family[1], node.id, {}) if family else (node.id, "", {})
-    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.args:
+    # `**options` has no name, and a name given twice leaves fewer options than were written.
+    if len(options) != len(node.keywords) or not all(item.arg for item in node.keywords):
         raise wrong
-    try:
-        options = {
-            str(item.arg): ast.literal_eval(item.value) for item in node.keywords if item.arg
-        }
-    except (ValueError, TypeError, SyntaxError):
-        raise wrong from None
     return (family[1], node.func.id, options) if family else (node.func.id, "", options)
+
+
+def _literal(node: ast.expr) -> Any:
+    """The value of a literal; ValueError for one that its own repr doesn't name, like 1e999."""
+    value = ast.literal_eval(node)
+    if ast.literal_eval(repr(value)) != value:
+        raise ValueError
+    return value

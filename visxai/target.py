@@ -11,6 +11,8 @@ have several maps ("top3", "above=0.5"), so an aim says which image each map bel
 from __future__ import annotations
 
 import difflib
+import math
+import re
 import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -27,6 +29,7 @@ FORMS = (
     "top1, top3, class=207, class=tabby, any=281,282, diff=207,282, above=0.5, an int, a label, "
     "one of them per image, or a callable scores (b, k) -> (b,)"
 )
+_DIGITS = 18
 _UNTOLD: Sequence[str] = ["the labels of a model that isn't loaded yet"]
 
 
@@ -152,12 +155,13 @@ class Target:
     def _parse(cls, text: str, labels: Sequence[str] | None) -> Target:
         name, given, argument = text.strip().partition("=")
         name, argument = name.strip(), argument.strip()
-        if not given and name.startswith("top") and name[3:].isdecimal() and int(name[3:]) > 0:
+        if not given and name.startswith("top") and (_index(name[3:]) or 0) > 0:
             return cls("top", name, value=int(name[3:]))
         if given and argument and name == "class":
             return cls("class", f"class={argument}", (_class(argument, labels),))
-        if given and argument and name in ("any", "diff"):
-            members = tuple(_class(part.strip(), labels) for part in argument.split(","))
+        parts = [part.strip() for part in argument.split(",")]
+        if given and all(parts) and name in ("any", "diff"):
+            members = tuple(_class(part, labels) for part in parts)
             if name == "diff" and (len(members) != 2 or members[0] == members[1]):
                 raise TargetError(
                     f"expected two different classes in diff=a,b, got {text!r}: try diff=207,282"
@@ -165,11 +169,8 @@ class Target:
             if name == "diff":
                 return cls("diff", f"diff={argument}", members)
             return cls("any", f"any={argument}", tuple(sorted(set(members))))
-        if given and name == "above":
-            try:
-                return cls("above", f"above={argument}", value=float(argument))
-            except ValueError:
-                pass
+        if given and name == "above" and (limit := _number(argument)) is not None:
+            return cls("above", f"above={argument}", value=limit)
         if not given and labels and (found := _named(name, labels)) is not None:
             return cls("class", f"class={name}", (found,))
         raise TargetError(f"expected a target, got {text!r}: use {FORMS}")
@@ -280,10 +281,25 @@ def check_form(target: str | None = None, only: str | None = None) -> None:
         Gate.of(only, _UNTOLD)
 
 
+def _index(text: str) -> int | None:
+    """A count or a class's index as it is written; None for anything else, and for one of more
+    digits than any model has classes, which Python may refuse to read."""
+    return int(text) if text.isdecimal() and len(text) <= _DIGITS else None
+
+
+def _number(text: str) -> float | None:
+    """A finite number as it is written; None for anything else."""
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
 def _class(text: str, labels: Sequence[str] | None) -> int:
     """A class written as an index or a label: whole, or one of its comma-separated names."""
-    if text.isdecimal():
-        return int(text)
+    if (index := _index(text)) is not None:
+        return index
     if labels is _UNTOLD:
         # Only the form is checked: any number does, another for another name, so that a name
         # given twice is told.
@@ -399,17 +415,15 @@ class Gate:
         )
         if not isinstance(text, str):
             raise wrong
-        left, sign, right = text.rpartition(">") if ">" in text else text.rpartition("<")
-        try:
-            limit = float(right)
-        except ValueError:
-            raise wrong from None
-        if not left:
+        # The last sign counts, since a label may hold others.
+        left, sign, right = re.fullmatch(r"(?s)(.*?)([<>]?)([^<>]*)", text).groups()  # type: ignore[union-attr]
+        limit = _number(right)
+        if not left or not sign or limit is None:
             raise wrong
-        target = Target.of(left.strip(), labels)
+        target = Target.of(left, labels)
         if target.kind not in ("top", "class", "any") or target.value > 1:
             raise wrong
-        return cls(target, sign == ">", limit, text.replace(" ", ""))
+        return cls(target, sign == ">", limit, f"{target}{sign}{right.strip()}")
 
     def open(self, reported: Tensor) -> Tensor:
         """(b,) whether each image passes, from its target's reported scores (b,)."""

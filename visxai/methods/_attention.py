@@ -29,6 +29,7 @@ class AttentionMethod(Method):
     needs = Need.ATTENTION
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         good = self.outliers is None or self.outliers > 0
         self._require(good, "outliers above 0 standard deviations, or None", self.outliers)
 

@@ -30,6 +30,7 @@ class Masked(Method):
     needs = Need.SCORES
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         known = ("logit", "probability")
         self._require(self.output in known, f"an output of {' or '.join(known)}", self.output)
 

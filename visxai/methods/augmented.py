@@ -58,8 +58,8 @@ class Augmented(Method):
     needs = GradCam.needs  # of the default; an instance states those of its own method
 
     def __post_init__(self) -> None:
-        scales = self.scales if isinstance(self.scales, (tuple, list)) else (self.scales,)
-        object.__setattr__(self, "scales", tuple(float(scale) for scale in scales))
+        super().__post_init__()
+        object.__setattr__(self, "scales", tuple(map(float, self.scales)))
         fits = bool(self.scales) and 0 < min(self.scales) <= 1
         self._require(fits, "scales above 0, at least one of them at most 1", self.scales)
         self._require(self.noise >= 0, "noise of at least 0", self.noise)

@@ -42,6 +42,7 @@ class BlurIg(Method):
     needs = Need.INPUT_GRADIENT
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self._require(self.steps >= 1, "at least 1 step", self.steps)
         self._require(self.sigma > 0, "a sigma above 0", self.sigma)
 

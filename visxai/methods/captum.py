@@ -91,6 +91,7 @@ class Captum(Method):
     needs = Need.SCORES | Need.MODULE
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.algorithm in REFUSED:
             raise ArgumentError(
                 f"expected a captum attribution that visxai runs, got {self.algorithm}: "

@@ -46,6 +46,7 @@ class ExpectedGradients(Method):
     needs = Need.INPUT_GRADIENT
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self._require(self.samples >= 1, "at least 1 sample", self.samples)
         if isinstance(self.baselines, Tensor):
             shape = tuple(self.baselines.shape)

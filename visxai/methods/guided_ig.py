@@ -50,6 +50,7 @@ class GuidedIg(Method):
     needs = Need.INPUT_GRADIENT
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self._require(self.steps >= 1, "at least 1 step", self.steps)
         self._require(0 < self.fraction <= 1, "a fraction above 0, at most 1", self.fraction)
         self._require(0 <= self.max_dist <= 1, "a max_dist from 0 to 1", self.max_dist)

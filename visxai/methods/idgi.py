@@ -37,6 +37,7 @@ class Idgi(Method):
     needs = Need.INPUT_GRADIENT
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self._require(self.steps >= 1, "at least 1 step", self.steps)
 
     def __call__(self, model: Model, x: Tensor, target: Target) -> Maps:

@@ -173,6 +173,7 @@ class IntegratedGradients(Method):
     needs = Need.INPUT_GRADIENT
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         known = ("adaptive", "gauss_legendre")
         self._require(self.schedule in known, f"a schedule of {' or '.join(known)}", self.schedule)
         least = 2 if self.schedule == "adaptive" else 1

@@ -39,6 +39,7 @@ class Occlusion(Method):
     needs = Need.SCORES
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("window", "stride"):
             value = getattr(self, name)
             self._require(min(_pair(value)) > 0, f"{name} of at least 1 pixel", value)

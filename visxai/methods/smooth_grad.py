@@ -41,6 +41,7 @@ class SmoothGrad(Method):
     needs = Need.INPUT_GRADIENT
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self._require(self.copies >= 1, "at least 1 copy", self.copies)
         self._require(self.sigma >= 0, "a sigma of at least 0", self.sigma)
         self._require(

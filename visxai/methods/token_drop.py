@@ -44,6 +44,7 @@ class TokenDrop(Method):
     needs = Need.TOKENS
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self._require(self.masks >= 2, "at least 2 masks", self.masks)
         self._require(0 < self.keep < 1, "keep between 0 and 1", self.keep)
         self._require(self.cells >= 2, "at least 2 cells", self.cells)

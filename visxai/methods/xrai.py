@@ -53,6 +53,7 @@ class Xrai(Method):
     needs = Need.INPUT_GRADIENT
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         IntegratedGradients(steps=self.steps)
         self._require(self.dilation >= 0, "a dilation of at least 0 pixels", self.dilation)
 

@@ -79,6 +79,7 @@ class OverGrids(Metric):
     per = "grid"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self._require(self.cells >= 2, "at least 2 cells a side", self.cells)
         self._require(0 <= self.sure < 1, "sure between 0 and 1", self.sure)
         self._require(self.grids >= 1, "at least 1 grid", self.grids)

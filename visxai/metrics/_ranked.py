@@ -96,6 +96,7 @@ class Stepwise(Metric):
     needs = Need.SCORES
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self._require(self.steps >= 1, "at least 1 step", self.steps)
 
     def forwards(self) -> int:

@@ -38,6 +38,7 @@ class RandomMap(Method):
     needs = Need.SCORES
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self._require(self.grid is None or self.grid >= 1, "a grid of at least 1 cell", self.grid)
 
     def __call__(self, model: Model, x: Tensor, target: Target) -> Maps:
@@ -61,6 +62,7 @@ class CentredGaussian(Method):
     needs = Need.SCORES
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self._require(self.sigma > 0, "a sigma above 0", self.sigma)
 
     def __call__(self, model: Model, x: Tensor, target: Target) -> Maps:

@@ -46,6 +46,7 @@ class Infidelity(Metric):
     better = "lower"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self._require(self.noise in ("gaussian", "square"), "noise gaussian or square", self.noise)
         self._require(self.size > 0, "a size above 0", self.size)
         self._require(self.draws >= 2, "at least 2 draws", self.draws)

@@ -37,6 +37,7 @@ class MaxSensitivity(Metric):
     better = "lower"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self._require(self.draws >= 1, "at least 1 draw", self.draws)
         self._require(self.radius > 0, "a radius above 0", self.radius)
 

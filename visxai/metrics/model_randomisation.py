@@ -60,6 +60,7 @@ class ModelRandomisation(Metric):
     better = "lower"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         forms, orders = ("cascading", "efficient"), ("bottom_up", "top_down")
         self._require(self.form in forms, f"a form of {' or '.join(forms)}", self.form)
         self._require(self.order in orders, f"an order of {' or '.join(orders)}", self.order)

@@ -32,6 +32,7 @@ class Pointing(Metric):
     better = "higher"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self._require(self.tolerance >= 0, "a tolerance of at least 0 pixels", self.tolerance)
 
     def score(self, case: Case) -> Scores:

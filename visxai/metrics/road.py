@@ -49,6 +49,7 @@ class Road(Metric):
     better = "higher"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self._require(self.noise >= 0, "noise of at least 0", self.noise)
 
     def forwards(self) -> int:
