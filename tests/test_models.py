@@ -601,3 +601,26 @@ def test_timm_models_are_held_at_a_revision(monkeypatch: pytest.MonkeyPatch) -> 
     assert reached == ["timm/resnet18.a1_in1k", "org/thing"]
     with pytest.raises(ArgumentError, match="one commit, tag or branch"):
         models.load("timm:resnet18@a@b")
+
+
+@pytest.mark.parametrize(
+    ("card", "wrong"),
+    [
+        (b"", "summary"),
+        (b"\xff", "TOML"),
+        (b"summary = [", "TOML"),
+        (b"a = " + b"[" * 20_000, "TOML"),
+        (b"summary = 3", "licence"),
+    ],
+)
+def test_a_damaged_card_is_told(card: bytes, wrong: str) -> None:
+    with pytest.raises(ModelError, match=wrong):
+        models.Card.of("mine", card)
+
+
+def test_a_cards_labels_lie_beside_it() -> None:
+    data = (models.folder() / "efficientnet_lite0.toml").read_bytes()
+    moved = data.replace(b"imagenet1k.txt", b"../README.md")
+    assert len(models.Card.of("mine", data).labels) == 1000
+    with pytest.raises(ModelError, match="beside its card"):
+        models.Card.of("mine", moved)

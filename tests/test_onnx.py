@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import visxai
 from visxai import methods, models
-from visxai.backends import onnx_convert
+from visxai.backends import onnx_convert, onnx_graph
 from visxai.backends.base import Model, Need
 from visxai.backends.onnx import OnnxModel
 from visxai.backends.probe import Probe
@@ -449,3 +449,55 @@ def test_names_in_a_file_never_become_code(file: Path, tmp_path: Path) -> None:
     assert all(name.isidentifier() for name, _ in found.module.named_modules() if name)
     assert close(found.scores(zoo.inputs()), zoo.model("conv").scores(zoo.inputs()))
     assert not mark.exists()
+
+
+def graph_of(*nodes: tuple[str, list[str], list[str]], name: str = "x") -> bytes:
+    helper = onnx.helper
+    graph = helper.make_graph(
+        [helper.make_node(*node) for node in nodes],
+        "g",
+        [helper.make_tensor_value_info(name, 1, (1, 3, 4, 4))],
+        [helper.make_tensor_value_info("y", 1, (1, 2))],
+    )
+    data: bytes = helper.make_model(graph).SerializeToString()
+    return data
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [("Identity", ["y"], ["y"])],
+        [("Identity", ["z"], ["y"]), ("Identity", ["y"], ["z"])],
+        [("Softmax", [], ["y"])],
+        [("Identity", [], ["y"])],
+    ],
+)
+def test_an_activation_that_leads_nowhere_stays(tmp_path: Path, nodes: list) -> None:
+    (tmp_path / "m.onnx").write_bytes(graph_of(*nodes))
+    found = onnx_graph.read(tmp_path / "m.onnx", output=None, layout=None, keep_activation=False)
+    assert found.activation is None
+    assert len(found.proto.graph.node) == len(nodes)
+
+
+def test_names_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    data = graph_of(("Relu", ["x"], ["y"]), name="QQQ").replace(b"QQQ", b"\xff\xfe\xfd")
+    for name, content in (("bytes", data), ("none", graph_of(("Relu", ["x"], ["y"]), name=""))):
+        path = tmp_path / f"{name}.onnx"
+        path.write_bytes(content)
+        with pytest.raises(ModelError, match="all names in UTF-8"):
+            onnx_graph.read(path, output=None, layout=None, keep_activation=False)
+
+
+@pytest.mark.parametrize("location", ["weights\0.bin", "w" * 5000])
+def test_weights_at_an_impossible_place_are_refused(
+    file: Path, tmp_path: Path, location: str
+) -> None:
+    path = external(file, tmp_path / "model.onnx", "weights.bin")
+    proto = onnx.load(path, load_external_data=False)
+    for tensor in proto.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = location
+    path.write_bytes(proto.SerializeToString())
+    with pytest.raises(ModelError, match="outside its folder"):
+        onnx_graph.read(path, output=None, layout=None, keep_activation=False)

@@ -21,7 +21,10 @@ PACKAGE = ROOT / "visxai"
 
 # Imports point upward only. Files of one row may not import each other, but for a package's own.
 ORDER = [
-    ["_version", "errors", "evidence", "foreign", "memory", "quiet", "sandbox"],
+    [
+        *("_version", "errors", "evidence", "foreign", "memory", "options", "quiet"),
+        *("sandbox", "schemas"),
+    ],
     ["files"],
     ["checkpoint", "fetch"],
     ["record", "spec"],

@@ -356,3 +356,18 @@ def test_its_text_is_stable() -> None:
     assert str(other).startswith("resize 10x11 bilinear, crop 8x9, rounded down, bgr, mean 0 0 0")
     assert str(Preprocess((8, 9))).startswith("no resize, crop 8x9, rgb")
     assert hash(other) == hash(Preprocess((8, 9), (10, 11), channels="bgr", rounding="down"))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"input_size": [3, 24]},
+        {"input_size": [3, 24, 24], "crop_pct": 1e-320, "mean": [0], "std": [1]},
+        {"input_size": [3, 24, 24], "mean": "dark", "std": [1]},
+        {"size": {"height": "x", "width": 3}},
+        {"size": {"height": 24, "width": 24}, "resample": 2},
+    ],
+)
+def test_a_config_of_another_form_is_refused(config: dict) -> None:
+    with pytest.raises(ArgumentError):
+        Preprocess.of(config)

@@ -192,9 +192,9 @@ def test_the_original_is_opened_again_or_asked_for(tmp_path) -> None:
     ("changes", "words"),
     [
         ({"map_shape": [20000, 18000]}, "at most 16777216 values, got 20000x18000"),
-        ({"map_shape": [-3, -2]}, "at most"),
+        ({"map_shape": [-3, -2]}, "map_shape.0 missing or wrong"),
         ({"width": 10**9, "height": 10**9}, "an original of 1 to 1073741824 pixels"),
-        ({"width": -5, "height": 10}, "an original of 1 to"),
+        ({"width": -5, "height": 10}, "width missing or wrong"),
     ],
 )
 def test_a_record_asks_for_no_more_memory_than_a_map_needs(
@@ -204,3 +204,58 @@ def test_a_record_asks_for_no_more_memory_than_a_map_needs(
     bomb = base64.b64encode(zlib.compress(bytes(2 * 20000 * 18000), 9)).decode()
     with pytest.raises(ArgumentError, match=words):
         Explanation.from_dict({**plain, "map": bomb, **changes})
+
+
+@pytest.mark.parametrize(
+    ("fields", "wrong"),
+    [
+        ({"label": 3}, "label"),
+        ({"score": "high"}, "score"),
+        ({"width": 0}, "width"),
+        ({"height": 2**40}, "height"),
+        ({"map_shape": [-3, -4]}, "map_shape"),
+        ({"map_shape": [6]}, "map_shape"),
+        ({"map_scale": None}, "map_scale"),
+        ({"map_scale": 1e300}, "map_scale"),
+        ({"transform": {}}, "transform"),
+        ({"quality": "[1]"}, "quality"),
+        ({"versions": {"torch": 2}}, "versions.torch"),
+        ({"class_index": 1.5}, "class_index"),
+        ({"kind": "sound"}, "kind"),
+    ],
+)
+def test_a_record_of_a_stranger_is_held_against_the_schema(fields: dict, wrong: str) -> None:
+    with pytest.raises(ArgumentError, match=f"one with {wrong}.* missing or wrong"):
+        Explanation.from_dict({**explanation(np.ones((2, 3))).to_dict(), **fields})
+
+
+@pytest.mark.parametrize("blob", ["!", "\u05dd", "YWJj", b"abc", 3, None])
+def test_a_damaged_map_is_told(blob: object) -> None:
+    with pytest.raises(ArgumentError, match="damaged"):
+        Explanation.from_dict({**explanation(np.ones((2, 3))).to_dict(), "map": blob})
+
+
+def test_a_view_without_pixels_is_refused() -> None:
+    plain = explanation(np.ones((2, 3))).to_dict()
+    transform = {**plain["transform"], "crop": [0, 0, 0, 0]}
+    with pytest.raises(ArgumentError, match="at least one pixel"):
+        Explanation.from_dict({**plain, "transform": transform})
+
+
+@pytest.mark.parametrize("data", [None, [1, 2], {}, {"schema_version": 1}])
+def test_what_is_no_record_is_refused(data: object) -> None:
+    with pytest.raises(ArgumentError, match="record"):
+        Explanation.from_dict(data)
+
+
+def test_a_record_that_is_read_never_names_another_original() -> None:
+    plain = explanation(np.ones((2, 3)), path="owl.jpg").to_dict()
+    found = Explanation.from_dict({**plain, "source": "http://example.com/other.jpg"})
+    assert found.original_source() == "owl.jpg"
+
+
+def test_tables_of_pandas_say_nan_for_null() -> None:
+    plain = explanation(np.ones((2, 3))).to_dict()
+    found = Explanation.from_dict({**plain, "layer": float("nan"), "path": float("nan")})
+    assert found.layer is None
+    assert found.input.path is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -22,7 +23,7 @@ from PIL import Image
 from stores import photograph
 
 import visxai
-from visxai import export, origin, pipeline, report, results, shards, sources
+from visxai import export, origin, pipeline, report, results, shards, sources, tables
 from visxai.errors import ArgumentError, ImageError, MissingExtra, StoreError, TargetError
 from visxai.images import Limits, decode
 from visxai.origin import Origin
@@ -565,3 +566,22 @@ def test_the_extra_for_urls_brings_what_https_needs() -> None:
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text("utf-8"))
     extra = " ".join(project["project"]["optional-dependencies"]["remote"])
     assert all(name in extra for name in ("fsspec", "requests", "aiohttp"))
+
+
+def test_a_file_of_less_than_no_bytes_ends_a_tar() -> None:
+    header = tarfile.TarInfo("owl.jpg")
+    header.size = -1
+    shard = shards.index(io.BytesIO(header.tobuf(tarfile.GNU_FORMAT) + bytes(1024)), ())
+    assert not shard.members
+    assert shard.flaw == "a file of less than no bytes"
+
+
+@pytest.mark.parametrize("place", [4, 8, 60, 100, 200])
+def test_a_damaged_parquet_table_is_told(place: int) -> None:
+    stream = io.BytesIO()
+    pq.write_table(pa.table({"path": ["a.jpg", "b.jpg"], "label": ["owl", "cat"]}), stream)
+    for value in (0x00, 0x97, 0xFF):
+        data = bytearray(stream.getvalue())
+        data[place] = data[-place] = value
+        with contextlib.suppress(ArgumentError):
+            tables.read("mine.parquet", bytes(data)).paths()

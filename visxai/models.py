@@ -29,6 +29,7 @@ from visxai import hubs
 from visxai.checkpoint import Labels, read, read_labels
 from visxai.errors import ArgumentError, ModelError, UnknownName
 from visxai.foreign import shown
+from visxai.schemas import mismatch
 
 if TYPE_CHECKING:
     from visxai.backends.base import Model
@@ -37,6 +38,32 @@ if TYPE_CHECKING:
 DEFAULT = "efficientnet_lite0"
 PREFIXES = ("torchvision", "timm", "hf", "onnx")
 OTHERS = "torchvision:NAME, timm:NAME, hf:NAME or onnx:FILE"
+
+_TEXT = {"type": "string"}
+_NUMBERS = {"type": "array", "items": {"type": "number"}}
+_SIDES = {"type": "array", "items": {"type": "integer"}}
+_CARD = {
+    "type": "object",
+    "properties": {
+        **dict.fromkeys(("summary", "licence", "activation", "layer"), _TEXT),
+        "source": {"type": "object"},
+        "build": {"type": "object"},
+        "preprocess": {
+            "type": "object",
+            "properties": {
+                **dict.fromkeys(("interpolation", "channels", "rounding", "side"), _TEXT),
+                **dict.fromkeys(("mean", "std"), _NUMBERS),
+                "size": _SIDES,
+                "resize": {"type": ["integer", "array"], "items": {"type": "integer"}},
+            },
+            "required": ["size"],
+            "additionalProperties": False,
+        },
+        "labels": {"type": ["string", "array"], "items": _TEXT},
+    },
+    "required": ["summary", "licence", "activation", "source", "build", "preprocess", "labels"],
+    "additionalProperties": False,
+}
 
 
 @dataclass(frozen=True)
@@ -52,6 +79,57 @@ class Card:
     activation: str
     layer: str | None
     labels: tuple[str, ...]
+
+    @classmethod
+    def of(cls, name: str, data: bytes) -> Card:
+        """Read a card's TOML; ModelError where it doesn't state a whole model."""
+        try:
+            told = tomllib.loads(data.decode("utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise ModelError(
+                f"expected the card of {name} to be TOML, got something else ({error}): reinstall "
+                "visxai"
+            ) from None
+        wrong = mismatch(told, _CARD)
+        if wrong is not None:
+            raise ModelError(
+                f"expected the card of {name} to state a whole model, got one with {wrong} "
+                "missing or wrong: reinstall visxai"
+            )
+        labels = told["labels"]
+        if isinstance(labels, str):
+            labels = _named(name, labels)
+        return cls(
+            name=name,
+            summary=told["summary"],
+            licence=told["licence"],
+            source=told["source"],
+            build=told["build"],
+            preprocess=told["preprocess"],
+            activation=told["activation"],
+            layer=told.get("layer"),
+            labels=tuple(labels),
+        )
+
+    def stated(self) -> dict[str, Any]:
+        """What the card states about its model, as a model's arguments."""
+        return {
+            "preprocess": _preprocess(self.preprocess),
+            "labels": self.labels,
+            "activation": self.activation,
+            "layer": self.layer,
+        }
+
+
+def _named(name: str, file: str) -> list[str]:
+    """The labels in a file beside the cards."""
+    path = folder() / file
+    if Path(file).name != file or not path.is_file():
+        raise ModelError(
+            f"expected the labels of {name} in a file beside its card, got {file!r}: reinstall "
+            "visxai"
+        )
+    return path.read_text("utf-8").splitlines()
 
 
 def folder() -> Path:
@@ -84,21 +162,7 @@ def card(name: str) -> Card:
     """The card of a named model; UnknownName lists the choices."""
     if name not in names():
         raise UnknownName("model", name, names(), f"(of libraries: {OTHERS})", _meant(name))
-    data = tomllib.loads((folder() / f"{name}.toml").read_text("utf-8"))
-    labels = data["labels"]
-    if isinstance(labels, str):
-        labels = (folder() / labels).read_text("utf-8").splitlines()
-    return Card(
-        name=name,
-        summary=data["summary"],
-        licence=data["licence"],
-        source=data["source"],
-        build=data["build"],
-        preprocess=data["preprocess"],
-        activation=data["activation"],
-        layer=data.get("layer"),
-        labels=tuple(labels),
-    )
+    return Card.of(name, (folder() / f"{name}.toml").read_bytes())
 
 
 def load(
@@ -141,7 +205,7 @@ def load(
         found = card(name)
         if found.build.get("onnx"):
             path = fetching.fetched_file(name, found.source)
-            return _onnx(path, name, device, {**_stated(found), **own})
+            return _onnx(path, name, device, {**found.stated(), **own})
         module, known = _carded(found)
     else:
         request = hubs.Request(rest, weights, checkpoint, build or {}, named)
@@ -224,17 +288,7 @@ def _carded(found: Card) -> tuple[Any, dict[str, Any]]:
     if found.build.get("keys") == "order":
         state = _renamed(state, module.state_dict(), found.name)
     module.load_state_dict(state, strict=True)
-    return module, _stated(found)
-
-
-def _stated(found: Card) -> dict[str, Any]:
-    """What a card states about its model, as a model's arguments."""
-    return {
-        "preprocess": _preprocess(found.preprocess),
-        "labels": found.labels,
-        "activation": found.activation,
-        "layer": found.layer,
-    }
+    return module, found.stated()
 
 
 def _preprocess(stated: Mapping[str, Any]) -> Preprocess:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import base64
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from visxai import evidence
 from visxai.errors import ArgumentError, ImageError
+from visxai.schemas import mismatch
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -69,6 +71,11 @@ class Transform:
     def from_dict(cls, data: Mapping[str, Any]) -> Transform:
         width, height = (int(value) for value in data["resized"])
         left, top, w, h = (int(value) for value in data["crop"])
+        if min(width, height, w, h) < 1:
+            raise ArgumentError(
+                f"expected a view of at least one pixel, got resized {width}x{height} and crop "
+                f"{w}x{h}: the record is damaged"
+            )
         return cls(
             (width, height), (left, top, w, h), int(data["orientation"]), bool(data["assumed"])
         )
@@ -326,7 +333,11 @@ class Explanation:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Explanation:
-        """The inverse of `to_dict` and of `row`; the map comes back with float16 precision."""
+        """The inverse of `to_dict` and of `row`; the map comes back with float16 precision.
+
+        Records come from strangers too: ArgumentError for what isn't as `schema()` says.
+        """
+        data = _checked(data)
         if data.get("schema_version") != SCHEMA_VERSION:
             raise ArgumentError(
                 f"expected a record of schema version {SCHEMA_VERSION}, got "
@@ -337,13 +348,10 @@ class Explanation:
                 f"expected an original of 1 to {MAX_PIXELS} pixels, got "
                 f"{data['width']}x{data['height']}: the record is damaged"
             )
-        blob = data["map"]
-        if isinstance(blob, str):
-            blob = base64.b64decode(blob)
         plain = {
             item.name: data[item.name]
             for item in fields(cls)
-            if item.name in data and item.name not in ("model", "quality", "versions")
+            if item.name in data and item.name not in ("model", "quality", "versions", "source")
         }
         return cls(
             input=InputRef(
@@ -354,7 +362,7 @@ class Explanation:
                 data["path"],
             ),
             model=ModelRef(data["model"], data["weights_sha256"], data["preprocess"]),
-            values=unpack(blob, data["map_shape"], data["map_scale"]),
+            values=_map_of(data),
             quality=dict(data["quality"]),
             versions=dict(data["versions"]),
             **plain,
@@ -364,6 +372,54 @@ class Explanation:
 def label_of(labels: Sequence[str] | None, index: int) -> str:
     """A class's label, or "class 7" where the model has no labels for it."""
     return labels[index] if labels is not None and index < len(labels) else f"class {index}"
+
+
+def _checked(data: Any) -> Mapping[str, Any]:
+    """The fields of a record, null where a table of pandas says NaN; ArgumentError unless one of
+    this version has each of its type and within its range. What has a default may be absent, and
+    what else there is doesn't matter."""
+    expected = _readable()
+    if isinstance(data, Mapping):
+        empty = [
+            name
+            for name, told in expected["properties"].items()
+            if "null" in told.get("type", ()) and data.get(name) != data.get(name)
+        ]
+        data = {**data, **dict.fromkeys(empty)}
+        if data.get("schema_version") != SCHEMA_VERSION:
+            return dict(data)
+    wrong = mismatch(data, expected)
+    if wrong is not None:
+        raise ArgumentError(
+            "expected a record as visxai.record.schema() describes it, got one with "
+            f"{wrong or 'no fields'} missing or wrong: the record is damaged, fetch it again"
+        )
+    return dict(data)
+
+
+@cache
+def _readable() -> dict[str, Any]:
+    """What `schema` asks of a record that is read: a row's map is bytes, and not JSON's text."""
+    whole = schema()
+    properties = {name: told for name, told in whole["properties"].items() if name != "map"}
+    optional = {item.name for item in fields(Explanation) if item.default is not MISSING}
+    required = [name for name in whole["required"] if name not in optional]
+    return {"type": "object", "properties": properties, "required": required}
+
+
+def _map_of(data: Mapping[str, Any]) -> Array:
+    """The map of a record's or a row's fields."""
+    blob = data["map"]
+    try:
+        packed = base64.b64decode(blob) if isinstance(blob, str) else bytes(memoryview(blob))
+        return unpack(packed, data["map_shape"], data["map_scale"])
+    except ArgumentError:
+        raise
+    except (ValueError, zlib.error, TypeError) as error:  # ValueError: no base64
+        raise ArgumentError(
+            f"expected a map as visxai packs it, got something else ({error}): the record is "
+            "damaged, fetch it again"
+        ) from None
 
 
 def _check_share(share: float) -> None:
@@ -408,21 +464,24 @@ def schema() -> dict[str, Any]:
     optional_text = {"type": ["string", "null"]}
     sha = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 
-    def integers(count: int) -> dict[str, Any]:
-        return {"type": "array", "items": integer, "minItems": count, "maxItems": count}
+    most = 2**31 - 1  # what a stored row's columns hold
+
+    def integers(count: int, least: int) -> dict[str, Any]:
+        items = {**integer, "minimum": least, "maximum": most}
+        return {"type": "array", "items": items, "minItems": count, "maxItems": count}
 
     properties: dict[str, Any] = {
         "schema_version": {"const": SCHEMA_VERSION},
         "kind": {"enum": ["image"]},
         "path": optional_text,
         "source_sha256": sha,
-        "width": {"type": "integer", "minimum": 1},
-        "height": {"type": "integer", "minimum": 1},
+        "width": {"type": "integer", "minimum": 1, "maximum": most},
+        "height": {"type": "integer", "minimum": 1, "maximum": most},
         "transform": {
             "type": "object",
             "properties": {
-                "resized": integers(2),
-                "crop": integers(4),
+                "resized": integers(2, 1),
+                "crop": integers(4, -most),
                 "orientation": {"type": "integer", "minimum": 1, "maximum": 8},
                 "assumed": flag,
             },
@@ -444,8 +503,9 @@ def schema() -> dict[str, Any]:
         "accelerate": text,
         "versions": {"type": "object", "additionalProperties": text},
         "map": {"type": "string", "contentEncoding": "base64"},
-        "map_shape": integers(2),
-        "map_scale": {"type": "number", "exclusiveMinimum": 0},
+        "map_shape": integers(2, 1),
+        # Above this the values would be infinite in float32.
+        "map_scale": {"type": "number", "exclusiveMinimum": 0, "maximum": 3.4028234663852886e38},
         "degenerate": flag,
         "quality": {"type": "object"},
         "created": {"type": "string", "format": "date-time"},

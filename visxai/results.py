@@ -110,7 +110,14 @@ def row_of(explanation: Explanation, overlay: str | None, expected: str | None =
 
 def of_row(row: Mapping[str, Any]) -> Explanation:
     """The explanation in a stored row; its map has float16 precision."""
-    return Explanation.from_dict({**row, **{name: json.loads(row[name]) for name in _JSON}})
+    try:
+        told = {name: json.loads(row[name]) for name in _JSON}
+    except (KeyError, TypeError, ValueError, RecursionError):
+        raise StoreError(
+            f"expected a stored row with {' and '.join(_JSON)} as JSON, got something else: the "
+            "file is damaged, restore it or explain its images again"
+        ) from None
+    return Explanation.from_dict({**row, **told})
 
 
 @dataclass(frozen=True)

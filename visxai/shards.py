@@ -58,6 +58,8 @@ def index(stream: IO[bytes], fields: Sequence[str]) -> Shard:
                 if one.offset <= last:
                     raise tarfile.ReadError("a header that points back")
                 last = one.offset
+                if one.size < 0:
+                    raise tarfile.ReadError("a file of less than no bytes")
                 if not one.isreg() or one.issparse():
                     continue
                 name, wrong = _named(one.name)

@@ -93,11 +93,13 @@ def _parquet(name: str, data: bytes) -> Table:
     import pyarrow.parquet as pq
 
     wrong = ArgumentError(f"expected a Parquet table in {name}, got a damaged one: write it again")
+    # What pyarrow raises of damaged bytes; text that isn't UTF-8 among them.
+    damage = (pa.ArrowException, OSError, ValueError)
     try:
         file = pq.ParquetFile(pa.BufferReader(data))
-    except pa.ArrowException:
+        columns = tuple(file.schema_arrow.names)
+    except damage:
         raise wrong from None
-    columns = tuple(file.schema_arrow.names)
 
     def cells(index: int) -> list[str]:
         kind = file.schema_arrow.field(index).type
@@ -112,8 +114,10 @@ def _parquet(name: str, data: bytes) -> Table:
             )
         try:
             values = file.read(columns=[columns[index]]).column(0).to_pylist()
-        except pa.ArrowException:
+        except damage:
             raise wrong from None
+        if len(values) != file.metadata.num_rows:
+            raise wrong
         return ["" if value is None or value != value else _text(value) for value in values]
 
     return Table(name, columns, cells)

@@ -104,6 +104,7 @@ def _parse(path: Path) -> tuple[Any, str]:
             f"expected an ONNX model in {path.name}, but the file is damaged or something else: "
             "export or download it again"
         )
+    _check_names(proto, path.name)
     digest, total = hashlib.sha256(content), len(content)
     for tensor in _tensors(proto):
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
@@ -116,6 +117,29 @@ def _parse(path: Path) -> tuple[Any, str]:
         tensor.ClearField("external_data")
         tensor.ClearField("data_location")
     return proto, digest.hexdigest()
+
+
+def _check_names(proto: Any, name: str) -> None:
+    ends = (*proto.graph.input, *proto.graph.output)
+    if not _is_text(proto) or not all(value.name for value in ends):
+        raise ModelError(
+            f"expected inputs and outputs with names in {name}, all names in UTF-8, got others: "
+            "the file is damaged, export or download it again"
+        )
+
+
+def _is_text(message: Any) -> bool:
+    """Whether every string inside a protobuf message is UTF-8: others come as bytes."""
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            parts = value if hasattr(value, "__len__") else (value,)
+            if not all(map(_is_text, parts)):
+                return False
+        elif field.type == field.TYPE_STRING:
+            items = (value,) if isinstance(value, (str, bytes)) else value
+            if not all(isinstance(item, str) for item in items):
+                return False
+    return True
 
 
 def _check_size(size: int, name: str) -> None:
@@ -151,10 +175,14 @@ def _external(tensor: Any, path: Path) -> bytes:
     forms = (PurePosixPath(location), PureWindowsPath(location))
     if not location or any(form.anchor or ".." in form.parts for form in forms):
         raise outside
-    file: Path = (folder / location).resolve()
+    try:
+        file: Path = (folder / location).resolve()
+        found = file.is_file()
+    except (OSError, ValueError, RuntimeError):  # too long a name, a NUL in it, links in a circle
+        raise outside from None
     if not file.is_relative_to(folder):
         raise outside
-    if not file.is_file():
+    if not found:
         raise ModelError(
             f"expected the weights of {path.name} in {location!r} beside it, found no such file: "
             "copy it there"
@@ -273,11 +301,16 @@ def _cut_activation(proto: Any) -> Literal["softmax", "sigmoid"] | None:
     """Let the graph end before its final softmax or sigmoid, if it has one."""
     makers = {name: node for node in proto.graph.node for name in node.output}
     output = proto.graph.output[0]
-    chain, node = [], makers.get(output.name)
-    while node is not None and node.op_type == "Identity":
+    chain: list[Any] = []
+    node = makers.get(output.name)
+    while node is not None and node.op_type == "Identity" and len(node.input) == 1:
+        if len(chain) == len(makers):
+            return None  # nodes that feed each other in a circle
         chain.append(node)
         node = makers.get(node.input[0])
     if node is None or node.op_type not in ("Softmax", "LogSoftmax", "Sigmoid"):
+        return None
+    if len(node.input) != 1:
         return None
     axis = next((item.i for item in node.attribute if item.name == "axis"), -1)
     if node.op_type != "Sigmoid" and axis not in (1, -1):

@@ -12,7 +12,7 @@ methods `crop` and `normalise`, whose view is taken to be the whole image.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from visxai.errors import ArgumentError, UnknownName
+from visxai.errors import ArgumentError, UnknownName, VisxaiError
 from visxai.images import Photo
 from visxai.record import Transform
 
@@ -216,7 +216,14 @@ class Preprocess:
 
         if isinstance(source, (Preprocess, Opaque)):
             return source
-        found = transforms.told(source)
+        try:
+            found = transforms.told(source)
+        except VisxaiError:
+            raise
+        except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError):
+            if not isinstance(source, Mapping):
+                raise
+            found = None  # a configuration of another form than the libraries write
         if found is not None:
             return found
         if transforms.is_processor(source) and callable(source):

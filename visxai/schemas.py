@@ -1,0 +1,102 @@
+"""Data of strangers held against a JSON Schema: the part of it that visxai's own schemas use.
+
+    mismatch({"width": 0}, {"properties": {"width": {"minimum": 1}}})      "width"
+
+Types, ranges and sizes are held against it; patterns and formats aren't, since nothing that reads
+the data relies on them. Numbers and arrays of numpy and pandas count as JSON's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+Schema = Mapping[str, Any]
+
+
+def mismatch(value: Any, schema: Schema, name: str = "") -> str | None:
+    """Find what doesn't hold.
+
+    Args:
+        value: Data as JSON, TOML or a table give it.
+        schema: type, const, enum, minimum, maximum, exclusiveMinimum, minItems, maxItems, items,
+            properties, required and additionalProperties.
+        name: What the value is called.
+
+    Returns:
+        The dotted name of the first part that isn't as the schema says, None where all are.
+    """
+    told = schema.get("type", ())
+    kinds = (told,) if isinstance(told, str) else tuple(told)
+    if kinds and not any(_TYPES[kind](value) for kind in kinds):
+        return name
+    if "const" in schema and value != schema["const"]:
+        return name
+    if "enum" in schema and not any(value == choice for choice in schema["enum"]):
+        return name
+    if isinstance(value, Real) and not _in_range(value, schema):
+        return name
+    if isinstance(value, Mapping):
+        return _in_object(value, schema, name)
+    if _is_array(value):
+        return _in_array(value, schema, name)
+    return None
+
+
+def _in_range(value: Any, schema: Schema) -> bool:
+    return (
+        ("minimum" not in schema or value >= schema["minimum"])
+        and ("maximum" not in schema or value <= schema["maximum"])
+        and ("exclusiveMinimum" not in schema or value > schema["exclusiveMinimum"])
+    )
+
+
+def _in_object(value: Mapping[Any, Any], schema: Schema, name: str) -> str | None:
+    known, others = schema.get("properties", {}), schema.get("additionalProperties", True)
+    prefix = f"{name}." if name else ""
+    for key in schema.get("required", ()):
+        if key not in value:
+            return f"{prefix}{key}"
+    for key, item in value.items():
+        expected = known.get(key, others)
+        if expected is False:
+            return f"{prefix}{key}"
+        if expected is not True:
+            found = mismatch(item, expected, f"{prefix}{key}")
+            if found is not None:
+                return found
+    return None
+
+
+def _in_array(value: Sequence[Any], schema: Schema, name: str) -> str | None:
+    if not schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", len(value)):
+        return name
+    expected = schema.get("items", {})
+    found = (mismatch(item, expected, f"{name}.{index}") for index, item in enumerate(value))
+    return next((one for one in found if one is not None), None)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not _is_flag(value)
+
+
+def _is_flag(value: Any) -> bool:
+    return isinstance(value, (bool, np.bool_))
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.ndim == 1)
+
+
+_TYPES: dict[str, Callable[[Any], bool]] = {
+    "null": lambda value: value is None,
+    "boolean": _is_flag,
+    "number": _is_number,
+    "integer": lambda value: _is_number(value) and value % 1 == 0,
+    "string": lambda value: isinstance(value, str),
+    "array": _is_array,
+    "object": lambda value: isinstance(value, Mapping),
+}
