@@ -19,6 +19,7 @@ from visxai.backends.pytorch import TorchModel
 from visxai.engine import compute
 from visxai.errors import ArgumentError, ModelError, TargetError
 from visxai.methods.eigen_cam import EigenCam
+from visxai.methods.finer_cam import FinerCam
 from visxai.methods.score_cam import masked
 from visxai.target import Target
 
@@ -220,13 +221,20 @@ def test_finer_cam_per_image_equals_one_at_a_time(conv: TorchModel) -> None:
         assert close(maps[index], single[0], 1e-4)
 
 
+def test_finer_cam_compares_with_no_more_classes_than_there_are(conv: TorchModel) -> None:
+    x = zoo.inputs(2)
+    assert torch.equal(run(conv, "finer_cam(similar=10)", x), run(conv, "finer_cam(similar=9)", x))
+    method = FinerCam()
+    assert method.nearest(torch.eye(2)).tolist() == [[1], [0]]
+    with pytest.raises(ArgumentError, match="at least 2 classes"):
+        method.nearest(torch.eye(1))
+
+
 def test_finer_cam_refuses_what_is_no_class(conv: TorchModel) -> None:
     x = zoo.inputs(1)
     for target in ("any=1,2", "diff=1,2", lambda scores: scores[:, 0]):
         with pytest.raises(TargetError, match="single classes"):
             run(conv, "finer_cam", x, target)
-    with pytest.raises(ArgumentError, match="10 classes"):
-        run(conv, "finer_cam(similar=10)", x)
     module = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     with pytest.raises(ModelError, match="linear layer with its 4 classes"):
         run(TorchModel(zoo.randomise(module)), "finer_cam(similar=1)", x, 1)

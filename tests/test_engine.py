@@ -154,6 +154,24 @@ def test_targets_that_are_not_one_class(small: visxai.Engine, target, label) -> 
         assert found.score == found.logit
 
 
+def test_a_set_is_recorded_under_its_name(small: visxai.Engine) -> None:
+    (plain,) = small.explain([picture()], target="any=1,2")
+    (named,) = small.explain([picture()], target="weapons=any:1,2")
+    assert plain.label == "any of class 1, class 2"
+    assert (named.label, named.target) == ("weapons", "weapons=any:1,2")
+    assert named.score == plain.score
+    assert np.array_equal(named.values, plain.values)
+
+
+def test_engines_and_predictions_are_printed_in_a_line(small: visxai.Engine) -> None:
+    (prediction,) = small.predict([picture()])
+    assert len(repr([prediction])) < 200
+    assert repr(prediction).endswith("of 10 classes>")
+    assert prediction.label in repr(prediction)
+    assert repr(small).startswith("Engine('")
+    assert "device='cpu'" in repr(small)
+
+
 def test_the_score_of_a_set_of_exclusive_classes_is_their_sum(small: visxai.Engine) -> None:
     (found,) = small.explain([picture()], target="any=1,2,3")
     (prediction,) = small.predict([picture()])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def evaluated(engine: visxai.Engine, paths: Any, out: Path, **options: Any) -> dict[str, Any]:
-    options = {"chunk_size": 2, "draws": 50, "examples": 2} | options
+    options = {"chunk_size": 2, "draws": 50, "examples": 2, "workers": 0} | options
     given = options.pop("metrics", METRICS)
     found = run(engine, paths, options.pop("methods", METHODS), given, out, **options)
     assert found.summary is not None
@@ -448,3 +449,23 @@ def test_zero_has_no_sign() -> None:
 
 def test_markdown_marks_nothing_of_its_own() -> None:
     assert pages._told("a|b `c` <d> [e](f)\n*g*") == (r"a\|b \`c\` &lt;d&gt; \[e\](f)\\n\*g\*")
+
+
+def test_a_file_name_that_is_no_text_and_has_no_label_is_a_failure(
+    tmp_path: Path, small: visxai.Engine
+) -> None:
+    photograph(tmp_path / "in" / "known.jpg", 1)
+    odd = tmp_path / "in" / os.fsdecode(b"\xff\n.jpg")
+    try:
+        photograph(odd, 2)
+    except OSError:
+        pytest.skip("this system's file names are text")
+    (tmp_path / "truth.csv").write_text("file,label\nknown.jpg,thing 3\n")
+    told = evaluated(
+        small, [tmp_path / "in"], tmp_path / "out", target="truth", truth=tmp_path / "truth.csv",
+        metrics=["sparseness"], workers=0,
+    )  # fmt: skip
+    assert told["images"] == 1
+    (failed,) = results.failures(tmp_path / "out")
+    assert "expected a label for" in failed.reason
+    assert "\\udcff\\n.jpg" in failed.reason

@@ -23,7 +23,7 @@ PACKAGE = ROOT / "visxai"
 ORDER = [
     [
         *("_version", "errors", "evidence", "foreign", "memory", "options", "quiet"),
-        *("sandbox", "schemas"),
+        *("sandbox", "schemas", "scores"),
     ],
     ["files"],
     ["checkpoint", "fetch"],
@@ -51,6 +51,7 @@ ORDER = [
     ["inputs"],
     ["store", "workers"],
     ["asked", "progress"],
+    ["batch"],
     ["pipeline"],
     ["scale"],
     ["report", "export", "bench", "evaluate"],

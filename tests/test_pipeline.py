@@ -122,6 +122,35 @@ def test_an_image_that_kills_its_worker_is_a_failure_and_no_other(tmp_path: Path
     assert all("killed the process" in one.reason for one in failed)
 
 
+@pytest.mark.parametrize("options", [{"workers": 1}, {"timeout": 60}])
+def test_one_image_gets_the_worker_that_is_asked_for(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
+    engine = visxai.Engine(preprocess=deadly, device="cpu", precision="fp32", batch_size=4)
+    photograph(tmp_path / "in" / "0.png", 0, (DEADLY, 70))
+    outcome = pipeline.explain([tmp_path / "in"], tmp_path / "out", engine, **options)
+    assert outcome.counts["failures"] == 1
+    (failed,) = results.failures(tmp_path / "out")
+    assert failed.kind == "WorkerDied"
+    # Nor does a run that goes on do without it.
+    photograph(tmp_path / "in" / "1.png", 1, (DEADLY, 71))
+    again = pipeline.explain([tmp_path / "in"], tmp_path / "out", engine, **options)
+    assert again.counts["failures"] == 2
+
+
+def test_an_evaluation_decodes_in_the_worker_that_is_asked_for(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    engine = visxai.Engine(preprocess=deadly, device="cpu", precision="fp32", batch_size=4)
+    for index, width in enumerate((90, DEADLY)):
+        photograph(tmp_path / "in" / f"{index}.png", index, (width, 70))
+    found = visxai.evaluate.run(
+        engine, [tmp_path / "in"], "saliency", ["sparseness"], tmp_path / "out", draws=10,
+        examples=0, workers=1,
+    )  # fmt: skip
+    assert found.outcome.counts["failures"] == 1
+    assert results.failures(tmp_path / "out")[0].kind == "WorkerDied"
+
+
 def test_one_or_several_processes_write_the_same(
     tmp_path: Path, folder: Path, four: visxai.Engine
 ) -> None:

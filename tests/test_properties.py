@@ -153,6 +153,7 @@ _TARGETS = st.one_of(
     st.integers(1, 9).map(lambda count: f"top{count}"),
     st.builds("class{1}={1}{0}".format, _CLASS, _SPACE),
     st.lists(_CLASS, min_size=1, max_size=4).map(lambda some: "any=" + ", ".join(some)),
+    st.lists(_CLASS, min_size=1, max_size=4).map(lambda some: "odd ones=any:" + ", ".join(some)),
     st.sampled_from(["diff=0,3", "diff=tabby, nsfw"]),
     st.floats(-2, 2).map(lambda limit: f"above={limit}"),
 )

@@ -15,6 +15,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import test_batch
 import test_pipeline
 import zoo
 from stores import SETTINGS, explanation, photograph
@@ -44,6 +45,10 @@ def conv(**options: Any) -> visxai.Engine:
 
 def deadly() -> visxai.Engine:
     return conv(preprocess=test_pipeline.deadly)
+
+
+def faulty() -> visxai.Engine:
+    return conv(preprocess=test_batch.own)
 
 
 def missing() -> visxai.Engine:
@@ -93,10 +98,17 @@ def pictures(out: Path) -> dict[str, bytes]:
     return {str(path.relative_to(out)): path.read_bytes() for path in found}
 
 
+def whole(out: Path) -> dict[Path, int]:
+    """When the parts of finished chunks of 8 images were written; the others are written again."""
+    parts = results.parts(out).values()
+    return {one: one.stat().st_mtime_ns for one in parts if results.Part.read(one).images == 8}
+
+
 def assert_same(out: Path, local: Path) -> None:
     assert settings(out) == settings(local)
     assert rows(out) == rows(local)
     assert results.failures(out) == results.failures(local)
+    assert results.scores(out) == results.scores(local)
     assert pictures(out) == pictures(local)
     assert not list(out.rglob(".*.part"))
 
@@ -111,14 +123,14 @@ def test_a_run_that_stopped_goes_on_where_it_was_on_ray_or_not(
         return lambda: seen[-1].done >= images
 
     first = pipeline.explain([folder], tmp_path, conv(), workers=0, stop=done(8), **asked)
-    kept = {path: path.stat().st_mtime_ns for path in results.parts(tmp_path).values()}
+    kept = whole(tmp_path)
     assert first.counts["finished"] == 8
     second = scale.explain([folder], tmp_path, conv, actors=1, stop=done(24), **asked)
     assert second.progress.before == 8
     assert 8 < second.counts["finished"] < 46
     assert not first.complete
     assert not second.complete
-    kept |= {path: path.stat().st_mtime_ns for path in results.parts(tmp_path).values()}
+    kept |= whole(tmp_path)
     assert pipeline.explain([folder], tmp_path, conv(), workers=0, **asked).complete
     assert all(path.stat().st_mtime_ns == when for path, when in kept.items())
     assert_same(tmp_path, local)
@@ -201,6 +213,25 @@ def test_labels_are_compared_and_an_image_that_kills_its_decoder_is_a_failure(
     assert_same(tmp_path / "out", tmp_path / "local")
     (failure,) = results.failures(tmp_path / "out")
     assert failure.kind == "WorkerDied"
+
+
+def test_an_image_that_cannot_be_explained_is_the_same_failure_on_ray(
+    cluster: Any, tmp_path: Path
+) -> None:
+    widths = [90, test_batch.NAN, test_batch.RAISES, 90, test_batch.TALL, test_batch.NAN]
+    folder = test_batch.filled(tmp_path / "in", widths)
+    (folder / "1b.png").write_bytes((folder / "1.png").read_bytes())
+    given: dict[str, Any] = {"method": "eigen_cam", "only": "top1<2"}
+    pipeline.explain([folder], tmp_path / "gated", faulty(), workers=0, **given)
+    outcome = scale.explain([folder], tmp_path / "gated_ray", faulty, actors=1, **given)
+    assert outcome.counts["scored"] == 6
+    assert outcome.counts["explained"] == 3
+    assert_same(tmp_path / "gated_ray", tmp_path / "gated")
+    plain = pipeline.explain([folder], tmp_path / "local", faulty(), "eigen_cam", workers=0)
+    outcome = scale.explain([folder], tmp_path / "out", faulty, "eigen_cam", actors=1)
+    assert outcome.counts == plain.counts
+    assert outcome.counts["failures"] == 4
+    assert_same(tmp_path / "out", tmp_path / "local")
 
 
 def test_what_is_wrong_far_away_is_told_here(cluster: Any, folder: Path, tmp_path: Path) -> None:

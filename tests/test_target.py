@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from visxai.errors import TargetError, UnknownName
-from visxai.target import Gate, Target, check_form
+from visxai.target import Gate, Target, check_form, set_label
 
 LABELS = ["tabby, tabby cat", "tiger cat", "crane", "espresso", "crane"]
 SCORES = torch.tensor([[0.0, 3.0, 1.0, 2.0, -1.0], [5.0, 1.0, 0.0, 0.5, 4.0]])
@@ -100,6 +100,12 @@ def test_a_wrong_form_shows_without_labels(target: str, only: str | None) -> Non
         check_form(target, only)
 
 
+def test_a_gate_reads_back() -> None:
+    gate = Gate.of("class=tiger cat > 0.5", LABELS)
+    assert str(gate) == "class=tiger cat>0.5"
+    assert Gate.of(str(gate), LABELS) == gate
+
+
 def test_a_label_of_two_classes_lists_their_numbers() -> None:
     with pytest.raises(TargetError, match=r"classes 2, 4"):
         Target.of("class=crane", LABELS)
@@ -110,10 +116,46 @@ def test_labels_are_needed_to_name_a_class() -> None:
         Target.of("class=tabby")
 
 
-@pytest.mark.parametrize("target", ["class=5", "any=0,9", "diff=0,7", "top6", [5, 0], -1])
+@pytest.mark.parametrize("target", ["class=5", "any=0,9", "diff=0,7", [5, 0], -1])
 def test_classes_outside_the_model(target: object) -> None:
     with pytest.raises(TargetError, match="the model has 5 classes"):
         aim(target)
+
+
+def test_a_model_has_no_more_top_classes_than_classes() -> None:
+    assert aim("top6") == aim("top5")
+    settled = Target.of("top3").aim(SCORES[:, :2], SCORES[:, :2].softmax(1))
+    assert settled.rows.tolist() == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("text", ["weapons=any:1,2", "big cats_2=any:tiger cat,crane-less,2"])
+def test_a_set_of_classes_has_a_name_if_it_is_given_one(text: str) -> None:
+    labels = [*LABELS[:4], "crane-less"]
+    target = Target.of(text, labels)
+    assert target.kind == "any"
+    assert target.name == text.partition("=")[0]
+    assert str(target) == text
+    assert Target.of(str(target), labels) == target
+    gate = Gate.of(f"{text}>0.5", labels)
+    assert gate.target == target
+    assert Gate.of(str(gate), labels).target.classes == target.classes
+    check_form(text, f"{text}<0.5")
+
+
+def test_a_named_set_is_the_same_set() -> None:
+    assert aim("weapons=any:1,2") == aim("any=1,2")
+    assert aim("weapons=any: 2, 1") == aim("any=1,2")
+
+
+@pytest.mark.parametrize("text", ["a<b=any:1", "=any:1", "a,b=any:1", "weapons=any:", "weapons=1"])
+def test_what_is_no_named_set(text: str) -> None:
+    with pytest.raises(TargetError, match=r"expected a (set of classes|target)"):
+        Target.of(text, LABELS)
+
+
+def test_a_set_without_a_name_is_called_by_its_classes() -> None:
+    assert set_label(LABELS, (0, 1)) == "any of tabby, tiger cat"
+    assert set_label(None, range(7)) == "any of class 0, class 1, class 2, class 3 and 3 more"
 
 
 def test_the_wrong_number_of_targets() -> None:

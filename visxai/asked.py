@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from visxai.engine import Engine, Methods
     from visxai.methods.base import Method
     from visxai.metrics import Metric
-    from visxai.target import Answer, Gate, Target
+    from visxai.target import Gate, Target
 
 _CHUNK = 64
 
@@ -150,10 +150,13 @@ def expected(
     return told
 
 
-def answers(model: Model, given: Sequence[Answer | None]) -> dict[str, int]:
-    """How many images had a label, and how many of those the model told; nothing of a model with
-    independent classes, which may rightly give another the greatest score."""
-    told = [bool(answer.right) for answer in given if answer is not None]
+def answers(model: Model, right: Sequence[bool | None]) -> dict[str, int]:
+    """Counts the images with a label, and those of them whose label has the greatest score.
+
+    right: of each image whether it has, None without a label. A model with independent classes
+    counts nothing: it may rightly give another class the greatest score.
+    """
+    told = [one for one in right if one is not None]
     if not told or model.activation == "sigmoid":
         return {}
     return {"labelled": len(told), "right": sum(told)}

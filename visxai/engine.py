@@ -12,7 +12,7 @@ import itertools
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -35,8 +35,9 @@ from visxai.origin import Origin
 from visxai.planning import Plan
 from visxai.preprocess import Preprocess
 from visxai.record import Explanation, Failure, InputRef, Prediction, label_of
+from visxai.scores import TOP, Scores
 from visxai.spec import split_specs
-from visxai.target import Answer, Gate, Target
+from visxai.target import Gate, Target, set_label
 
 if TYPE_CHECKING:
     from visxai.backends.base import Activation
@@ -49,12 +50,22 @@ Methods = str | Method | Sequence[str | Method]
 class Prepared:
     """A decoded image, cut for the model: its pixels (h, w, c) uint8 (or what an opaque
     preprocess made, (c, h, w) float32), where they lie, the caller's object if not a path, and
-    what the model answers, where the image's class is known."""
+    the image's class, where it is known."""
 
     pixels: np.ndarray[Any, Any]
     input: InputRef
     source: Any
-    answer: Answer | None = None
+    expected: int | None = None
+
+
+@dataclass(frozen=True)
+class Explained:
+    """What an engine makes of an image: its explanations, method by method, what the model scores
+    it, and the class with the greatest score."""
+
+    explanations: tuple[Explanation, ...]
+    scores: Scores
+    best: int
 
 
 class Engine:
@@ -140,6 +151,13 @@ class Engine:
         self.model.budget = RowBudget(self.batch_size)
         self._plan = Plan(self.model, accelerate)
 
+    def __repr__(self) -> str:
+        return (
+            f"Engine({self.model.ref.name!r}, device={str(self.device)!r}, "
+            f"precision={self.precision!r}, accelerate={self.accelerate!r}, "
+            f"batch_size={self.batch_size})"
+        )
+
     @property
     def accelerate(self) -> str:
         """What was decided of acceleration so far: "off", "onnx" or "compile"."""
@@ -222,9 +240,12 @@ class Engine:
         start = 0
         for batch in _batched(sources, self.batch_size):
             prepared = [self.prepare(source, on_error) for source in batch]
-            yield from self.explain_prepared(
-                prepared, loaded, target.part(start, start + len(batch)), gate, check
-            )
+            part = target.part(start, start + len(batch))
+            for one in self.explain_prepared(prepared, loaded, part, gate, check):
+                if isinstance(one, Failure):
+                    yield one
+                else:
+                    yield from one.explanations
             start += len(batch)
 
     def prepare(self, source: Any, on_error: str = "raise") -> Prepared | Failure:
@@ -265,38 +286,71 @@ class Engine:
         target: Target,
         only: Gate | None = None,
         check: Check | None = None,
-    ) -> list[Explanation | Failure]:
-        """Explain a prepared batch: per image its methods' maps, failures in their places."""
+    ) -> list[Explained | Failure]:
+        """Explains a prepared batch.
+
+        Args:
+            batch: Images, and failures in the places of those that couldn't be read.
+            loaded: The methods.
+            target: What to explain; a per-image target has a class for each place of the batch.
+            only: The gate that images must pass to be explained; all are scored.
+            check: What judges each map.
+
+        Returns:
+            One result a place: what came of the image, or the failure that stood there.
+        """
         good = [(index, item) for index, item in enumerate(batch) if isinstance(item, Prepared)]
-        found: dict[int, list[Explanation | Failure]] = {
-            index: [item] for index, item in enumerate(batch) if isinstance(item, Failure)
-        }
-        if good:
-            x = self.tensor([item.pixels for _, item in good])
-            probe = Probe(self.model, x)
-            asked = [item for _, item in good]
-            if only is not None:
-                passes = only.open(reported(probe, x, only.target))
-                answered(probe, x, asked)
-                if only.right is not None:
-                    told = [item.answer and item.answer.right for item in asked]
-                    right = [answer is only.right for answer in told]
-                    passes = torch.tensor(right, device=passes.device)
-                keep = passes.nonzero().squeeze(1)
-                good = [good[row] for row in keep.tolist()]
-                probe, x = probe.part(keep)
+        if not good:
+            return [item for item in batch if isinstance(item, Failure)]
+        everyone = [item for _, item in good]
+        whole = self.tensor([item.pixels for item in everyone])
+        probe = clean = Probe(self.model, whole)
+        x = whole
+        gated: list[float] | None = None
+        if only is not None:
+            at = reported(probe, x, only.target)
+            passes = only.open(at)
+            if only.right is None:
+                gated = at.tolist()
+            else:
+                passes = is_right(probe, x, everyone, only.right)
+            keep = passes.nonzero().squeeze(1)
+            good = [good[row] for row in keep.tolist()]
+            probe, x = probe.part(keep)
+        found: dict[int, list[Explanation]] = {}
         if good:
             if target.kind == "index":
                 target = Target.of([target.classes[index] for index, _ in good])
+            items = [item for _, item in good]
             for method in loaded:
                 probe = probe.fresh()
-                items = [item for _, item in good]
                 rows = self._explained(probe, x, items, method, target, check)
                 for row, explanation in rows:
                     found.setdefault(good[row][0], []).append(explanation)
-            if only is None:
-                answered(probe, x, asked)
-        return [one for index in sorted(found) for one in found[index]]
+        # The gate or the methods have left the clean scores there, so this costs no forward.
+        known = probe if only is None else clean
+        scored = iter(self._scored(known.scores(whole), everyone, gated))
+        results: list[Explained | Failure] = []
+        for index, item in enumerate(batch):
+            if isinstance(item, Failure):
+                results.append(item)
+                continue
+            told, best = next(scored)
+            mine = tuple(found.get(index, ()))
+            results.append(Explained(mine, replace(told, explained=bool(mine)), best))
+        return results
+
+    def _scored(
+        self, scores: Tensor, items: Sequence[Prepared], gated: Sequence[float] | None
+    ) -> Iterator[tuple[Scores, int]]:
+        """Yields what the model scores (b, k) each image, as it reports it, and its best class."""
+        classes = scores.topk(min(TOP, scores.shape[1]), dim=1).indices
+        values = self.model.probabilities(scores).gather(1, classes)
+        best = scores.argmax(1).tolist()
+        for row, (top, told) in enumerate(zip(classes.tolist(), values.tolist(), strict=True)):
+            labels = tuple(label_of(self.model.labels, index) for index in top)
+            gate = None if gated is None else gated[row]
+            yield Scores(items[row].input.path, tuple(top), labels, tuple(told), gate), best[row]
 
     def tensor(self, pixels: Sequence[np.ndarray[Any, Any]]) -> Tensor:
         """The model's input (b, c, h, w) float32 on its device, from prepared pixels."""
@@ -385,6 +439,8 @@ class Engine:
     def _label(self, target: Target, class_index: int | None) -> str:
         if class_index is None:
             return target.text
+        if target.kind == "any":
+            return target.name or set_label(self.model.labels, target.classes)
         label = label_of(self.model.labels, class_index)
         if target.kind == "diff":
             return f"{label} rather than {label_of(self.model.labels, target.classes[1])}"
@@ -508,12 +564,15 @@ def reported(probe: Probe, x: Tensor, target: Target) -> Tensor:
     return case.clean(case.certainty)
 
 
-def answered(probe: Probe, x: Tensor, items: Sequence[Prepared]) -> None:
-    """Enter the class that the model gives each image whose own is known."""
-    if any(item.answer is not None for item in items):
-        for item, best in zip(items, probe.scores(x).argmax(1).tolist(), strict=True):
-            if item.answer is not None:
-                item.answer.given = best
+def is_right(probe: Probe, x: Tensor, items: Sequence[Prepared], wanted: bool) -> Tensor:
+    """Tells for each image (b,) whether its class is known and the model's best (wanted=True), or
+    known and another (False)."""
+    best = probe.scores(x).argmax(1).tolist()
+    known = [
+        item.expected is not None and (item.expected == index) is wanted
+        for item, index in zip(items, best, strict=True)
+    ]
+    return torch.tensor(known, device=x.device)
 
 
 def tidy(values: Tensor) -> tuple[Tensor, Tensor]:

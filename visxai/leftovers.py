@@ -66,7 +66,8 @@ def remove(out: Path, names: Container[str], settings: Mapping[str, Any]) -> Non
             picture.unlink()
     for mark in (out / "export").glob(f"*/{EXPORTED}"):
         files.remove_listed(mark.parent, EXPORTED)
-    for name in ("report/index.html", "report.html", "failures.parquet", "inputs.parquet"):
+    tables = ("failures.parquet", "scores.parquet", "inputs.parquet")
+    for name in ("report/index.html", "report.html", *tables):
         (out / name).unlink(missing_ok=True)
     files.prune(pictures)
     for name in ("report", "export"):

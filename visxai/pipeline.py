@@ -14,27 +14,40 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from visxai.asked import Asked, Naming, answers, ask, expected
-from visxai.errors import ArgumentError
+from visxai.batch import Result, explain_batch, gate_counts
 from visxai.images import Limits
 from visxai.inputs import Input
 from visxai.progress import Outcome, Progress, Tally
-from visxai.record import Explanation, Failure, InputRef, label_of
+from visxai.record import Explanation, Failure, label_of
 from visxai.results import Row, of_row, row_of, text
+from visxai.scores import Scores
 from visxai.sources import Source, find
 from visxai.store import Store
-from visxai.workers import Decoded, Drawn, Setup, Style, Task, Workers, decode, draw
+from visxai.workers import (
+    TIMEOUT,
+    Decoded,
+    Drawn,
+    Setup,
+    Style,
+    Task,
+    Workers,
+    check_workers,
+    decode,
+    draw,
+    worker_count,
+)
 
 if TYPE_CHECKING:
     from visxai.engine import Engine, Methods
     from visxai.metrics import Metric
-    from visxai.target import Answer, Gate
+    from visxai.target import Gate
 
 _COMMITS = 2  # commits being drawn and written while the next batch is computed
 _INTERVAL = 10.0  # seconds between the commits of a chunk
@@ -47,16 +60,15 @@ class _Chunk:
 
     number: int
     inputs: list[Input]
-    explained: dict[int, tuple[list[Explanation], Task | None]] = field(default_factory=dict)
+    explained: dict[int, tuple[Result, Task | None]] = field(default_factory=dict)
     failed: dict[int, Failure] = field(default_factory=dict)
     # The same bytes as an image of this chunk or an earlier one: sha256 and that chunk.
     copies: dict[int, tuple[str, int]] = field(default_factory=dict)
-    answers: dict[int, Answer] = field(default_factory=dict)
 
     def take(self, stop: int) -> _Chunk:
         """Hands over what the images before position `stop` have come to."""
         taken = _Chunk(self.number, self.inputs)
-        for name in ("explained", "failed", "copies", "answers"):
+        for name in ("explained", "failed", "copies"):
             mine, of_taken = getattr(self, name), getattr(taken, name)
             for position in [position for position in mine if position < stop]:
                 of_taken[position] = mine.pop(position)
@@ -90,7 +102,7 @@ def explain(
     limits: Limits = Limits(),  # noqa: B008 - frozen
     chunk_size: int | None = None,
     workers: int | None = None,
-    timeout: float = 60.0,
+    timeout: float | None = None,
     path_column: str | None = None,
     label_column: str | None = None,
     fresh: bool = False,
@@ -108,19 +120,18 @@ def explain(
     check: a metric whose figures go into each row's quality, such as "faithfulness".
     style: how overlays are drawn, None for no overlays. chunk_size: images finished together, a
     multiple of the engine's batch size; None is that multiple from 64 on. workers: processes that
-    decode and draw; 0 does all in this one; None is one a core, none for one or two images.
-    timeout: seconds that one image may take a worker process to decode. path_column,
-    label_column: of tables, found by name without them; label_column="none" leaves labels out.
-    fresh: delete what an earlier run left in OUT. retry_failures: do the chunks again in which an
-    earlier run had failures. progress is called after each batch, and stop before each: when it
-    says True the run ends with what is finished in OUT.
+    decode and draw; 0 does all in this one; None is one a core, and none for one or two images
+    without a timeout. timeout: seconds that one image may take a worker process to decode, None
+    for 60. path_column, label_column: of tables, found by name without them; label_column="none"
+    leaves labels out. fresh: delete what an earlier run left in OUT. retry_failures: do the chunks
+    again in which an earlier run had failures. progress is called after each batch, and stop
+    before each: when it says True the run ends with what is finished in OUT.
 
     Images that can't be explained are in OUT's failures. Raises VisxaiError for wrong arguments
     and when OUT can't be written; what was finished stays finished.
     """
     found = list(find(sources, out, path_column=path_column, label_column=label_column))
-    if timeout <= 0:
-        raise ArgumentError(f"expected a timeout of more than 0 seconds, got {timeout}")
+    check_workers(workers, timeout)
     found = expected(found, engine.model.labels, None if label_column == "none" else label_column)
     asked = ask(
         engine,
@@ -141,22 +152,11 @@ def explain(
         del found
         todo = sum(store.size(number) - store.begun(number) for number in store.pending())
         assert engine.model.preprocess is not None
+        limit = timeout or TIMEOUT
         writes = (str(store.overlays),)
-        setup = Setup(engine.model.preprocess, limits, style, timeout=timeout, writes=writes)
-        run = _Run(store, engine, asked, setup, worker_count(workers, todo))
+        setup = Setup(engine.model.preprocess, limits, style, timeout=limit, writes=writes)
+        run = _Run(store, engine, asked, setup, worker_count(workers, todo, timeout))
         return run.tally.ended(run.all(progress, stop), changed)
-
-
-def worker_count(workers: int | None, images: int) -> int:
-    """How many worker processes a run of some images gets."""
-    if workers is not None and workers < 0:
-        raise ArgumentError(
-            f"expected 0 or more workers, got {workers}: leave it out for one a core"
-        )
-    if images <= 2:
-        return 0  # starting processes would take longer
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return min(cores or 1, 32, images) if workers is None else workers
 
 
 class _Run:
@@ -233,68 +233,45 @@ class _Run:
 
     def compute(self, batch: _Batch) -> None:
         """Explain a batch and have its overlays drawn."""
-        from visxai.engine import Prepared
-
-        chunk, digests = batch.chunk, set()
-        fresh: dict[str | None, tuple[int, Task, Prepared]] = {}  # by path
-        for position, task in enumerate(batch.decoding, batch.start):
-            where, pixels = self.taken(task)
-            if isinstance(where, Failure):
-                chunk.failed[position] = where
-                continue
-            answer = self.answer(chunk.inputs[position])
-            if answer is None:
-                digest = where.source_sha256
-                earlier = chunk.number if digest in digests else self.store.seen.get(_key(digest))
-                if earlier is not None:
-                    chunk.copies[position] = digest, earlier
-                    continue
-                digests.add(digest)
-            assert isinstance(task, Task)
-            fresh[where.path] = position, task, Prepared(pixels, where, None, answer)
+        chunk = batch.chunk
+        inputs = chunk.inputs[batch.start : batch.stop]
+        decoded = [self.decoded_by(task) for task in batch.decoding]
         began = time.perf_counter()
-        explained: dict[str | None, list[Explanation]] = {path: [] for path in fresh}
-        for one in self.engine.explain_prepared(
-            [prepared for _, _, prepared in fresh.values()],
-            self.asked.methods,
-            self.asked.target,
-            self.asked.gate,
-            self.asked.check,
-        ):
-            assert isinstance(one, Explanation)
-            explained[one.input.path].append(one)
+        results = explain_batch(self.engine, self.asked, inputs, decoded, self.known)
         self.tally.spent("compute", time.perf_counter() - began)
-        for path, (position, task, prepared) in fresh.items():
-            found = explained[path]
-            if prepared.answer is not None:
-                chunk.answers[position] = prepared.answer
-            elif found:
-                self.store.seen[_key(prepared.input.source_sha256)] = chunk.number
-            drawing = self.draw(chunk.inputs[position], found, task.at)
-            chunk.explained[position] = found, drawing
-            self.tally.maps += len(found)
-        self.tally.done += len(batch.decoding)
-        self.tally.failures += sum(position in chunk.failed for position in _span(batch))
+        for position, (one, task, result) in enumerate(
+            zip(inputs, batch.decoding, results, strict=True), batch.start
+        ):
+            if result.failure is not None:
+                chunk.failed[position] = result.failure
+                self.tally.failures += 1
+                continue
+            assert isinstance(task, Task)
+            assert result.sha256 is not None
+            if result.known:
+                chunk.copies[position] = result.sha256, self.store.seen[_key(result.sha256)]
+            elif result.copy_of is not None:
+                chunk.copies[position] = result.sha256, chunk.number
+            else:
+                if result.explanations and one.expected is None:
+                    self.store.seen[_key(result.sha256)] = chunk.number
+                chunk.explained[position] = result, self.draw(one, result.explanations, task.at)
+                self.tally.maps += len(result.explanations)
+        self.tally.done += len(inputs)
 
-    def answer(self, one: Input) -> Answer | None:
-        """What the model has to tell of an image with a label; such an image is no copy of
-        another, which may have another label."""
-        from visxai.target import Answer
+    def known(self, digest: str) -> bool:
+        return _key(digest) in self.store.seen
 
-        if one.expected is None:
-            return None
-        return Answer(one.expected)
-
-    def taken(self, task: Task | Failure) -> tuple[InputRef | Failure, Any]:
-        """What decoding an image gave: where its pixels lie and they themselves, or a Failure."""
+    def decoded_by(self, task: Task | Failure) -> Decoded:
+        """What decoding an image gave."""
         found = task if isinstance(task, Failure) else self.pool.result(task)
         if isinstance(found, Failure):
-            return found, None
+            return Decoded(None, found, 0.0)
         assert isinstance(found, Decoded)
         self.tally.spent("decode", found.seconds)
-        return found.input, found.pixels
+        return found
 
-    def draw(self, one: Input, explanations: list[Explanation], at: int | None) -> Task | None:
+    def draw(self, one: Input, explanations: Sequence[Explanation], at: int | None) -> Task | None:
         if self.style is None or not explanations:
             return None
         wanted = [(e, self.store.overlays / str(self.naming.overlay(one, e))) for e in explanations]
@@ -308,23 +285,27 @@ class _Run:
         if self.broken:
             return
         try:
-            rows = self.rows(chunk)
+            rows, scores = self.rows(chunk)
             began = time.perf_counter()
             failed = [chunk.failed[position] for position in sorted(chunk.failed)]
             told = [r for p in sorted(rows) for r in rows[p]]
-            found = answers(self.engine.model, list(chunk.answers.values()))
-            self.store.commit(chunk.number, told, failed, found, images=images)
+            scored = [scores[position] for position in sorted(scores)]
+            counts = answers(
+                self.engine.model, [result.right for result, _ in chunk.explained.values()]
+            ) | gate_counts(self.asked.gate, scored)
+            self.store.commit(chunk.number, told, failed, counts, images=images, scores=scored)
             self.tally.spent("write", time.perf_counter() - began)
         except BaseException:
             # Later chunks may hold copies of this one's rows.
             self.broken = True
             raise
 
-    def rows(self, chunk: _Chunk) -> dict[int, list[Row]]:
-        """The rows of each image of a chunk, its overlays drawn."""
+    def rows(self, chunk: _Chunk) -> tuple[dict[int, list[Row]], dict[int, Scores]]:
+        """The rows and the scores of each image of a chunk, its overlays drawn."""
         rows: dict[int, list[Row]] = {}
-        own: dict[str, list[Row]] = {}
-        for position, (explanations, drawing) in chunk.explained.items():
+        scores: dict[int, Scores] = {}
+        own: dict[str | None, tuple[list[Row], Scores | None]] = {}
+        for position, (result, drawing) in chunk.explained.items():
             one = chunk.inputs[position]
             there = self.drawn(chunk, position, drawing)
             said = None
@@ -332,17 +313,21 @@ class _Run:
                 said = label_of(self.engine.model.labels, one.expected)
             rows[position] = [
                 row_of(e, self.naming.overlay(one, e) if there else None, said)
-                for e in explanations
+                for e in result.explanations
             ]
-            if explanations and said is None:
-                own[explanations[0].input.source_sha256] = rows[position]
+            if result.scores is not None:
+                scores[position] = replace(result.scores, path=text(one.path))
+            if said is None:
+                own[result.sha256] = rows[position], result.scores
         copied = []
         for position, (digest, earlier) in chunk.copies.items():
             mine = own.get(digest) if earlier == chunk.number else None
-            found = self.store.rows_of(earlier, digest) if mine is None else mine
+            found, scored = self.store.copied(earlier, digest) if mine is None else mine
             one = chunk.inputs[position]
             same = [replace(e, input=replace(e.input, path=one.path)) for e in map(of_row, found)]
             self.tally.maps += len(same)
+            if scored is not None:
+                scores[position] = replace(scored, path=text(one.path))
             copied.append((position, found, same, self.draw(one, same, None)))
         for position, found, same, drawing in copied:
             one = chunk.inputs[position]
@@ -355,7 +340,7 @@ class _Run:
                 }
                 for row, e in zip(found, same, strict=True)
             ]
-        return rows
+        return rows, scores
 
     def drawn(self, chunk: _Chunk, position: int, drawing: Task | None) -> bool:
         """Wait for an image's overlays; whether they are there."""
@@ -369,10 +354,6 @@ class _Run:
             chunk.failed[position] = failure
             self.tally.failures += 1
         return failure is None
-
-
-def _span(batch: _Batch) -> range:
-    return range(batch.start, batch.start + len(batch.decoding))
 
 
 def _key(digest: str) -> bytes:

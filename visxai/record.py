@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from visxai import evidence
 from visxai.errors import ArgumentError, ImageError
+from visxai.foreign import shown
 from visxai.schemas import mismatch
 
 if TYPE_CHECKING:
@@ -124,6 +125,11 @@ class Prediction:
     label: str
     score: float
     labels: tuple[str, ...] | None = field(default=None, repr=False)
+
+    def __repr__(self) -> str:
+        where = self.input.path or f"{self.input.width}x{self.input.height} image"
+        best = ", ".join(f"{label} {score:.3f}" for label, score in self.top(3))
+        return f"<Prediction {shown(where)}: {shown(best)}, of {len(self.probabilities)} classes>"
 
     def top(self, count: int = 5) -> tuple[tuple[str, float], ...]:
         """The `count` strongest classes as (label, score), strongest first."""

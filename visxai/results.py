@@ -3,6 +3,7 @@
     OUT/explanations/part-00000.parquet   one row an image, method and class
     OUT/overlays/...                      the pictures, named after their images
     OUT/failures.parquet                  what could not be explained, and why
+    OUT/scores.parquet                    what the model scores each image, explained or not
     OUT/inputs.parquet                    the ordered input and its cut into chunks
     OUT/run.json                          command, settings, versions, counts, seconds by stage
     OUT/report, report.html, export       what `visxai report` and `visxai export` made of it
@@ -39,6 +40,7 @@ import pyarrow.parquet as pq
 from visxai import sealed
 from visxai.errors import StoreError, VisxaiError
 from visxai.record import Explanation, Failure
+from visxai.scores import Scores, unpack
 
 FORMAT = 2  # 1 has neither checksums nor parts that hold the beginning of a chunk
 _READABLE = (1, 2)
@@ -86,6 +88,16 @@ SCHEMA = pa.schema(
         ("expected", pa.string()),
     ]
 )
+_SCORES = pa.schema(
+    [
+        ("path", pa.string()),
+        ("explained", pa.bool_()),
+        ("gate", pa.float32()),
+        ("classes", pa.list_(pa.int32())),
+        ("labels", pa.list_(pa.string())),
+        ("scores", pa.list_(pa.float32())),
+    ]
+)
 _JSON = ("quality", "versions")
 _PART = re.compile(r"part-(?:[0-9]{5}|[1-9][0-9]{5,})\.parquet").fullmatch
 _REMEDY = "delete it, and the command that wrote it explains its images again"
@@ -130,13 +142,16 @@ class Part:
             files of format 1.
         failures: Those of the images that could not be explained, in order.
         answers: How many images had a label ("labelled"), and how many of those the model gave
-            the greatest score ("right"); empty where none had.
+            the greatest score ("right"); of a run with a gate, how many were scored ("scored")
+            and how many of those explained ("explained").
+        scores: What the model scored the images, in order; none in files of older versions.
     """
 
     path: Path
     images: int | None
     failures: tuple[Failure, ...]
     answers: dict[str, int]
+    scores: tuple[Scores, ...]
     _file: pq.ParquetFile
 
     @classmethod
@@ -152,7 +167,9 @@ class Part:
             if footer["chunk"] != chunk_of(path):
                 raise ValueError("another chunk's")
             failed = tuple(Failure(**one) for one in footer["failures"])
-            return cls(path, footer.get("images"), failed, footer.get("answers", {}), file)
+            scores = unpack(footer["scores"]) if "scores" in footer else ()
+            answers = footer.get("answers", {})
+            return cls(path, footer.get("images"), failed, answers, scores, file)
         except sealed.DAMAGE as error:
             raise sealed.damaged(path, _REMEDY) from error
 
@@ -221,6 +238,33 @@ def dataset(out: str | os.PathLike[str]) -> Any:
 def failures(out: str | os.PathLike[str]) -> list[Failure]:
     """Returns what could not be explained below OUT so far, in the order of the input."""
     return [one for path in parts(_checked(out)).values() for one in Part.read(path).failures]
+
+
+def scores(out: str | os.PathLike[str]) -> pa.Table:
+    """Returns what the model scored each image below OUT, whether it was explained or not.
+
+    Runs keep at most five classes an image, the greatest score first, as the model reports them:
+    probabilities for softmax and sigmoid models.
+
+    Returns:
+        A table with one row an image, in the order of the input: path; explained, whether it has
+        explanations; gate, the score that --only compared, null without a gate on scores;
+        classes, labels and scores, lists of equal length (null for a score that isn't finite).
+        Images that were explained by a version that kept no scores have no row.
+
+    Raises:
+        StoreError: OUT is no run's, or a file in it is damaged.
+    """
+    found = [one for path in parts(_checked(out)).values() for one in Part.read(path).scores]
+    columns: dict[str, list[Any]] = {
+        "path": [one.path for one in found],
+        "explained": [one.explained for one in found],
+        "gate": [one.gate for one in found],
+        "classes": [one.classes for one in found],
+        "labels": [one.labels for one in found],
+        "scores": [one.values for one in found],
+    }
+    return pa.table(columns, schema=_SCORES)
 
 
 def is_results(folder: str | os.PathLike[str]) -> bool:

@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from visxai import files, leftovers, sealed
+from visxai import files, leftovers, results, sealed
 from visxai.errors import StoreError
 from visxai.inputs import Input, Inputs, Progress, overlay_stems
 from visxai.record import Failure
@@ -30,11 +30,11 @@ from visxai.results import (
     Row,
     about,
     checksum,
-    failures,
     part_of,
     parts,
     text,
 )
+from visxai.scores import Scores, pack
 from visxai.sources import Found
 
 _FAILURES = pa.schema([("path", pa.string()), ("reason", pa.string()), ("kind", pa.string())])
@@ -267,6 +267,7 @@ class Store:
         answers: Mapping[str, int] = MappingProxyType({}),
         *,
         images: int | None = None,
+        scores: Sequence[Scores] = (),
     ) -> None:
         """Adds rows, failures and answers to a chunk, all at once or nothing of them.
 
@@ -277,6 +278,7 @@ class Store:
             answers: How many of these images had a label, and how many of those the model told
                 (`results.Part`).
             images: How many of the chunk's images are done then, None for all.
+            scores: What the model scored these images, in order.
 
         Raises:
             StoreError: OUT can't be written.
@@ -288,12 +290,14 @@ class Store:
             all_rows = before.table().to_pylist() + all_rows
             all_failed = [*before.failures, *all_failed]
             all_answers.update(before.answers)
+        all_scores = [*(before.scores if before is not None else ()), *scores]
         told = [
             one.to_dict() | {"path": text(one.path), "reason": text(one.reason)}
             for one in all_failed
         ]
         footer = {"chunk": chunk, "images": images, "failures": told}
         footer |= {"answers": dict(all_answers)} if all_answers else {}
+        footer |= {"scores": pack(all_scores)} if all_scores else {}
         schema = self.schema.with_metadata({FOOTER: json.dumps(footer)})
         table = pa.Table.from_pylist(all_rows, schema=schema)
         with self.writing():
@@ -314,14 +318,18 @@ class Store:
             self._answered(answers)
             self.save()
 
-    def rows_of(self, chunk: int, digest: str) -> list[Row]:
-        """The rows that are done of a chunk about the first image with these bytes and no label."""
+    def copied(self, chunk: int, digest: str) -> tuple[list[Row], Scores | None]:
+        """The rows that are done of a chunk about the first image with these bytes and no label,
+        and its scores, if they were kept."""
         if chunk not in self.finished and chunk not in self._begun:
-            return []
-        table = Part.read(part_of(self.out, chunk)).table()
+            return [], None
+        part = Part.read(part_of(self.out, chunk))
+        table = part.table()
         found = table.filter(pc.equal(table.column("source_sha256"), digest)).to_pylist()
         rows: list[Row] = [row for row in found if row.get("expected") is None]
-        return [row for row in rows if row["path"] == rows[0]["path"]]
+        rows = [row for row in rows if row["path"] == rows[0]["path"]]
+        known = {one.path: one for one in part.scores}
+        return rows, known.get(rows[0]["path"]) if rows else None
 
     @property
     def failed(self) -> list[Failure]:
@@ -349,11 +357,13 @@ class Store:
         files.write(self.out / "run.json", json.dumps(told, indent=2, ensure_ascii=True) + "\n")
 
     def finish(self, state: str) -> None:
-        """Write failures.parquet, and run.json with the state: "complete" or "interrupted"."""
-        rows = [one.to_dict() for one in failures(self.out)]
+        """Write the tables of failures and scores, and run.json: "complete" or "interrupted"."""
+        rows = [one.to_dict() for one in results.failures(self.out)]
         table = pa.Table.from_pylist(rows, schema=_FAILURES)
         with self.writing():
             sealed.write(self.out / "failures.parquet", table)
+            if len(told := results.scores(self.out)):
+                sealed.write(self.out / "scores.parquet", told)
             self.save(state)
 
 

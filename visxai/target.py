@@ -23,13 +23,16 @@ import torch
 from torch import Tensor
 
 from visxai.errors import TargetError, UnknownName
+from visxai.record import label_of
 
 Kind = Literal["top", "class", "any", "diff", "above", "index", "callable"]
 FORMS = (
-    "top1, top3, class=207, class=tabby, any=281,282, diff=207,282, above=0.5, an int, a label, "
-    "one of them per image, or a callable scores (b, k) -> (b,)"
+    "top1, top3, class=207, class=tabby, any=281,282, cats=any:281,282, diff=207,282, above=0.5, "
+    "an int, a label, one of them per image, or a callable scores (b, k) -> (b,)"
 )
 _DIGITS = 18
+_NAME = re.compile(r"\w[\w -]*").fullmatch
+_LISTED = 4  # classes that a set without a name is called by
 _UNTOLD: Sequence[str] = ["the labels of a model that isn't loaded yet"]
 
 
@@ -116,6 +119,7 @@ class Target:
     classes: tuple[int, ...] = ()
     value: float = 0.0
     function: Callable[[Tensor], Tensor] | None = None
+    name: str = ""  # of a set of classes, where it has one
 
     def __str__(self) -> str:
         return self.text
@@ -159,9 +163,7 @@ class Target:
             return cls("top", name, value=int(name[3:]))
         if given and argument and name == "class":
             return cls("class", f"class={argument}", (_class(argument, labels),))
-        parts = [part.strip() for part in argument.split(",")]
-        if given and all(parts) and name in ("any", "diff"):
-            members = tuple(_class(part, labels) for part in parts)
+        if given and name in ("any", "diff") and (members := _members(argument, labels)):
             if name == "diff" and (len(members) != 2 or members[0] == members[1]):
                 raise TargetError(
                     f"expected two different classes in diff=a,b, got {text!r}: try diff=207,282"
@@ -169,11 +171,23 @@ class Target:
             if name == "diff":
                 return cls("diff", f"diff={argument}", members)
             return cls("any", f"any={argument}", tuple(sorted(set(members))))
+        if given and argument.startswith("any:") and name not in ("above", "class", "any", "diff"):
+            return cls._named_set(name, argument.removeprefix("any:").strip(), labels)
         if given and name == "above" and (limit := _number(argument)) is not None:
             return cls("above", f"above={argument}", value=limit)
         if not given and labels and (found := _named(name, labels)) is not None:
             return cls("class", f"class={name}", (found,))
         raise TargetError(f"expected a target, got {text!r}: use {FORMS}")
+
+    @classmethod
+    def _named_set(cls, name: str, argument: str, labels: Sequence[str] | None) -> Target:
+        members = _members(argument, labels) if _NAME(name) else ()
+        if not members:
+            raise TargetError(
+                f"expected a set of classes with a name of letters, digits, spaces, - and _, got "
+                f"{name + '=any:' + argument!r}: write it like weapons=any:413,764"
+            )
+        return cls("any", f"{name}=any:{argument}", tuple(sorted(set(members))), name=name)
 
     def part(self, start: int, stop: int) -> Target:
         """The target of images start..stop of a longer run: only a per-image target differs."""
@@ -207,11 +221,7 @@ class Target:
             self.check(batch)
             return Aim(rows, torch.tensor(self.classes, device=device), _pick(self.classes, device))
         if self.kind == "top":
-            if self.value > count:
-                raise TargetError(
-                    f"expected at most top{count}, got {self.text}: the model has {count} classes"
-                )
-            k = int(self.value)
+            k = min(int(self.value), count)  # a model of two classes has no top3
             classes = scores.topk(k, dim=1).indices.flatten()
             return Aim(rows.repeat_interleave(k), classes, _pick(classes, device))
         if self.kind == "above":
@@ -256,7 +266,8 @@ class Settled(Target):
     @classmethod
     def on_aim(cls, target: Target, aim: Aim) -> Settled:
         """`target`, whatever the scores, as `aim` has settled it."""
-        return cls(target.kind, target.text, target.classes, target.value, target.function, aim)
+        given = target.kind, target.text, target.classes, target.value, target.function
+        return cls(*given, target.name, aim)
 
     def part(self, start: int, stop: int) -> Settled:
         assert self.settled is not None
@@ -270,6 +281,16 @@ class Settled(Target):
 def _pick(classes: Any, device: Any) -> Callable[[Tensor, Tensor], Tensor]:
     index = torch.as_tensor(classes, dtype=torch.long, device=device)
     return lambda scores, which: scores.gather(1, index[which].unsqueeze(1)).squeeze(1).float()
+
+
+def set_label(labels: Sequence[str] | None, classes: Sequence[int]) -> str:
+    """Returns what a set of classes without a name is called: "any of tiger cat, lynx and 3 more".
+
+    labels: the model's, of which each class's first name counts. classes: the set, ascending.
+    """
+    names = [label_of(labels, index).partition(",")[0] for index in classes]
+    rest = len(names) - _LISTED
+    return f"any of {', '.join(names[:_LISTED])}" + (f" and {rest} more" if rest > 0 else "")
 
 
 def check_form(target: str | None = None, only: str | None = None) -> None:
@@ -340,6 +361,12 @@ def _named(text: str, labels: Sequence[str]) -> int | None:
         raise TargetError(f"expected a target, got {text!r}, and an {error}") from None
 
 
+def _members(text: str, labels: Sequence[str] | None) -> tuple[int, ...]:
+    """The classes between the commas; none where nothing stands between some."""
+    parts = [part.strip() for part in text.split(",")]
+    return tuple(_class(part, labels) for part in parts) if all(parts) else ()
+
+
 def _near(text: str, labels: Sequence[str]) -> list[str]:
     """At most four names of classes that may have been meant: with that word, or spelt alike."""
     names = {name.strip().casefold(): name.strip() for one in labels for name in one.split(",")}
@@ -367,20 +394,6 @@ def class_finder(labels: Sequence[str] | None) -> Callable[[str], int]:
         return known[label]
 
     return find
-
-
-@dataclass
-class Answer:
-    """The class that an image is said to be of, and the one with the model's greatest score, once
-    it has been asked."""
-
-    expected: int
-    given: int | None = None
-
-    @property
-    def right(self) -> bool | None:
-        """Whether they are the same, None before the model was asked."""
-        return None if self.given is None else self.given == self.expected
 
 
 @dataclass(frozen=True)

@@ -114,6 +114,13 @@ def summary(outcome: Outcome, command: str) -> None:
     if run.before:
         told += f"; {run.before} {'was' if run.before == 1 else 'were'} done before"
     console.print(told, soft_wrap=True)
+    if "scored" in counts:
+        console.print(
+            f"{counted(counts['scored'], 'image')} scored, {counts['explained']} of them "
+            f"explained, as --only asks; the scores of all: visxai.results.scores("
+            f"{for_terminal(repr(str(_near(outcome.out))))})",
+            soft_wrap=True,
+        )
     if counts.get("labelled"):
         console.print(
             f"The model got {counts['right']} of {counts['labelled']} right "

@@ -32,15 +32,16 @@ from pathlib import Path
 from typing import Any
 
 from visxai import images, sandbox
-from visxai.errors import ImageError, StoreError, VisxaiError
+from visxai.errors import ArgumentError, ImageError, StoreError, VisxaiError
 from visxai.foreign import shown
 from visxai.images import Limits, Photo
 from visxai.memory import keep_memory
 from visxai.origin import Origin, Unfetched
 from visxai.preprocess import Opaque, Preprocess
-from visxai.record import Explanation, Failure, InputRef
+from visxai.record import Explanation, Failure, InputRef, Transform
 
 _CACHE = 256 * 2**20  # bytes of decoded photographs that all workers keep together
+TIMEOUT = 60.0  # seconds that decoding an image may take, where nothing else is asked for
 _FETCHING = 16  # URLs read at once
 _GRACE = 2.0  # seconds of computing after which the kernel ends what the clock didn't
 
@@ -65,7 +66,7 @@ class Setup:
     limits: Limits = field(default_factory=Limits)
     style: Style | None = field(default_factory=Style)
     cache: int = _CACHE
-    timeout: float = 60.0
+    timeout: float = TIMEOUT
     writes: tuple[str, ...] = ()
 
     @property
@@ -165,7 +166,7 @@ def decode(worker: _Worker, source: str | Origin) -> Decoded:
         origin = worker.fetched(source)
         with worker.timed():
             photo = images.decode(origin, worker.setup.limits)
-            pixels, transform = worker.setup.preprocess.crop(photo)
+            pixels, transform = _cut(worker.setup.preprocess, photo)
     except (ImageError, MemoryError) as error:
         failure = Failure(path, str(error) or "too large for memory", type(error).__name__)
         return Decoded(None, failure, time.perf_counter() - began)
@@ -174,6 +175,20 @@ def decode(worker: _Worker, source: str | Origin) -> Decoded:
     width, height = photo.image.size
     reference = InputRef(width, height, transform, photo.sha256, path)
     return Decoded(pixels, reference, time.perf_counter() - began)
+
+
+def _cut(preprocess: Preprocess | Opaque, photo: Photo) -> tuple[Any, Transform]:
+    """Cut a photograph for the model; a preprocessing of the user's own may raise anything."""
+    try:
+        return preprocess.crop(photo)
+    except (ImageError, MemoryError):
+        raise
+    except Exception as error:
+        said = str(error).strip().partition("\n")[0][:300].rstrip(".")
+        raise ImageError(
+            f"expected an image that the preprocessing takes, got {type(error).__name__}: {said}; "
+            "leave it out, or mend the preprocessing"
+        ) from error
 
 
 def draw(worker: _Worker, source: str | Origin, wanted: list[tuple[Explanation, Path]]) -> Drawn:
@@ -413,6 +428,38 @@ class Workers:
         # Called by a pool's own thread, or by submit's once it has let go of the lock.
         with self._lock:
             self._waiting[at] -= 1
+
+
+def check_workers(workers: int | None, timeout: float | None) -> None:
+    """Raises ArgumentError unless so many worker processes can keep such a limit."""
+    if workers is not None and workers < 0:
+        raise ArgumentError(
+            f"expected 0 or more workers, got {workers}: leave it out for one a core"
+        )
+    if timeout is not None and not timeout > 0:
+        raise ArgumentError(f"expected a timeout of more than 0 seconds, got {timeout}")
+    if workers == 0 and timeout is not None:
+        raise ArgumentError(
+            f"expected worker processes for a timeout, got workers=0 and a timeout of {timeout:g} "
+            "seconds: only a process of its own can be ended, so leave one of them out"
+        )
+
+
+def worker_count(workers: int | None, images: int, timeout: float | None = None) -> int:
+    """Returns how many worker processes a run of some images gets.
+
+    Args:
+        workers: How many are asked for, None for one a core, at most one an image.
+        images: How many images the run has.
+        timeout: The limit that is asked for, None where none is: for one or two images, starting
+            processes takes longer than decoding them, and is done only to keep a limit.
+    """
+    if workers is not None:
+        return min(workers, max(1, images))
+    if images <= 2:
+        return 0 if timeout is None else min(1, images)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(cores or 1, 32, images)
 
 
 _starting = threading.local()

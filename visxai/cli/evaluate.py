@@ -79,6 +79,27 @@ def evaluate(
     precision: Precision = "auto",
     accelerate: Accelerate = "auto",
     batch_size: BatchSize = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers",
+            metavar="N",
+            min=0,
+            help="Processes that decode images; 0 decodes in the process that judges. "
+            "[dim]\\[default: 1, or 0 for one or two images][/dim]",
+            show_default=False,
+        ),
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            "--timeout",
+            metavar="SECONDS",
+            help="Images that take a worker process longer to decode are listed as failures. "
+            "[dim]\\[default: 60][/dim]",
+            show_default=False,
+        ),
+    ] = None,
     chunk_size: Annotated[
         int,
         typer.Option(
@@ -151,6 +172,8 @@ def evaluate(
             out,
             target=target,
             truth=truth,
+            workers=workers,
+            timeout=timeout,
             chunk_size=chunk_size,
             draws=draws,
             seed=seed,

@@ -102,7 +102,8 @@ def explain(
             "--target",
             "-t",
             metavar="TARGET",
-            help="What to explain: top1, top3, class=207, class=tabby, any=281,282 (a set), "
+            help="What to explain: top1, top3, class=207, class=tabby, any=281,282 (a set; "
+            "cats=any:281,282 names it), "
             "diff=207,282 (one rather than another), above=0.5 (every class over it).",
         ),
     ] = "top1",
@@ -158,7 +159,7 @@ def explain(
             metavar="N",
             min=0,
             help="Processes that decode images and draw overlays; 0 does all in one process. "
-            "[dim]\\[default: one a core][/dim]",
+            "[dim]\\[default: one a core; 0 for one or two images without --timeout][/dim]",
             show_default=False,
         ),
     ] = None,
@@ -214,13 +215,15 @@ def explain(
         ),
     ] = 100_000_000,
     timeout: Annotated[
-        float,
+        float | None,
         typer.Option(
             "--timeout",
             metavar="SECONDS",
-            help="Images that take a worker process longer to decode are listed as failures.",
+            help="Images that take a worker process longer to decode are listed as failures. "
+            "[dim]\\[default: 60][/dim]",
+            show_default=False,
         ),
-    ] = 60.0,
+    ] = None,
     debug: Debug = False,
 ) -> int:
     """Explain images: a map, an overlay and a row of data for each.

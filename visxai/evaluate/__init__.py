@@ -26,23 +26,25 @@ import pyarrow as pa
 import torch
 
 from visxai.asked import accelerated, settings_of
-from visxai.engine import Prepared, load_methods
+from visxai.batch import failure_of, noise, one_by_one
+from visxai.engine import Explained, Prepared, load_methods
 from visxai.errors import ArgumentError, TargetError, require
 from visxai.evaluate import report
-from visxai.evaluate.grids import Grids
+from visxai.evaluate.grids import Grids, prepared
 from visxai.evaluate.judge import Judge, loaded, named
 from visxai.evaluate.truth import Truth, mask
+from visxai.foreign import shown
 from visxai.images import Limits
 from visxai.inputs import Input
 from visxai.methods.base import Method
 from visxai.metrics import Ask, Metric, controls
 from visxai.progress import Outcome, Progress, Tally
-from visxai.record import Explanation, Failure, InputRef
+from visxai.record import Failure, InputRef
 from visxai.results import SCHEMA, Row, row_of
 from visxai.sources import find
 from visxai.store import Store
 from visxai.target import Target, class_finder
-from visxai.workers import Decoded, Setup, Workers, decode
+from visxai.workers import TIMEOUT, Setup, Workers, check_workers, decode, worker_count
 
 if TYPE_CHECKING:
     from visxai.engine import Engine, Methods
@@ -73,6 +75,8 @@ def run(
     target: Any = "top1",
     truth: str | os.PathLike[str] | None = None,
     limits: Limits = Limits(),  # noqa: B008 - frozen
+    workers: int | None = None,
+    timeout: float | None = None,
     chunk_size: int = 8,
     draws: int = 10_000,
     seed: int = 0,
@@ -87,12 +91,15 @@ def run(
     target: as everywhere, or "truth": each class that the file `truth` names in an image. truth:
     CSV or COCO with labels and boxes or outlines (`visxai.evaluate.truth`), for the metrics of
     localisation; those of the explained class count with target="truth", otherwise all of an
-    image. chunk_size: images judged and finished together. draws, seed: of the bootstrap.
+    image. workers: processes that decode; 0 does so in this one; None is one, and none for one or
+    two images without a timeout. timeout: seconds that one image may take them, None for 60.
+    chunk_size: images judged and finished together. draws, seed: of the bootstrap.
     examples: how many images where methods disagree most are drawn. fresh, command, progress,
     stop: as of `visxai.pipeline.explain`.
 
     Raises VisxaiError for wrong arguments, before anything is computed.
     """
+    check_workers(workers, timeout)
     require("matplotlib", "bench", "plots of an evaluation")
     if chunk_size < 1 or draws < 1 or examples < 0:
         raise ArgumentError(
@@ -122,12 +129,15 @@ def run(
     }
     with Store(out, settings, command=command, fresh=fresh, schema=_SCHEMA) as store:
         _, changed = store.add(found)
+        images = len(found)
         del found
-        judging = _Run(store, asked, limits)
-        complete = judging.all(progress, stop)
-        grids, summary = asked.grids(limits), None
-        if complete and grids is not None:
-            complete = grids.judge(store.out, store.settings, stop)
+        count = worker_count(1 if workers is None and images > 2 else workers, images, timeout)
+        with contextlib.closing(_decoders(engine, limits, count, timeout)) as pool:
+            judging = _Run(store, asked, pool)
+            complete = judging.all(progress, stop)
+            grids, summary = asked.grids(pool), None
+            if complete and grids is not None:
+                complete = grids.judge(store.out, store.settings, stop)
         if complete:
             told = (store.out, asked.methods, judged, grids, draws, seed, examples)
             with store.writing():
@@ -210,30 +220,36 @@ class _Asked:
             return None
         assert self.truth is not None
         masks = []
-        for prepared, wanted in items:
-            where = prepared.input
+        for image, wanted in items:
+            where = image.input
             regions = self.truth.regions(where.path, wanted, self.class_of)
             masks.append(mask(regions, where.transform, (where.width, where.height)))
         return torch.from_numpy(np.stack(masks)).to(self.engine.device)
 
-    def grids(self, limits: Limits) -> Grids | None:
+    def grids(self, pool: Workers) -> Grids | None:
         """What judges the metrics over grids, None where there are none."""
         if not self.over_grids:
             return None
-        return Grids(self.engine, self.methods, self.over_grids, limits)
+        return Grids(self.engine, self.methods, self.over_grids, pool)
 
 
-class _Stopped(Exception):
-    """Asked to stop in the middle of a chunk, whose work is dropped."""
+def _decoders(engine: Engine, limits: Limits, count: int, timeout: float | None) -> Workers:
+    """What decodes an evaluation's images, which are never drawn on."""
+    assert engine.model.preprocess is not None
+    setup = Setup(engine.model.preprocess, limits, None, timeout=timeout or TIMEOUT)
+    return Workers(setup, count)
+
+
+class _Stopped(BaseException):
+    """Asked to stop in the middle of a chunk, whose work is dropped; no image's fault, so no
+    `Exception`."""
 
 
 class _Run:
     """The judging of what a store says is pending."""
 
-    def __init__(self, store: Store, asked: _Asked, limits: Limits) -> None:
-        self.store, self.asked = store, asked
-        assert asked.engine.model.preprocess is not None
-        self.pool = Workers(Setup(asked.engine.model.preprocess, limits, None), 0)
+    def __init__(self, store: Store, asked: _Asked, pool: Workers) -> None:
+        self.store, self.asked, self.pool = store, asked, pool
         self.tally = Tally(store)
 
     def all(self, progress: Callable[[Progress], None], stop: Callable[[], bool]) -> bool:
@@ -275,28 +291,39 @@ class _Run:
         """The rows and failures of a chunk's images."""
         items: list[tuple[Prepared, int | None]] = []
         failed = []
-        for one in inputs:
-            found = one.failure or self.decoded(one.path)
+        tasks = [one.failure or self.pool.submit(decode, one.path) for one in inputs]
+        for one, task in zip(inputs, tasks, strict=True):
+            found = prepared(self.pool, task)
             if isinstance(found, Failure):
                 failed.append(found)
                 continue
             classes = self.asked.items(found.input)
             if not classes:
-                reason = f"expected a label for {one.path} in the file of labels, got none: add it"
+                reason = (
+                    f"expected a label for {shown(one.path)} in the file of labels, got none: add "
+                    "it"
+                )
                 failed.append(Failure(one.path, reason, "ArgumentError"))
             items += [(found, wanted) for wanted in classes]
-        return self.explained(items, step) if items else [], failed
-
-    def decoded(self, path: str) -> Prepared | Failure:
-        found = self.pool.result(self.pool.submit(decode, path))
-        assert isinstance(found, Decoded)
-        where = found.input
-        return where if isinstance(where, Failure) else Prepared(found.pixels, where, None)
+        rows = []
+        wrong: dict[str | None, Failure] = {}
+        results = one_by_one(
+            items,
+            lambda batch: self.explained(batch, step),
+            lambda: self.explained([(noise(items[0][0]), items[0][1])], lambda: None),
+        )
+        for (image, _), result in zip(items, results, strict=True):
+            if isinstance(result, Exception):
+                path = image.input.path
+                wrong.setdefault(path, failure_of(path, result))
+            else:
+                rows += result
+        return rows, [*failed, *wrong.values()]
 
     def explained(
         self, items: Sequence[tuple[Prepared, int | None]], step: Callable[[], None]
-    ) -> list[Row]:
-        """One row an item, class and method, judged."""
+    ) -> list[list[Row]]:
+        """For each item one row a class and method, judged."""
         asked = self.asked
         target = asked.plain
         if asked.by_truth:
@@ -309,8 +336,8 @@ class _Run:
             repr(method): iter(told)
             for method, told in zip(asked.methods, judge.extras(), strict=True)
         }
-        rows = []
-        for explanation in found:
-            assert isinstance(explanation, Explanation)
-            rows.append(row_of(explanation, None) | next(extras[explanation.method]))
+        rows: list[list[Row]] = []
+        for one in found:
+            assert isinstance(one, Explained)
+            rows.append([row_of(e, None) | next(extras[e.method]) for e in one.explanations])
         return rows

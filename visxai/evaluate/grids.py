@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from visxai.engine import Prepared
-from visxai.errors import ArgumentError, ImageError, ModelError
+from visxai.errors import ArgumentError, ModelError
 from visxai.files import one_sentence, write
-from visxai.images import Limits, decode
 from visxai.methods.base import Method
 from visxai.metrics import Case, Metric
-from visxai.record import InputRef
+from visxai.record import Failure
 from visxai.results import tables
 from visxai.target import Target
+from visxai.workers import Decoded, Task, Workers, decode
 
 if TYPE_CHECKING:
     from visxai.engine import Engine
@@ -36,10 +36,10 @@ class Grids:
     that says why there are none."""
 
     def __init__(
-        self, engine: Engine, methods: Sequence[Method], metrics: Sequence[Metric], limits: Limits
+        self, engine: Engine, methods: Sequence[Method], metrics: Sequence[Metric], pool: Workers
     ) -> None:
         self.engine, self.methods, self.metrics = engine, methods, metrics
-        self.limits = limits
+        self.workers = pool
         self.found: dict[str, dict[str, list[float] | str]] = {}
 
     def judge(
@@ -85,7 +85,14 @@ class Grids:
         names = sorted(paths)
         for start in range(0, len(names), self.engine.batch_size):
             batch = names[start : start + self.engine.batch_size]
-            there = [(name, one) for name in batch if (one := self.prepared(paths[name], name))]
+            tasks = [self.workers.submit(decode, paths[name]) for name in batch]
+            decoded = [prepared(self.workers, task) for task in tasks]
+            # An image that is gone or has changed is left out.
+            there = [
+                (name, one)
+                for name, one in zip(batch, decoded, strict=True)
+                if isinstance(one, Prepared) and one.input.source_sha256 == name
+            ]
             if not there:
                 continue
             x = self.engine.tensor([one.pixels for _, one in there])
@@ -98,23 +105,19 @@ class Grids:
                 break
         return (torch.stack(kept[:_MOST]) if kept else None), digests[:_MOST]
 
-    def prepared(self, path: str, sha256: str) -> Prepared | None:
-        """An image again; None where it is gone or has changed."""
-        preprocess = self.engine.model.preprocess
-        assert preprocess is not None
-        try:
-            photo = decode(path, self.limits)
-        except ImageError:
-            return None
-        if photo.sha256 != sha256:
-            return None
-        pixels, transform = preprocess.crop(photo)
-        where = InputRef(photo.image.width, photo.image.height, transform, sha256, path)
-        return Prepared(pixels, where, None)
-
     def _kept(self, out: Path, key: str) -> dict[str, dict[str, Any]]:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             told = json.loads((out / "grids.json").read_text("utf-8"))
             if told["pool"] == key:
                 return dict(told["found"])
         return {}
+
+
+def prepared(workers: Workers, task: Task | Failure) -> Prepared | Failure:
+    """Returns an image that workers decode, or why it can't be read."""
+    found = task if isinstance(task, Failure) else workers.result(task)
+    if isinstance(found, Failure):
+        return found
+    assert isinstance(found, Decoded)
+    where = found.input
+    return where if isinstance(where, Failure) else Prepared(found.pixels, where, None)

@@ -61,15 +61,17 @@ class FinerCam(LayerMethod):
         return GradCam(self.layer, self.relu)(model, x, against)
 
     def nearest(self, weight: Tensor) -> Tensor:
-        """(classes, similar): for every class those whose rows of weight are most like its own."""
-        if self.similar >= len(weight):
+        """(classes, n): for every class the n = min(similar, classes - 1) others whose rows of
+        weight are most like its own."""
+        others = len(weight) - 1
+        if others < 1:
             raise ArgumentError(
-                f"expected similar below the model's {len(weight)} classes, got {self.similar}: "
-                "use a smaller number"
+                "expected a model with at least 2 classes for finer_cam, which sets a class "
+                f"against others, got {len(weight)}: use grad_cam"
             )
         unit = F.normalize(weight, dim=1)
         likeness = (unit @ unit.T).fill_diagonal_(-2)  # below any cosine: a class isn't its own
-        return likeness.topk(self.similar, dim=1).indices
+        return likeness.topk(min(self.similar, others), dim=1).indices
 
     def cost(self, model: Model, x: Tensor) -> Cost:
         return Cost(forwards=1, backwards=1)

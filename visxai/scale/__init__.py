@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from visxai.asked import expected
+from visxai.batch import gate_counts
 from visxai.cluster import connected, one_sentence
 from visxai.errors import ArgumentError
 from visxai.images import Limits
@@ -29,7 +30,7 @@ from visxai.progress import Outcome, Progress, Tally
 from visxai.scale.stages import TASK_CPUS, Batch, Maker, Order, Told, raised, stages, survey
 from visxai.sources import Source, find
 from visxai.store import Store
-from visxai.workers import Style
+from visxai.workers import TIMEOUT, Style, check_workers
 
 if TYPE_CHECKING:
     from visxai.engine import Methods
@@ -49,7 +50,7 @@ def explain(
     style: Style | None = Style(),  # noqa: B008 - frozen
     limits: Limits = Limits(),  # noqa: B008 - frozen
     chunk_size: int | None = None,
-    timeout: float = 60.0,
+    timeout: float | None = None,
     path_column: str | None = None,
     label_column: str | None = None,
     address: str | None = None,
@@ -71,8 +72,7 @@ def explain(
     _check_maker(engine)
     if actors is not None and actors < 1:
         raise ArgumentError(f"expected at least 1 actor, got {actors}: leave it out")
-    if timeout <= 0:
-        raise ArgumentError(f"expected a timeout of more than 0 seconds, got {timeout}")
+    check_workers(None, timeout)
     found = list(find(sources, out, path_column=path_column, label_column=label_column))
     with connected(address) as ray, one_sentence(ray):
         cluster = ray.cluster_resources()
@@ -94,7 +94,7 @@ def explain(
         }
         earlier = None if fresh else Path(os.path.abspath(out))
         share = -(-len(found) // count)
-        order = Order(engine, method, target, share, earlier, asking, timeout)
+        order = Order(engine, method, target, share, earlier, asking, timeout or TIMEOUT)
         surveying = ray.remote(num_cpus=1, num_gpus=min(1, gpus))(survey)
         told = ray.get(surveying.remote(order))
         if not isinstance(told, Told):
@@ -208,7 +208,9 @@ class _Run:
         told: Counter[str] = Counter()
         for batch in ordered:
             told.update(batch.answers)
-        self.store.commit(chunk, rows, failed, told, images=stop)
+        scores = [one for batch in ordered for one in batch.scores]
+        told.update(gate_counts(self.store.settings.get("only"), scores))
+        self.store.commit(chunk, rows, failed, told, images=stop, scores=scores)
         for batch in ordered:
             del there[batch.start]
         self.tally.spent("write", time.perf_counter() - began)

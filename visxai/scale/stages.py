@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import visxai
 from visxai.asked import Asked, Naming, answers, ask
+from visxai.batch import Result, explain_batch
 from visxai.errors import VisxaiError
 from visxai.inputs import Input
-from visxai.record import Explanation, Failure, label_of
-from visxai.results import Row, of_row, row_of
+from visxai.record import Failure, label_of
+from visxai.results import Row, of_row, row_of, text
+from visxai.scores import Scores
 from visxai.workers import Decoded, Drawn, Setup, Workers, decode, draw
 
 if TYPE_CHECKING:
@@ -76,13 +78,11 @@ class Batch:
     start: int
     inputs: list[Input]
     decoded: list[Decoded] = field(default_factory=list)
-    # By place in the batch: the place of the image with the same bytes that stands for it, what
-    # that one's maps are, and the label it came with.
-    same: dict[int, int] = field(default_factory=dict)
-    explained: dict[int, list[Explanation]] = field(default_factory=dict)
-    said: dict[int, str] = field(default_factory=dict)
+    results: list[Result] = field(default_factory=list)
+    said: dict[int, str] = field(default_factory=dict)  # by place in the batch: its label
     answers: dict[str, int] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
+    scores: list[Scores] = field(default_factory=list)
     failed: dict[int, Failure] = field(default_factory=dict)  # by place in the batch
     seconds: dict[str, float] = field(default_factory=dict)
     error: tuple[type[VisxaiError], str] | None = None
@@ -218,35 +218,12 @@ class _Explainer:
         return _packed(batch)
 
     def explain(self, batch: Batch) -> None:
-        from visxai.engine import Prepared
-        from visxai.target import Answer
-
-        model, first = self.engine.model, dict[str, int]()
-        fresh: dict[str | None, tuple[int, Prepared]] = {}  # by path
-        for place, (one, decoded) in enumerate(zip(batch.inputs, batch.decoded, strict=True)):
-            if isinstance(decoded.input, Failure):
-                continue
-            answer, stands = None, place
-            if one.expected is None:
-                stands = first.setdefault(decoded.input.source_sha256, place)
-            else:
-                answer = Answer(one.expected)
+        batch.results = explain_batch(self.engine, self.asked, batch.inputs, batch.decoded)
+        model = self.engine.model
+        for place, one in enumerate(batch.inputs):
+            if one.expected is not None:
                 batch.said[place] = label_of(model.labels, one.expected)
-            batch.same[place] = stands
-            if stands == place:
-                prepared = Prepared(decoded.pixels, decoded.input, None, answer)
-                fresh[decoded.input.path] = place, prepared
-        asked = self.asked
-        for found in self.engine.explain_prepared(
-            [prepared for _, prepared in fresh.values()],
-            asked.methods,
-            asked.target,
-            asked.gate,
-            asked.check,
-        ):
-            assert isinstance(found, Explanation)
-            batch.explained.setdefault(fresh[found.input.path][0], []).append(found)
-        batch.answers = answers(model, [prepared.answer for _, prepared in fresh.values()])
+        batch.answers = answers(model, [result.right for result in batch.results])
 
 
 def _drawn(row: dict[str, bytes], setup: bytes, naming: Naming, overlays: Path) -> dict[str, bytes]:
@@ -257,32 +234,32 @@ def _drawn(row: dict[str, bytes], setup: bytes, naming: Naming, overlays: Path) 
             _draw(batch, _pool(setup), naming, overlays)
         except VisxaiError as error:
             batch.error = type(error), str(error)
-    return _packed(replace(batch, decoded=[], explained={}))
+    return _packed(replace(batch, decoded=[], results=[]))
 
 
 def _draw(batch: Batch, pool: Workers, naming: Naming, overlays: Path) -> None:
     waiting = []
-    for place, (one, decoded) in enumerate(zip(batch.inputs, batch.decoded, strict=True)):
-        if isinstance(decoded.input, Failure):
-            batch.failed[place] = decoded.input
+    for place, (one, result) in enumerate(zip(batch.inputs, batch.results, strict=True)):
+        if result.failure is not None:
+            batch.failed[place] = result.failure
             continue
-        same = [
-            replace(e, input=replace(e.input, path=one.path))
-            for e in batch.explained.get(batch.same[place], ())
-        ]
+        first = result if result.copy_of is None else batch.results[result.copy_of]
+        if first.scores is not None:
+            batch.scores.append(replace(first.scores, path=text(one.path)))
+        same = [replace(e, input=replace(e.input, path=one.path)) for e in first.explanations]
         task = None
         if same and naming.format is not None:
             # A copy is drawn from the row of what it is a copy of, as a local run does.
-            seen = same if batch.same[place] == place else [of_row(row_of(e, None)) for e in same]
+            seen = same if first is result else [of_row(row_of(e, None)) for e in same]
             wanted = [(e, overlays / str(naming.overlay(one, e))) for e in seen]
             task = pool.submit(draw, one.path, wanted)
         waiting.append((place, one, same, task))
     batch.seconds["draw"] = 0.0
     for place, one, same, task in waiting:
-        result = None if task is None else pool.result(task)
-        failure = result.failure if isinstance(result, Drawn) else result
-        if isinstance(result, Drawn):
-            batch.seconds["draw"] += result.seconds
+        drawn = None if task is None else pool.result(task)
+        failure = drawn.failure if isinstance(drawn, Drawn) else drawn
+        if isinstance(drawn, Drawn):
+            batch.seconds["draw"] += drawn.seconds
         if failure is not None:
             batch.failed[place] = failure
         said = batch.said.get(place)

@@ -1,0 +1,73 @@
+"""What a model scored an image: kept of every image of a run, explained or not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+TOP = 5  # classes kept of each image
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The greatest scores of an image, as the model reports them (probabilities for softmax and
+    sigmoid models).
+
+    Attributes:
+        path: The image's address, None for one that came as an object.
+        classes: At most TOP class indices, the greatest score first.
+        labels: Their labels.
+        values: Their scores, None in place of one that isn't finite once it was stored.
+        gate: The score that the run's gate compared, None without a gate on scores.
+        explained: Whether the image has an explanation.
+    """
+
+    path: str | None
+    classes: tuple[int, ...]
+    labels: tuple[str, ...]
+    values: tuple[float | None, ...]
+    gate: float | None = None
+    explained: bool = True
+
+
+def pack(scores: Sequence[Scores]) -> dict[str, Any]:
+    """Returns scores as plain values for JSON, each label once."""
+    labels = {
+        str(index): label
+        for one in scores
+        for index, label in zip(one.classes, one.labels, strict=True)
+    }
+    return {
+        "path": [one.path for one in scores],
+        "classes": [list(one.classes) for one in scores],
+        "values": [[_shortest(value) for value in one.values] for one in scores],
+        "gate": [_shortest(one.gate) for one in scores],
+        "explained": [one.explained for one in scores],
+        "labels": labels,
+    }
+
+
+def unpack(packed: Mapping[str, Any]) -> tuple[Scores, ...]:
+    """Returns the scores that `pack` packed."""
+    columns = (packed[name] for name in ("path", "classes", "values", "gate", "explained"))
+    labels = packed["labels"]
+    return tuple(
+        Scores(
+            path,
+            tuple(classes),
+            tuple(labels[str(index)] for index in classes),
+            tuple(values),
+            gate,
+            explained,
+        )
+        for path, classes, values, gate, explained in zip(*columns, strict=True)
+    )
+
+
+def _shortest(value: float | None) -> float | None:
+    """Returns the shortest number that is the same float32, None where JSON has none."""
+    return float(str(np.float32(value))) if value is not None and math.isfinite(value) else None
