@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from visxai.methods.base import upsample
+from visxai.methods._maps import upsample
 
 # grad-cam's Score-CAM draws progress bars.
 os.environ.setdefault("TQDM_DISABLE", "1")

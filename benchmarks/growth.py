@@ -26,7 +26,7 @@ import torch
 
 import visxai
 from visxai import pipeline
-from visxai.bench import plot_lines
+from visxai.bench.report import plot_lines
 
 SIDE = 224
 Work = Callable[[], Any]

@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 from visxai import results
+from visxai.results import reading
 
 
 def descendants(root: int) -> dict[int, int]:
@@ -62,7 +63,7 @@ def main() -> int:
                 time.sleep(0.1)
         seconds = time.perf_counter() - began
         told = log.read_text("utf-8", "replace")
-        about = results.about(out) or {"counts": {}}
+        about = reading.about(out) or {"counts": {}}
         failed = results.failures(out) if about["counts"] else []
         overlays = sum(path.is_file() for path in (out / "overlays").rglob("*"))
     counts = about["counts"]

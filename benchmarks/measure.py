@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from visxai.bench import contest, environment, peak_increase, ratio, spread, table
+from visxai.bench.measure import contest, environment, peak_increase, ratio, spread
+from visxai.bench.report import table
 
 __all__ = [
     "RESULTS",

@@ -7,7 +7,7 @@ would run it: in one process the first to free large blocks changes how fast the
 Their maps are compared before: `difference` is max|a - b| / max|b|. Ratios are medians over
 rounds, with quartiles. Peaks of memory are over the loaded model.
 
-An engine on a CPU keeps the memory it frees (`visxai.memory.keep_memory`); with `--keep-memory`
+An engine on a CPU keeps the memory it frees (`visxai.process.keep_memory`); with `--keep-memory`
 the peers' processes and the plain forward's do so too, and the rows say "freed memory kept by
 all". Results go to benchmarks/results/peers.json and peers.md; `--readme` puts a short table into
 README.md. Where a bar is about visxai at its best, it is asked of the accelerated row, and the
@@ -40,7 +40,7 @@ from contestants import Maps
 from torch import Tensor, nn
 
 import visxai
-from visxai import memory
+from visxai import process
 
 README = Path(__file__).parents[1] / "README.md"
 DEFAULT = visxai.models.DEFAULT
@@ -68,7 +68,7 @@ class Options:
     @property
     def setup(self) -> Callable[[], None] | None:
         """What every contestant's process does first."""
-        return memory.keep_memory if self.kept else None
+        return process.keep_memory if self.kept else None
 
     @property
     def side(self) -> int:
@@ -182,9 +182,6 @@ def shown(one: Row) -> str:
     if reached["low"] != reached["high"]:
         text += f" ({reached['low']:g} to {reached['high']:g})"
     return f"{text} {unit}"
-
-
-# ---- the rows ----------------------------------------------------------------------------------
 
 
 def grad_cam(options: Options) -> list[Row]:
@@ -454,9 +451,6 @@ ROWS: dict[str, Callable[[Options], list[Row]]] = {
 }
 
 
-# ---- results -----------------------------------------------------------------------------------
-
-
 def table(rows: list[Row]) -> str:
     """The Markdown table for people."""
     return measure.table(
@@ -554,7 +548,7 @@ def main() -> None:
     seconds = 1.0 if args.quick else args.seconds
     options = Options(args.quick, args.photographs, seconds, args.keep_memory)
     if args.keep_memory:
-        memory.keep_memory()
+        process.keep_memory()
     groups = {}
     for name in chosen:
         began = time.perf_counter()

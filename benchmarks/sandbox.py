@@ -20,9 +20,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from visxai.preprocess import Preprocess
-from visxai.record import Explanation, ModelRef
-from visxai.workers import Setup, Workers, decode, draw
+from visxai.images.preprocess import Preprocess
+from visxai.pipeline.tasks import Setup, decode, draw
+from visxai.pipeline.workers import Workers
+from visxai.record.base import Explanation
+from visxai.references import ModelRef
 
 
 def photographs(folder: Path, count: int) -> list[Path]:

@@ -73,8 +73,8 @@ def measured(photographs: Path | None, count: int) -> dict[str, Any]:
 
 def driver_bytes(count: int = 200_000) -> int:
     """What the driver holds of each image of the ordered input."""
-    from visxai.sources import Found
-    from visxai.store import Store
+    from visxai.images.sources import Found
+    from visxai.results.store import Store
 
     def resident() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -26,20 +26,22 @@ import measure
 import torch
 
 import visxai
-from visxai import images, pipeline, render
-from visxai.bench import timed
-from visxai.preprocess import Preprocess
-from visxai.store import Store
+from visxai import pipeline
+from visxai.bench.measure import timed
+from visxai.drawing import overlays
+from visxai.images import decoding
+from visxai.images.preprocess import Preprocess
+from visxai.results.store import Store
 
 # Stage: where its functions are found. A stage within another is taken out of it.
 STAGES: dict[str, list[tuple[Any, str]]] = {
-    "decode": [(images, "decode"), (Preprocess, "crop")],
+    "decode": [(decoding, "decode"), (Preprocess, "crop")],
     "transfer": [(visxai.Engine, "tensor")],
     "forward": [(visxai.Engine, "explain_prepared")],
     "backward": [(torch.autograd, "grad")],
-    "upsampling": [(render, "_field")],
-    "drawing": [(render, "overlay")],
-    "encoding": [(render, "save")],
+    "upsampling": [(overlays, "_field")],
+    "drawing": [(overlays, "overlay")],
+    "encoding": [(overlays, "save")],
     "writing": [(Store, "commit")],
 }
 

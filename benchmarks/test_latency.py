@@ -20,7 +20,7 @@ import pytest
 import torch
 
 import visxai
-from visxai import bench
+from visxai.bench import cases, measure
 from visxai.errors import ArgumentError
 from visxai.methods import load
 
@@ -69,9 +69,9 @@ def loaded(model: str, precision: str, accelerate: str) -> visxai.Engine:
 engine = cache(loaded)
 
 
-def work(model: str, method: str, batch: int, precision: str, accelerate: str) -> bench.Work:
+def work(model: str, method: str, batch: int, precision: str, accelerate: str) -> measure.Work:
     """The call alone, for the process that measures memory."""
-    return bench.work(loaded(model, precision, accelerate), method, batch)
+    return cases.work(loaded(model, precision, accelerate), method, batch)
 
 
 @pytest.mark.parametrize("accelerate", ACCELERATIONS)
@@ -109,22 +109,24 @@ def test_latency(
         rows = batch * (cost.forwards + 2 * cost.backwards)
         if rows > LONGEST and not cuda:
             pytest.skip(f"{rows} rows take minutes on a CPU")
-    timed = bench.work(subject, method, batch)
+    timed = cases.work(subject, method, batch)
     rounds = 30 if batch == 1 and method in ("forward", "grad_cam", "legrad") else 5
     benchmark.group = f"{model}, batch {batch}, {precision}"
     benchmark.pedantic(partial(finished, timed), rounds=rounds, warmup_rounds=1)
     seconds = list(benchmark.stats.stats.data)
     benchmark.extra_info |= {
-        "p50_ms": round(1000 * bench.percentile(seconds, 0.5), 2),
-        "p95_ms": round(1000 * bench.percentile(seconds, 0.95), 2),
-        "images_per_second": round(batch / bench.percentile(seconds, 0.5), 2),
+        "p50_ms": round(1000 * measure.percentile(seconds, 0.5), 2),
+        "p95_ms": round(1000 * measure.percentile(seconds, 0.95), 2),
+        "images_per_second": round(batch / measure.percentile(seconds, 0.5), 2),
     }
     if request.config.getoption("--memory"):
-        peak = bench.allocator_peak(timed) if cuda else bench.peak_increase(partial(work, *case))
+        peak = (
+            measure.allocator_peak(timed) if cuda else measure.peak_increase(partial(work, *case))
+        )
         benchmark.extra_info["peak_mib"] = None if peak is None else round(peak, 1)
 
 
-def finished(timed: bench.Work) -> None:
+def finished(timed: measure.Work) -> None:
     """The call, and what it left running on the device."""
     timed()
     if torch.cuda.is_available():

@@ -15,8 +15,9 @@ from PIL import Image
 from skimage import data
 
 import visxai
-from visxai import render, sheets
-from visxai.record import Explanation
+from visxai.drawing import colours, sheets
+from visxai.drawing.overlays import save
+from visxai.record.base import Explanation
 
 PHOTOGRAPHS = {
     "coffee": data.coffee,
@@ -51,7 +52,7 @@ def main(model: str, out: str) -> None:
     engine = visxai.Engine(model, accelerate="auto" if model == "nsfw" else "onnx")
     pictures = {name: Image.fromarray(make()) for name, make in PHOTOGRAPHS.items()}
     rows: list[tuple[str, list[Image.Image]]] = [("photograph", list(pictures.values()))]
-    scales: list[render.Scale] = []
+    scales: list[colours.Scale] = []
     for name in visxai.methods.names():
         spec = SPECS.get(name, name)
         method = visxai.methods.load(spec)
@@ -65,7 +66,7 @@ def main(model: str, out: str) -> None:
         for explanation, picture in zip(found, pictures.values(), strict=True):
             assert isinstance(explanation, Explanation)
             overlays.append(explanation.overlay(picture))
-            scales.append(render.scale_of(explanation))
+            scales.append(colours.scale_of(explanation))
         rows.append((spec.replace("(", "\n", 1).removesuffix(")"), overlays))
         seconds = sum(one.seconds for one in found if isinstance(one, Explanation))
         print(f"{name}: {seconds:.1f} s", flush=True)
@@ -82,7 +83,7 @@ def main(model: str, out: str) -> None:
     for block in blocks:
         page[: block.height, left : left + block.width] = np.asarray(block)
         left += block.width
-    render.save(Image.fromarray(page), out, quality=85)
+    save(Image.fromarray(page), out, quality=85)
     print(f"{out}: {page.shape[1]}x{page.shape[0]}")
 
 

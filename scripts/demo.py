@@ -15,7 +15,9 @@ PHOTOGRAPHS = ("coffee", "camera", "chelsea", "rocket", "astronaut")
 def main(out: Path) -> None:
     from PIL import Image
 
-    from visxai import Engine, pipeline, render, results, sheets, terminal
+    from visxai import Engine, pipeline, record, results
+    from visxai.cli import terminal
+    from visxai.drawing import colours, overlays, sheets
     from visxai.errors import require
 
     data = require("skimage.data", "demo", "the demo")
@@ -29,7 +31,7 @@ def main(out: Path) -> None:
     with terminal.Watch() as watch:
         outcome = pipeline.explain([originals], out, engine, METHODS, progress=watch, fresh=True)
 
-    found: dict[str, list[results.Explanation]] = {}
+    found: dict[str, list[record.Explanation]] = {}
     for explanation in results.read(out):
         found.setdefault(str(explanation.input.path), []).append(explanation)
     cells = []
@@ -39,8 +41,8 @@ def main(out: Path) -> None:
         cells.append([photograph, *(e.overlay(photograph) for e in explanations)])
     columns = ["Photograph", *(method.partition("(")[0] for method in METHODS)]
     rows = [f"{Path(path).stem}: {es[0].label} {es[0].score:.2f}" for path, es in found.items()]
-    scales = [render.scale_of(one) for each in found.values() for one in each]
-    render.save(sheets.sheet(cells, columns, rows, scales=scales), out / "sheet.jpg")
+    scales = [colours.scale_of(one) for each in found.values() for one in each]
+    overlays.save(sheets.sheet(cells, columns, rows, scales=scales), out / "sheet.jpg")
 
     terminal.summary(outcome, f"scripts/demo {out}")
     print(f"Open {out / 'sheet.jpg'} to see all of them side by side.")

@@ -26,12 +26,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from visxai import export, files, results, store
-from visxai.errors import StoreError
-from visxai.record import Explanation, Failure, InputRef, ModelRef, Transform
-from visxai.results import row_of
-from visxai.sources import Found
-from visxai.store import Store
+from visxai import files, results
+from visxai.errors import Failure, StoreError
+from visxai.images.sources import Found
+from visxai.record.base import Explanation
+from visxai.references import InputRef, ModelRef, Transform
+from visxai.results import reading, store
+from visxai.results.rows import row_of
+from visxai.results.store import Store
 
 SETTINGS = {
     "model": "m",
@@ -136,7 +138,7 @@ def history(folder: Path, out: Path) -> None:
             do(one, chunk, one.size(chunk), "")
         one.finish("complete")
     for _ in range(2):
-        export.export(out, "csv")
+        results.export(out, "csv")
 
 
 def begin(folder: Path, out: Path) -> None:
@@ -168,7 +170,7 @@ ONE = datetime.timedelta(days=1)
 def check(folder: Path, out: Path) -> None:
     """What a history that was broken off left is right, and goes on to the whole."""
     want = json.loads((folder / "want.json").read_text())
-    there = found(out) if results.is_results(out) else []
+    there = found(out) if reading.is_results(out) else []
     assert all(row in want for row in there), "a wrong row"
     assert [(out / name).read_text() for name in MINE] == list(MINE), "not its own"
     run_backwards()

@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from visxai import render
-from visxai.record import Explanation, Failure, InputRef, ModelRef, Transform
-from visxai.results import row_of
-from visxai.sources import Found
-from visxai.store import Store
+from visxai.drawing import overlays
+from visxai.errors import Failure
+from visxai.images.sources import Found
+from visxai.record.base import Explanation
+from visxai.references import InputRef, ModelRef, Transform
+from visxai.results.rows import row_of
+from visxai.results.store import Store
 
 SETTINGS = {
     "model": "m",
@@ -91,7 +93,7 @@ def fill(
                 for number, one in enumerate(by_path.get(given.path, ())):
                     overlay = f"{given.name}.{number}.jpg"
                     (store.overlays / overlay).parent.mkdir(parents=True, exist_ok=True)
-                    render.save(one.overlay(), store.overlays / overlay)
+                    overlays.save(one.overlay(), store.overlays / overlay)
                     rows.append(row_of(one, overlay, expected.get(given.path)))
             store.commit(chunk, rows, wrong, answers)
         store.finish(state)

@@ -19,11 +19,13 @@ import zoo
 from torch import Tensor, nn
 
 import visxai
-from visxai import pipeline, planning, results
-from visxai.backends import accelerate, inductor
-from visxai.backends.base import Need
-from visxai.backends.pytorch import TorchModel
+from visxai import pipeline, results
+from visxai.engine import acceleration
 from visxai.errors import ArgumentError
+from visxai.models.interface import Need
+from visxai.models.pytorch import accelerate, folding, inductor
+from visxai.models.pytorch.model import TorchModel
+from visxai.results import reading
 
 pytest.importorskip("onnxruntime", reason="needs the extra onnx")
 pytest.importorskip("onnx", reason="needs the extra onnx")
@@ -63,9 +65,6 @@ def made_of(module: nn.Module, how: str = "onnx", **options: Any) -> visxai.Engi
 
 def apart(found: Tensor, expected: Tensor) -> float:
     return float((found - expected).detach().abs().max() / expected.detach().abs().max())
-
-
-# ---- the same maps -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", zoo.KINDS)
@@ -157,9 +156,6 @@ def test_compile_gives_the_plain_maps(monkeypatch: pytest.MonkeyPatch) -> None:
     assert fast.model.accelerated(Need.LAYER_GRADIENT) == "compile below the layer"
 
 
-# ---- families of models ------------------------------------------------------------------------
-
-
 def _even_vit() -> nn.Module:
     """torchvision's, with an even number of heads as all of its sizes have: attention without
     gradients then goes to a native kernel that no exporter knows."""
@@ -214,9 +210,6 @@ def test_a_failing_export_prints_nothing(capfd: pytest.CaptureFixture[str]) -> N
     fast.attribute(zoo.inputs(2), OCCLUSION, 3)
     assert "bessel_j0" in fast.model.acceleration.why["whole"]
     assert capfd.readouterr().out == ""
-
-
-# ---- weights that change -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("how", ["onnx", "off"])
@@ -274,9 +267,6 @@ def test_a_runtime_serves_only_the_weights_it_was_made_of() -> None:
         model.module.head.bias += 1  # type: ignore[operator, union-attr]
     assert bool(model.scores(x).all())
     assert model.accelerated(Need.SCORES) == "off"
-
-
-# ---- falling back ------------------------------------------------------------------------------
 
 
 class Moody(zoo.Conv):
@@ -378,13 +368,10 @@ def test_a_streamlined_module_that_gives_nan_is_refused(
         module.forward = lambda x: Broken.apply(plain(x))  # type: ignore[method-assign]
         return 0
 
-    monkeypatch.setattr(accelerate, "fold", broken)
+    monkeypatch.setattr(folding, "fold", broken)
     fast, plain, x = engine("conv"), engine("conv", "off"), zoo.inputs(2)
     assert torch.equal(fast.attribute(x, "saliency", 3), plain.attribute(x, "saliency", 3))
     assert fast.model.acceleration.why["gradients"] == f"{gives} differ by nan"
-
-
-# ---- the cache ---------------------------------------------------------------------------------
 
 
 def test_a_second_engine_finds_the_forms_on_disk(cache: Path, exports: list[Path]) -> None:
@@ -468,9 +455,6 @@ def test_inductors_cache_is_private(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "as asked"
 
 
-# ---- whether it pays ---------------------------------------------------------------------------
-
-
 def auto(monkeypatch: pytest.MonkeyPatch, seconds: float, kind: str = "conv") -> visxai.Engine:
     """An engine that chooses, whose forward of one image takes these seconds."""
     made = engine(kind, "auto")
@@ -505,16 +489,13 @@ def test_forms_on_disk_pay_sooner(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_auto_stays_off_where_it_cannot_serve(monkeypatch: pytest.MonkeyPatch) -> None:
     half = visxai.Engine(zoo.module("conv"), preprocess=zoo.PREPROCESS, precision="bf16")
     assert half.plan("grad_cam", 10**6) == "only in float32"
-    monkeypatch.setattr(planning.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(acceleration.importlib.util, "find_spec", lambda name: None)
     assert engine("conv", "auto").plan("grad_cam", 10**6) == "the extra onnx isn't installed"
 
 
 def test_a_wrong_choice_is_refused() -> None:
     with pytest.raises(ArgumentError, match="auto, off, onnx, compile, got 'fast'"):
         engine("conv", "fast")
-
-
-# ---- records -----------------------------------------------------------------------------------
 
 
 def test_records_say_what_ran() -> None:
@@ -555,10 +536,10 @@ def test_a_folder_run_decides_once_and_keeps_it(
 
     add(0)
     first = auto(monkeypatch, 100.0)  # so slow a forward that preparing pays
-    monkeypatch.setattr(planning, "_FEWEST", 1)
+    monkeypatch.setattr(acceleration, "_FEWEST", 1)
     pipeline.explain([folder], out, first, style=None)
     assert first.accelerate == "onnx"
-    assert results.about(out)["settings"]["accelerate"] == "onnx (run long enough)"
+    assert reading.about(out)["settings"]["accelerate"] == "onnx (run long enough)"
     add(1)
     second = auto(monkeypatch, 0.0)  # which would never choose it by itself
     pipeline.explain([folder], out, second, style=None)
@@ -587,9 +568,6 @@ def test_a_folder_run_explains_only_what_a_gate_lets_through(tmp_path: Path) -> 
     assert len(list((out / "overlays").iterdir())) == 2
 
 
-# ---- folding -----------------------------------------------------------------------------------
-
-
 class Net(nn.Module):
     """Two convolutions with batch norms; `skip` reads the first convolution around its norm."""
 
@@ -615,10 +593,10 @@ def run(module: nn.Module, x: Tensor) -> Tensor:
 def test_folding_is_exact() -> None:
     module, x = zoo.randomise(Net()), zoo.inputs(2)
     folded = copy.deepcopy(module)
-    assert accelerate.fold(folded, run, x) == 2
+    assert folding.fold(folded, run, x) == 2
     assert apart(folded(x), module(x)) <= 1e-5
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in folded.modules())
-    made = accelerate.streamlined(module, run, x)
+    made = folding.streamlined(module, run, x)
     assert isinstance(made, nn.Module)
     assert made.one.weight.is_contiguous(memory_format=torch.channels_last)
     assert apart(module(x), zoo.randomise(Net())(x)) == 0  # the original is as it was
@@ -629,13 +607,13 @@ def test_norms_that_bring_their_activation_keep_it() -> None:
 
     module, x = zoo.randomise(Net(BatchNormAct2d)), zoo.inputs(2)
     folded = copy.deepcopy(module)
-    assert accelerate.fold(folded, run, x) == 2
+    assert folding.fold(folded, run, x) == 2
     assert apart(folded(x), module(x)) <= 1e-5
 
 
 def test_a_convolution_that_others_read_is_not_folded_unnoticed() -> None:
     module = zoo.randomise(Net(skip=True))
-    found = accelerate.streamlined(module, run, zoo.inputs(2))
+    found = folding.streamlined(module, run, zoo.inputs(2))
     assert isinstance(found, str)
     assert found.startswith("scores differ by")
     fast, plain, x = made_of(module), made_of(module, "off"), zoo.inputs(2)

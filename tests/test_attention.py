@@ -17,14 +17,15 @@ from torch.nn import functional as F
 
 import visxai
 from visxai import methods
-from visxai.attention import record_attention
-from visxai.backends.base import Attended, Need
-from visxai.backends.probe import Probe
-from visxai.backends.pytorch import TorchModel
-from visxai.engine import compute
+from visxai.engine.batch import compute
 from visxai.errors import ArgumentError, ModelError
 from visxai.methods._attention import outlying, smoothed
 from visxai.methods.attention_rollout import rollout
+from visxai.models.interface import Need
+from visxai.models.probe import Probe
+from visxai.models.pytorch.model import TorchModel
+from visxai.models.pytorch.sdpa import record_attention
+from visxai.models.views import Attended
 from visxai.target import Target
 
 PLAIN = F.scaled_dot_product_attention
@@ -54,9 +55,6 @@ def double(kind: str) -> TorchModel:
 
 def maps_of(model: TorchModel, spec: str, x: Tensor, target: Target = CLASS) -> Tensor:
     return compute(methods.load(spec), Probe(model, x), x, target).values
-
-
-# ---- capture -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["vit", "timm_registers", "hf_vit"])
@@ -105,7 +103,7 @@ def test_masks_and_scales(options: str) -> None:
 def test_heads_come_in_parts_when_they_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
     model, x = double("vit"), zoo.inputs(2).double()
     whole = maps_of(model, "chefer", x)
-    monkeypatch.setattr("visxai.attention._MOST_WEIGHTS", 1)
+    monkeypatch.setattr("visxai.models.pytorch.sdpa._MOST_WEIGHTS", 1)
     assert torch.allclose(maps_of(model, "chefer", x), whole, rtol=1e-6)
 
 
@@ -159,9 +157,6 @@ def test_threads_record_their_own() -> None:
         thread.join()
     assert not wrong
     assert F.scaled_dot_product_attention is PLAIN
-
-
-# ---- references ----------------------------------------------------------------------------------
 
 
 def explicit(
@@ -326,9 +321,6 @@ def compare(maps: Tensor, row: Tensor, kind: str) -> None:
     assert (maps - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
-# ---- what models offer ---------------------------------------------------------------------------
-
-
 def test_only_models_that_attend_over_patches_offer_it() -> None:
     for kind in zoo.CNNS:
         assert not zoo.model(kind).offers & (Need.ATTENTION | Need.TOKENS)
@@ -367,9 +359,6 @@ def test_swin_says_what_remains() -> None:
     engine = visxai.Engine(zoo.module("swin"), device="cpu")
     with pytest.raises(ArgumentError, match=r"needs attention: use one of .*grad_cam"):
         engine.attribute(zoo.inputs(1), "chefer")
-
-
-# ---- outliers and dropped tokens -----------------------------------------------------------------
 
 
 def test_outliers_take_their_neighbours_median() -> None:

@@ -14,10 +14,13 @@ from PIL import Image
 from test_pipeline import photograph, rows
 
 import visxai
-from visxai import pipeline, results, terminal
-from visxai.batch import failure_of, one_by_one
+from visxai import pipeline, results
+from visxai.cli import terminal
 from visxai.errors import ArgumentError, ModelError, OutOfMemory
-from visxai.workers import worker_count
+from visxai.pipeline.batch import failure_of, one_by_one
+from visxai.pipeline.workers import worker_count
+from visxai.record.scores import unpack
+from visxai.results import reading
 
 NAN, RAISES, TALL = 81, 82, 83  # pixels wide
 
@@ -131,9 +134,6 @@ def test_reasons_are_one_sentence() -> None:
     assert failure_of(None, ModelError("said so: do this.\nmore")).reason == "said so: do this"
 
 
-# ---- scores of all images ------------------------------------------------------------------------
-
-
 def test_every_image_keeps_its_scores(
     tmp_path: Path, conv: visxai.Engine, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -148,7 +148,7 @@ def test_every_image_keeps_its_scores(
     )
     explained = {row["path"] for row in rows(out)}
     assert 0 < len(explained) < len(good)
-    table = results.scores(out).to_pylist()
+    table = reading.scores(out).to_pylist()
     assert [row["path"] for row in table] == [str(path) for path in good]
     for row, prediction in zip(table, plain, strict=True):
         assert row["explained"] == (row["path"] in explained)
@@ -163,7 +163,7 @@ def test_every_image_keeps_its_scores(
     terminal.summary(outcome, "visxai explain")
     told = capsys.readouterr().out
     assert f"6 images scored, {len(explained)} of them explained" in told
-    assert "visxai.results.scores(" in told
+    assert "visxai.results.reading.scores(" in told
 
 
 def test_scores_are_kept_without_a_gate_too_and_by_stopped_runs(
@@ -176,10 +176,10 @@ def test_scores_are_kept_without_a_gate_too_and_by_stopped_runs(
     seen: list[Any] = []
     stop = lambda: len(seen) > 1  # noqa: E731
     pipeline.explain([folder], tmp_path / "part", conv, progress=seen.append, stop=stop, **asked)
-    assert len(results.scores(tmp_path / "part")) == 4
+    assert len(reading.scores(tmp_path / "part")) == 4
     pipeline.explain([folder], tmp_path / "part", conv, **asked)
-    assert results.scores(tmp_path / "part") == results.scores(tmp_path / "whole")
-    table = results.scores(tmp_path / "whole")
+    assert reading.scores(tmp_path / "part") == reading.scores(tmp_path / "whole")
+    table = reading.scores(tmp_path / "whole")
     assert table.column("explained").to_pylist() == [True] * 7
     assert table.column("gate").null_count == 7
 
@@ -190,24 +190,23 @@ def test_results_of_older_versions_have_no_scores_and_go_on(
     folder = filled(tmp_path / "in", [90, 91])
     asked: dict[str, Any] = {"workers": 0, "style": None}
     with monkeypatch.context() as patch:
-        patch.setattr("visxai.store.pack", lambda _: None)
-        patch.setattr("visxai.results.unpack", lambda _: ())
+        patch.setattr("visxai.record.scores.pack", lambda _: None)
+        patch.setattr("visxai.record.scores.unpack", lambda _: ())
         pipeline.explain([folder], tmp_path / "out", conv, **asked)
-    monkeypatch.setattr("visxai.results.unpack", lambda told: () if told is None else REAL(told))
-    assert len(results.scores(tmp_path / "out")) == 0
+    monkeypatch.setattr(
+        "visxai.record.scores.unpack", lambda told: () if told is None else REAL(told)
+    )
+    assert len(reading.scores(tmp_path / "out")) == 0
     assert not (tmp_path / "out" / "scores.parquet").exists()
     (folder / "copy.png").write_bytes((folder / "0.png").read_bytes())
     photograph(folder / "new.png", 9)
     pipeline.explain([folder], tmp_path / "out", conv, **asked)
-    told = results.scores(tmp_path / "out").column("path").to_pylist()
+    told = reading.scores(tmp_path / "out").column("path").to_pylist()
     assert told == [str(folder / "new.png")]
     assert len(rows(tmp_path / "out")) == 4
 
 
-REAL = results.unpack
-
-
-# ---- worker processes where they are asked for ---------------------------------------------------
+REAL = unpack
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ import zoo
 
 import visxai
 from visxai import bench, cli
-from visxai.bench import measure, report
+from visxai.bench import cases, measure, report
+from visxai.cli import bench
 from visxai.errors import ArgumentError
 
 OCCLUSION = "occlusion(window=32, stride=32)"
@@ -47,31 +48,28 @@ def setup(**given: Any) -> bench.Setup:
     return bench.Setup(**{**usual, **given})
 
 
-# ---- measuring ---------------------------------------------------------------------------------
-
-
 def test_contestants_run_in_turn() -> None:
     ran: list[str] = []
     works = {name: partial(ran.append, name) for name in "ab"}
-    seconds = bench.contest(works, rounds=3, warm_up=1, device="cpu")
+    seconds = measure.contest(works, rounds=3, warm_up=1, device="cpu")
     assert "".join(ran) == "ab" + "ab" + "ba" + "ab"
     assert {name: len(found) for name, found in seconds.items()} == {"a": 3, "b": 3}
 
 
 def test_a_limit_ends_a_contest_after_three_rounds() -> None:
     calls: list[int] = []
-    seconds = bench.contest({"a": lambda: calls.append(1)}, 100, 0, limit=0.0, device="cpu")
+    seconds = measure.contest({"a": lambda: calls.append(1)}, 100, 0, limit=0.0, device="cpu")
     assert len(seconds["a"]) == len(calls) == 3
 
 
 def test_ratios_are_taken_round_by_round() -> None:
     # A machine twice as slow in the second half changes no ratio.
     seconds = {"a": [1.0, 1.0, 2.0, 2.0], "b": [3.0, 3.0, 6.0, 6.0]}
-    assert bench.ratio(seconds, "a", "b") == {"median": 3.0, "low": 3.0, "high": 3.0}
-    assert bench.spread([1.0, 2.0, 3.0, 4.0, 5.0]) == {"median": 3.0, "low": 2.0, "high": 4.0}
-    assert bench.spread([2.0]) == {"median": 2.0, "low": 2.0, "high": 2.0}
-    assert bench.percentile(range(1, 101), 0.95) == 96
-    assert bench.percentile([5.0], 0.95) == 5.0
+    assert measure.ratio(seconds, "a", "b") == {"median": 3.0, "low": 3.0, "high": 3.0}
+    assert measure.spread([1.0, 2.0, 3.0, 4.0, 5.0]) == {"median": 3.0, "low": 2.0, "high": 4.0}
+    assert measure.spread([2.0]) == {"median": 2.0, "low": 2.0, "high": 2.0}
+    assert measure.percentile(range(1, 101), 0.95) == 96
+    assert measure.percentile([5.0], 0.95) == 5.0
 
 
 def allocates(mib: int) -> measure.Work:
@@ -82,13 +80,13 @@ def allocates(mib: int) -> measure.Work:
 def test_the_peak_is_what_the_call_adds() -> None:
     if not Path("/proc/self/clear_refs").exists():
         pytest.skip("this system doesn't tell a process its peak of memory")
-    found = bench.peak_increase(partial(allocates, 100))
+    found = measure.peak_increase(partial(allocates, 100))
     assert found is not None
     assert 95 <= found <= 125
 
 
 def test_the_environment_names_versions_and_threads() -> None:
-    found = bench.environment("cpu")
+    found = measure.environment("cpu")
     assert torch.__version__.startswith(found["torch"])
     assert found["threads"] == torch.get_num_threads()
     assert found["gpu"] == "not measured"
@@ -100,13 +98,10 @@ def test_the_environment_names_versions_and_threads() -> None:
 def test_cuda_is_timed_by_events_and_weighed_by_its_allocator() -> None:
     x = torch.ones(2048, 2048, device="cuda")
     assert 0 < measure.timed(lambda: x @ x, torch.device("cuda")) < 1
-    assert bench.allocator_peak(lambda: torch.ones(16, 2**18, device="cuda")) >= 16
-    found = bench.environment("cuda")
+    assert measure.allocator_peak(lambda: torch.ones(16, 2**18, device="cuda")) >= 16
+    found = measure.environment("cuda")
     assert found["gpu"] == torch.cuda.get_device_name()
     assert found["driver"]
-
-
-# ---- a report ----------------------------------------------------------------------------------
 
 
 def test_a_report_has_every_case(
@@ -117,7 +112,7 @@ def test_a_report_has_every_case(
         pytest.importorskip(package, reason="needs the extra onnx")
     monkeypatch.setenv("VISXAI_CACHE", str(tmp_path))
     monkeypatch.setattr(
-        bench, "METHODS", ("grad_cam", "integrated_gradients(steps=4)", OCCLUSION, "legrad")
+        cases, "METHODS", ("grad_cam", "integrated_gradients(steps=4)", OCCLUSION, "legrad")
     )
     found = bench.run(setup(methods=(), batches=(1, 2), accelerate=("off", "onnx")), steps.append)
     assert small == ["off", "onnx"]
@@ -177,7 +172,7 @@ def made(**medians: float) -> dict[str, Any]:
         )
     return {
         "visxai_bench": 1,
-        "environment": bench.environment("cpu"),
+        "environment": measure.environment("cpu"),
         "model": "conv",
         "weights_sha256": "0" * 64,
         "device": "cpu",
@@ -228,9 +223,6 @@ def test_reports_are_written_with_a_summary_and_a_plot(tmp_path: Path) -> None:
             bench.read(path)
 
 
-# ---- the command -------------------------------------------------------------------------------
-
-
 def visxai_(*arguments: Any) -> int:
     with pytest.raises(SystemExit) as left:
         cli.main([str(one) for one in arguments])
@@ -270,17 +262,14 @@ def test_every_option_of_the_command_is_documented(capsys: pytest.CaptureFixture
     import inspect
     import typing
 
-    for name, hint in typing.get_type_hints(cli.bench.bench, include_extras=True).items():
+    for name, hint in typing.get_type_hints(bench.bench, include_extras=True).items():
         if name != "return":
             (option,) = hint.__metadata__
             assert len(option.help) > 10, name
     assert visxai_("bench", "--help") == 0
     printed = capsys.readouterr().out
-    for name in inspect.signature(cli.bench.bench).parameters:
+    for name in inspect.signature(bench.bench).parameters:
         assert f"--{name.replace('_', '-')}" in printed
-
-
-# ---- benchmarks/ -------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ import torch
 import zoo
 from torch import Tensor
 
-from visxai.backends.base import Need
-from visxai.backends.budget import is_out_of_memory
-from visxai.backends.pytorch import TorchModel
 from visxai.errors import OutOfMemory
+from visxai.models.budget import is_out_of_memory
+from visxai.models.interface import Need
+from visxai.models.pytorch.model import TorchModel
 
 
 @pytest.mark.parametrize(

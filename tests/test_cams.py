@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from visxai import methods
-from visxai.backends.base import AtLayer
-from visxai.backends.probe import Probe
-from visxai.backends.pytorch import TorchModel
-from visxai.engine import compute
+from visxai.engine.batch import compute
 from visxai.errors import ArgumentError, ModelError, TargetError
 from visxai.methods.eigen_cam import EigenCam
 from visxai.methods.finer_cam import FinerCam
 from visxai.methods.score_cam import masked
+from visxai.models.probe import Probe
+from visxai.models.pytorch.model import TorchModel
+from visxai.models.views import AtLayer
 from visxai.target import Target
 
 LINEAR = ("grad_cam", "hires_cam", "xgrad_cam", "finer_cam(gamma=0.5)")
@@ -279,9 +279,6 @@ def test_relu_is_what_is_left_of_the_signed_map(spec: str, conv: TorchModel) -> 
     signed = type(method)(**{**vars(method), "relu": False})
     x = zoo.inputs(2)
     assert torch.equal(run(conv, repr(method), x), run(conv, repr(signed), x).relu())
-
-
-# ---- peers --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

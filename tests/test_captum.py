@@ -12,10 +12,10 @@ import zoo
 from torch import Tensor, nn
 
 from visxai import methods
-from visxai.backends.pytorch import TorchModel
-from visxai.engine import compute
+from visxai.engine.batch import compute
 from visxai.errors import ArgumentError, ModelError, UnknownName
 from visxai.methods._masked import cells
+from visxai.models.pytorch.model import TorchModel
 from visxai.target import Target
 
 

@@ -9,8 +9,8 @@ import torch
 import zoo
 from torch import Tensor, nn
 
-from visxai.capture import capture, find
 from visxai.errors import LayerError, UnknownName
+from visxai.models.pytorch.capture import capture, find
 
 
 def test_a_cut_gives_the_gradient_of_the_whole_graph() -> None:

@@ -17,8 +17,8 @@ import visxai
 from visxai import models
 from visxai.cli.base import preprocess_of
 from visxai.errors import ArgumentError, ModelError
-from visxai.preprocess import Preprocess
-from visxai.record import Explanation
+from visxai.images.preprocess import Preprocess
+from visxai.record.base import Explanation
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")

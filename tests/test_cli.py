@@ -23,8 +23,8 @@ import pytest
 from PIL import Image
 
 import visxai
-from visxai import cli, listings, methods, pipeline, record, results, terminal
-from visxai.cli import bench, evaluate, explain, outputs
+from visxai import cli, methods, pipeline, record, results
+from visxai.cli import bench, catalogue, evaluate, explain, outputs, terminal
 from visxai.cli import listings as listing
 from visxai.errors import ArgumentError
 from visxai.spec import split_specs
@@ -55,11 +55,8 @@ def quick(engine: visxai.Engine, monkeypatch: pytest.MonkeyPatch) -> dict[str, A
         asked.update(options, model=model)
         return engine
 
-    monkeypatch.setattr("visxai.engine.Engine", made)
+    monkeypatch.setattr("visxai.engine.engine.Engine", made)
     return asked
-
-
-# ---- what it prints and returns ------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("quick")
@@ -267,7 +264,7 @@ def test_a_bug_is_one_sentence_and_code_1(
     def broken(*_: Any) -> None:
         raise ZeroDivisionError("by nought\nand more")
 
-    monkeypatch.setattr(listings, "models", broken)
+    monkeypatch.setattr(catalogue, "models", broken)
     assert visxai_("models") == 1
     error = capsys.readouterr().err
     assert error == (
@@ -329,7 +326,7 @@ def test_specs_are_split_at_outer_commas() -> None:
 def test_progress_is_plain_lines_where_there_is_no_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from visxai.progress import Progress
+    from visxai.pipeline.progress import Progress
 
     monkeypatch.setattr(terminal, "_EVERY", 0.0)
     with terminal.Watch() as watch:
@@ -339,9 +336,6 @@ def test_progress_is_plain_lines_where_there_is_no_terminal(
     assert printed.err == "300/1200 images, 20.0 images/s, 45 s left, 2 failed\n"
     assert terminal.duration(200) == "3 min 20 s"
     assert terminal.duration(18120) == "5 h 02 min"
-
-
-# ---- real processes ------------------------------------------------------------------------------
 
 
 def test_the_command_line_starts_without_torch() -> None:

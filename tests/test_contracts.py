@@ -18,13 +18,14 @@ import zoo
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
-from visxai import methods, signs
-from visxai.backends.base import Need
-from visxai.backends.probe import Probe
-from visxai.backends.pytorch import TorchModel
-from visxai.engine import compute, tidy
+from visxai import methods
+from visxai.engine.batch import compute, tidy
 from visxai.errors import TargetError
+from visxai.methods import signs
 from visxai.methods.base import Maps, Method
+from visxai.models.interface import Need
+from visxai.models.probe import Probe
+from visxai.models.pytorch.model import TorchModel
 from visxai.target import Settled, Target
 
 # Smaller budgets for slow methods; what isn't named runs with its defaults.

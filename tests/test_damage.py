@@ -19,12 +19,12 @@ from typing import Any
 import pytest
 from stores import SETTINGS, explanation, fill, photograph
 
-from visxai import export, report, results
-from visxai.errors import StoreError, VisxaiError
-from visxai.record import Failure
-from visxai.results import row_of
-from visxai.sources import Found
-from visxai.store import Store
+from visxai import report, results
+from visxai.errors import Failure, StoreError, VisxaiError
+from visxai.images.sources import Found
+from visxai.results import reading
+from visxai.results.rows import row_of
+from visxai.results.store import Store
 
 TRIALS = 500 if os.environ.get("VISXAI_THOROUGH") == "1" else 60
 
@@ -78,7 +78,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = folder / "whole"
     fill(out, [explanation(path) for path in paths[:8]])
     report.build(out, workers=0)
-    export.export(out, "csv")
+    results.export(out, "csv")
     return folder
 
 
@@ -145,12 +145,12 @@ def test_one_damaged_file_never_gives_a_wrong_row(folder: Path, watch: Watch) ->
             assert len(rows) in (8, 9), "rows are missing"
 
         def exported() -> None:
-            made = export.export(out, "csv", folder=out / "export" / "other")
+            made = results.export(out, "csv", folder=out / "export" / "other")
             with (made.path / "explanations.csv").open(encoding="utf-8", newline="") as file:
                 for row in csv.DictReader(file):
                     assert row["source_sha256"] == want[row["path"]]["source_sha256"]
                     assert float(row["score"]) == want[row["path"]]["score"]
-            export.export(out, "csv")
+            results.export(out, "csv")
 
         def reported() -> None:
             page = report.build(out, workers=0).path.read_text("utf-8")
@@ -190,7 +190,7 @@ def test_every_byte_counts(folder: Path, name: str, tmp_path: Path) -> None:
 def test_a_damaged_part_that_is_deleted_is_done_again(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     shutil.copytree(folder / "whole", out)
-    want, part = found(out), results.part_of(out, 1)
+    want, part = found(out), reading.part_of(out, 1)
     part.write_bytes(part.read_bytes()[:-100])
     with pytest.raises(StoreError, match=r"part-00001\.parquet.*damaged: delete it"):
         found(out)

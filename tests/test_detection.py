@@ -12,11 +12,11 @@ from torch import Tensor
 
 import visxai
 from visxai import methods, models
-from visxai.backends.detection import Detections, Segmentation, describe, overlap
-from visxai.backends.probe import Probe
-from visxai.backends.pytorch import TorchModel
-from visxai.engine import compute
+from visxai.engine.batch import compute
 from visxai.errors import ArgumentError, ModelError
+from visxai.models.detection import Detections, Segmentation, describe, overlap
+from visxai.models.probe import Probe
+from visxai.models.pytorch.model import TorchModel
 from visxai.target import Target
 
 CLASSES = 5
@@ -104,9 +104,6 @@ def test_wrong_arguments_are_one_sentence() -> None:
         Detections(4)([torch.zeros(3)])  # type: ignore[list-item]
     with pytest.raises(ModelError, match="got Tensor"):
         Segmentation()(torch.zeros(1, 2))
-
-
-# ---- tiny random members -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", [*DETECTORS, *SEGMENTERS])

@@ -14,13 +14,14 @@ from torch import Tensor, nn
 import visxai
 from visxai.errors import (
     ArgumentError,
+    Failure,
     ImageError,
     LayerError,
     ModelError,
     TargetError,
     UnknownName,
 )
-from visxai.record import Explanation, Failure
+from visxai.record.base import Explanation
 
 
 def picture(seed: int = 0, size: tuple[int, int] = (90, 70)) -> Image.Image:

@@ -19,15 +19,17 @@ from PIL import Image
 
 import visxai
 from visxai import cli, metrics, results
-from visxai.backends.pytorch import TorchModel
 from visxai.errors import ArgumentError, StoreError, UnknownName
-from visxai.evaluate import pages, plots, run, statistics
+from visxai.evaluate import pages, plots, statistics
+from visxai.evaluate.evaluation import run
 from visxai.evaluate.truth import Truth, mask
-from visxai.metrics import Case
-from visxai.preprocess import Preprocess
-from visxai.progress import Progress
-from visxai.record import Transform
-from visxai.target import Target, class_finder
+from visxai.images.preprocess import Preprocess
+from visxai.labels import class_finder
+from visxai.metrics.base import Case
+from visxai.models.pytorch.model import TorchModel
+from visxai.pipeline.progress import Progress
+from visxai.references import Transform
+from visxai.target import Target
 
 METHODS = ["grad_cam", "saliency"]
 METRICS = ["insertion(steps=4)", "deletion(steps=4)", "sparseness"]
@@ -77,9 +79,6 @@ def figures(summary: dict[str, Any]) -> dict[str, dict[str, float | None]]:
     }
 
 
-# ---- statistics ----------------------------------------------------------------------------------
-
-
 def test_the_bootstrap_of_two_images_is_known() -> None:
     # Of two images with 0 and 1 the drawn mean is 0, 1/2 or 1 with chances 1/4, 1/2, 1/4.
     values = np.array([[0.0, 3.0], [1.0, 4.0]])
@@ -125,7 +124,6 @@ COCO = {
         {"image_id": 8, "category_id": 2, "bbox": [0, 0, 99, 99], "iscrowd": 1},
     ],
 }
-
 
 SPACED = "File, Left, Top, Right, Bottom, Label\n" + CSV.partition("\n")[2]
 
@@ -214,9 +212,6 @@ def test_localisation_uses_the_boxes_of_the_class(
     assert [(entry["value"], entry["count"]) for entry in one["methods"]] == [
         (pytest.approx(1), 1)
     ] * 3
-
-
-# ---- runs ----------------------------------------------------------------------------------------
 
 
 def test_figures_are_those_of_the_metrics_themselves(
@@ -400,7 +395,7 @@ def test_the_command_line_evaluates_and_checks(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("visxai.engine.Engine", lambda *_, **__: small)
+    monkeypatch.setattr("visxai.engine.engine.Engine", lambda *_, **__: small)
     monkeypatch.chdir(tmp_path)
 
     def visxai_(*arguments: str) -> int:

@@ -9,9 +9,9 @@ import pytest
 import torch
 import zoo
 
-from visxai.backends.base import Model
-from visxai.backends.exact import exact_float32
-from visxai.backends.pytorch import TorchModel
+from visxai.models.interface import Model
+from visxai.models.pytorch.exact import exact_float32
+from visxai.models.pytorch.model import TorchModel
 from visxai.target import Target
 
 CUDA = torch.device("cuda")

@@ -17,12 +17,12 @@ import pytest
 from PIL import Image
 from stores import explanation, fill, photograph
 
-from visxai import cli, export, results
-from visxai.errors import MissingExtra, StoreError, UnknownName
-from visxai.record import Failure
-from visxai.results import row_of
+from visxai import cli, results
+from visxai.errors import Failure, MissingExtra, StoreError, UnknownName
+from visxai.results import exports, reading
+from visxai.results.rows import SCHEMA, row_of
 
-NAMES = export.names()
+NAMES = exports.names()
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def out(tmp_path: Path) -> Path:
 
 def test_csv_reads_back(out: Path) -> None:
     pandas = pytest.importorskip("pandas")
-    made = export.export(out, "csv")
+    made = results.export(out, "csv")
     assert (made.path, made.written, made.left_out) == (out / "export" / "csv", 4, 0)
     table = pandas.read_csv(made.path / "explanations.csv")
     assert list(table["label"]) == ["tabby", "tabby", '"espresso", =1+1', "tabby"]
@@ -57,7 +57,7 @@ def test_csv_reads_back(out: Path) -> None:
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_coco_reads_back(out: Path) -> None:
     coco = pytest.importorskip("pycocotools.coco")
-    made = export.export(out, "coco")
+    made = results.export(out, "coco")
     assert made.written == 4
     loaded = coco.COCO(str(made.path / "annotations.json"))
     assert len(loaded.getImgIds()) == 3
@@ -87,9 +87,9 @@ def test_a_coco_mask_holds_only_its_own_region() -> None:
     parts = np.zeros((8, 8), np.int32)
     parts[0, :] = parts[:, 0] = parts[7, :] = parts[:, 7] = 1
     parts[3:5, 3:5] = 2
-    assert np.array_equal(export._region(parts, (0, 0, 8, 8)), parts == 1)
-    assert np.array_equal(export._region(parts, (3, 3, 5, 5)), parts == 2)
-    assert export._region(parts, (0, 0, 8, 8)).flags["F_CONTIGUOUS"]
+    assert np.array_equal(exports._region(parts, (0, 0, 8, 8)), parts == 1)
+    assert np.array_equal(exports._region(parts, (3, 3, 5, 5)), parts == 2)
+    assert exports._region(parts, (0, 0, 8, 8)).flags["F_CONTIGUOUS"]
 
 
 SAMPLES: dict[str, Any] = {
@@ -153,7 +153,7 @@ SAMPLES: dict[str, Any] = {
 
 
 def test_fiftyone_has_the_layout_its_importer_reads(out: Path) -> None:
-    made = export.export(out, "fiftyone")
+    made = results.export(out, "fiftyone")
     assert (made.written, made.left_out) == (3, 1)
     told = json.loads((made.path / "samples.json").read_text("utf-8"))
     jsonschema.validate(told, SAMPLES)
@@ -173,7 +173,7 @@ def test_fiftyone_has_the_layout_its_importer_reads(out: Path) -> None:
 def test_tensorboard_reads_back(out: Path) -> None:
     module = "tensorboard.backend.event_processing.event_accumulator"
     accumulator = pytest.importorskip(module)
-    made = export.export(out, "tensorboard")
+    made = results.export(out, "tensorboard")
     assert (made.written, made.left_out) == (3, 1)
     read = accumulator.EventAccumulator(str(made.path)).Reload()
     assert [one.value for one in read.Scalars("grad_cam/score")] == [0.25, 0.5]
@@ -185,7 +185,7 @@ def test_tensorboard_reads_back(out: Path) -> None:
 def test_wandb_reads_back_and_sends_nothing(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "online")
-    made = export.export(out, "wandb")
+    made = results.export(out, "wandb")
     assert (made.written, made.left_out) == (3, 1)
     (run,) = (made.path / "wandb").glob("offline-run-*")
     assert list(run.glob("run-*.wandb"))
@@ -230,21 +230,21 @@ def wandb_history(run: Path) -> list[dict[str, Any]]:
 def test_an_export_replaces_its_own_and_nothing_else(
     name: str, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(export._WRITERS, name, lambda job: (job.folder / "old").write_text("old"))
+    monkeypatch.setitem(exports._WRITERS, name, lambda job: (job.folder / "old").write_text("old"))
     place = tmp_path / "place"
-    assert export.export(out, name, folder=place).path == place
+    assert results.export(out, name, folder=place).path == place
     (place / "notes").mkdir()
     (place / "notes" / "mine").write_text("mine")
-    monkeypatch.setitem(export._WRITERS, name, lambda job: (job.folder / "x").write_text("new"))
-    export.export(out, name, folder=place)
+    monkeypatch.setitem(exports._WRITERS, name, lambda job: (job.folder / "x").write_text("new"))
+    results.export(out, name, folder=place)
     assert sorted(path.name for path in place.iterdir()) == [".visxai-export", "notes", "x"]
     assert (place / "notes" / "mine").read_text() == "mine"
-    monkeypatch.setitem(export._WRITERS, name, lambda job: (job.folder / "notes").write_text("x"))
+    monkeypatch.setitem(exports._WRITERS, name, lambda job: (job.folder / "notes").write_text("x"))
     with pytest.raises(StoreError, match="no file of yours named notes"):
-        export.export(out, name, folder=place)
+        results.export(out, name, folder=place)
     (place / ".visxai-export").unlink()
     with pytest.raises(StoreError, match="choose another folder"):
-        export.export(out, name, folder=place)
+        results.export(out, name, folder=place)
     assert (place / "x").exists()
 
 
@@ -253,18 +253,18 @@ def test_what_fails_leaves_nothing(out: Path, monkeypatch: pytest.MonkeyPatch) -
         (job.folder / "half").write_text("half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setitem(export._WRITERS, "csv", full)
+    monkeypatch.setitem(exports._WRITERS, "csv", full)
     with pytest.raises(StoreError, match="no space left"):
-        export.export(out, "csv")
+        results.export(out, "csv")
     assert not list((out / "export").iterdir())
     with pytest.raises(UnknownName, match="did you mean coco"):
-        export.export(out, "coko")
+        results.export(out, "coko")
     with pytest.raises(StoreError, match="check the path"):
-        export.export(out / "overlays", "csv")
+        results.export(out / "overlays", "csv")
     monkeypatch.setitem(__import__("sys").modules, "pycocotools", None)
     monkeypatch.delitem(__import__("sys").modules, "pycocotools.mask", raising=False)
     with pytest.raises(MissingExtra, match=r"visxai\[export\]"):
-        export.export(out, "coco")
+        results.export(out, "coco")
 
 
 def test_the_command(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -285,7 +285,7 @@ def test_sheets_compute_nothing_of_a_strangers(tmp_path: Path) -> None:
     path = photograph(tmp_path / "in" / "a.png", 1)
     failed = [Failure("@SUM(1+1)", "+1")]
     out = fill(tmp_path / "out", [explanation(path, label=hostile, score=-0.5)], failed)
-    made = export.export(out, "csv")
+    made = results.export(out, "csv")
     with (made.path / "explanations.csv").open(encoding="utf-8", newline="") as file:
         (row,) = csv.DictReader(file)
     assert (row["label"], row["score"]) == ("'" + hostile, "-0.5")
@@ -302,14 +302,12 @@ def test_nothing_is_fetched_unasked(tmp_path: Path) -> None:
     one = explanation(path)
     far = replace(one, input=replace(one.input, path="memory://away/a.png"))
     out = fill(tmp_path / "out", [replace(one)])
-    for part in results.parts(out).values():
+    for part in reading.parts(out).values():
         table = pq.read_table(part)
         told = [row_of(far, None)]
         pq.write_table(
-            pa.Table.from_pylist(told, results.SCHEMA).replace_schema_metadata(
-                table.schema.metadata
-            ),
+            pa.Table.from_pylist(told, SCHEMA).replace_schema_metadata(table.schema.metadata),
             part,
         )
-    assert export.export(out, "fiftyone").left_out == 1
-    assert export.export(out, "fiftyone", remote=True).left_out == 0
+    assert results.export(out, "fiftyone").left_out == 1
+    assert results.export(out, "fiftyone", remote=True).left_out == 0

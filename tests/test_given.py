@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 import visxai
 from visxai import methods
-from visxai.backends.base import Need
 from visxai.errors import ArgumentError, ModelError, TargetError, UnknownName
-from visxai.preprocess import Preprocess
-from visxai.record import Explanation
+from visxai.images.preprocess import Preprocess
+from visxai.models.interface import Need
+from visxai.record.base import Explanation
 
 IMAGE = np.random.default_rng(5).integers(0, 255, (70, 80, 3), dtype=np.uint8)
 LABELS = [f"thing {number}" for number in range(zoo.CLASSES - 2)] + ["pirate, pirate ship", "owl"]
@@ -42,9 +42,6 @@ def own(module: nn.Module) -> visxai.Engine:
 def maps(found: list[Any]) -> list[Any]:
     assert all(isinstance(one, Explanation) for one in found)
     return [one.values for one in found]
-
-
-# ---- layers ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["grad_cam", "score_cam", "eigen_cam", "layer_cam"])
@@ -98,9 +95,6 @@ def test_channels_last_tensors_are_one_sentence_with_the_remedy(own: visxai.Engi
     assert own.attribute(torch.rand(2, 64, 64, 3).permute(0, 3, 1, 2)).shape == (2, 64, 64)
 
 
-# ---- methods and targets -----------------------------------------------------------------------
-
-
 def test_several_methods_in_one_string(own: visxai.Engine) -> None:
     found = own.explain(IMAGE, "GradCAM, occlusion(window=32, stride=32)")
     assert [one.method.partition("(")[0] for one in found] == ["grad_cam", "occlusion"]  # type: ignore[union-attr]
@@ -121,9 +115,6 @@ def test_labels_are_targets_by_themselves_and_one_an_image(own: visxai.Engine) -
         own.explain(IMAGE, target=["owl", "pirate"])
     with pytest.raises(TargetError, match="expected a target"):
         own.explain(IMAGE, target="frobnicate")
-
-
-# ---- models ------------------------------------------------------------------------------------
 
 
 def test_a_function_serves_the_methods_that_ask_for_scores(module: nn.Module) -> None:
@@ -234,9 +225,6 @@ def test_a_module_of_lightning_is_a_module(module: nn.Module) -> None:
     )
     for name in ("grad_cam", "saliency"):
         assert (maps(wrapped.explain(IMAGE, name))[0] == maps(plain.explain(IMAGE, name))[0]).all()
-
-
-# ---- one channel -------------------------------------------------------------------------------
 
 
 class Grey(nn.Module):

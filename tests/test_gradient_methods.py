@@ -12,10 +12,7 @@ import zoo
 from torch import Tensor, nn
 
 from visxai import methods
-from visxai.backends.base import Model
-from visxai.backends.probe import Probe
-from visxai.backends.pytorch import TorchModel
-from visxai.engine import compute
+from visxai.engine.batch import compute
 from visxai.errors import ArgumentError
 from visxai.methods.augmented import Augmented
 from visxai.methods.base import Maps, Method
@@ -23,6 +20,9 @@ from visxai.methods.blur_ig import Blur
 from visxai.methods.expected_gradients import ExpectedGradients, colours, pink
 from visxai.methods.guided_ig import GuidedIg
 from visxai.methods.xrai import grow, over_segment
+from visxai.models.interface import Model
+from visxai.models.probe import Probe
+from visxai.models.pytorch.model import TorchModel
 from visxai.target import Target
 
 GRADIENT = (
@@ -99,9 +99,6 @@ def gradient_of(x: Tensor) -> Tensor:
     return (2 * x.flatten(1) @ A).reshape(x.shape)
 
 
-# ---- known answers ---------------------------------------------------------------------------
-
-
 def test_saliency_of_a_linear_model_is_its_weights() -> None:
     assert torch.equal(values(LINEAR, "saliency", X)[1], W[0].abs().amax(0))
     assert torch.equal(values(LINEAR, "saliency(signed=True)", X)[1], W[0].sum(0))
@@ -168,9 +165,6 @@ def test_idgi_is_the_same_however_its_rows_are_cut() -> None:
     assert error(values(model, method, x, "top2"), whole) < 1e-5
 
 
-# ---- guided path -----------------------------------------------------------------------------
-
-
 def reference_advance(
     progress: np.ndarray,
     steepness: np.ndarray,
@@ -222,9 +216,6 @@ def test_guided_path_avoids_what_is_steep() -> None:
     assert moved.flatten().tolist() == [0, 1, 0, 1]
 
 
-# ---- completeness ----------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("kind", ["conv", "vit"])
 @pytest.mark.parametrize("name", PATHS)
 def test_completeness(name: str, kind: str) -> None:
@@ -248,9 +239,6 @@ def test_blur_is_the_gaussian_and_keeps_the_mean() -> None:
         np.testing.assert_allclose(blurred[row].numpy(), expected, atol=2e-4)
     assert torch.allclose(blurred[2], x[1], atol=1e-5)
     assert torch.allclose(blurred.mean((2, 3)), x[[0, 1, 1]].mean((2, 3)), atol=1e-5)
-
-
-# ---- expected gradients ----------------------------------------------------------------------
 
 
 def test_one_baseline_and_many_samples_tend_to_integrated_gradients() -> None:
@@ -281,9 +269,6 @@ def test_default_baselines_have_the_statistics_they_promise(
     assert abs(float(bank.var()) - 1) < 0.06
     if shape[0] == 3:
         assert abs(float((bank[:, 0] * bank[:, 1]).mean()) - 0.9) < 0.06
-
-
-# ---- xrai ------------------------------------------------------------------------------------
 
 
 def picture() -> np.ndarray:
@@ -333,9 +318,6 @@ def test_xrai_of_a_model_that_looks_at_the_square() -> None:
         # From black it rose by 0.9, from white it fell by 0.1.
         assert torch.allclose(found[20:44, 8:32], torch.tensor(inside * 0.4 / 576), atol=1e-6)
         assert found[:16].abs().max() == 0
-
-
-# ---- mirrors and other augmentations ---------------------------------------------------------
 
 
 @pytest.mark.parametrize("spec", [*GRADIENT, "xrai(steps=8)"])
@@ -439,9 +421,6 @@ def test_augmented_spec_names_every_option_and_comes_back() -> None:
     assert repr(Augmented(method.inner)).startswith("augmented(method='occlusion(window=9")
 
 
-# ---- every gradient method -------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     "spec",
     [
@@ -514,9 +493,6 @@ def test_a_contrast_is_antisymmetric(spec: str) -> None:
 def test_wrong_options_say_what_is_right(spec: str, part: str) -> None:
     with pytest.raises(ArgumentError, match=part):
         methods.load(spec)
-
-
-# ---- parity with captum ----------------------------------------------------------------------
 
 
 def test_saliency_and_input_x_gradient_equal_captums() -> None:

@@ -13,9 +13,9 @@ import pytest
 from PIL import Image, features
 
 import visxai
-from visxai import folders, images, pipeline, results
-from visxai.errors import ImageError
-from visxai.record import Failure
+from visxai import pipeline, results
+from visxai.errors import Failure, ImageError
+from visxai.images import decoding, folders
 
 RGB = np.random.default_rng(4).integers(0, 255, (6, 8, 3), dtype=np.uint8)
 PHOTO = Image.fromarray(RGB).resize((64, 48), Image.Resampling.BICUBIC)
@@ -33,25 +33,25 @@ def encoded(format: str, **more: Any) -> bytes:
 
 @avif
 def test_an_avif_is_read_upright_and_within_limits() -> None:
-    read = images.decode(encoded("AVIF", quality=95)).image
+    read = decoding.decode(encoded("AVIF", quality=95)).image
     assert np.abs(np.asarray(read, int) - np.asarray(PHOTO, int)).mean() < 4
     exif = Image.Exif()
     exif[0x112] = 6
-    turned = images.decode(encoded("AVIF", quality=95, exif=exif))
+    turned = decoding.decode(encoded("AVIF", quality=95, exif=exif))
     assert (turned.image.size, turned.orientation) == ((48, 64), 6)
     upright = np.asarray(PHOTO.transpose(Image.Transpose.ROTATE_270), int)
     assert np.abs(np.asarray(turned.image, int) - upright).mean() < 4
     with pytest.raises(ImageError, match="got 64x48"):
-        images.decode(encoded("AVIF"), images.Limits(max_pixels=100))
+        decoding.decode(encoded("AVIF"), decoding.Limits(max_pixels=100))
     for cut in (40, 200):
         with pytest.raises(ImageError):
-            images.decode(encoded("AVIF")[:cut])
+            decoding.decode(encoded("AVIF")[:cut])
 
 
 def test_a_heic_without_its_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     with pytest.raises(ImageError, match=r"pip install 'visxai\[heif\]'"):
-        images.decode(HEIC)
+        decoding.decode(HEIC)
 
 
 def test_a_heics_size_is_checked_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,24 +64,24 @@ def test_a_heics_size_is_checked_before_it_is_decoded(monkeypatch: pytest.Monkey
     library = types.SimpleNamespace(open_heif=lambda *_, **__: File())
     monkeypatch.setitem(sys.modules, "pillow_heif", library)  # type: ignore[arg-type]
     with pytest.raises(ImageError, match="got 30000x30000"):
-        images.decode(HEIC)
+        decoding.decode(HEIC)
 
 
 def test_a_heic_is_read_by_its_library() -> None:
     library = pytest.importorskip("pillow_heif")
     into = io.BytesIO()
     library.from_pillow(PHOTO).save(into, quality=95)
-    read = images.decode(into.getvalue())
+    read = decoding.decode(into.getvalue())
     assert np.abs(np.asarray(read.image, int) - np.asarray(PHOTO, int)).mean() < 8  # coarse colours
     assert "HEIF" not in Image.OPEN  # of the whole process nothing is changed
     with pytest.raises(ImageError):
-        images.decode(into.getvalue()[:300])
+        decoding.decode(into.getvalue()[:300])
     exif = Image.Exif()
     exif[0x112] = 6
     into = io.BytesIO()
     library.from_pillow(PHOTO).save(into, quality=95, exif=exif.tobytes())
     upright = np.asarray(PHOTO.transpose(Image.Transpose.ROTATE_270), int)
-    assert np.abs(np.asarray(images.decode(into.getvalue()).image, int) - upright).mean() < 8
+    assert np.abs(np.asarray(decoding.decode(into.getvalue()).image, int) - upright).mean() < 8
 
 
 def test_no_image_of_a_folder_is_left_out_in_silence(

@@ -13,19 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-pytest.importorskip("hypothesis")
-
 from faulty import SETTINGS, explanation
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from visxai import files, results
-from visxai.record import Failure
-from visxai.results import row_of
-from visxai.sources import Found
-from visxai.store import Store
+from visxai.errors import Failure
+from visxai.images.sources import Found
+from visxai.results import reading
+from visxai.results.rows import row_of
+from visxai.results.store import Store
+
+pytest.importorskip("hypothesis")
 
 MINE = ("notes.txt", "overlays/mine.jpg", "explanations/.mine.part")
 
@@ -135,7 +135,7 @@ class Histories(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_lost_or_wrong(self) -> None:
-        if not results.is_results(self.out):
+        if not reading.is_results(self.out):
             return
         done = [(path, why) for held in self.held.values() for path, why in held.items()]
         rows: list[dict[str, Any]] = [one.to_dict() for one in results.read(self.out)]

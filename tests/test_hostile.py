@@ -13,9 +13,10 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 import visxai
-from visxai import images, pipeline, results
+from visxai import pipeline, results
 from visxai.errors import ImageError
-from visxai.images import Limits
+from visxai.images import decoding
+from visxai.images.decoding import Limits
 
 
 def encoded(kind: str, **options: object) -> bytes:
@@ -118,7 +119,7 @@ def test_hostile_files_are_rows_or_failures_and_the_run_goes_on(
 def test_a_hostile_file_gives_one_sentence(name: str) -> None:
     told = ""
     try:
-        images.decode(hostile()[name], Limits(max_pixels=2 * 10**7))
+        decoding.decode(hostile()[name], Limits(max_pixels=2 * 10**7))
     except ImageError as error:
         told = str(error)
     assert not told or told.isprintable()

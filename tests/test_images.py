@@ -22,13 +22,12 @@ import pytest
 from PIL import Image, ImageFile
 
 import visxai
-from visxai import images
-from visxai.errors import ArgumentError, ImageError
-from visxai.folders import images_below as find
-from visxai.folders import output_name
-from visxai.images import Limits, decode
-from visxai.origin import shown
-from visxai.record import Failure
+from visxai.errors import ArgumentError, Failure, ImageError
+from visxai.foreign import shown
+from visxai.images import decoding
+from visxai.images.decoding import Limits, decode
+from visxai.images.folders import images_below as find
+from visxai.results.names import output_name
 
 COLOURS = np.array(
     [[[255, 0, 0], [0, 255, 0], [0, 0, 255]], [[255, 255, 0], [0, 255, 255], [9, 9, 9]]], np.uint8
@@ -518,7 +517,7 @@ def test_an_image_too_large_for_memory_says_so(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_limits_of_a_strangers_run_have_an_end() -> None:
-    assert images.limits_of({"max_pixels": 10**15}).max_pixels == 2**30
-    assert images.limits_of({"max_pixels": 10**6}).max_pixels == 10**6
+    assert decoding.limits_of({"max_pixels": 10**15}).max_pixels == 2**30
+    assert decoding.limits_of({"max_pixels": 10**6}).max_pixels == 10**6
     for told in ("many", None, -1, 0, [1]):
-        assert images.limits_of({"max_pixels": told}) == Limits()
+        assert decoding.limits_of({"max_pixels": told}) == Limits()

@@ -9,13 +9,14 @@ from captum.attr import IntegratedGradients as Captum
 from torch import Tensor, nn
 
 from visxai import methods
-from visxai.backends.modules import adapt
-from visxai.backends.probe import Probe
-from visxai.backends.pytorch import TorchModel
-from visxai.engine import compute
+from visxai.engine.batch import compute
 from visxai.errors import ArgumentError
-from visxai.methods.base import Maps, gaussian_blur
+from visxai.methods._maps import gaussian_blur
+from visxai.methods.base import Maps
 from visxai.methods.integrated_gradients import ACCURATE, IntegratedGradients, Samples
+from visxai.models.probe import Probe
+from visxai.models.pytorch.model import TorchModel
+from visxai.models.pytorch.modules import adapt
 from visxai.target import Target
 
 SCHEDULES = ["steps=20", "steps=20, schedule='gauss_legendre'", "tolerance=0.05"]

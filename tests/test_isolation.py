@@ -8,9 +8,9 @@ import zoo
 from torch import Tensor, nn
 
 import visxai
-from visxai.backends.base import Rows
-from visxai.backends.pytorch import TorchModel
 from visxai.errors import ModelError
+from visxai.models.pytorch.model import TorchModel
+from visxai.models.rows import Rows
 
 
 def test_a_forward_in_place_leaves_the_callers_tensor_alone() -> None:

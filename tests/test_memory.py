@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from visxai import memory
+from visxai import process
 
 # Page faults of allocating and freeing 64 MiB twenty times, before and after.
 COUNT = """
@@ -48,5 +48,5 @@ def test_a_system_without_glibc_goes_without(monkeypatch: pytest.MonkeyPatch) ->
     def windows(name: str | None) -> None:
         raise TypeError("LoadLibrary() argument 1 must be str, not None")
 
-    monkeypatch.setattr(memory.ctypes, "CDLL", windows)
-    memory.keep_memory()
+    monkeypatch.setattr(process.ctypes, "CDLL", windows)
+    process.keep_memory()

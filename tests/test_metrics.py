@@ -13,18 +13,18 @@ import zoo
 from torch import Tensor, nn
 
 from visxai import methods, metrics
-from visxai.backends.budget import RowBudget
-from visxai.backends.probe import Probe
-from visxai.backends.pytorch import TorchModel
 from visxai.errors import ArgumentError, UnknownName
-from visxai.metrics import Ask, Case, Metric, controls
-from visxai.metrics.base import area, explained, rank_correlation, ranked
+from visxai.images.preprocess import Preprocess
+from visxai.metrics import controls
+from visxai.metrics.base import Ask, Case, Metric, area, explained, rank_correlation, ranked
 from visxai.metrics.faithfulness import permuted
 from visxai.metrics.infidelity import Infidelity
 from visxai.metrics.model_randomisation import entropy, in_order, redraw
 from visxai.metrics.road import imputed
 from visxai.metrics.segmentation import average_precision
-from visxai.preprocess import Preprocess
+from visxai.models.budget import RowBudget
+from visxai.models.probe import Probe
+from visxai.models.pytorch.model import TorchModel
 from visxai.target import Target
 
 SIDE = 14
@@ -63,9 +63,6 @@ def truth(model: TorchModel, x: Tensor) -> Tensor:
 
 def values(spec: str | Metric, *given: object, **more: object) -> Tensor:
     return metrics.load(spec)(Case(*given, **more)).values  # type: ignore[arg-type]
-
-
-# ---- the interface ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", metrics.names())
@@ -209,9 +206,6 @@ def test_several_classes_equal_one_at_a_time(name: str) -> None:
         one = Target.of(int(case.aim.classes[number]))
         _, alone = found(x[row : row + 1], one, inside[row : row + 1])
         assert torch.allclose(alone[0], both[number], atol=1e-5)
-
-
-# ---- rankings and curves ------------------------------------------------------------------
 
 
 def test_ranks_break_ties_by_position() -> None:
@@ -361,9 +355,6 @@ def test_cost_is_what_the_docstring_says(spec: str, rows: int) -> None:
     assert 2 * told - 2 <= rows <= 2 * told + 3
 
 
-# ---- imputation ---------------------------------------------------------------------------
-
-
 def test_imputation_solves_the_weighted_means() -> None:
     """Against the dense system, written from the definition."""
     size, generator = 9, torch.Generator().manual_seed(0)
@@ -411,9 +402,6 @@ def test_imputing_rows_alone_or_together_is_the_same() -> None:
     removed[0, :, :, 2:] = True
     both = imputed(x, removed)
     assert torch.allclose(imputed(x[1:], removed[1:])[0], both[1], atol=1e-5)
-
-
-# ---- where the map points -----------------------------------------------------------------
 
 
 def located(spec: str, maps: Tensor, inside: Tensor) -> Tensor:
@@ -481,9 +469,6 @@ def test_sparseness_by_hand() -> None:
     k = torch.arange(1, d + 1)
     assert found[2].item() == pytest.approx(float(1 - 2 * (a / a.sum() * (d - k + 0.5) / d).sum()))
     assert found[3].isnan()
-
-
-# ---- faithfulness to the function ---------------------------------------------------------
 
 
 def test_completeness_of_contributions_is_exact() -> None:
@@ -580,9 +565,6 @@ def test_agreement_is_spearmans() -> None:
     ).item() == (pytest.approx(3 / 10**0.5))
 
 
-# ---- randomisation ------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("kind", ["conv", "resnet18", "vit", "timm_registers", "hf_vit", "swin"])
 def test_every_parameter_is_drawn_anew(kind: str) -> None:
     plain = zoo.model(kind)
@@ -658,9 +640,6 @@ def test_the_efficient_form_compares_entropies() -> None:
     assert metric.better == "higher"
     rise = found.figures["randomised_entropy"] / found.figures["entropy"] - 1
     assert torch.allclose(found.values, rise)
-
-
-# ---- controls -----------------------------------------------------------------------------
 
 
 def test_controls_know_nothing_of_the_model() -> None:

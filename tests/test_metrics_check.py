@@ -9,8 +9,8 @@ import zoo
 import visxai
 from visxai import metrics
 from visxai.errors import ArgumentError, UnknownName
-from visxai.metrics import Case
-from visxai.record import Explanation
+from visxai.metrics.base import Case
+from visxai.record.base import Explanation
 
 
 def photographs(count: int) -> list[np.ndarray]:

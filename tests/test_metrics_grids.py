@@ -11,14 +11,15 @@ import zoo
 from torch import Tensor, nn
 
 from visxai import methods, metrics
-from visxai.backends.probe import Probe
-from visxai.backends.pytorch import TorchModel
 from visxai.errors import ArgumentError, ModelError
-from visxai.metrics import Case, controls
+from visxai.methods import base
+from visxai.metrics import controls
 from visxai.metrics._grids import cut, fitted, joined
-from visxai.metrics.base import explained
+from visxai.metrics.base import Case, explained
 from visxai.metrics.difull import disconnected
 from visxai.metrics.grid_pointing import GridPointing
+from visxai.models.probe import Probe
+from visxai.models.pytorch.model import TorchModel
 from visxai.target import Target
 
 
@@ -115,11 +116,11 @@ def test_the_true_map_is_perfect_and_its_negation_worst(name: str) -> None:
     assert torch.allclose(grid_values(name, "input_x_gradient", patches(), pool()), torch.ones(12))
 
     @cache
-    def negated() -> type[methods.Method]:
+    def negated() -> type[base.Method]:
         plain = methods.find("input_x_gradient")
 
         class Negated(plain):  # type: ignore[misc, valid-type]
-            def __call__(self, model: object, x: Tensor, target: Target) -> methods.Maps:
+            def __call__(self, model: object, x: Tensor, target: Target) -> base.Maps:
                 found = super().__call__(model, x, target)
                 return replace(found, values=-found.values)
 

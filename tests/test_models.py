@@ -16,14 +16,16 @@ import zoo
 from torch import Tensor, nn
 
 import visxai
-from visxai import checkpoint, hubs, methods, models
-from visxai.backends.modules import adapt
-from visxai.backends.probe import Probe
-from visxai.backends.pytorch import TorchModel
-from visxai.engine import compute
+from visxai import methods, models
+from visxai.engine.batch import compute
 from visxai.errors import ArgumentError, ModelError, UnknownName, VisxaiError
+from visxai.images.preprocess import Preprocess
+from visxai.labels import read_labels
 from visxai.metrics.difull import disconnected
-from visxai.preprocess import Preprocess
+from visxai.models import cards, hubs
+from visxai.models.probe import Probe
+from visxai.models.pytorch.model import TorchModel
+from visxai.models.pytorch.modules import adapt
 from visxai.target import Target
 
 TINY_VIT = {"img_size": 64, "patch_size": 16, "embed_dim": 48, "depth": 2, "num_heads": 3}
@@ -33,9 +35,6 @@ def torch_model(name: str, **given: Any) -> TorchModel:
     found = models.load(name, **given)
     assert isinstance(found, TorchModel)
     return found
-
-
-# ---- cards and names ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", models.names())
@@ -84,9 +83,6 @@ def test_timm_by_name_with_arguments_of_the_constructor() -> None:
     assert found.scores(zoo.inputs(1)).shape == (1, 7)
     assert isinstance(found.preprocess, Preprocess)
     assert found.preprocess.size == (64, 64)
-
-
-# ---- without a network -------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -150,9 +146,6 @@ def test_an_unknown_layer_names_the_late_ones_and_the_default() -> None:
         TorchModel(zoo.module("conv"), preprocess=zoo.PREPROCESS, layer="bdy")
     with pytest.raises(UnknownName, match="did you mean body"):
         TorchModel(zoo.module("conv"), layer="bdy")  # of unknown size: nothing is run
-
-
-# ---- checkpoints and labels --------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -313,7 +306,7 @@ def test_checkpoints_need_an_architecture() -> None:
 )
 def test_labels_from_a_file(name: str, content: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(content, "utf-8")
-    assert checkpoint.read_labels(str(tmp_path / name)) == ("cat", "dog", "red fox")
+    assert read_labels(str(tmp_path / name)) == ("cat", "dog", "red fox")
 
 
 @pytest.mark.parametrize(
@@ -329,10 +322,7 @@ def test_wrong_label_files(name: str, content: str | None, said: str, tmp_path: 
     if content is not None:
         (tmp_path / name).write_text(content)
     with pytest.raises(ArgumentError, match=said):
-        checkpoint.read_labels(tmp_path / name)
-
-
-# ---- Hugging Face ------------------------------------------------------------------------------
+        read_labels(tmp_path / name)
 
 
 def classifier(kind: str, **options: Any) -> Any:
@@ -472,9 +462,6 @@ def test_prompts_are_asked_for(compared: tuple[str, Any]) -> None:
         visxai.Engine(compared[0])
 
 
-# ---- a module of one's own ---------------------------------------------------------------------
-
-
 class Returning(nn.Module):
     """The small CNN, its logits handed to `form`."""
 
@@ -542,9 +529,6 @@ def test_output_makes_scores_of_anything() -> None:
 def test_adapt_prefers_logits() -> None:
     scores = torch.zeros(2, 3)
     assert adapt({"hidden": torch.zeros(2, 8), "logits": scores}) is scores
-
-
-# ---- what a hub may not do -----------------------------------------------------------------------
 
 
 def test_code_beside_weights_is_never_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -615,12 +599,12 @@ def test_timm_models_are_held_at_a_revision(monkeypatch: pytest.MonkeyPatch) -> 
 )
 def test_a_damaged_card_is_told(card: bytes, wrong: str) -> None:
     with pytest.raises(ModelError, match=wrong):
-        models.Card.of("mine", card)
+        cards.Card.of("mine", card)
 
 
 def test_a_cards_labels_lie_beside_it() -> None:
     data = (models.folder() / "efficientnet_lite0.toml").read_bytes()
     moved = data.replace(b"imagenet1k.txt", b"../README.md")
-    assert len(models.Card.of("mine", data).labels) == 1000
+    assert len(cards.Card.of("mine", data).labels) == 1000
     with pytest.raises(ModelError, match="beside its card"):
-        models.Card.of("mine", moved)
+        cards.Card.of("mine", moved)

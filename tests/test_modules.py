@@ -10,12 +10,12 @@ import torch
 import zoo
 from torch import nn
 
-from visxai.backends import modules
-from visxai.backends.modules import Weights, structural_copy
-from visxai.backends.pytorch import TorchModel
-from visxai.backends.split import Split
-from visxai.backends.tracing import alone, running
-from visxai.capture import capture
+from visxai.models.pytorch import modules
+from visxai.models.pytorch.capture import capture
+from visxai.models.pytorch.model import TorchModel
+from visxai.models.pytorch.modules import Weights, structural_copy
+from visxai.models.pytorch.split import Split
+from visxai.models.pytorch.tracing import alone, running
 
 
 def _step(module: nn.Module, optimiser: type[torch.optim.Optimizer]) -> None:
@@ -96,9 +96,6 @@ def test_hooks_of_the_callers_own_stay() -> None:
         assert torch.allclose(model.scores(x), plain(x), atol=1e-5)
         parts = model.split("body", x)
         assert torch.allclose(parts.head(parts.trunk(x)), plain(x), atol=1e-5)
-
-
-# ---- tracing alone -----------------------------------------------------------------------------
 
 
 def _started(work: Callable[[], object]) -> threading.Thread:

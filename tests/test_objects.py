@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 
 import visxai
-from visxai import images
-from visxai.errors import ArgumentError, ImageError
-from visxai.record import Explanation, Failure
+from visxai.errors import ArgumentError, Failure, ImageError
+from visxai.images import decoding
+from visxai.record.base import Explanation
 
 RGB = np.random.default_rng(3).integers(0, 255, (40, 60, 3), dtype=np.uint8)
 
@@ -56,15 +56,15 @@ def test_files_that_give_no_bytes_are_told_in_a_sentence(file: Path) -> None:
             return [1]
 
     with open(file, encoding="latin-1") as text, pytest.raises(ArgumentError, match="mode 'rb'"):
-        images.decode(text)  # type: ignore[arg-type]
+        decoding.decode(text)  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match=r"pass its \.file"):
-        images.decode(Upload())  # type: ignore[arg-type]
+        decoding.decode(Upload())  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match="gives bytes, got list"):
-        images.decode(Numbers())  # type: ignore[arg-type]
+        decoding.decode(Numbers())  # type: ignore[arg-type]
     with pytest.raises(ImageError, match=r"seek\(0\)"):
-        images.decode(io.BytesIO())
+        decoding.decode(io.BytesIO())
     with pytest.raises(ImageError, match="max_bytes"):
-        images.decode(io.BytesIO(file.read_bytes()), images.Limits(max_bytes=10))
+        decoding.decode(io.BytesIO(file.read_bytes()), decoding.Limits(max_bytes=10))
 
 
 @pytest.mark.parametrize(
@@ -88,9 +88,9 @@ def test_arrays_and_tensors_in_either_order_of_axes(engine: visxai.Engine, sourc
 
 
 def test_grey_arrays_with_an_axis_of_one_channel() -> None:
-    plain = images.decode(RGB[:, :, 0]).sha256
-    assert images.decode(RGB[:, :, :1]).sha256 == plain
-    assert images.decode(RGB[:, :, 0][None]).sha256 == plain
+    plain = decoding.decode(RGB[:, :, 0]).sha256
+    assert decoding.decode(RGB[:, :, :1]).sha256 == plain
+    assert decoding.decode(RGB[:, :, 0][None]).sha256 == plain
 
 
 @pytest.mark.parametrize(

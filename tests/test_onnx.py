@@ -15,14 +15,16 @@ from torch import Tensor, nn
 
 import visxai
 from visxai import methods, models
-from visxai.backends import onnx_convert, onnx_graph
-from visxai.backends.base import Model, Need
-from visxai.backends.onnx import OnnxModel
-from visxai.backends.probe import Probe
-from visxai.backends.pytorch import TorchModel
-from visxai.engine import compute
+from visxai.engine.batch import compute
 from visxai.errors import ArgumentError, ModelError, UnknownName
 from visxai.methods.base import Method
+from visxai.models import weights
+from visxai.models.interface import Model, Need
+from visxai.models.onnx import convert
+from visxai.models.onnx.graph import read
+from visxai.models.onnx.model import OnnxModel
+from visxai.models.probe import Probe
+from visxai.models.pytorch.model import TorchModel
 from visxai.target import Target
 
 onnx = pytest.importorskip("onnx")
@@ -89,7 +91,7 @@ def model(file: Path) -> TorchModel:
 def scores_only(file: Path) -> OnnxModel:
     """The same file as if it couldn't be converted."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(onnx_convert, "convert", lambda _: None)
+        patch.setattr(convert, "convert", lambda _: None)
         found = models.load(f"onnx:{file}")
     assert isinstance(found, OnnxModel)
     return found
@@ -108,9 +110,6 @@ def edited(file: Path, path: Path, edit: Any) -> Path:
     edit(proto)
     path.write_bytes(proto.SerializeToString())
     return path
-
-
-# ---- scores ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["conv", "resnet18", "vit"])
@@ -190,9 +189,6 @@ def test_one_of_several_outputs(folder: Path, file: Path) -> None:
         models.load(f"onnx:{path}", output="logits")
 
 
-# ---- methods -----------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", BY_SCORES)
 def test_every_method_of_scores_equals_its_pytorch_twin(
     name: str, model: TorchModel, scores_only: OnnxModel
@@ -243,7 +239,7 @@ def test_slices_are_those_of_the_standard() -> None:
     most = 2**63 - 1
 
     def cut(starts: list[int], ends: list[int], axes: list[int], steps: list[int]) -> Tensor:
-        return onnx_convert.Slice()(x, *map(torch.tensor, (starts, ends, axes, steps)))
+        return convert.Slice()(x, *map(torch.tensor, (starts, ends, axes, steps)))
 
     assert torch.equal(cut([1], [most], [-1], [2]), x[..., 1::2])
     assert torch.equal(cut([0, -2], [1, most], [0, 1], [1, 1]), x[:1, -2:])
@@ -281,7 +277,7 @@ def test_threads_share_a_session(scores_only: OnnxModel) -> None:
 
 
 def test_out_of_memory_backs_off(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnx_convert, "convert", lambda _: None)
+    monkeypatch.setattr(convert, "convert", lambda _: None)
     found = models.load(f"onnx:{file}")
     assert isinstance(found, OnnxModel)
     plain = found.runtime
@@ -297,11 +293,8 @@ def test_out_of_memory_backs_off(file: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert max(found.budget.known.values()) <= 2
 
 
-# ---- identity and the engine -------------------------------------------------------------------
-
-
 def test_identity_is_the_file(file: Path, model: TorchModel, scores_only: OnnxModel) -> None:
-    digest = models.sha256_of(file)
+    digest = weights.sha256_of(file)
     assert model.ref.weights_sha256 == scores_only.ref.weights_sha256 == digest
     assert model.ref.name == "onnx:conv.onnx"
 
@@ -334,9 +327,6 @@ def test_half_precision_is_refused_where_only_the_runtime_computes(
 def test_another_input_size_is_one_sentence(scores_only: OnnxModel) -> None:
     with pytest.raises(ModelError, match=r"\(batch, 3, 64, 64\).*got \(1, 3, 32, 32\)"):
         scores_only.scores(zoo.inputs(1, 32))
-
-
-# ---- files that come from anywhere -------------------------------------------------------------
 
 
 def external(file: Path, path: Path, location: str) -> Path:
@@ -474,7 +464,7 @@ def graph_of(*nodes: tuple[str, list[str], list[str]], name: str = "x") -> bytes
 )
 def test_an_activation_that_leads_nowhere_stays(tmp_path: Path, nodes: list) -> None:
     (tmp_path / "m.onnx").write_bytes(graph_of(*nodes))
-    found = onnx_graph.read(tmp_path / "m.onnx", output=None, layout=None, keep_activation=False)
+    found = read(tmp_path / "m.onnx", output=None, layout=None, keep_activation=False)
     assert found.activation is None
     assert len(found.proto.graph.node) == len(nodes)
 
@@ -485,7 +475,7 @@ def test_names_that_are_no_text_are_refused(tmp_path: Path) -> None:
         path = tmp_path / f"{name}.onnx"
         path.write_bytes(content)
         with pytest.raises(ModelError, match="all names in UTF-8"):
-            onnx_graph.read(path, output=None, layout=None, keep_activation=False)
+            read(path, output=None, layout=None, keep_activation=False)
 
 
 @pytest.mark.parametrize("location", ["weights\0.bin", "w" * 5000])
@@ -500,4 +490,4 @@ def test_weights_at_an_impossible_place_are_refused(
                 entry.value = location
     path.write_bytes(proto.SerializeToString())
     with pytest.raises(ModelError, match="outside its folder"):
-        onnx_graph.read(path, output=None, layout=None, keep_activation=False)
+        read(path, output=None, layout=None, keep_activation=False)

@@ -16,9 +16,10 @@ from visxai import metrics
 from visxai.errors import ArgumentError
 from visxai.evaluate.outlines import Polygons, Runs, unpacked
 from visxai.evaluate.truth import Truth, mask
-from visxai.metrics import Case
-from visxai.record import Transform
-from visxai.target import Target, class_finder
+from visxai.labels import class_finder
+from visxai.metrics.base import Case
+from visxai.references import Transform
+from visxai.target import Target
 
 LABELS = [f"thing {index}" for index in range(zoo.CLASSES)]
 

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 import visxai
 from visxai import methods
-from visxai.backends.modules import adapt
-from visxai.backends.probe import Probe
-from visxai.backends.pytorch import TorchModel
-from visxai.engine import compute
+from visxai.engine.batch import compute
+from visxai.models.probe import Probe
+from visxai.models.pytorch.model import TorchModel
+from visxai.models.pytorch.modules import adapt
 from visxai.target import Target
 
 

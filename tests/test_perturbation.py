@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from visxai import methods
-from visxai.backends.pytorch import TorchModel
-from visxai.engine import compute
+from visxai.engine.batch import compute
 from visxai.errors import ArgumentError
 from visxai.methods._masked import cells, parts_of
 from visxai.methods.hsic import dependence
 from visxai.methods.kernel_shap import coalitions
+from visxai.models.pytorch.model import TorchModel
 from visxai.target import Target
 
 SIZE = 8
@@ -67,9 +67,6 @@ def additive(m: Tensor) -> Tensor:
 
 def interacting(m: Tensor) -> Tensor:
     return m[:, 0] * m[:, 1] + 2 * m[:, 2] - m[:, 1] * m[:, 2] * m[:, 3] + 0.3
-
-
-# ---- all of them -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("spec", SPECS)
@@ -151,9 +148,6 @@ def test_superpixels_of_an_image_do_not_depend_on_its_mates() -> None:
         assert count == counts[index : index + 1]
 
 
-# ---- rise ------------------------------------------------------------------------------------
-
-
 def test_rise_is_the_mean_of_scores_weighted_by_the_masks() -> None:
     x = images(2)
     method: Any = methods.load("rise(masks=70, centred=False)")
@@ -181,9 +175,6 @@ def test_rise_of_a_linear_model_ranks_cells_by_weight() -> None:
     found = explained(additive, "rise(masks=3000, grid=4)", ONES)[0]
     means = nn.functional.adaptive_avg_pool2d(found[None, None], 2).flatten()
     assert means.argsort().tolist() == WEIGHTS.argsort().tolist()
-
-
-# ---- hsic and sobol ----------------------------------------------------------------------------
 
 
 def test_dependence_is_the_trace_of_centred_kernels() -> None:
@@ -214,9 +205,6 @@ def test_sobol_of_a_product_holds_the_interaction() -> None:
     found = explained(lambda m: m[:, 0] * m[:, 1], "sobol(samples=1024, grid=2)", ONES)
     expected = torch.tensor([4 / 7, 4 / 7, 0, 0])  # E[u^2] Var(u) / Var(uv), u and v uniform
     assert torch.allclose(found[0].flatten(), expected, atol=0.02)
-
-
-# ---- lime, kernel_shap, partition_shap -----------------------------------------------------------
 
 
 def test_lime_recovers_a_linear_models_weights() -> None:

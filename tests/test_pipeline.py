@@ -17,12 +17,12 @@ import pytest
 from PIL import Image
 
 import visxai
-from visxai import asked, pipeline, results
-from visxai.errors import ArgumentError, StoreError, TargetError, UnknownName
-from visxai.progress import Progress
-from visxai.record import Failure
-from visxai.sources import Found, find
-from visxai.workers import Style
+from visxai import pipeline, results
+from visxai.errors import ArgumentError, Failure, StoreError, TargetError, UnknownName
+from visxai.images.sources import Found, find
+from visxai.pipeline import request, run
+from visxai.pipeline.progress import Progress
+from visxai.pipeline.tasks import Style
 
 DEADLY = 91  # pixels wide
 
@@ -211,7 +211,7 @@ def test_what_is_computed_of_a_chunk_is_kept_and_goes_on_to_the_same_rows(
     (folder / "3torn.jpg").write_bytes(b"torn")
     given: dict[str, Any] = {"chunk_size": 12, "workers": 0, "target": "top2"}
     whole = pipeline.explain([folder], tmp_path / "whole", four, **given)
-    monkeypatch.setattr(pipeline, "_INTERVAL", interval)
+    monkeypatch.setattr(run, "_INTERVAL", interval)
     out = tmp_path / "part"
     for done in (4, 8, 11):
         seen: list[Progress] = []
@@ -367,14 +367,14 @@ def test_wrong_arguments_are_told_before_anything_is_written(
 
 
 def test_chunks_are_whole_batches() -> None:
-    assert [asked.chunk_of(batch, None) for batch in (1, 16, 48, 64, 100)] == [
+    assert [request.chunk_of(batch, None) for batch in (1, 16, 48, 64, 100)] == [
         64,
         64,
         96,
         64,
         100,
     ]
-    assert asked.chunk_of(4, 8) == 8
+    assert request.chunk_of(4, 8) == 8
 
 
 def test_other_settings_are_refused_in_the_words_of_the_command_line(
@@ -408,7 +408,7 @@ def test_a_vanished_image_keeps_its_place(
         odd = str(folder / "odd.jpg")
         yield Found(odd, str(folder), Failure(odd, "no reason"))
 
-    monkeypatch.setattr(pipeline, "find", listed)
+    monkeypatch.setattr(run, "find", listed)
     outcome = pipeline.explain([folder], tmp_path / "out", four, workers=0)
     assert outcome.counts == {"images": 3, "finished": 3, "maps": 1, "failures": 2}
     reasons = [one.reason for one in results.failures(tmp_path / "out")]
@@ -417,7 +417,5 @@ def test_a_vanished_image_keeps_its_place(
 
 
 def test_workers_never_import_torch() -> None:
-    code = (
-        "import sys, visxai.workers; sys.exit('torch' in sys.modules or 'pyarrow' in sys.modules)"
-    )
+    code = "import sys, visxai.pipeline.workers; sys.exit('torch' in sys.modules or 'pyarrow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

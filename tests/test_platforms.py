@@ -16,13 +16,14 @@ from typing import Any
 
 import pytest
 
-from visxai import cluster, origin, terminal
 from visxai.bench import measure
-from visxai.cli import base
+from visxai.cli import base, terminal
 from visxai.errors import ArgumentError, ImageError
-from visxai.folders import output_name
-from visxai.origin import Origin
-from visxai.sources import from_input
+from visxai.images import address
+from visxai.images.address import Origin
+from visxai.images.sources import from_input
+from visxai.results.names import output_name
+from visxai.scale import cluster
 
 PACKAGE = Path(__file__).parents[1] / "visxai"
 POSIX = {"fcntl", "grp", "posix", "pty", "pwd", "resource", "syslog", "termios", "tty"}
@@ -75,7 +76,7 @@ def test_a_command_is_quoted_for_its_shell(monkeypatch: pytest.MonkeyPatch) -> N
     ],
 )
 def test_file_urls_name_drives(url: str, path: str) -> None:
-    assert origin.local(url) == path
+    assert address.local(url) == path
 
 
 @pytest.mark.usefixtures("windows")

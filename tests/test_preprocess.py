@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 from visxai.errors import ArgumentError, UnknownName
-from visxai.images import Limits, Photo, decode
-from visxai.preprocess import Opaque, Preprocess
-from visxai.record import Transform
+from visxai.images.decoding import Limits, Photo, decode
+from visxai.images.preprocess import Opaque, Preprocess
+from visxai.references import Transform
 
 # width, height: both odd remainders, up- and downscaling, wide and high, exact fits.
 SIZES = [(301, 224), (224, 307), (640, 427), (427, 641), (97, 131), (256, 256), (500, 333)]
@@ -336,7 +336,7 @@ def test_a_sliver_does_not_fill_the_memory() -> None:
 
 def test_only_the_crop_equals_the_whole_nearly(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a smooth picture; between its two passes Pillow rounds, and chooses their order anew."""
-    from visxai import preprocess
+    from visxai.images import preprocess
 
     source = smooth()
     for interpolation in ("bilinear", "bicubic", "lanczos"):

@@ -16,13 +16,19 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 from torch import Tensor, nn
 
-from visxai import images, methods, metrics, record, results
-from visxai.backends.pytorch import TorchModel
+from visxai import methods, metrics
+from visxai.engine.gate import Gate
 from visxai.errors import ArgumentError
-from visxai.images import Photo
-from visxai.preprocess import FILTERS, Preprocess
-from visxai.record import Explanation, InputRef, ModelRef, Transform
-from visxai.target import Gate, Target
+from visxai.images import decoding
+from visxai.images.decoding import Photo
+from visxai.images.preprocess import FILTERS, Preprocess
+from visxai.methods import base
+from visxai.models.pytorch.model import TorchModel
+from visxai.record.base import Explanation
+from visxai.record.columns import pack, unpack
+from visxai.references import InputRef, ModelRef, Transform
+from visxai.results.rows import of_row, row_of
+from visxai.target import Target
 
 # The same cases on every machine, however slow, and within seconds.
 settings.register_profile("ci", derandomize=True, deadline=None, max_examples=60, database=None)
@@ -43,9 +49,6 @@ def preprocesses(draw: st.DrawFn) -> Preprocess:
         rounding=draw(st.sampled_from(["even", "down"])),
         side=draw(st.sampled_from(["short", "long"])),
     )
-
-
-# ---- transforms and their inverses -----------------------------------------------------------
 
 
 @given(preprocesses(), SIDES, SIDES, st.integers(1, 8))
@@ -83,7 +86,7 @@ def test_a_stored_heatmap_is_turned_as_the_file_is(
     transform = Transform((width, height), (0, 0, width, height), orientation)
     found = _record(values, width, height, transform)
     stored = Image.fromarray(found.heatmap(stored=True))
-    turn = images._TURNS.get(orientation)
+    turn = decoding._TURNS.get(orientation)
     upright = stored if turn is None else stored.transpose(turn)
     assert np.array_equal(np.asarray(upright), found.heatmap())
 
@@ -100,9 +103,6 @@ def test_denormalising_undoes_normalising(
     preprocess = Preprocess((3, 4), mean=mean, std=std, channels=channels)
     back = preprocess.denormalise(preprocess.normalise(torch.from_numpy(pixels)))
     assert back.permute(0, 2, 3, 1).numpy() == pytest.approx(pixels / 255, abs=1e-5)
-
-
-# ---- specs and targets -----------------------------------------------------------------------
 
 
 def _values(hint: Any) -> st.SearchStrategy[Any]:
@@ -140,7 +140,7 @@ def test_a_spec_gives_itself_back(cls: Any, data: st.DataObject) -> None:
         made = cls(**options)
     except ArgumentError:  # each alone makes sense, not all of them together
         return
-    load = methods.load if issubclass(cls, methods.Method) else metrics.load
+    load = methods.load if issubclass(cls, base.Method) else metrics.load
     again = load(repr(made))
     # Not `again == made`: a method inside is a spec of any form, and given back in full.
     assert repr(again) == repr(made)
@@ -171,9 +171,6 @@ def test_a_gate_on_it_gives_itself_back(target: str, space: str, limit: float) -
         found = Gate.of(f"{target}{space}{sign}{space}{limit}", LABELS)
         assert Gate.of(str(found), LABELS) == found
         assert (found.limit, found.above) == (limit, sign == ">")
-
-
-# ---- batches ---------------------------------------------------------------------------------
 
 
 @settings(max_examples=12)
@@ -211,9 +208,6 @@ def test_an_image_has_one_map_in_any_batch(
     assert torch.allclose(together, alone, rtol=1e-4, atol=1e-4 * scale)
 
 
-# ---- records ---------------------------------------------------------------------------------
-
-
 def _record(values: Any, width: int, height: int, transform: Transform, **more: Any) -> Explanation:
     return Explanation(
         input=InputRef(width, height, transform, SHA, more.pop("path", None)),
@@ -236,7 +230,7 @@ _MAPS = arrays.arrays(np.float32, st.tuples(st.integers(1, 9), st.integers(1, 9)
 
 @given(_MAPS)
 def test_a_packed_map_keeps_eleven_bits(values: Any) -> None:
-    back = record.unpack(*_swapped(record.pack(values), values.shape))
+    back = unpack(*_swapped(pack(values), values.shape))
     peak = float(np.abs(values).max())
     assert back.shape == values.shape
     assert np.abs(back.astype(np.float64) - values).max() <= peak * 2.0**-11
@@ -275,7 +269,7 @@ def test_a_record_comes_back_from_json_and_from_a_row(
     for new in (
         Explanation.from_dict(json.loads(json.dumps(plain))),
         Explanation.from_dict(old.row()),
-        results.of_row({**results.row_of(old, None), "path": old.input.path}),
+        of_row({**row_of(old, None), "path": old.input.path}),
     ):
         # The map itself was rounded once; what is packed from it again is the same.
         assert {**new.to_dict(), "map": 0, "map_scale": 0} == {**plain, "map": 0, "map_scale": 0}

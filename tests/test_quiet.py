@@ -60,7 +60,7 @@ def test_threads_of_ours_leave_the_filters_as_they_were(tmp_path, engine: visxai
 
     def decode(_: int) -> None:
         for _ in range(50):
-            visxai.images.decode(tmp_path / "a.tif")
+            visxai.images.decoding.decode(tmp_path / "a.tif")
 
     def attribute(_: int) -> None:
         engine.explain(tmp_path / "a.tif", method="captum:Saliency")

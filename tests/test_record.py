@@ -14,10 +14,13 @@ import torch
 from jsonschema import Draft202012Validator
 from PIL import Image
 
-from visxai import evidence, images
 from visxai.errors import ArgumentError, ImageError
-from visxai.preprocess import Preprocess
-from visxai.record import Explanation, InputRef, ModelRef, Transform, pack, schema, unpack
+from visxai.images import decoding
+from visxai.images.heatmap import smallest_area
+from visxai.images.preprocess import Preprocess
+from visxai.record.base import Explanation
+from visxai.record.columns import pack, schema, unpack
+from visxai.references import InputRef, ModelRef, Transform
 
 SHA = "0" * 64
 
@@ -70,7 +73,7 @@ def test_a_spot_is_found_where_the_photograph_has_it(orientation: int) -> None:
     exif[0x0112] = orientation
     file = io.BytesIO()
     stored.save(file, "PNG", exif=exif)
-    photo = images.decode(file.getvalue())
+    photo = decoding.decode(file.getvalue())
     assert photo.image.size == (320, 240)
     pixels, transform = Preprocess(size=(112, 112), resize=128).crop(photo)
     reference = InputRef(320, 240, transform, photo.sha256)
@@ -127,7 +130,7 @@ def test_smallest_area_by_hand() -> None:
     heatmap = np.array([[4, 3], [2, np.nan], [1, -9]], dtype=np.float32)
     expected = {0.3: 1, 0.4: 1, 0.5: 2, 0.7: 2, 0.9: 3, 1.0: 4}
     for share, count in expected.items():
-        assert evidence.smallest_area(heatmap, share).sum() == count
+        assert smallest_area(heatmap, share).sum() == count
 
 
 def test_shares_are_checked() -> None:

@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from visxai import fonts, render, sheets
+from visxai.drawing import lettering, overlays, sheets
+from visxai.drawing.colours import COLORMAPS, Scale, lut, scale_of
 from visxai.errors import ArgumentError, UnknownName
-from visxai.record import Explanation, InputRef, ModelRef, Transform
+from visxai.record.base import Explanation
+from visxai.references import InputRef, ModelRef, Transform
 
 LABELS = [
     "Egyptian cat",
@@ -78,7 +80,7 @@ def changed(before: Image.Image, after: Image.Image) -> Any:
 def test_any_map_on_any_picture(size: tuple[int, int], shape: tuple[int, int]) -> None:
     values = np.random.default_rng(0).standard_normal(shape)
     image = photograph(*size)
-    drawn = render.overlay(explanation(values, size), image, contours=True, boxes=3)
+    drawn = overlays.overlay(explanation(values, size), image, contours=True, boxes=3)
     assert (drawn.size, drawn.mode) == (size, "RGB")
 
 
@@ -86,8 +88,8 @@ def test_constant_alpha_is_the_rounded_mean() -> None:
     size = (40, 30)
     image = photograph(*size)
     columns = np.tile([0.0, 1.0], (2, 1))  # cells so wide that the outer quarters are flat
-    drawn = np.asarray(render.overlay(explanation(columns, size), image, alpha=0.3))
-    table = render.lut("turbo").astype(float)
+    drawn = np.asarray(overlays.overlay(explanation(columns, size), image, alpha=0.3))
+    table = lut("turbo").astype(float)
     photo = np.asarray(image).astype(float)
     for part, colour in ((np.s_[:, :10], table[0]), (np.s_[:, 30:], table[255])):
         exact = 0.7 * photo[part] + 0.3 * colour
@@ -97,7 +99,7 @@ def test_constant_alpha_is_the_rounded_mean() -> None:
 def test_no_evidence_leaves_pixels_alone() -> None:
     size = (70, 70)
     image = photograph(*size)
-    touched = changed(image, render.overlay(explanation(hot(7, 7, (1, 5)), size), image))
+    touched = changed(image, overlays.overlay(explanation(hot(7, 7, (1, 5)), size), image))
     assert touched[15, 55]
     assert not touched[25:].any()
     assert not touched[:, :45].any()
@@ -105,8 +107,8 @@ def test_no_evidence_leaves_pixels_alone() -> None:
 
 def test_strongest_evidence_has_the_stated_strength() -> None:
     image = Image.new("RGB", (40, 30), (10, 200, 90))
-    drawn = np.asarray(render.overlay(explanation([[0.0, 5.0]], image.size), image, strength=0.6))
-    expected = 0.4 * np.array([10, 200, 90]) + 0.6 * render.lut("turbo")[255]
+    drawn = np.asarray(overlays.overlay(explanation([[0.0, 5.0]], image.size), image, strength=0.6))
+    expected = 0.4 * np.array([10, 200, 90]) + 0.6 * lut("turbo")[255]
     assert np.abs(drawn[:, 35] - expected).max() <= 1
 
 
@@ -115,7 +117,7 @@ def test_hot_cell_lands_where_the_model_looked(size: tuple[int, int]) -> None:
     transform = centre_crop(*size)
     found = explanation(hot(7, 7, (2, 5)), size, transform)
     image = Image.new("RGB", size, (128, 128, 128))
-    drawn = np.asarray(render.overlay(found, image, unseen="keep")).astype(int)
+    drawn = np.asarray(overlays.overlay(found, image, unseen="keep")).astype(int)
     ys, xs = np.nonzero(np.abs(drawn - 128).sum(axis=-1))
     scale = size[0] / transform.resized[0]
     expected = [
@@ -131,12 +133,12 @@ def test_unseen_is_exactly_where_the_heatmap_is_nan(size: tuple[int, int]) -> No
     unseen = np.isnan(found.heatmap())
     assert unseen.any()
     image = Image.new("RGB", size, (200, 40, 90))
-    coloured = render.overlay(found, image, alpha=1.0, unseen="keep")
+    coloured = overlays.overlay(found, image, alpha=1.0, unseen="keep")
     assert np.array_equal(changed(image, coloured), ~unseen)
-    dimmed = np.asarray(render.overlay(found, image))
+    dimmed = np.asarray(overlays.overlay(found, image))
     assert (np.ptp(dimmed[unseen].astype(int), axis=-1) == 0).all()  # grey, and its frame too
     assert np.array_equal(
-        dimmed[~unseen], np.asarray(render.overlay(found, image, unseen="keep"))[~unseen]
+        dimmed[~unseen], np.asarray(overlays.overlay(found, image, unseen="keep"))[~unseen]
     )
 
 
@@ -144,21 +146,21 @@ def test_a_view_beyond_the_picture_marks_nothing_unseen() -> None:
     padded = Transform((40, 30), (-10, -20, 60, 70))
     image = photograph(40, 30)
     found = explanation(hot(7, 7, (3, 3)), image.size, padded)
-    same = render.overlay(found, image), render.overlay(found, image, unseen="keep")
+    same = overlays.overlay(found, image), overlays.overlay(found, image, unseen="keep")
     assert not changed(*same).any()
 
 
 def test_a_picture_wholly_outside_the_view_is_only_dimmed() -> None:
     image = photograph(40, 30)
     found = explanation(np.eye(7), image.size, Transform((40, 30), (100, 100, 20, 20)))
-    drawn = np.asarray(render.overlay(found, image, contours=True, boxes=2))
+    drawn = np.asarray(overlays.overlay(found, image, contours=True, boxes=2))
     assert (np.ptp(drawn.astype(int), axis=-1) == 0).all()
 
 
 def test_signed_maps_are_red_for_and_blue_against() -> None:
     size = (90, 30)
     image = Image.new("RGB", size, (128, 128, 128))
-    drawn = np.asarray(render.overlay(explanation([[-1.0, 0.0, 1.0]], size), image)).astype(int)
+    drawn = np.asarray(overlays.overlay(explanation([[-1.0, 0.0, 1.0]], size), image)).astype(int)
     against, neutral, supporting = drawn[15, 5], drawn[15, 45], drawn[15, 85]
     assert against[2] - against[0] > 60
     assert supporting[0] - supporting[2] > 60
@@ -169,25 +171,25 @@ def test_all_maps_of_a_method_share_their_colours() -> None:
     image = Image.new("RGB", (90, 30), (128, 128, 128))
     both = [[-1.0, 0.0, 1.0]], [[0.0, 0.5, 1.0]]
     for method, signed in (("hires_cam()", True), ("grad_cam(relu=True)", False)):
-        scales = {render.scale_of(explanation(map_, image.size, method=method)) for map_ in both}
+        scales = {scale_of(explanation(map_, image.size, method=method)) for map_ in both}
         # A negative map is never drawn as if it weren't, whatever its method is said to be.
         assert len(scales) == (1 if signed else 2)
         one = explanation(both[1], image.size, method=method)
-        told = render.overlay(one, image, colormap="diverging" if signed else "turbo")
-        assert not changed(render.overlay(one, image), told).any()
+        told = overlays.overlay(one, image, colormap="diverging" if signed else "turbo")
+        assert not changed(overlays.overlay(one, image), told).any()
 
 
 def test_signed_scale_is_symmetric() -> None:
     image = Image.new("RGB", (90, 30), (128, 128, 128))
-    weak = np.asarray(render.overlay(explanation([[-0.1, 0.0, 1.0]], image.size), image))
+    weak = np.asarray(overlays.overlay(explanation([[-0.1, 0.0, 1.0]], image.size), image))
     assert np.abs(weak[15, 5].astype(int) - 128).max() < 25
 
 
 def test_diverging_is_neutral_at_zero_for_unsigned_maps_too() -> None:
     image = Image.new("RGB", (90, 30))
     found = explanation([[0.0, 0.0, 1.0]], image.size)
-    drawn = np.asarray(render.overlay(found, image, colormap="diverging", alpha=1.0))
-    assert np.abs(drawn[15, 5].astype(int) - render.lut("diverging")[128]).max() <= 2
+    drawn = np.asarray(overlays.overlay(found, image, colormap="diverging", alpha=1.0))
+    assert np.abs(drawn[15, 5].astype(int) - lut("diverging")[128]).max() <= 2
 
 
 def test_one_outlier_does_not_blank_a_map_of_pixels() -> None:
@@ -196,14 +198,14 @@ def test_one_outlier_does_not_blank_a_map_of_pixels() -> None:
     values[40:120, 40:120] = 1.0
     values[200, 200] = 1e6
     image = Image.new("RGB", size)
-    drawn = np.asarray(render.overlay(explanation(values, size), image))
+    drawn = np.asarray(overlays.overlay(explanation(values, size), image))
     assert drawn[80, 80].max() > 80
 
 
 def test_a_single_hot_pixel_still_shows() -> None:
     size = (224, 224)
     image = Image.new("RGB", size)
-    drawn = np.asarray(render.overlay(explanation(hot(*size, (100, 60)), size), image))
+    drawn = np.asarray(overlays.overlay(explanation(hot(*size, (100, 60)), size), image))
     assert drawn[100, 60].max() > 80
 
 
@@ -211,33 +213,33 @@ def test_a_single_hot_pixel_still_shows() -> None:
 def test_a_flat_map_draws_nothing(value: float) -> None:
     image = photograph(64, 48)
     found = explanation(np.full((7, 7), value), image.size)
-    drawn = render.overlay(found, image, contours=True, boxes=3, alpha=0.5)
+    drawn = overlays.overlay(found, image, contours=True, boxes=3, alpha=0.5)
     assert not changed(image, drawn).any()
 
 
 def test_a_degenerate_record_draws_nothing() -> None:
     image = photograph(64, 48)
     found = explanation(np.eye(7), image.size, degenerate=True)
-    assert not changed(image, render.overlay(found, image)).any()
+    assert not changed(image, overlays.overlay(found, image)).any()
 
 
 def test_the_photograph_is_not_written_to() -> None:
     image = photograph(64, 48)
     before = image.tobytes()
-    render.overlay(explanation(np.eye(7), image.size), image, boxes=1, contours=True)
+    overlays.overlay(explanation(np.eye(7), image.size), image, boxes=1, contours=True)
     assert image.tobytes() == before
 
 
 def test_grey_and_transparent_photographs() -> None:
     for mode in ("L", "RGBA", "P", "1"):
         image = photograph(64, 48).convert(mode)
-        assert render.overlay(explanation(np.eye(7), (64, 48)), image).mode == "RGB"
+        assert overlays.overlay(explanation(np.eye(7), (64, 48)), image).mode == "RGB"
 
 
 def test_a_scaled_copy_is_drawn_at_its_own_size() -> None:
     found = explanation(hot(7, 7, (2, 5)), (400, 300), centre_crop(400, 300))
     small = photograph(100, 75)
-    drawn = np.asarray(render.overlay(found, small, unseen="keep"))
+    drawn = np.asarray(overlays.overlay(found, small, unseen="keep"))
     ys, xs = np.nonzero(changed(small, Image.fromarray(drawn)))
     full = np.nan_to_num(found.heatmap((100, 75)))
     assert np.allclose([ys.mean(), xs.mean()], np.argwhere(full > 0).mean(axis=0), atol=2)
@@ -246,7 +248,7 @@ def test_a_scaled_copy_is_drawn_at_its_own_size() -> None:
 def test_contours_enclose_the_hot_spot() -> None:
     image = Image.new("RGB", (300, 300), (128, 128, 128))
     found = explanation(hot(7, 7, (3, 3)), image.size)
-    lines = changed(render.overlay(found, image), render.overlay(found, image, contours=True))
+    lines = changed(overlays.overlay(found, image), overlays.overlay(found, image, contours=True))
     assert not lines[150, 150]
     assert lines[150, :150].any()
     assert lines[150, 150:].any()
@@ -258,35 +260,35 @@ def test_contours_enclose_the_hot_spot() -> None:
 def test_boxes_and_their_labels_stay_inside(at: tuple[int, int]) -> None:
     image = Image.new("RGB", (400, 260), (128, 128, 128))
     found = explanation(hot(7, 7, at), image.size)
-    drawn = changed(render.overlay(found, image), render.overlay(found, image, boxes=1))
+    drawn = changed(overlays.overlay(found, image), overlays.overlay(found, image, boxes=1))
     left, top, right, bottom = found.regions(top=1)[0].box
     assert drawn[top:bottom, left:right].any()
     # White margins of 3 pixels either side of the text, a whole line high: nothing is cut off.
-    white = (np.asarray(render.overlay(found, image, boxes=1)) == 255).all(axis=-1)
-    assert (white.sum(axis=1) >= 6).sum() >= fonts.line_height(11)
+    white = (np.asarray(overlays.overlay(found, image, boxes=1)) == 255).all(axis=-1)
+    assert (white.sum(axis=1) >= 6).sum() >= lettering.line_height(11)
 
 
 def test_no_more_boxes_than_regions() -> None:
     image = photograph(200, 200)
     found = explanation(hot(7, 7, (3, 3)), image.size)
-    one, many = (render.overlay(found, image, boxes=n) for n in (1, 50))
+    one, many = (overlays.overlay(found, image, boxes=n) for n in (1, 50))
     assert not changed(one, many).any()
 
 
-@pytest.mark.parametrize("name", render.COLORMAPS)
+@pytest.mark.parametrize("name", COLORMAPS)
 def test_colormaps(name: str) -> None:
-    table = render.lut(name)
+    table = lut(name)
     assert (table.shape, table.dtype) == ((256, 3), np.uint8)
     steps = np.abs(np.diff(table.astype(int), axis=0)).max()
     assert steps <= 12  # no bands
     image = photograph(64, 48)
     assert changed(
-        image, render.overlay(explanation(np.eye(7), image.size), image, colormap=name)
+        image, overlays.overlay(explanation(np.eye(7), image.size), image, colormap=name)
     ).any()
 
 
 def test_turbo_ends_in_red_as_rgb() -> None:
-    red, green, blue = render.lut("turbo")[250].astype(int)
+    red, green, blue = lut("turbo")[250].astype(int)
     assert red > 100 > max(green, blue)
 
 
@@ -294,17 +296,17 @@ def test_wrong_arguments_say_what_to_do() -> None:
     image = photograph(64, 48)
     found = explanation(np.eye(7), image.size)
     with pytest.raises(UnknownName, match="turbo"):
-        render.overlay(found, image, colormap="turbos")
+        overlays.overlay(found, image, colormap="turbos")
     with pytest.raises(ArgumentError, match="alpha"):
-        render.overlay(found, image, alpha=1.5)
+        overlays.overlay(found, image, alpha=1.5)
     with pytest.raises(ArgumentError, match="alpha"):
-        render.overlay(found, image, alpha="half")  # type: ignore[arg-type]
+        overlays.overlay(found, image, alpha="half")  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match="strength"):
-        render.overlay(found, image, strength=-1)
+        overlays.overlay(found, image, strength=-1)
     with pytest.raises(UnknownName, match="keep"):
-        render.overlay(found, image, unseen="hide")  # type: ignore[arg-type]
+        overlays.overlay(found, image, unseen="hide")  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match=r"64x48.*48x64"):
-        render.overlay(found, photograph(48, 64))
+        overlays.overlay(found, photograph(48, 64))
 
 
 @pytest.mark.parametrize("size", [(1, 500), (32, 32), (900, 60), (1600, 1200)])
@@ -329,9 +331,9 @@ def test_panel_passes_the_style_on() -> None:
 
 @pytest.mark.parametrize("label", LABELS)
 def test_any_label_is_drawn(label: str) -> None:
-    line = fonts.ink(label, 24, width=400)
+    line = lettering.ink(label, 24, width=400)
     assert line.dtype == np.uint8
-    assert line.shape[0] == fonts.line_height(24)
+    assert line.shape[0] == lettering.line_height(24)
     assert 10 < line.shape[1] <= 400
     assert (line > 128).sum() > 30
     image = photograph(200, 150)
@@ -342,51 +344,51 @@ def test_any_label_is_drawn(label: str) -> None:
 
 
 def test_labels_differ_when_their_text_does() -> None:
-    inks = [fonts.ink(label, 24, width=400).tobytes() for label in LABELS]
+    inks = [lettering.ink(label, 24, width=400).tobytes() for label in LABELS]
     assert len(set(inks)) == len(inks)
-    assert fonts.ink("猫", 24).tobytes() != fonts.ink("犬", 24).tobytes()
-    assert fonts.ink("猫", 24).tobytes() != fonts.ink("?", 24).tobytes()
+    assert lettering.ink("猫", 24).tobytes() != lettering.ink("犬", 24).tobytes()
+    assert lettering.ink("猫", 24).tobytes() != lettering.ink("?", 24).tobytes()
 
 
 def test_what_no_font_has_is_spelled_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fonts, "_installed", lambda: iter(()))
-    fonts._setting.cache_clear()
+    monkeypatch.setattr(lettering, "_installed", lambda: iter(()))
+    lettering._setting.cache_clear()
     try:
         for text, spelled in (
             ("🐱 cat", "[cat face] cat"),
             ("ก", "[U+0E01]"),
             ("a\udcff", "a[U+DCFF]"),
         ):
-            assert np.array_equal(fonts.ink(text, 20), fonts.ink(spelled, 20))
+            assert np.array_equal(lettering.ink(text, 20), lettering.ink(spelled, 20))
         # Without a font that shapes it, right-to-left text still runs from the right.
-        assert fonts.ink("שלום", 20).any()
-        assert not np.array_equal(fonts.ink("שלום", 20), fonts.ink("םולש", 20))
+        assert lettering.ink("שלום", 20).any()
+        assert not np.array_equal(lettering.ink("שלום", 20), lettering.ink("םולש", 20))
     finally:
-        fonts._setting.cache_clear()
+        lettering._setting.cache_clear()
 
 
 def test_control_characters_cannot_hide_or_break_a_label() -> None:
-    assert np.array_equal(fonts.ink("a\nb\x00c", 20), fonts.ink("a b\\x00c", 20))
-    assert np.array_equal(fonts.ink("a\u202eb\u200b", 20), fonts.ink("ab", 20))
-    assert fonts.ink("", 20).shape == (fonts.line_height(20), 0)
+    assert np.array_equal(lettering.ink("a\nb\x00c", 20), lettering.ink("a b\\x00c", 20))
+    assert np.array_equal(lettering.ink("a\u202eb\u200b", 20), lettering.ink("ab", 20))
+    assert lettering.ink("", 20).shape == (lettering.line_height(20), 0)
 
 
 def test_long_labels_end_in_an_ellipsis() -> None:
-    line, dots = fonts.ink("x" * 300, 20, width=120), fonts.ink("…", 20)
+    line, dots = lettering.ink("x" * 300, 20, width=120), lettering.ink("…", 20)
     assert 100 < line.shape[1] <= 120
     tail = line[:, -dots.shape[1] :]
     assert np.array_equal(tail.any(axis=1), dots.any(axis=1))
-    assert fonts.ink("x" * 300, 20, width=0).shape[1] == 0
+    assert lettering.ink("x" * 300, 20, width=0).shape[1] == 0
 
 
 def test_parentheses_stand_close() -> None:
-    assert fonts.ink("f(x)", 30).shape[1] < 1.5 * fonts.ink("f[x]", 30).shape[1]
+    assert lettering.ink("f(x)", 30).shape[1] < 1.5 * lettering.ink("f[x]", 30).shape[1]
 
 
 def test_threads_draw_the_same_text() -> None:
-    alone = [fonts.ink(label, 18).tobytes() for label in LABELS]
+    alone = [lettering.ink(label, 18).tobytes() for label in LABELS]
     with ThreadPoolExecutor(4) as pool:
-        together = list(pool.map(lambda label: fonts.ink(label, 18).tobytes(), LABELS * 5))
+        together = list(pool.map(lambda label: lettering.ink(label, 18).tobytes(), LABELS * 5))
     assert together == alone * 5
 
 
@@ -407,12 +409,12 @@ def test_sheet_has_room_for_names_and_a_key_to_the_colours() -> None:
     cells = [[photograph(64, 48)], [photograph(64, 48)]]
     names = ["integrated_gradients_of_it", "lime\nsamples=300"]
     drawn = sheets.sheet(cells, [""], names, cell=100)
-    ink = fonts.ink(names[0], 15)
+    ink = lettering.ink(names[0], 15)
     assert ink.shape[1] > 100  # wider than a picture, and whole
     assert drawn.width == sheets._MARGIN * 3 + ink.shape[1] + 100
     flat = sheets.sheet(cells, [""], [names[0], "lime"], cell=100)
     assert changed(drawn, flat).any()
-    turbo, diverging = render.Scale("turbo", False), render.Scale("diverging", True)
+    turbo, diverging = Scale("turbo", False), Scale("diverging", True)
     keyed = [
         sheets.sheet(cells, [""], names, cell=100, scales=scales)
         for scales in ([turbo, turbo], [turbo, diverging])
@@ -422,7 +424,7 @@ def test_sheet_has_room_for_names_and_a_key_to_the_colours() -> None:
         foot = np.asarray(sheet)[drawn.height - sheets._MARGIN :].reshape(-1, 3)
         colours = {tuple(colour) for colour in foot}
         for name in ("turbo", "diverging"):
-            ends = {tuple(render.lut(name)[at]) for at in (0, 255)}
+            ends = {tuple(lut(name)[at]) for at in (0, 255)}
             assert (ends <= colours) is (name in colormaps)
 
 
@@ -430,10 +432,10 @@ def test_sheet_has_room_for_names_and_a_key_to_the_colours() -> None:
     ("name", "kind"), [("a.jpg", "JPEG"), ("b.JPEG", "JPEG"), ("c.webp", "WEBP"), ("d.png", "PNG")]
 )
 def test_save_reads_back(tmp_path: Any, name: str, kind: str) -> None:
-    image = render.overlay(
+    image = overlays.overlay(
         explanation(hot(7, 7, (3, 3)), (320, 240)), Image.new("RGB", (320, 240), (90, 120, 60))
     )
-    render.save(image, tmp_path / name)
+    overlays.save(image, tmp_path / name)
     with Image.open(tmp_path / name) as back:
         assert (back.format, back.size) == (kind, image.size)
         difference = np.abs(np.asarray(back).astype(int) - np.asarray(image))
@@ -443,7 +445,7 @@ def test_save_reads_back(tmp_path: Any, name: str, kind: str) -> None:
 
 def test_save_quality(tmp_path: Any) -> None:
     for quality in (40, 95):
-        render.save(photograph(320, 240), tmp_path / f"{quality}.jpg", quality=quality)
+        overlays.save(photograph(320, 240), tmp_path / f"{quality}.jpg", quality=quality)
     assert (tmp_path / "40.jpg").stat().st_size < (tmp_path / "95.jpg").stat().st_size
 
 
@@ -457,17 +459,17 @@ def test_save_is_whole_or_not_at_all(tmp_path: Any, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(Image.Image, "save", torn)
     with pytest.raises(OSError, match="disk full"):
-        render.save(photograph(8, 8), path)
+        overlays.save(photograph(8, 8), path)
     assert path.read_bytes() == b"before"
     assert os.listdir(tmp_path) == ["map.jpg"]
 
 
 def test_save_takes_the_longest_name_and_refuses_other_endings(tmp_path: Any) -> None:
-    render.save(photograph(8, 8), tmp_path / ("x" * 251 + ".jpg"))
+    overlays.save(photograph(8, 8), tmp_path / ("x" * 251 + ".jpg"))
     with pytest.raises(UnknownName, match=r"\.jpg"):
-        render.save(photograph(8, 8), tmp_path / "map.gif")
+        overlays.save(photograph(8, 8), tmp_path / "map.gif")
 
 
 def test_drawing_needs_no_torch() -> None:
-    code = "import sys, visxai.render; sys.exit('torch' in sys.modules)"
+    code = "import sys, visxai.drawing.overlays; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -20,12 +20,16 @@ import pytest
 from PIL import Image
 from stores import explanation, fill, photograph
 
-from visxai import cli, origin, report, results, terminal
-from visxai.errors import StoreError
-from visxai.progress import Outcome, Progress
-from visxai.record import Failure
-from visxai.report import figures, page
+from visxai import cli, report
+from visxai.cli import terminal
+from visxai.errors import Failure, StoreError
+from visxai.images import address
+from visxai.pipeline.progress import Outcome, Progress
+from visxai.report import figures, gallery
 from visxai.report.answers import right
+from visxai.results import reading
+from visxai.results.rows import SCHEMA
+from visxai.web.page import __file__, filled
 
 CHROMIUM = shutil.which("chromium")
 HOSTILE = "<img src=x onerror=window.hacked=1>\"'</script><b>&amp;\nمرحبا \u202egnp"
@@ -63,10 +67,10 @@ def small_run(folder: Path, state: str = "complete") -> Path:
 
 def change_rows(out: Path, **changes: Any) -> None:
     """Rows as a stranger may have written them: the footers stay."""
-    for part in results.parts(out).values():
+    for part in reading.parts(out).values():
         table = pq.read_table(part)
         told = [row | changes for row in table.to_pylist()]
-        made = pa.Table.from_pylist(told, results.SCHEMA)
+        made = pa.Table.from_pylist(told, SCHEMA)
         pq.write_table(made.replace_schema_metadata(table.schema.metadata), part)
 
 
@@ -108,7 +112,7 @@ def test_urls_of_a_strangers_are_not_asked(tmp_path: Path, monkeypatch: pytest.M
     path = photograph(tmp_path / "in" / "a.png", 1)
     out = fill(tmp_path / "out", [explanation(path)])
     change_rows(out, path="http://127.0.0.1:9/a.tar/a.png")
-    monkeypatch.setattr(origin, "file_system", lambda url: pytest.fail(f"asked {url}"))
+    monkeypatch.setattr(address, "file_system", lambda url: pytest.fail(f"asked {url}"))
     for workers in (0, 1):
         made = report.build(out, workers=workers)
         assert made.missing == 1
@@ -134,9 +138,6 @@ def data_of(path: Path) -> dict[str, Any]:
     assert found
     data: dict[str, Any] = json.loads(found[1])
     return data
-
-
-# ---- what is written -----------------------------------------------------------------------------
 
 
 def test_the_page_holds_the_run_and_its_pictures_lie_beside_it(tmp_path: Path) -> None:
@@ -214,7 +215,7 @@ def test_a_single_file_carries_its_pictures(
     data = data_of(made.path)
     for name in (*data["images"]["photo"], *data["rows"]["overlay"], *data["rows"]["map"]):
         assert data["pictures"][name].startswith("data:image/webp;base64,")
-    monkeypatch.setattr(report, "EMBEDDED", 3)
+    monkeypatch.setattr(gallery, "EMBEDDED", 3)
     made = report.build(out, single_file=True, workers=0)
     assert (made.shown, made.rows) == (3, 7)
     assert sum(one["count"] for one in data_of(made.path)["classes"]) == 7
@@ -272,7 +273,7 @@ def test_the_end_of_a_run_says_how_often_the_model_is_right(
 
 
 def test_data_stays_data() -> None:
-    text = page.filled(HOSTILE, {"label": HOSTILE, "style": "{{code}}", "score": float("nan")})
+    text = filled(HOSTILE, {"label": HOSTILE, "style": "{{code}}", "score": float("nan")})
     assert text.count("<img") == 0
     assert text.count("</script>") == 2
     found = re.search(r'id="data">(.*?)</script>', text)
@@ -283,10 +284,10 @@ def test_data_stays_data() -> None:
 
 
 def test_the_code_puts_nothing_on_the_page_as_markup() -> None:
-    code = "".join(path.read_text("utf-8") for path in Path(page.__file__).parent.glob("*.js"))
+    code = "".join(path.read_text("utf-8") for path in Path(__file__).parent.glob("*.js"))
     for forbidden in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("):
         assert forbidden not in code
-    style = (Path(page.__file__).parent / "page.css").read_text("utf-8")
+    style = (Path(__file__).parent / "page.css").read_text("utf-8")
     assert not re.search(r"https?:", code.replace("http://www.w3.org/2000/svg", "") + style)
 
 
@@ -613,7 +614,7 @@ class TestBrowser:
         data["images"]["path"] = [f"/in/{i:05d}.png" for i in range(count)]
         data["total"] = count
         path = written.with_name("many.html")
-        path.write_text(page.filled("many", data), "utf-8")
+        path.write_text(filled("many", data), "utf-8")
         one = Opened(browser, path)
         tab = one.page
         assert one.count() == "10,000 explanations, 1 failure"

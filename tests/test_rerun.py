@@ -14,10 +14,11 @@ from torch import Tensor
 
 import visxai
 from visxai import methods
-from visxai.backends.base import Model, Need, Rows
-from visxai.backends.probe import Probe
-from visxai.backends.pytorch import TorchModel
-from visxai.engine import compute
+from visxai.engine.batch import compute
+from visxai.models.interface import Model, Need
+from visxai.models.probe import Probe
+from visxai.models.pytorch.model import TorchModel
+from visxai.models.rows import Rows
 from visxai.target import Target
 
 TARGET = Target.of("class=2")

@@ -12,11 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from visxai import files, results
-from visxai.errors import StoreError
-from visxai.record import Explanation, Failure, InputRef, ModelRef, Transform
-from visxai.results import row_of
-from visxai.sources import Found
-from visxai.store import Store
+from visxai.errors import Failure, StoreError
+from visxai.images.sources import Found
+from visxai.record.base import Explanation
+from visxai.references import InputRef, ModelRef, Transform
+from visxai.results import reading
+from visxai.results.rows import SCHEMA, of_row, row_of
+from visxai.results.store import Store
 
 SETTINGS = {"model": "m", "methods": ["grad_cam()"], "target": "top1", "chunk": 2}
 
@@ -82,7 +84,7 @@ def test_a_store_reads_back(tmp_path: Path, images: list[Path]) -> None:
     run = json.loads((tmp_path / "out" / "run.json").read_text())
     assert run["counts"] == {"images": 5, "finished": 5, "maps": 2, "failures": 3}
     assert (run["state"], run["command"]) == ("complete", "visxai explain in")
-    assert set(results.SCHEMA.names) == {*want.row(), "overlay", "expected"}
+    assert set(SCHEMA.names) == {*want.row(), "overlay", "expected"}
 
 
 def test_pandas_polars_and_duckdb_read_it(tmp_path: Path, images: list[Path]) -> None:
@@ -96,10 +98,10 @@ def test_pandas_polars_and_duckdb_read_it(tmp_path: Path, images: list[Path]) ->
     frame = pandas.read_parquet(folder)
     assert list(frame["label"]) == ["tabby, 猫"] * 2
     assert dict(frame["transform"][0])["orientation"] == 6
-    assert results.of_row(frame.iloc[0].to_dict()).values.shape == (3, 4)
+    assert of_row(frame.iloc[0].to_dict()).values.shape == (3, 4)
     frame = polars.read_parquet(folder / "*.parquet")
     assert frame["map_shape"].to_list() == [[3, 4]] * 2
-    assert results.of_row(frame.row(0, named=True)).score == 0.25
+    assert of_row(frame.row(0, named=True)).score == 0.25
     query = f"select path, transform.crop[3], quality->>'$.converged' from '{folder}/*.parquet'"
     assert duckdb.sql(query).fetchall()[0] == (str(images[1]), 30, "true")
     assert results.dataset(tmp_path / "out").count_rows() == 2
@@ -300,7 +302,7 @@ def test_a_chunk_that_is_done_in_steps_is_that_of_one_step(
             store.add(listed(images))
             assert store.pending() == [1]
             store.finish("interrupted")
-    parts = [results.Part.read(results.part_of(tmp_path / n, 0)) for n in ("whole", "steps")]
+    parts = [reading.Part.read(reading.part_of(tmp_path / n, 0)) for n in ("whole", "steps")]
     assert parts[0].table().to_pylist() == parts[1].table().to_pylist()
     assert parts[0].failures == parts[1].failures
     assert (parts[0].images, parts[1].images) == (4, 4)

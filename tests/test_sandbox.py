@@ -16,11 +16,12 @@ import pytest
 from PIL import Image
 from stores import explanation, photograph
 
-from visxai import sandbox, workers
-from visxai.images import Limits
-from visxai.preprocess import Preprocess
-from visxai.record import Failure
-from visxai.workers import Setup, Workers, confinement
+from visxai.errors import Failure
+from visxai.images.decoding import Limits
+from visxai.images.preprocess import Preprocess
+from visxai.pipeline import sandbox, tasks
+from visxai.pipeline.tasks import Setup
+from visxai.pipeline.workers import Workers, confinement
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux's own limits")
 LIMITS = Limits(max_bytes=2**20, max_pixels=10**6)
@@ -198,12 +199,12 @@ def test_an_image_too_large_for_memory_is_a_failure(tmp_path: Path) -> None:
     setup = _Generous(Preprocess((8, 8)), Limits(max_pixels=10**8), writes=(str(tmp_path),))
     pool = Workers(setup, 1)
     try:
-        found = pool.result(pool.submit(workers.decode, str(path)))
+        found = pool.result(pool.submit(tasks.decode, str(path)))
         failure = found if isinstance(found, Failure) else found.input
         assert isinstance(failure, Failure)
         assert "memory" in failure.reason
         target = tmp_path / "overlay.jpg"
-        pool.result(pool.submit(workers.draw, drawn.input.path, [(drawn, target)]))
+        pool.result(pool.submit(tasks.draw, drawn.input.path, [(drawn, target)]))
         assert target.exists()  # the worker goes on
     finally:
         pool.close()
@@ -249,8 +250,8 @@ def test_the_programs_own_script_keeps_its_name(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
         "import sys, threading\n"
-        "from visxai.preprocess import Preprocess\n"
-        "from visxai.workers import Setup, Workers, confinement\n"
+        "from visxai.images.preprocess import Preprocess\n"
+        "from visxai.pipeline.workers import Setup, Workers, confinement\n"
         "print('run')\n"
         "seen, over = set(), threading.Event()\n"
         "def watch():\n"

@@ -23,12 +23,16 @@ from test_pipeline import rows
 
 import visxai
 from visxai import cli, pipeline, results, scale
-from visxai.cluster import connected
+from visxai.cli import explain
 from visxai.errors import ArgumentError, TargetError, VisxaiError
-from visxai.progress import Progress
-from visxai.results import row_of
-from visxai.sources import Found
-from visxai.store import Store
+from visxai.images.sources import Found
+from visxai.pipeline.progress import Progress
+from visxai.results import reading
+from visxai.results.rows import row_of
+from visxai.results.store import Store
+from visxai.scale import run
+from visxai.scale.cluster import connected
+from visxai.scale.run import _Run
 
 pytestmark = [
     pytest.mark.xdist_group("ray"),
@@ -100,15 +104,15 @@ def pictures(out: Path) -> dict[str, bytes]:
 
 def whole(out: Path) -> dict[Path, int]:
     """When the parts of finished chunks of 8 images were written; the others are written again."""
-    parts = results.parts(out).values()
-    return {one: one.stat().st_mtime_ns for one in parts if results.Part.read(one).images == 8}
+    parts = reading.parts(out).values()
+    return {one: one.stat().st_mtime_ns for one in parts if reading.Part.read(one).images == 8}
 
 
 def assert_same(out: Path, local: Path) -> None:
     assert settings(out) == settings(local)
     assert rows(out) == rows(local)
     assert results.failures(out) == results.failures(local)
-    assert results.scores(out) == results.scores(local)
+    assert reading.scores(out) == reading.scores(local)
     assert pictures(out) == pictures(local)
     assert not list(out.rglob(".*.part"))
 
@@ -178,13 +182,13 @@ def test_ray_fills_the_same_folder_though_an_actor_is_killed(
 def test_batches_are_kept_in_the_order_of_their_chunk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scale, "_INTERVAL", 0.0)
+    monkeypatch.setattr(run, "_INTERVAL", 0.0)
     paths = [photograph(tmp_path / "in" / f"{index}.png", index) for index in range(6)]
     kept = []
     for order in ((1, 2), (2, 0), (1,)):
         with Store(tmp_path / "out", SETTINGS | {"chunk": 6, "batch": 2}) as store:
             store.add([Found(str(path), str(path.parent)) for path in paths])
-            run = scale._Run(store)
+            run = _Run(store)
             batches = {batch.start // 2: batch for batch in run.batches()}
             done = [batches[number] for number in order if number in batches]
             for batch in done:
@@ -254,7 +258,7 @@ def test_only_what_other_machines_can_make_is_an_engine(engine: Any, folder: Pat
 
 
 def test_a_cluster_must_ask_for_a_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("visxai.cluster._begun", lambda **_: pytest.fail("connected"))
+    monkeypatch.setattr("visxai.scale.cluster._begun", lambda **_: pytest.fail("connected"))
     for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -277,7 +281,7 @@ def test_the_address_may_be_left_out(
     def on_ray(making: Any, workers: Any, ray: str, stack: Any) -> Any:
         raise ArgumentError(f"expected at {ray}")
 
-    monkeypatch.setattr(cli.explain, "_on_ray", on_ray)
+    monkeypatch.setattr(explain, "_on_ray", on_ray)
     with pytest.raises(ArgumentError, match=f"expected at {address}$"):
         cli.app(["explain", str(folder), *words], standalone_mode=False)
 
@@ -296,4 +300,4 @@ def test_help_needs_no_ray() -> None:
 
 
 def test_parts_are_whole(local: Path) -> None:
-    assert sum(pq.read_metadata(path).num_rows for path in results.parts(local).values()) == 90
+    assert sum(pq.read_metadata(path).num_rows for path in reading.parts(local).values()) == 90

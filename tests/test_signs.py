@@ -6,7 +6,8 @@ from dataclasses import fields
 
 import pytest
 
-from visxai import methods, signs
+from visxai import methods
+from visxai.methods import signs
 from visxai.metrics import controls
 
 

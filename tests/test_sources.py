@@ -23,12 +23,14 @@ from PIL import Image
 from stores import photograph
 
 import visxai
-from visxai import export, origin, pipeline, report, results, shards, sources, tables
+from visxai import pipeline, report, results
+from visxai.engine.gate import Gate
 from visxai.errors import ArgumentError, ImageError, MissingExtra, StoreError, TargetError
-from visxai.images import Limits, decode
-from visxai.origin import Origin
-from visxai.sources import Listing, find
-from visxai.target import Gate, class_finder
+from visxai.images import address, sources, tables, tars
+from visxai.images.address import Origin
+from visxai.images.decoding import Limits, decode
+from visxai.images.sources import Listing, find
+from visxai.labels import class_finder
 
 HANGING = 91  # pixels wide
 
@@ -77,9 +79,6 @@ class _Pipe(io.BytesIO):
         return False
 
 
-# ---- lists ---------------------------------------------------------------------------------------
-
-
 def test_standard_input_lists_sources() -> None:
     for data in (b"a.jpg\nb c.jpg\r\n\n\xe9.jpg\n", b"a.jpg\0b c.jpg\0\xe9.jpg\0"):
         listed = sources.from_input(["x", "-"], _Pipe(data))
@@ -112,9 +111,6 @@ def test_a_list_that_grew_appends(folder: Path, tmp_path: Path, small: visxai.En
     assert outcome.counts["images"] == 6
     assert rows(out)[:3] == first
     assert [row["path"] for row in rows(out)] == paths
-
-
-# ---- tables and labels ---------------------------------------------------------------------------
 
 
 def test_columns_are_found_by_name(folder: Path, tmp_path: Path) -> None:
@@ -228,9 +224,6 @@ def test_what_cannot_be_wrong_is_refused(
         pipeline.explain([table], tmp_path / "out", small)
 
 
-# ---- tars ----------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def tar(folder: Path, tmp_path: Path) -> Path:
     return pack(
@@ -276,7 +269,7 @@ def test_a_tar_is_explained_reported_and_exported(
     assert first.input.path == f"{tar}/a/0.png"
     assert first.overlay().size == (first.input.width, first.input.height)
     assert report.build(out, workers=0).missing == 0
-    assert export.export(out, "fiftyone").left_out == 0
+    assert results.export(out, "fiftyone").left_out == 0
     (out / "report" / "mine.txt").write_text("kept")
     (out / "export" / "mine").mkdir()
     pipeline.explain([tar], out, small, workers=0, fresh=True)
@@ -317,7 +310,7 @@ def test_a_truncated_tar_gives_what_came_before(
     tar: Path, tmp_path: Path, small: visxai.Engine
 ) -> None:
     whole = tar.read_bytes()
-    place = origin.look(str(tar)).members["2.png"].offset
+    place = address.look(str(tar)).members["2.png"].offset
     for cut, good in ((place + 100, 2), (place - 100, 2), (len(whole) // 512 * 512 - 10240, None)):
         tar.write_bytes(whole[:cut])
         os.utime(tar, ns=(cut, cut))
@@ -361,11 +354,8 @@ def test_random_bytes_never_break_the_index() -> None:
         data = bytearray(buffer.getvalue())
         for at in rng.integers(0, len(data), 6):
             data[at] = rng.integers(0, 256)
-        shard = shards.index(io.BytesIO(bytes(data)), ("label",))
+        shard = tars.index(io.BytesIO(bytes(data)), ("label",))
         assert all(member.size >= 0 for member in shard.members.values())
-
-
-# ---- URLs ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -445,9 +435,6 @@ def test_wrong_urls_are_told_in_a_sentence(
         list(find(["s3://bucket/photos"], tmp_path / "out"))
 
 
-# ---- decoders that hang, failures done again -----------------------------------------------------
-
-
 def test_an_image_that_hangs_its_worker_is_a_failure_and_no_other(tmp_path: Path) -> None:
     engine = visxai.Engine(preprocess=hanging, device="cpu", precision="fp32", batch_size=4)
     for index in range(6):
@@ -504,7 +491,7 @@ def test_parts_and_inputs_of_earlier_versions_are_read(
     assert [one.input.path for one in found] == [str(folder / f"{n}.png") for n in range(7)]
     assert results.dataset(out).to_table().column("expected").null_count == 7
     assert rows(out)[0] | {"expected": None} == before[0]
-    assert export.export(out, "csv").written == 7
+    assert results.export(out, "csv").written == 7
 
 
 def test_every_name_of_the_local_disk_reads_only_regular_files(tmp_path: Path) -> None:
@@ -519,14 +506,14 @@ def test_what_never_answers_is_a_failure(
     workers: int, memory: Any, folder: Path, tmp_path: Path, small: visxai.Engine,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    plain, over = origin._remote, threading.Event()
+    plain, over = address._remote, threading.Event()
 
     def slow(url: str) -> Any:
         if url.endswith("3.png"):
             over.wait(60)
         return plain(url)
 
-    monkeypatch.setattr(origin, "_remote", slow)
+    monkeypatch.setattr(address, "_remote", slow)
     try:
         outcome = pipeline.explain(
             ["memory://bucket/photos"], tmp_path / "out", small, workers=workers, timeout=2
@@ -558,7 +545,7 @@ def test_a_missing_package_of_a_file_system_is_told_with_its_pip_line(
 
     monkeypatch.setattr(fsspec.core, "url_to_fs", missing)
     with pytest.raises(MissingExtra, match=re.escape(f"pip install {pip}")) as told:
-        origin.file_system(f"{scheme}://place/one.jpg")
+        address.file_system(f"{scheme}://place/one.jpg")
     assert len(str(told.value).splitlines()) == 1
 
 
@@ -571,7 +558,7 @@ def test_the_extra_for_urls_brings_what_https_needs() -> None:
 def test_a_file_of_less_than_no_bytes_ends_a_tar() -> None:
     header = tarfile.TarInfo("owl.jpg")
     header.size = -1
-    shard = shards.index(io.BytesIO(header.tobuf(tarfile.GNU_FORMAT) + bytes(1024)), ())
+    shard = tars.index(io.BytesIO(header.tobuf(tarfile.GNU_FORMAT) + bytes(1024)), ())
     assert not shard.members
     assert shard.flaw == "a file of less than no bytes"
 

@@ -7,8 +7,9 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
-from visxai import methods, metrics, signs
+from visxai import methods, metrics
 from visxai.errors import ArgumentError
+from visxai.methods import signs
 from visxai.methods.rise import Rise
 from visxai.metrics import controls
 

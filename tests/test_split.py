@@ -11,10 +11,10 @@ import torch
 import zoo
 from torch import Tensor, nn
 
-from visxai.backends.pytorch import TorchModel
-from visxai.backends.split import split
-from visxai.capture import capture
 from visxai.errors import LayerError
+from visxai.models.pytorch.capture import capture
+from visxai.models.pytorch.model import TorchModel
+from visxai.models.pytorch.split import split
 from visxai.target import Target
 
 

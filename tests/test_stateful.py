@@ -10,7 +10,7 @@ import zoo
 from torch import Tensor, nn
 
 import visxai
-from visxai.backends.pytorch import TorchModel
+from visxai.models.pytorch.model import TorchModel
 
 
 class Plain(nn.Module):

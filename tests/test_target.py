@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from visxai.engine.gate import Gate, check_form
 from visxai.errors import TargetError, UnknownName
-from visxai.target import Gate, Target, check_form, set_label
+from visxai.target import Target, set_label
 
 LABELS = ["tabby, tabby cat", "tiger cat", "crane", "espresso", "crane"]
 SCORES = torch.tensor([[0.0, 3.0, 1.0, 2.0, -1.0], [5.0, 1.0, 0.0, 0.5, 4.0]])

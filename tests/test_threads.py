@@ -28,7 +28,7 @@ import zoo
 from torch import Tensor, nn
 
 import visxai
-from visxai.capture import capture
+from visxai.models.pytorch.capture import capture
 
 THREADS = 8
 SECONDS = float(os.environ.get("VISXAI_STRESS_SECONDS", "4"))

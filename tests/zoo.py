@@ -12,8 +12,8 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from visxai.backends.pytorch import TorchModel
-from visxai.preprocess import Preprocess
+from visxai.images.preprocess import Preprocess
+from visxai.models.pytorch.model import TorchModel
 
 SIZE = 64
 CLASSES = 10

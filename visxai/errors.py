@@ -17,7 +17,9 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from types import ModuleType
+from typing import Any
 
 _MOST = 40  # choices that are listed whole
 
@@ -98,3 +100,15 @@ def require(module: str, extra: str, purpose: str) -> ModuleType:
             f"{purpose} needs the package {module.split('.')[0]!r}, which isn't installed: "
             f"pip install 'visxai[{extra}]'"
         ) from error
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An image that could not be explained, and why, in one sentence."""
+
+    path: str | None
+    reason: str
+    kind: str = "ImageError"
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"path": self.path, "reason": self.reason, "kind": self.kind}

@@ -10,11 +10,7 @@ have several maps ("top3", "above=0.5"), so an aim says which image each map bel
 
 from __future__ import annotations
 
-import difflib
-import math
 import re
-import zlib
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -23,17 +19,16 @@ import torch
 from torch import Tensor
 
 from visxai.errors import TargetError, UnknownName
-from visxai.record import label_of
+from visxai.labels import _UNTOLD, _class, _index, _near, _number, label_of
 
 Kind = Literal["top", "class", "any", "diff", "above", "index", "callable"]
 FORMS = (
     "top1, top3, class=207, class=tabby, any=281,282, cats=any:281,282, diff=207,282, above=0.5, "
     "an int, a label, one of them per image, or a callable scores (b, k) -> (b,)"
 )
-_DIGITS = 18
+
 _NAME = re.compile(r"\w[\w -]*").fullmatch
 _LISTED = 4  # classes that a set without a name is called by
-_UNTOLD: Sequence[str] = ["the labels of a model that isn't loaded yet"]
 
 
 @dataclass(frozen=True)
@@ -293,62 +288,6 @@ def set_label(labels: Sequence[str] | None, classes: Sequence[int]) -> str:
     return f"any of {', '.join(names[:_LISTED])}" + (f" and {rest} more" if rest > 0 else "")
 
 
-def check_form(target: str | None = None, only: str | None = None) -> None:
-    """Raise what `Target.of` and `Gate.of` would of how a target and a gate are written, for a
-    model that isn't loaded yet; any name may be one of its labels."""
-    if target is not None:
-        Target.of(target, _UNTOLD)
-    if only is not None:
-        Gate.of(only, _UNTOLD)
-
-
-def _index(text: str) -> int | None:
-    """A count or a class's index as it is written; None for anything else, and for one of more
-    digits than any model has classes, which Python may refuse to read."""
-    return int(text) if text.isdecimal() and len(text) <= _DIGITS else None
-
-
-def _number(text: str) -> float | None:
-    """A finite number as it is written; None for anything else."""
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _class(text: str, labels: Sequence[str] | None) -> int:
-    """A class written as an index or a label: whole, or one of its comma-separated names."""
-    if (index := _index(text)) is not None:
-        return index
-    if labels is _UNTOLD:
-        # Only the form is checked: any number does, another for another name, so that a name
-        # given twice is told.
-        return zlib.crc32(text.casefold().encode("utf-8", "backslashreplace"))
-    if not labels:
-        raise TargetError(
-            f"expected a class index, got {text!r}: this model has no labels, pass labels=[...]"
-        )
-    wanted = text.casefold()
-    exact = [i for i, label in enumerate(labels) if label.casefold() == wanted]
-    partly = [
-        i
-        for i, label in enumerate(labels)
-        if wanted in (name.strip().casefold() for name in label.split(","))
-    ]
-    found = exact or partly
-    if not found:
-        near = _near(text, labels)
-        where = "" if near else "(engine.model.labels has them all; class=INDEX needs no name)"
-        raise UnknownName("label", text, labels, where, near)
-    if len(found) > 1:
-        raise TargetError(
-            f"expected a label of one class, got {text!r}, which names the classes "
-            f"{', '.join(map(str, found))}: use class=INDEX"
-        )
-    return found[0]
-
-
 def _named(text: str, labels: Sequence[str]) -> int | None:
     """The class of a label that stands alone; None where it is no label, or nothing is known."""
     if labels is _UNTOLD or text.isdecimal():
@@ -365,79 +304,3 @@ def _members(text: str, labels: Sequence[str] | None) -> tuple[int, ...]:
     """The classes between the commas; none where nothing stands between some."""
     parts = [part.strip() for part in text.split(",")]
     return tuple(_class(part, labels) for part in parts) if all(parts) else ()
-
-
-def _near(text: str, labels: Sequence[str]) -> list[str]:
-    """At most four names of classes that may have been meant: with that word, or spelt alike."""
-    names = {name.strip().casefold(): name.strip() for one in labels for name in one.split(",")}
-    wanted = text.casefold()
-    worded = [name for name in names if wanted in name.split()]
-    alike = difflib.get_close_matches(wanted, names, n=4, cutoff=0.6)
-    return [names[name] for name in dict.fromkeys([*worded, *alike])][:4]
-
-
-def class_finder(labels: Sequence[str] | None) -> Callable[[str], int]:
-    """What finds the class of a label, or of an index written as one; labels the model doesn't
-    have raise UnknownName or TargetError."""
-    often = Counter(labels or ())
-    known = {label: index for index, label in enumerate(labels or ()) if often[label] == 1}
-
-    def find(label: str) -> int:
-        if label not in known:
-            found = Target.of(f"class={label}", labels).classes[0]
-            if labels and found >= len(labels):
-                raise TargetError(
-                    f"expected a class from 0 to {len(labels) - 1}, got {label}: the model has "
-                    f"{len(labels)} classes"
-                )
-            known[label] = found
-        return known[label]
-
-    return find
-
-
-@dataclass(frozen=True)
-class Gate:
-    """Which images are worth explaining, told by their scores: "class=nsfw>0.5", "top1<0.6".
-
-    The left side is a target of one map an image (or a label by itself), compared as the model
-    reports it (probability for softmax and sigmoid models) with the number on the right. Where
-    the images' classes are known, "wrong" are those that the model says to be of another, and
-    "right" the others.
-    """
-
-    target: Target
-    above: bool
-    limit: float
-    text: str
-    right: bool | None = None
-
-    def __str__(self) -> str:
-        return self.text
-
-    @classmethod
-    def of(cls, text: str | Gate, labels: Sequence[str] | None = None) -> Gate:
-        """Parse a gate; raises TargetError where it isn't TARGET>NUMBER or TARGET<NUMBER."""
-        if isinstance(text, Gate):
-            return text
-        if text in ("wrong", "right"):
-            return cls(Target.of("top1"), True, 0.0, text, text == "right")
-        wrong = TargetError(
-            f"expected a condition on scores, got {text!r}: "
-            "write it like class=nsfw>0.5 or top1<0.6"
-        )
-        if not isinstance(text, str):
-            raise wrong
-        # The last sign counts, since a label may hold others.
-        left, sign, right = re.fullmatch(r"(?s)(.*?)([<>]?)([^<>]*)", text).groups()  # type: ignore[union-attr]
-        limit = _number(right)
-        if not left or not sign or limit is None:
-            raise wrong
-        target = Target.of(left, labels)
-        if target.kind not in ("top", "class", "any") or target.value > 1:
-            raise wrong
-        return cls(target, sign == ">", limit, f"{target}{sign}{right.strip()}")
-
-    def open(self, reported: Tensor) -> Tensor:
-        """(b,) whether each image passes, from its target's reported scores (b,)."""
-        return reported > self.limit if self.above else reported < self.limit

@@ -17,11 +17,10 @@ import experiment
 import numpy as np
 
 from visxai import methods, metrics
-from visxai.backends.base import Need
-from visxai.backends.probe import Probe
 from visxai.methods.base import Method
-from visxai.metrics import Case
-from visxai.metrics.base import explained
+from visxai.metrics.base import Case, explained
+from visxai.models.interface import Need
+from visxai.models.probe import Probe
 from visxai.target import Target
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import measure
 import numpy as np
 import torch
 from torch import Tensor
@@ -24,7 +25,6 @@ from visxai.methods.base import Method
 from visxai.metrics import controls
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-import measure
 
 CONTROLS = ("random_map", "centred_gaussian")
 # Methods of one backward at most, at their defaults.

@@ -13,10 +13,9 @@ from __future__ import annotations
 import experiment
 
 from visxai import metrics
-from visxai.backends.probe import Probe
 from visxai.methods.base import Method
-from visxai.metrics import Case
-from visxai.metrics.base import explained
+from visxai.metrics.base import Case, explained
+from visxai.models.probe import Probe
 from visxai.target import Target
 
 METHODS = ("grad_cam", "integrated_gradients", "occlusion(window=64, stride=32)")

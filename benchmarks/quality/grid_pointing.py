@@ -19,7 +19,7 @@ import torch
 from visxai import metrics
 from visxai.errors import ModelError
 from visxai.methods.base import Method
-from visxai.metrics import Case, Metric
+from visxai.metrics.base import Case, Metric
 from visxai.target import Target
 
 SURE = 0.9

@@ -21,8 +21,8 @@ from torch import Tensor
 
 import visxai
 from visxai import metrics
-from visxai.engine import tidy
-from visxai.metrics import Case
+from visxai.engine.batch import tidy
+from visxai.metrics.base import Case
 from visxai.target import Target
 
 OURS = (

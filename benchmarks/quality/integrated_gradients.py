@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import measure
 import numpy as np
 import torch
 from captum.attr import IntegratedGradients as Captum
@@ -29,7 +30,6 @@ import visxai
 from visxai.evaluate import statistics
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-import measure
 
 OURS = (
     "integrated_gradients",

@@ -24,10 +24,9 @@ from torch import Tensor
 
 import visxai
 from visxai import metrics
-from visxai.backends.probe import Probe
 from visxai.methods.base import Method
-from visxai.metrics import Case, Metric
-from visxai.metrics.base import explained
+from visxai.metrics.base import Case, Metric, explained
+from visxai.models.probe import Probe
 from visxai.target import Target
 
 Similar = tuple[dict[str, list[float]], dict[str, list[float]]]

@@ -19,9 +19,8 @@ import measure
 from torch import Tensor
 
 from visxai import metrics
-from visxai.backends.probe import Probe
-from visxai.metrics import Case
-from visxai.metrics.base import explained
+from visxai.metrics.base import Case, explained
+from visxai.models.probe import Probe
 from visxai.target import Target
 
 METHODS = (

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from visxai import models
+from visxai.models import cards
 
 WORDS = ("[source]", "[build]", "[preprocess]", "size = ", "labels = [", "mean = ", "layer = ")
 
 
 def check(data: bytes) -> None:
     """The card and what it states."""
-    models.Card.of("card", data).stated()
+    cards.Card.of("card", data).stated()
 
 
 def seeds() -> dict[str, bytes]:

@@ -8,7 +8,7 @@ import zlib
 
 from PIL import Image
 
-from visxai.images import Limits, decode
+from visxai.images.decoding import Limits, decode
 
 LIMITS = Limits(max_bytes=2**16, max_pixels=2**20)
 WORDS = ("IHDR", "IDAT", "acTL", "fcTL", "eXIf", "tRNS", "PLTE", "RIFF", "WEBP", "VP8X", "GIF89a")

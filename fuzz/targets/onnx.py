@@ -10,7 +10,7 @@ from typing import Any, get_args
 import onnx
 from onnx import TensorProto, helper
 
-from visxai.backends.onnx_graph import Layout, read, with_log
+from visxai.models.onnx.graph import Layout, read, with_log
 
 WORDS = ("Identity", "Softmax", "Sigmoid", "axis", "location", "offset", "length", "external")
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import numpy as np
 from PIL import Image
 
-from visxai.images import Photo
-from visxai.preprocess import Preprocess
+from visxai.images.decoding import Photo
+from visxai.images.preprocess import Preprocess
 
 WORDS = ("size", "crop_size", "shortest_edge", "do_resize", "image_mean", "crop_pct", "input_size")
 _LARGEST = 512  # a side that is asked for on purpose may cost what it costs

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from visxai import results
 from visxai.errors import VisxaiError
-from visxai.record import Explanation, InputRef, ModelRef, Transform
+from visxai.record.base import Explanation
+from visxai.references import InputRef, ModelRef, Transform
+from visxai.results import rows
 
 WORDS = tuple(f'"{name}":' for name in ("map_shape", "map_scale", "map", "quality", "transform"))
 
@@ -25,7 +26,7 @@ def check(data: bytes) -> None:
     _read(lambda: Explanation.from_dict(told))
     if isinstance(told, Mapping):
         _read(lambda: Explanation.from_dict({**_record().to_dict(), **told}))
-        _read(lambda: results.of_row({**results.row_of(_record(), None), **told}))
+        _read(lambda: rows.of_row({**rows.row_of(_record(), None), **told}))
 
 
 def _read(make: Any) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from visxai import methods, metrics, signs
+from visxai import methods, metrics
 from visxai.errors import VisxaiError
+from visxai.methods import signs
 from visxai.metrics import controls
 
 WORDS = (

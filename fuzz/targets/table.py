@@ -7,7 +7,7 @@ import io
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from visxai import tables
+from visxai.images import tables
 
 WORDS = ("path", "label", "PAR1", "\ufeff", '"', ",", "\r\n")
 

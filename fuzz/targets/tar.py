@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 import tarfile
 
-from visxai import shards
-from visxai.origin import LABELS
+from visxai.images import tars
+from visxai.images.tables import LABELS
 
 BLOCK = 512
 WORDS = ("ustar", ".cls", ".json", ".jpg", "../", "./", '{"label":', "GNU.sparse", "path=")
@@ -15,7 +15,7 @@ WORDS = ("ustar", ".cls", ".json", ".jpg", "../", "./", '{"label":', "GNU.sparse
 def check(data: bytes) -> None:
     """The bytes as they are, and with the checksums of all blocks right: few get past them."""
     for version in (data, _summed(data)):
-        found = shards.index(io.BytesIO(version), LABELS)
+        found = tars.index(io.BytesIO(version), LABELS)
         for name, member in found.members.items():
             assert member.flaw or (".." not in name.split("/") and not name.startswith("/"))
             assert member.offset >= 0, "a member that begins before its tar"

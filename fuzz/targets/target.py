@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from visxai.engine.gate import Gate, check_form
 from visxai.errors import VisxaiError
-from visxai.target import Gate, Target, check_form
+from visxai.target import Target
 
 LABELS = ("tabby, tabby cat", "great grey owl", "a<b>c", "nsfw", "nsfw", "7")
 WORDS = ("top", "class=", "any=", "diff=", "above=", ">0.5", "<0.6", "nan", "tabby", "wrong")

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from visxai.evaluate.truth import Truth, mask
-from visxai.record import Transform
+from visxai.references import Transform
 
 WORDS = ("images", "annotations", "bbox", "segmentation", "counts", "size", "iscrowd", "file_name")
 _PLACE = Transform((20, 16), (-2, 1, 24, 12))

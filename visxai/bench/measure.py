@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from visxai.machine import pick_device, versions
+from visxai.models.devices import pick_device, versions
 
 Work = Callable[[], Any]
 _FEWEST = 3  # rounds before a limit of seconds may end a contest: quartiles need them
@@ -100,9 +100,6 @@ def percentile(values: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-# ---- memory ------------------------------------------------------------------------------------
-
-
 def peak_increase(make: Callable[[], Work]) -> float | None:
     """MiB by which `make()()` raises memory over what it was after `make()`, at its peak.
 
@@ -150,9 +147,6 @@ def _status(name: str) -> float | None:
     except OSError:
         return None
     return int(found[1]) / 1024 if found else None
-
-
-# ---- what figures depend on --------------------------------------------------------------------
 
 
 def environment(device: str | torch.device = "auto") -> dict[str, Any]:

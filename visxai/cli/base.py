@@ -15,8 +15,7 @@ import typer
 from visxai.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from visxai.preprocess import Preprocess
-
+    from visxai.images.preprocess import Preprocess
 
 # What was typed after `visxai`.
 given: list[str] = []
@@ -172,7 +171,7 @@ def preprocess_of(
     interpolation: str | None,
 ) -> Preprocess | None:
     """The preprocessing that options state, None where they state nothing."""
-    from visxai.preprocess import Preprocess
+    from visxai.images.preprocess import Preprocess
 
     others = {"--resize": resize, "--mean": mean, "--std": std, "--interpolation": interpolation}
     if size is None:
@@ -225,12 +224,12 @@ def check_specs(
     metrics: Iterable[str] = (),
 ) -> None:
     """Raise what can be told of specs, target and gate before a model is loaded."""
-    from visxai import terminal
+    from visxai.cli import terminal
 
     with terminal.working("Loading PyTorch"):
         from visxai import methods as all_methods
         from visxai import metrics as all_metrics
-        from visxai.target import check_form
+        from visxai.engine.gate import check_form
 
     for spec in methods:
         all_methods.load(spec)

@@ -105,7 +105,7 @@ def bench(
 
     visxai bench --model timm:resnet18 --methods grad_cam --compare bench.json
     """
-    from visxai import terminal
+    from visxai.cli import terminal
 
     specs = tuple(spec for text in methods or () for spec in split_specs(text, "--methods"))
     try:
@@ -117,11 +117,12 @@ def bench(
     sized = preprocess_of(size, resize, mean, std, interpolation)
     kinds = () if accelerate is None else tuple(part.strip() for part in accelerate.split(","))
     with terminal.working("Loading PyTorch"):
-        from visxai import bench as measuring
+        from visxai.bench import cases as measuring
+        from visxai.bench.report import read, tell
 
-    earlier = None if compare is None else measuring.read(compare)
+    earlier = None if compare is None else read(compare)
     setup = measuring.Setup(
         model, specs, batches, kinds, precision, device, checkpoint, layer, seconds, memory, sized
     )
     report = measuring.run(setup, progress=lambda step: typer.echo(step, err=True))
-    return measuring.tell(report, earlier, out, command_line())
+    return tell(report, earlier, out, command_line())

@@ -140,7 +140,8 @@ def evaluate(
 
     visxai evaluate photos --metrics pointing,segmentation --truth boxes.csv --target truth
     """
-    from visxai import sources, terminal
+    from visxai.cli import terminal
+    from visxai.images import sources
 
     sized = preprocess_of(size, resize, mean, std, interpolation)
     wanted = [spec for text in methods for spec in split_specs(text, "--methods")]
@@ -148,8 +149,8 @@ def evaluate(
     sources.check(paths, out)
     check_specs(wanted, None if target == "truth" else target, metrics=judged)
     with terminal.working("Loading the model"):
-        from visxai.engine import Engine
-        from visxai.evaluate import run
+        from visxai.engine.engine import Engine
+        from visxai.evaluate.evaluation import run
 
         engine = Engine(
             model,

@@ -37,8 +37,8 @@ from visxai.errors import ArgumentError, UnknownName
 from visxai.spec import split_specs
 
 if TYPE_CHECKING:
-    from visxai.progress import Outcome
-    from visxai.workers import Style
+    from visxai.pipeline.progress import Outcome
+    from visxai.pipeline.tasks import Style
 
 
 class PerhapsRay(TyperCommand):
@@ -244,7 +244,8 @@ def explain(
 
     find photos -name '*.jpg' -newer last | visxai explain - --out results
     """
-    from visxai import images, sources, terminal
+    from visxai.cli import terminal
+    from visxai.images import decoding, sources
 
     sized = preprocess_of(size, resize, mean, std, interpolation)
     specs = [spec for given in method for spec in split_specs(given, "--method")]
@@ -278,7 +279,7 @@ def explain(
             only=only,
             check=check,
             style=style,
-            limits=images.Limits(max_pixels=limit_pixels),
+            limits=decoding.Limits(max_pixels=limit_pixels),
             chunk_size=chunk_size,
             timeout=timeout,
             **columns,
@@ -296,21 +297,21 @@ def explain(
 
 def _local(making: dict[str, Any], workers: int | None) -> Callable[..., Outcome]:
     """A folder run in this process and its workers."""
-    from visxai import terminal
+    from visxai.cli import terminal
 
     with terminal.working("Loading the model"):
-        from visxai import pipeline
-        from visxai.engine import Engine
+        from visxai.engine.engine import Engine
+        from visxai.pipeline.run import explain
 
         engine = Engine(**making)
-    return partial(pipeline.explain, engine=engine, workers=workers)
+    return partial(explain, engine=engine, workers=workers)
 
 
 def _on_ray(
     making: dict[str, Any], workers: int | None, ray: str, stack: ExitStack
 ) -> Callable[..., Outcome]:
     """A folder run on Ray, connected until `stack` is left."""
-    from visxai import terminal
+    from visxai.cli import terminal
 
     if workers is not None:
         raise ArgumentError(
@@ -324,14 +325,15 @@ def _on_ray(
         making["model"] = f"onnx:{os.path.abspath(file)}"
     local = ray == "local"
     with terminal.working("Starting Ray" if local else "Connecting to Ray"):
-        from visxai import cluster, scale
+        from visxai.scale import cluster
+        from visxai.scale.run import explain
 
         stack.enter_context(cluster.connected(None if local else ray))
-    return partial(scale.explain, engine=making)
+    return partial(explain, engine=making)
 
 
 def _style(overlay_format: str, colormap: str | None, panel: bool) -> Style | None:
-    from visxai.workers import Style
+    from visxai.pipeline.tasks import Style
 
     formats = ("jpg", "webp", "png", "none")
     if overlay_format.lower() not in formats:

@@ -35,9 +35,9 @@ def _models(context: typer.Context) -> int:
     visxai models fetch nsfw
     """
     if context.invoked_subcommand is None:
-        from visxai import listings
+        from visxai.cli import catalogue
 
-        listings.models()
+        catalogue.models()
     return 0
 
 
@@ -47,9 +47,10 @@ def _show(
     debug: Debug = False,
 ) -> int:
     """One model's card; `visxai models NAME` is the same."""
-    from visxai import listings, models
+    from visxai.cli import catalogue
+    from visxai.models import cards
 
-    listings.card(models.card(name))
+    catalogue.card(cards.card(name))
     return 0
 
 
@@ -59,10 +60,11 @@ def _fetch(
     debug: Debug = False,
 ) -> int:
     """Fetch the weights of a model that doesn't come with visxai."""
-    from visxai import models, terminal
+    from visxai.cli import terminal
+    from visxai.models import loading
 
     with terminal.working(f"Fetching {name}"):
-        path = models.fetch(name)
+        path = loading.fetch(name)
     typer.echo(f"{name} is in {path}: use it with --model {name}")
     return 0
 
@@ -75,14 +77,14 @@ def methods(
     debug: Debug = False,
 ) -> int:
     """What methods there are: what each does, needs and costs, and its options."""
-    from visxai import listings
+    from visxai.cli import catalogue
 
-    listings.methods(name)
+    catalogue.methods(name)
     return 0
 
 
 def doctor(debug: Debug = False) -> int:
     """What this machine can do, and whether all that is needed is there (exit code 0)."""
-    from visxai import listings
+    from visxai.cli import catalogue
 
-    return listings.doctor()
+    return catalogue.doctor()

@@ -52,8 +52,8 @@ def report(
 
     visxai report results --single-file
     """
-    from visxai import terminal
-    from visxai.report import build
+    from visxai.cli import terminal
+    from visxai.report.gallery import build
 
     with terminal.counting("Drawing the gallery") as progress:
         made = build(
@@ -91,8 +91,8 @@ def export(
 
     visxai export results --to coco --folder annotations
     """
-    from visxai import export as exports
-    from visxai import terminal
+    from visxai.cli import terminal
+    from visxai.results import exports
 
     with terminal.counting(f"Exporting to {to}") as progress:
         made = exports.export(out, to, folder=folder, remote=remote, progress=progress)

@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from visxai.engine import Prepared
-from visxai.errors import ArgumentError, ModelError
+from visxai.engine.batch import Prepared
+from visxai.errors import ArgumentError, Failure, ModelError
 from visxai.files import one_sentence, write
 from visxai.methods.base import Method
-from visxai.metrics import Case, Metric
-from visxai.record import Failure
-from visxai.results import tables
+from visxai.metrics.base import Case, Metric
+from visxai.pipeline.tasks import Decoded, decode
+from visxai.pipeline.workers import Task, Workers
+from visxai.results.reading import tables
 from visxai.target import Target
-from visxai.workers import Decoded, Task, Workers, decode
 
 if TYPE_CHECKING:
-    from visxai.engine import Engine
+    from visxai.engine.engine import Engine
 
 _MOST = 400  # images that grids are drawn of
 

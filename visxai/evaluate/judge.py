@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from visxai.errors import ArgumentError
-from visxai.metrics import Ask, Case, Metric, load
-from visxai.metrics.base import mean_ranks
+from visxai.metrics import load
+from visxai.metrics.base import Ask, Case, Metric, mean_ranks
 
 _DIGITS = 6  # of what curves hold
 

@@ -15,8 +15,9 @@ from visxai.evaluate.grids import Grids
 from visxai.evaluate.judge import named
 from visxai.evaluate.statistics import Array, plain
 from visxai.methods.base import Method
-from visxai.metrics import Metric, controls
-from visxai.results import tables
+from visxai.metrics import controls
+from visxai.metrics.base import Metric
+from visxai.results.reading import tables
 
 FORMAT = 1
 _KEPT = (

@@ -25,12 +25,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from visxai import tables
 from visxai.errors import ArgumentError
 from visxai.evaluate.outlines import Polygons, Runs
-from visxai.origin import LABELS
-from visxai.record import Transform
-from visxai.tables import PATHS, Table
+from visxai.images import tables
+from visxai.images.tables import LABELS, PATHS, Table
+from visxai.references import Transform
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 Outline = Polygons | Runs

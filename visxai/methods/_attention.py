@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from visxai.backends.base import AtAttention, Model, Need
 from visxai.methods.base import Cost, Maps, Method
+from visxai.models.interface import Model, Need
+from visxai.models.views import AtAttention
 
 
 @dataclass(frozen=True, repr=False)

@@ -9,9 +9,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from visxai.backends.base import Model, Need, Rows
 from visxai.errors import require
-from visxai.methods.base import Method, baseline_like
+from visxai.methods._maps import baseline_like
+from visxai.methods.base import Method
+from visxai.models.interface import Model, Need
+from visxai.models.rows import Rows
 from visxai.target import Aim, Target
 
 

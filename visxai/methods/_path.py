@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from visxai.backends.base import Model, Rows
+from visxai.models.interface import Model
+from visxai.models.rows import Rows
 from visxai.target import Aim
 
 Weigh = Callable[[Tensor, Tensor, Tensor], Tensor]

@@ -23,8 +23,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from visxai.backends.base import Model, Need, Replay, Rows
-from visxai.methods.base import Cost, LayerMethod, Maps, fuse, quotient, weighted
+from visxai.methods._maps import fuse, quotient, weighted
+from visxai.methods.base import Cost, LayerMethod, Maps
+from visxai.models.interface import Model, Need
+from visxai.models.rows import Rows
+from visxai.models.views import Replay
 from visxai.target import Target
 
 

@@ -19,9 +19,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from visxai.backends.base import Attended, Model
 from visxai.methods._attention import AttentionMethod
 from visxai.methods.base import Cost, Maps
+from visxai.models.interface import Model
+from visxai.models.views import Attended
 from visxai.target import Target
 
 

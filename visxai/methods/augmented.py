@@ -33,10 +33,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from visxai import methods
-from visxai.backends.base import Model
 from visxai.methods.base import Cost, Maps, Method
 from visxai.methods.grad_cam import GradCam
 from visxai.methods.smooth_grad import Noise
+from visxai.models.interface import Model
 from visxai.target import Settled, Target
 
 

@@ -42,11 +42,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from visxai.backends.base import Model, Need, Rows
-from visxai.backends.budget import is_out_of_memory
 from visxai.errors import ArgumentError, ModelError, UnknownName
+from visxai.methods._maps import baseline_like
 from visxai.methods._masked import cells
-from visxai.methods.base import Cost, Maps, Method, baseline_like
+from visxai.methods.base import Cost, Maps, Method
+from visxai.models.budget import is_out_of_memory
+from visxai.models.interface import Model, Need
+from visxai.models.rows import Rows
 from visxai.quiet import warnings_of
 from visxai.target import Target
 

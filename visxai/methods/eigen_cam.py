@@ -24,8 +24,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from visxai.backends.base import Model, Need
-from visxai.methods.base import Cost, LayerMethod, Maps, fuse
+from visxai.methods._maps import fuse
+from visxai.methods.base import Cost, LayerMethod, Maps
+from visxai.models.interface import Model, Need
 from visxai.target import Target
 
 

@@ -25,10 +25,10 @@ from dataclasses import dataclass, field, replace
 from torch import Tensor
 from torch.nn import functional as F
 
-from visxai.backends.base import Model, Need
 from visxai.errors import ArgumentError, TargetError
 from visxai.methods.base import Cost, LayerMethod, Maps
 from visxai.methods.grad_cam import GradCam
+from visxai.models.interface import Model, Need
 from visxai.target import Aim, Target
 
 

@@ -22,8 +22,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from visxai.backends.base import AtLayer
-from visxai.methods.base import Cam, quotient, weighted
+from visxai.methods._maps import quotient, weighted
+from visxai.methods.base import Cam
+from visxai.models.views import AtLayer
 
 
 @dataclass(frozen=True, repr=False)

@@ -31,10 +31,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from visxai.backends.base import Model, Need, Rows
+from visxai.methods._maps import baseline_like
 from visxai.methods._path import gradient_sum
-from visxai.methods.base import Cost, Maps, Method, baseline_like
+from visxai.methods.base import Cost, Maps, Method
 from visxai.methods.integrated_gradients import incompleteness
+from visxai.models.interface import Model, Need
+from visxai.models.rows import Rows
 from visxai.target import Target
 
 

@@ -28,9 +28,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from visxai.backends.base import Model
 from visxai.methods._masked import Masked, cells, shown
 from visxai.methods.base import Cost, Maps
+from visxai.models.interface import Model
 from visxai.target import Target
 
 CHUNK = 16  # maps whose kernels (samples, samples) exist at one time

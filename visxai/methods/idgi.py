@@ -21,9 +21,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from visxai.backends.base import Model, Need
-from visxai.methods.base import Cost, Maps, Method, baseline_like
+from visxai.methods._maps import baseline_like
+from visxai.methods.base import Cost, Maps, Method
 from visxai.methods.integrated_gradients import Path, incompleteness
+from visxai.models.interface import Model, Need
 from visxai.target import Target
 
 

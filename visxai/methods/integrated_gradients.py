@@ -34,9 +34,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from visxai.backends.base import Model, Need, Rows
+from visxai.methods._maps import baseline_like
 from visxai.methods._path import gradient_sum
-from visxai.methods.base import Cost, Maps, Method, baseline_like
+from visxai.methods.base import Cost, Maps, Method
+from visxai.models.interface import Model, Need
+from visxai.models.rows import Rows
 from visxai.target import Aim, Target
 
 SMALLEST_CHANGE = 0.01  # completeness is relative to at least this change of the score

@@ -28,9 +28,9 @@ from math import comb
 import torch
 from torch import Tensor
 
-from visxai.backends.base import Model
 from visxai.methods._masked import Masked, grid_of, padded, parts_of, shown
 from visxai.methods.base import Cost, Maps
+from visxai.models.interface import Model
 from visxai.target import Target
 
 

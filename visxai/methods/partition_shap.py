@@ -33,9 +33,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from visxai.backends.base import Model
 from visxai.methods._masked import Masked, cells, shown
 from visxai.methods.base import Cost, Maps
+from visxai.models.interface import Model
 from visxai.target import Target
 
 OPENED = 8  # nodes a map opens in one round, 16 forwards

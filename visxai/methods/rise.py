@@ -31,9 +31,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from visxai.backends.base import Model
 from visxai.methods._masked import Masked
 from visxai.methods.base import Cost, Maps
+from visxai.models.interface import Model
 from visxai.target import Target
 
 CHUNK = 64  # masks that exist at pixel resolution at one time, beside those of a block of rows

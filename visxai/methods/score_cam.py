@@ -34,8 +34,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from visxai.backends.base import Model, Need, Rows
-from visxai.methods.base import Cost, LayerMethod, Maps, fuse, quotient, weighted
+from visxai.methods._maps import fuse, quotient, weighted
+from visxai.methods.base import Cost, LayerMethod, Maps
+from visxai.models.interface import Model, Need
+from visxai.models.rows import Rows
 from visxai.target import Target
 
 

@@ -22,9 +22,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from visxai.backends.base import Model, Need, Rows
 from visxai.methods._path import gradient_sum
 from visxai.methods.base import Cost, Maps, Method
+from visxai.models.interface import Model, Need
+from visxai.models.rows import Rows
 from visxai.target import Target
 
 

@@ -26,9 +26,9 @@ import torch
 from torch import Tensor
 from torch.quasirandom import SobolEngine
 
-from visxai.backends.base import Model
 from visxai.methods._masked import Masked, cells, shown
 from visxai.methods.base import Cost, Maps
+from visxai.models.interface import Model
 from visxai.target import Target
 
 

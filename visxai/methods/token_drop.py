@@ -27,8 +27,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from visxai.backends.base import Model, Need
 from visxai.methods.base import Cost, Maps, Method
+from visxai.models.interface import Model, Need
 from visxai.target import Target
 
 

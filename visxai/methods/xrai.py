@@ -31,11 +31,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from visxai.backends.base import Model, Need
 from visxai.errors import require
+from visxai.images.preprocess import Preprocess
 from visxai.methods.base import Cost, Maps, Method
 from visxai.methods.integrated_gradients import IntegratedGradients
-from visxai.preprocess import Preprocess
+from visxai.models.interface import Model, Need
 from visxai.target import Target
 
 SCALES = (50, 100, 150, 250, 500, 1200)

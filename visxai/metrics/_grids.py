@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from visxai.backends.base import Model
-from visxai.backends.pytorch import TorchModel
 from visxai.errors import ArgumentError, ModelError
 from visxai.metrics.base import Ask, Metric
+from visxai.models.interface import Model
+from visxai.models.pytorch.model import TorchModel
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from visxai.backends.base import Model, Need, Rows
-from visxai.methods.base import gaussian_blur
+from visxai.methods._maps import gaussian_blur
 from visxai.metrics.base import Case, Metric
+from visxai.models.interface import Model, Need
+from visxai.models.rows import Rows
 from visxai.target import Aim
 
 # Of the blur that insertion starts from: σ in pixels, and the pixels on each side of the kernel.

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from visxai.methods.base import upsample
+from visxai.methods._maps import upsample
 from visxai.metrics.base import Ask, Case, Metric, Scores, rank_correlation
 
 

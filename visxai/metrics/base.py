@@ -19,10 +19,11 @@ from typing import ClassVar, Literal, Protocol
 import torch
 from torch import Tensor
 
-from visxai.backends.base import Model, Need
-from visxai.backends.probe import Probe
 from visxai.errors import ArgumentError
-from visxai.methods.base import Method, upsample
+from visxai.methods._maps import upsample
+from visxai.methods.base import Method
+from visxai.models.interface import Model, Need
+from visxai.models.probe import Probe
 from visxai.spec import Spec
 from visxai.target import Aim, Target
 

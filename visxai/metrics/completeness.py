@@ -21,9 +21,9 @@ from dataclasses import dataclass
 
 import torch
 
-from visxai.backends.base import Need
-from visxai.methods.base import baseline_like
+from visxai.methods._maps import baseline_like
 from visxai.metrics.base import Case, Metric, Scores
+from visxai.models.interface import Need
 
 
 @dataclass(frozen=True, repr=False)

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from visxai.backends.base import Model, Need
 from visxai.errors import UnknownName
 from visxai.methods.base import Cost, Maps, Method
+from visxai.models.interface import Model, Need
 from visxai.spec import built, parse
 from visxai.target import Target
 

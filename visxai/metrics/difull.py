@@ -28,16 +28,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from visxai.backends.base import Need
-from visxai.backends.layers import Layout
-from visxai.backends.probe import Probe
-from visxai.backends.pytorch import TorchModel
-from visxai.capture import find, first_tensor, with_first_tensor
 from visxai.errors import ArgumentError
-from visxai.methods.base import Method, upsample
+from visxai.methods._maps import upsample
+from visxai.methods.base import Method
 from visxai.metrics._grids import OverGrids, cut, joined
 from visxai.metrics._inside import share_inside
 from visxai.metrics.base import Case, Scores, explained
+from visxai.models.interface import Need
+from visxai.models.probe import Probe
+from visxai.models.pytorch.capture import find, first_tensor, with_first_tensor
+from visxai.models.pytorch.layers import Layout
+from visxai.models.pytorch.model import TorchModel
 from visxai.target import Target
 
 

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from visxai.methods.base import upsample
+from visxai.methods._maps import upsample
 from visxai.metrics._ranked import Stepwise, blurred, curves, zeros
 from visxai.metrics.base import Case, Scores, area, ranked
 

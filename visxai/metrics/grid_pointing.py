@@ -25,12 +25,12 @@ from dataclasses import dataclass
 
 import torch
 
-from visxai.backends.base import Need
-from visxai.backends.probe import Probe
-from visxai.methods.base import upsample
+from visxai.methods._maps import upsample
 from visxai.metrics._grids import OverGrids, fitted
 from visxai.metrics._inside import share_inside
 from visxai.metrics.base import Case, Scores, explained
+from visxai.models.interface import Need
+from visxai.models.probe import Probe
 from visxai.target import Target
 
 

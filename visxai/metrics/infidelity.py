@@ -29,8 +29,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from visxai.backends.base import Need, Rows
 from visxai.metrics.base import Case, Metric, Scores
+from visxai.models.interface import Need
+from visxai.models.rows import Rows
 
 
 @dataclass(frozen=True, repr=False)

@@ -37,11 +37,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from visxai.backends.base import Need
-from visxai.backends.probe import Probe
-from visxai.backends.pytorch import TorchModel
-from visxai.methods.base import upsample
+from visxai.methods._maps import upsample
 from visxai.metrics.base import Ask, Case, Metric, Scores, explained, rank_correlation
+from visxai.models.interface import Need
+from visxai.models.probe import Probe
+from visxai.models.pytorch.model import TorchModel
 from visxai.target import Settled
 
 

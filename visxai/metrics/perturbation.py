@@ -21,11 +21,11 @@ from dataclasses import dataclass
 
 import torch
 
-from visxai.backends.base import Need
 from visxai.errors import ArgumentError
+from visxai.images.preprocess import Preprocess
 from visxai.metrics._ranked import replaced
 from visxai.metrics.base import Case, Metric, Scores, area
-from visxai.preprocess import Preprocess
+from visxai.models.interface import Need
 from visxai.target import Aim
 
 SHARES = tuple(share / 10 for share in range(1, 10))

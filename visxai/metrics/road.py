@@ -29,8 +29,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from visxai.backends.base import Need, Rows
 from visxai.metrics.base import Case, Metric, Scores, area
+from visxai.models.interface import Need
+from visxai.models.rows import Rows
 from visxai.target import Aim
 
 SHARES = tuple(share / 10 for share in range(1, 10))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from visxai.results import Row
+from visxai.results.rows import Row
 
 
 def right(rows: Sequence[Row], settings: Mapping[str, Any]) -> bool | None:

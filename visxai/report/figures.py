@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from visxai import evidence, render
-from visxai.evidence import Array
-from visxai.record import Explanation
+from visxai.drawing.colours import Scale, coloured, lut, scale_of
+from visxai.images import heatmap
+from visxai.images.heatmap import Array
+from visxai.record.base import Explanation
 
 _FINE = 56  # cells a side at which maps are measured
 _CELLS = 28  # of a mean map
@@ -29,7 +30,7 @@ _STOPS = 17  # colours that a key is made of
 
 def spread(values: Array) -> float | None:
     """The part of the view that holds half of the positive evidence of a map (u, v), if any."""
-    area = evidence.smallest_area(_on_grid(values, _FINE), 0.5)
+    area = heatmap.smallest_area(_on_grid(values, _FINE), 0.5)
     return float(area.mean()) if area.any() else None
 
 
@@ -39,9 +40,9 @@ def against(values: Array) -> float:
     return float(-values.clip(max=0).sum(dtype=np.float64)) / total if total > 0 else 0.0
 
 
-def scale_told(scale: render.Scale) -> dict[str, Any]:
+def scale_told(scale: Scale) -> dict[str, Any]:
     """A scale for a key: colours from first to last, and what its ends mean."""
-    picked = render.lut(scale.colormap)[np.linspace(0, 255, _STOPS).astype(int)]
+    picked = lut(scale.colormap)[np.linspace(0, 255, _STOPS).astype(int)]
     colours = ["#" + "".join(f"{part:02x}" for part in colour) for colour in picked]
     return {"colours": colours, "ends": list(scale.ends)}
 
@@ -51,7 +52,7 @@ class Figures:
 
     def __init__(self, colormap: str | None = None) -> None:
         self._colormap = colormap
-        self._scales: dict[str, render.Scale] = {}
+        self._scales: dict[str, Scale] = {}
         self._sums: dict[tuple[str, str], tuple[Array, int]] = {}
         self._counts: OrderedDict[str, int] = OrderedDict()
 
@@ -62,7 +63,7 @@ class Figures:
         peak = float(np.abs(explanation.values).max(initial=0.0))
         if explanation.degenerate or not np.isfinite(peak) or peak <= 0:
             return
-        scale = render.scale_of(explanation, self._colormap)
+        scale = scale_of(explanation, self._colormap)
         # One map against the target, and the method is drawn as one that knows such evidence.
         if scale.symmetric or explanation.method not in self._scales:
             self._scales[explanation.method] = scale
@@ -95,7 +96,7 @@ def _on_grid(values: Array, cells: int) -> Array:
     return grid
 
 
-def _picture(scale: render.Scale, mean: Array) -> str:
+def _picture(scale: Scale, mean: Array) -> str:
     """A mean map (n, n) as a WebP data URI."""
     import cv2
     from PIL import Image
@@ -104,5 +105,5 @@ def _picture(scale: render.Scale, mean: Array) -> str:
     large = cv2.resize(scaled, (_PIXELS, _PIXELS), interpolation=cv2.INTER_CUBIC)
     large = cv2.GaussianBlur(large, (0, 0), _PIXELS / 28).clip(-1, 1)
     file = io.BytesIO()
-    Image.fromarray(render.coloured(large, scale)).save(file, "WEBP", quality=60, method=2)
+    Image.fromarray(coloured(large, scale)).save(file, "WEBP", quality=60, method=2)
     return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode("ascii")

@@ -1,7 +1,7 @@
 """The pictures of a gallery, and the table of what they show.
 
 Three pictures an explanation: the photograph (shared by all explanations of an image), the overlay
-and the map, drawn by `visxai.render` at thumbnail size in worker processes that a hostile file may
+and the map, drawn by `visxai.drawing.overlays` at thumbnail size in worker processes that a hostile file may
 kill. A picture's name is the hash of what it shows, so pictures that are there stay.
 """
 
@@ -19,17 +19,22 @@ from typing import Any
 from PIL import Image
 
 import visxai
-from visxai import images, render, results
-from visxai.errors import ArgumentError, ImageError
+from visxai.drawing import colours
+from visxai.drawing.overlays import overlay, save
+from visxai.errors import ArgumentError, Failure, ImageError
 from visxai.foreign import below, shown
-from visxai.images import Limits
-from visxai.origin import UNASKED, Origin
-from visxai.preprocess import Preprocess
-from visxai.record import Explanation, Failure
+from visxai.images import decoding
+from visxai.images.address import UNASKED, Origin
+from visxai.images.decoding import Limits
+from visxai.images.preprocess import Preprocess
+from visxai.pipeline.tasks import Setup, Style
+from visxai.pipeline.workers import Task, Workers
+from visxai.record.base import Explanation
 from visxai.report import figures as measure
 from visxai.report.answers import right
 from visxai.report.figures import Figures
-from visxai.workers import Setup, Style, Task, Workers
+from visxai.results import reading
+from visxai.results.rows import Row, of_row
 
 SIDE = 512  # pixels of a picture's longest side
 _QUALITY = 80
@@ -40,7 +45,7 @@ _ROW = (
 )
 _IMAGE = ("path", "width", "height", "sha256", "photo", "note", "expected", "right")
 
-Shown = tuple[Explanation, results.Row]  # an explanation and the row it was read from
+Shown = tuple[Explanation, Row]  # an explanation and the row it was read from
 
 
 @dataclass(frozen=True)
@@ -84,20 +89,20 @@ def picture(worker: Any, source: Origin, photo: Path, wanted: list[Drawing], sid
     for one in wanted:
         record = one.explanation.input
         if original is not None:
-            _save(render.overlay(one.explanation, original, colormap=colormap), one.overlay)
+            _save(overlay(one.explanation, original, colormap=colormap), one.overlay)
         elif one.drawn is not None:
             _copy(one.drawn, one.overlay, side, worker.setup.limits)
         there.append(one.overlay.exists())
         size = _fit(record.width, record.height, side // 2)
         grey = Image.new("RGB", size, (128, 128, 128))
-        _save(render.overlay(one.explanation, grey, colormap=colormap, alpha=1.0), one.map)
+        _save(overlay(one.explanation, grey, colormap=colormap, alpha=1.0), one.map)
     return Drawn(note, there)
 
 
 def _copy(overlay: Path, target: Path, side: int, limits: Limits) -> None:
     """The run's own overlay, small, where the photograph under it can't be had any more."""
     try:
-        _save(_small(images.decode(overlay, limits).image, side), target)
+        _save(_small(decoding.decode(overlay, limits).image, side), target)
     except ImageError:
         return
 
@@ -115,7 +120,7 @@ def _small(image: Image.Image, side: int) -> Image.Image:
 def _save(image: Image.Image, path: Path) -> None:
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        render.save(image, path, quality=_QUALITY)
+        save(image, path, quality=_QUALITY)
 
 
 @dataclass
@@ -135,18 +140,18 @@ class Album:
     remote: bool = False
     missing: int = 0
     _tables: dict[str, dict[str, int]] = field(default_factory=dict)
-    _scales: dict[render.Scale, int] = field(default_factory=dict)
+    _scales: dict[colours.Scale, int] = field(default_factory=dict)
 
     def collect(
         self, figures: Figures, workers: int | None, progress: Callable[[int, int], None]
     ) -> dict[str, Any]:
         """Draw everything; returns the page's tables, each a dict of columns."""
         style = self.settings.get("overlays") or {}
-        limits = images.limits_of(self.settings)
+        limits = decoding.limits_of(self.settings)
         drawn = Style("webp", style.get("colormap"))
         writes = (str(self.folder),)
         setup = Setup(Preprocess((1, 1)), limits, drawn, cache=0, writes=writes)
-        rows = results.count(self.out)
+        rows = reading.count(self.out)
         pool = Workers(setup, _count(workers, rows))
         ahead = 1 + 4 * pool.count
         waiting: deque[tuple[int, list[dict[str, Any]], str | None, Task | None]] = deque()
@@ -191,10 +196,10 @@ class Album:
 
     def _groups(self) -> Iterator[list[Shown]]:
         """The explanations of each image."""
-        for rows_of_part in results.tables(self.out):
+        for rows_of_part in reading.tables(self.out):
             stored = rows_of_part.to_pylist()
             for _, rows in itertools.groupby(stored, key=lambda row: row["path"]):
-                yield [(results.of_row(row), row) for row in rows]
+                yield [(of_row(row), row) for row in rows]
 
     def _start(
         self,
@@ -254,9 +259,9 @@ class Album:
         for name, value in zip(_IMAGE, (*told, *drawn, *answer), strict=True):
             listed[name].append(value)
 
-    def _entry(self, image: int, one: Explanation, row: results.Row) -> dict[str, Any]:
+    def _entry(self, image: int, one: Explanation, row: Row) -> dict[str, Any]:
         style = self.settings.get("overlays") or {}
-        scale = render.scale_of(one, style.get("colormap"))
+        scale = colours.scale_of(one, style.get("colormap"))
         transform = sorted(one.input.transform.to_dict().items())
         shows = (row["map"], one.values.shape, one.degenerate, transform, one.input.source_sha256)
         style_of = (scale, self.side, visxai.__version__)

@@ -11,17 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import visxai
-from visxai.asked import Asked, Naming, answers, ask
-from visxai.batch import Result, explain_batch
-from visxai.errors import VisxaiError
-from visxai.inputs import Input
-from visxai.record import Failure, label_of
-from visxai.results import Row, of_row, row_of, text
-from visxai.scores import Scores
-from visxai.workers import Decoded, Drawn, Setup, Workers, decode, draw
+from visxai.errors import Failure, VisxaiError
+from visxai.labels import label_of
+from visxai.pipeline.batch import Result, explain_batch
+from visxai.pipeline.naming import Naming
+from visxai.pipeline.request import Asked, answers, ask
+from visxai.pipeline.tasks import Decoded, Drawn, Setup, decode, draw
+from visxai.pipeline.workers import Workers
+from visxai.record.scores import Scores
+from visxai.results.inputs import Input
+from visxai.results.rows import Row, of_row, row_of, text
 
 if TYPE_CHECKING:
-    from visxai.engine import Engine, Methods
+    from visxai.engine.engine import Engine, Methods
 
 Maker = str | Mapping[str, Any] | Callable[[], "Engine"]
 
@@ -45,7 +47,7 @@ class Order:
 
     def made(self) -> Engine:
         """A new engine."""
-        from visxai.engine import Engine
+        from visxai.engine.engine import Engine
 
         if self.version != visxai.__version__:
             raise VisxaiError(

@@ -1,0 +1,207 @@
+"""What there is, printed: models and their cards, methods, what this machine can do."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import sys
+from dataclasses import MISSING, fields
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, Group
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from visxai.models.cards import Card
+
+
+def models() -> None:
+    """The named models, and how others are named."""
+    from visxai.models.cards import DEFAULT, card, names
+
+    console = Console(highlight=False)
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("Model", "Weights", "Licence", "What it is"):
+        table.add_column(name, overflow="fold")
+    for name in names():
+        card = card(name)
+        default = " (default)" if name == DEFAULT else ""
+        table.add_row(*map(escape, (name + default, _weights(card)[0], card.licence, card.summary)))
+    console.print(table)
+    console.print(
+        "\nAlso torchvision:NAME, timm:NAME, hf:NAME (Hugging Face, or a local folder) and "
+        "onnx:FILE; weights of your own with --checkpoint FILE."
+    )
+
+
+def _weights(card: Card) -> tuple[str, bool]:
+    """Whether a card's weights are here, in words, and whether they are as they should be."""
+    from visxai.errors import ModelError
+    from visxai.models import weights
+
+    if "fetch" in card.source:
+        here = weights.place(card.name, card.source).is_file()
+        return ("fetched", True) if here else ("not fetched", True)
+    bundled = "bundled" in card.source
+    try:
+        (weights.bundled_file if bundled else weights.packaged_file)(card.source)
+    except ModelError:
+        return "missing", False
+    return "with visxai" if bundled else "installed", True
+
+
+def card(card: Card) -> None:
+    """One model's card."""
+    from visxai.images.preprocess import Preprocess
+
+    options: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in card.preprocess.items()
+    }
+    source = {k: v for k, v in card.source.items() if k != "sha256"}
+    rows = {
+        "name": card.name,
+        "what": card.summary,
+        "licence": card.licence,
+        "weights": f"{_weights(card)[0]}, {' '.join(str(v) for v in source.values())}",
+        "sha256": str(card.source["sha256"]),
+        "input": str(Preprocess(**options)),
+        "activation": card.activation,
+        "CAM layer": card.layer or "the last with positions",
+        "labels": f"{len(card.labels)}: {', '.join(card.labels[:3])}"
+        + (", ..." if len(card.labels) > 3 else ""),
+    }
+    Console(highlight=False).print(_pairs(rows))
+
+
+def methods(name: str | None) -> None:
+    """All methods in brief, or one with its whole page."""
+    from visxai.models import loading as known
+    from visxai.models.cards import names
+
+    console = Console(highlight=False)
+    if name is not None:
+        method = known.find(name)
+        page = sys.modules[method.__module__].__doc__ or ""
+        page += f"\nOptions: {_options(method)}\nNeeds: {method.needs}"
+        console.print(Text(page.strip()), soft_wrap=True)
+        return
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 1, 0))
+    table.add_column("Method", style="bold", no_wrap=True)
+    table.add_column("About", overflow="fold")
+    for each in names():
+        method = known.find(each)
+        told = {
+            "options": _options(method),
+            "needs": str(method.needs),
+            "cost": method.about("Cost"),
+            "source": method.about("Source"),
+        }
+        sentence = method.about("").partition(": ")[2] or method.about("")
+        sentence = sentence[:1].upper() + sentence[1:]
+        table.add_row(each, Group(Text(sentence), _pairs(told)))
+    console.print(table)
+    console.print(
+        "visxai explain PATH --method 'NAME(option=value)'; `visxai methods NAME` for all."
+    )
+
+
+def _options(method: Any) -> str:
+    return (
+        ", ".join(
+            item.name if item.default is MISSING else f"{item.name}={item.default!r}"
+            for item in fields(method)
+        )
+        or "none"
+    )
+
+
+def doctor() -> int:
+    """Versions, devices, extras and weights; returns 0 when all that is needed is there."""
+    import torch
+
+    from visxai.models.cards import card, names
+    from visxai.models.devices import pick_device, pick_precision, versions
+
+    device = pick_device("auto")
+    devices = [f"cpu ({torch.get_num_threads()} threads of {os.cpu_count()} cores)"]
+    for index in range(torch.cuda.device_count()):
+        found = torch.cuda.get_device_properties(index)
+        devices.insert(index, f"cuda:{index} ({found.name}, {found.total_memory / 2**30:.0f} GiB)")
+    if torch.backends.mps.is_available():
+        devices.insert(0, "mps")
+    cards = {name: _weights(card(name)) for name in names()}
+    healthy = all(good for _, good in cards.values())
+    rows = {
+        "system": f"{platform.platform()}, Python {platform.python_version()}",
+        "versions": ", ".join(f"{n} {v}" for n, v in versions().items()),
+        "devices": ", ".join(devices),
+        "auto": f"{device} in {pick_precision('auto', device)}",
+        "extras": _extras(),
+        "sandbox": _sandbox(),
+        "models": ", ".join(f"{name} ({told})" for name, (told, _) in cards.items()),
+        "health": "all that is needed is there"
+        if healthy
+        else "weights are missing or changed: reinstall visxai",
+    }
+    Console(highlight=False).print(_pairs(rows))
+    return 0 if healthy else 1
+
+
+def _sandbox() -> str:
+    """What worker processes here have given up before they read a file, and what they couldn't."""
+    from visxai.errors import VisxaiError
+    from visxai.images.preprocess import Preprocess
+    from visxai.pipeline.tasks import Setup
+    from visxai.pipeline.workers import Workers, confinement
+
+    pool = Workers(Setup(Preprocess((1, 1))), 1)
+    try:
+        found = pool.result(pool.submit(confinement, ""))
+    except VisxaiError as error:
+        return str(error)
+    finally:
+        pool.close()
+    held = [part for part, why in found.items() if not why]
+    lacking = [f"{part} ({why})" for part, why in found.items() if why]
+    told = f"limits on workers: {', '.join(held)}" if held else "no limits on workers"
+    return f"{told}; without {', '.join(lacking)}" if lacking else told
+
+
+def _extras() -> str:
+    """The package's extras, and what of them is missing."""
+    from packaging.requirements import Requirement
+
+    try:
+        told = importlib.metadata.metadata("visxai")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown: visxai isn't installed, only on the path"
+    wanted = [Requirement(text) for text in told.get_all("Requires-Dist") or []]
+    found = []
+    for extra in told.get_all("Provides-Extra") or []:
+        lacking = [
+            one.name
+            for one in wanted
+            if one.marker and one.marker.evaluate({"extra": extra}) and not _installed(one.name)
+        ]
+        found.append(f"{extra} (without {', '.join(lacking)})" if lacking else extra)
+    return ", ".join(found)
+
+
+def _installed(package: str) -> bool:
+    try:
+        importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _pairs(rows: dict[str, str]) -> Table:
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows.items():
+        table.add_row(name, Text(value))
+    return table

@@ -1,0 +1,297 @@
+"""What the command line prints: results to stdout, progress to stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from visxai.foreign import for_terminal, shown
+
+if TYPE_CHECKING:
+    from visxai.evaluate.evaluation import Evaluation
+    from visxai.pipeline.progress import Outcome, Progress
+    from visxai.report.gallery import Report
+    from visxai.results.exports import Export
+
+_EVERY = 10.0  # seconds between lines where there is no terminal
+_SMALL = 20  # images whose labels are listed at the end of a run
+
+
+def _out() -> Console:
+    return Console(highlight=False, soft_wrap=False)
+
+
+def _err() -> Console:
+    return Console(stderr=True, highlight=False)
+
+
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """Show that something takes a moment; silent where there is no terminal."""
+    with _err().status(f"{what} ..."):
+        yield
+
+
+@contextmanager
+def counting(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A function that is told what is done of how much, and shows it on a terminal."""
+    with _err().status(f"{what} ...") as status:
+
+        def tell(done: int, total: int) -> None:
+            status.update(f"{what} ... {done}/{total}")
+
+        yield tell
+
+
+class Watch:
+    """Draws the progress of a run: a bar on a terminal, else a line now and then."""
+
+    def __init__(self) -> None:
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            SpinnerColumn,
+            TextColumn,
+            TimeElapsedColumn,
+        )
+        from rich.progress import Progress as Bar
+
+        self.console = _err()
+        self.bar = Bar(
+            SpinnerColumn(),
+            MofNCompleteColumn(),
+            BarColumn(bar_width=None),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[told]}"),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        self.task = self.bar.add_task("", total=None, told="")
+        self.last = time.perf_counter()
+
+    def __enter__(self) -> Watch:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def __call__(self, progress: Progress) -> None:
+        told = speed(progress.rate) if progress.rate else "the first batch"
+        if progress.remaining and progress.done < progress.images:
+            told += f", {duration(progress.remaining)} left"
+        if progress.failures:
+            told += f", {progress.failures} failed"
+        done = progress.done + progress.part
+        self.bar.update(self.task, total=progress.images, completed=done, told=told)
+        now = time.perf_counter()
+        if not self.console.is_terminal and now - self.last >= _EVERY:
+            self.last = now
+            self.console.print(f"{progress.done}/{progress.images} images, {told}", soft_wrap=True)
+
+
+def summary(outcome: Outcome, command: str) -> None:
+    """What a run has left, and where."""
+    from visxai.results import reading
+
+    console, counts, run = _out(), outcome.counts, outcome.progress
+    if counts["maps"] and counts["images"] <= _SMALL and outcome.complete:
+        console.print(top_labels(list(reading.read(outcome.out))))
+    done = (run.done if outcome.complete else counts["finished"]) - run.before
+    told = f"{counted(done, 'image')} in {duration(run.seconds)}"
+    if done:
+        settings = (reading.about(outcome.out) or {})["settings"]
+        told += f", {speed(run.rate)}, on {settings['device']} in {settings['precision']}"
+    if run.before:
+        told += f"; {run.before} {'was' if run.before == 1 else 'were'} done before"
+    console.print(told, soft_wrap=True)
+    if "scored" in counts:
+        console.print(
+            f"{counted(counts['scored'], 'image')} scored, {counts['explained']} of them "
+            f"explained, as --only asks; the scores of all: visxai.results.reading.scores("
+            f"{for_terminal(repr(str(_near(outcome.out))))})",
+            soft_wrap=True,
+        )
+    if counts.get("labelled"):
+        console.print(
+            f"The model got {counts['right']} of {counts['labelled']} right "
+            f"({100 * counts['right'] / counts['labelled']:.1f} %), by the images' labels",
+            soft_wrap=True,
+        )
+    if outcome.changed:
+        console.print(
+            f"[yellow]{counted(outcome.changed, 'image')} changed after being explained: --fresh "
+            "explains all again[/yellow]",
+            soft_wrap=True,
+        )
+    out = _near(outcome.out)
+    table = Table.grid(padding=(0, 2))
+    where = [(counted(counts["maps"], "row"), "explanations", f"visxai.results.read({str(out)!r})")]
+    if (outcome.out / "overlays").is_dir() and any((outcome.out / "overlays").iterdir()):
+        where.append(("overlays", "overlays", ""))
+    if counts["failures"]:
+        others = counts["failures"] - len(outcome.failed)
+        told = f"{others} of earlier sources" if others else ""
+        where.append((counted(counts["failures"], "failure"), "failures.parquet", told))
+    for what, name, how in where:
+        table.add_row(what, for_terminal(str(out / name)), f"[dim]{for_terminal(how)}[/dim]")
+    console.print(table)
+    told = _checked(outcome.out)
+    if told:
+        console.print(told, soft_wrap=True)
+    _failures(outcome, console)
+    if not outcome.complete:
+        console.print(
+            f"Stopped: {counts['finished']} of {counts['images']} images are finished and kept; "
+            f"go on with: {for_terminal(command)}",
+            soft_wrap=True,
+        )
+
+
+def _checked(out: Path) -> str:
+    """How many maps passed a run's check of faithfulness, in words; "" where none was asked."""
+    from visxai.results import reading
+
+    if not ((reading.about(out) or {}).get("settings", {}).get("check") or "").startswith("faith"):
+        return ""
+    told = [one for table in reading.tables(out, ["quality"]) for one in table[0].to_pylist()]
+    passed = sum(json.loads(quality).get("faithful") is True for quality in told)
+    return f"{passed} of {counted(len(told), 'map')} passed the check of faithfulness"
+
+
+def evaluation(found: Evaluation, command: str) -> None:
+    """The table of an evaluation, and where the rest is."""
+    from visxai.evaluate import pages
+
+    console, outcome = _out(), found.outcome
+    if found.summary is None:
+        console.print(
+            f"Stopped: {outcome.counts['finished']} of {outcome.counts['images']} images are "
+            f"finished and kept; go on with: {for_terminal(command)}",
+            soft_wrap=True,
+        )
+        return
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    columns, rows = pages.overview(found.summary)
+    for name in columns:
+        table.add_column(Text(shown(name)), overflow="fold")
+    # Where the intervals leave no room they are left to the page.
+    wide = sum(max(map(len, column)) + 2 for column in zip(columns, *rows, strict=True))
+    short = wide > console.width
+    for name, *cells in rows:
+        told = (cell.partition(" (")[0] if short else cell for cell in cells)
+        table.add_row(*map(for_terminal, (name, *told)))
+    console.print(table)
+    console.print(
+        f"{counted(found.summary['images'], 'image')}; intervals, ranks, curves and examples: "
+        f"{_placed(outcome.out / 'evaluation.html')}",
+        soft_wrap=True,
+    )
+    _failures(outcome, console)
+
+
+def _failures(outcome: Outcome, console: Console) -> None:
+    for one in outcome.failed[:5]:
+        console.print(f"  [red]failed[/red] {for_terminal(one.reason)}", soft_wrap=True)
+    if len(outcome.failed) > 5:
+        console.print(f"  and {len(outcome.failed) - 5} more")
+
+
+def top_labels(explanations: list[Any]) -> Table:
+    """Images, what the model says they are, and how sure it is."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("Image", overflow="fold", max_width=48)
+    table.add_column("Label", overflow="fold")
+    table.add_column("Score", justify="right")
+    table.add_column("Methods", overflow="fold", style="dim")
+    from visxai.images import address
+
+    rows: dict[tuple[str, str, str], list[str]] = {}
+    # Absolute paths would leave no room: what they share says nothing here.
+    folders = [os.path.dirname(one.input.path) for one in explanations]
+    plain = not any(address.remote(folder) for folder in folders)
+    try:
+        shared = os.path.commonpath(folders) if plain else ""
+    except ValueError:  # they lie on several drives, or only some are absolute
+        plain, shared = False, ""
+    for one in explanations:
+        path = os.path.relpath(one.input.path, shared) if plain else one.input.path
+        name = one.method.partition("(")[0] + (" (flat map)" if one.degenerate else "")
+        rows.setdefault((path, one.label, f"{one.score:.3f}"), []).append(name)
+    for (path, label, score), names in rows.items():
+        table.add_row(*map(for_terminal, (path, label, score, ", ".join(names))))
+    return table
+
+
+def gallery(made: Report) -> None:
+    """Where a gallery is, and what it lacks."""
+    console, without = _out(), ""
+    if made.shown < made.rows:
+        without = f" of {made.rows}"
+    console.print(
+        f"{made.shown}{without} explanations in {_placed(made.path)}: open it in a browser",
+        soft_wrap=True,
+    )
+    if made.missing:
+        console.print(
+            f"[yellow]{counted(made.missing, 'original')} gone or changed since: shown without "
+            "photograph[/yellow]",
+            soft_wrap=True,
+        )
+
+
+def exported(made: Export) -> None:
+    """Where an export is, and what it lacks."""
+    console = _out()
+    console.print(
+        f"{counted(made.written, 'explanation')} in {_placed(made.path)}",
+        soft_wrap=True,
+    )
+    if made.left_out:
+        console.print(
+            f"[yellow]{counted(made.left_out, 'explanation')} left out: the original is gone or "
+            "has changed[/yellow]",
+            soft_wrap=True,
+        )
+
+
+def counted(number: int, noun: str) -> str:
+    """1 image, 2 images."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def duration(seconds: float) -> str:
+    """12 s, 3 min 20 s, 5 h 02 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def speed(rate: float) -> str:
+    """12.3 images/s, or 45 s an image."""
+    return f"{rate:.1f} images/s" if rate >= 1 else f"{duration(1 / rate)} an image"
+
+
+def _placed(path: Path) -> str:
+    """A path as it is printed, shortest from here."""
+    return for_terminal(_near(path))
+
+
+def _near(path: Path) -> Path:
+    """A path as it is shortest to write from here."""
+    try:
+        return path.relative_to(Path.cwd())
+    except ValueError:
+        return path

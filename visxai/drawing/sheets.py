@@ -1,0 +1,173 @@
+"""Overlays on pages: a captioned panel of one explanation, a contact sheet of many pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from visxai.drawing import colours, lettering, overlays
+from visxai.drawing.colours import Pixels, Scale
+from visxai.errors import ArgumentError
+from visxai.record.base import Explanation
+
+_PAPER, _INK, _QUIET = (252, 252, 251), (24, 24, 27), (113, 113, 122)
+_MARGIN = 20
+_BAR, _KEY, _KEY_BAR = 10, 13, 110  # pixels: a colour bar's height, a key's text, its bar's width
+
+
+def panel(
+    explanation: Explanation,
+    image: Image.Image,
+    *,
+    bare: bool = True,
+    side: int = 640,
+    **style: Any,
+) -> Image.Image:
+    """Photograph, overlay and (`bare`) the map alone, side by side, over a caption.
+
+    image: as for `overlay`, which also takes `style`. side: the longest side of each picture in
+    pixels. The caption names the label, its score, the method, the model and the file, and says
+    what the colours mean.
+    """
+    photo = _fitted(image.convert("RGB"), side, side, smallest=side // 2)
+    cells = [("Photograph", photo), ("Evidence", overlays.overlay(explanation, photo, **style))]
+    if bare:
+        blank = Image.new("RGB", photo.size, (128, 128, 128))
+        plain = overlays.overlay(explanation, blank, colormap=style.get("colormap"), alpha=1.0)
+        cells.append(("Map", plain))
+    heading, title, small = 13, 24, 15
+    # A strip of a photograph still needs a caption that can be read.
+    column = max(photo.width, 640 // len(cells))
+    width = _MARGIN + len(cells) * (column + _MARGIN)
+    top = _MARGIN + lettering.line_height(heading) + 4
+    foot = top + photo.height + _MARGIN
+    lines = lettering.line_height(title) + 4 + 2 * lettering.line_height(small)
+    canvas = _page(width, foot + lines + _MARGIN)
+    for number, (name, cell) in enumerate(cells):
+        left = _MARGIN + number * (column + _MARGIN)
+        lettering.write(canvas, name, left, _MARGIN, heading, _QUIET)
+        _paste(canvas, cell, left, top)
+    bar = min(220, width // 3)
+    room = width - 3 * _MARGIN - bar
+    score = f"{explanation.score:.3f}"
+    spare = room - lettering.ink(score, title).shape[1] - 12
+    end = lettering.write(
+        canvas, explanation.label, _MARGIN, foot, title, _INK, bold=True, width=spare
+    )
+    lettering.write(canvas, score, end + 12, foot, title, _QUIET)
+    second = foot + lettering.line_height(title) + 4
+    source = Path(explanation.input.path).name if explanation.input.path else "image in memory"
+    about = f"{explanation.method}  ·  {explanation.model.name}"
+    lettering.write(canvas, about, _MARGIN, second, small, _INK, width=room)
+    below = second + lettering.line_height(small)
+    lettering.write(canvas, source, _MARGIN, below, small, _QUIET, width=room)
+    scale = colours.scale_of(explanation, style.get("colormap"))
+    left, under = width - _MARGIN - bar, foot + 9 + _BAR + 4
+    _bar(canvas, scale, left, foot + 9, bar)
+    lettering.write(canvas, scale.ends[0], left, under, heading, _QUIET)
+    last = lettering.ink(scale.ends[1], heading)
+    lettering.stamp(canvas, last, width - _MARGIN - last.shape[1], under, _QUIET)
+    return Image.fromarray(canvas)
+
+
+def sheet(
+    cells: Sequence[Sequence[Image.Image]],
+    columns: Sequence[str],
+    rows: Sequence[str],
+    cell: int = 224,
+    scales: Iterable[Scale] = (),
+) -> Image.Image:
+    """A contact sheet: `cells[i][j]` fitted into `cell` pixels, at `rows[i]` and `columns[j]`.
+
+    What a row's name has after a line break stands smaller below it. scales: those of the
+    overlays (`render.scale_of`); each is explained once, below the pictures.
+    """
+    if len(cells) != len(rows) or any(len(row) != len(columns) for row in cells):
+        raise ArgumentError(
+            f"expected {len(rows)} rows of {len(columns)} pictures, got rows of "
+            f"{[len(row) for row in cells]}: give each row and column one name"
+        )
+    gap, size = 10, 15
+    line = lettering.line_height(size)
+    fitted = [[_fitted(picture.convert("RGB"), cell, cell) for picture in row] for row in cells]
+    names = [_lines(name, size, 2 * cell) for name in rows]
+    # A row of landscapes needs no square.
+    heights = [
+        max([sum(len(ink) for ink, _ in told), *(picture.height for picture in row)])
+        for told, row in zip(names, fitted, strict=True)
+    ]
+    named = max((ink.shape[1] for told in names for ink, _ in told), default=0)
+    first = _MARGIN + (named + _MARGIN if named else 0)
+    y = _MARGIN + (line + gap // 2 if any(columns) else 0)
+    keys = list(dict.fromkeys(scales))
+    foot = y + sum(heights) + len(rows) * gap - gap + _MARGIN
+    canvas = _page(
+        max(1, first + len(columns) * (cell + gap) - gap + _MARGIN, _keys_width(keys)),
+        max(1, foot + (line + _MARGIN if keys else 0)),
+    )
+    for j, name in enumerate(columns):
+        lettering.write(
+            canvas, name, first + j * (cell + gap), _MARGIN, size, _INK, bold=True, width=cell
+        )
+    for told, row, height in zip(names, fitted, heights, strict=True):
+        top = y + (height - sum(len(ink) for ink, _ in told)) // 2
+        for ink, colour in told:
+            lettering.stamp(canvas, ink, _MARGIN, top, colour)
+            top += len(ink)
+        for j, picture in enumerate(row):
+            x = first + j * (cell + gap) + (cell - picture.width) // 2
+            _paste(canvas, picture, x, y + (height - picture.height) // 2)
+        y += height + gap
+    _keys(canvas, keys, foot)
+    return Image.fromarray(canvas)
+
+
+def _fitted(image: Image.Image, width: int, height: int, smallest: int = 0) -> Image.Image:
+    """`image` shrunk into the box, or enlarged until its longer side has `smallest` pixels."""
+    factor = min(width / image.width, height / image.height, 1.0)
+    factor = max(factor, smallest / max(image.size)) if factor == 1.0 else factor
+    size = max(1, round(image.width * factor)), max(1, round(image.height * factor))
+    if size == image.size:
+        return image
+    how = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
+    return Image.fromarray(cv2.resize(np.asarray(image), size, interpolation=how))
+
+
+def _page(width: int, height: int) -> Pixels:
+    return np.full((height, width, 3), _PAPER, np.uint8)
+
+
+def _paste(canvas: Pixels, image: Image.Image, left: int, top: int) -> None:
+    canvas[top : top + image.height, left : left + image.width] = np.asarray(image)
+
+
+def _lines(name: str, size: int, width: int) -> list[tuple[lettering.Mask, lettering.Colour]]:
+    """A row's name and what is below it, drawn at most `width` pixels wide, with their colours."""
+    first, _, rest = name.partition("\n")
+    lines = [(lettering.ink(first, size, width=width), _INK)]
+    return lines + ([(lettering.ink(rest, size - 3, width=width), _QUIET)] if rest else [])
+
+
+def _bar(canvas: Pixels, scale: Scale, left: int, top: int, width: int) -> None:
+    """All colours of a scale, side by side."""
+    ramp = np.linspace(0, 255, width).astype(np.uint8)
+    canvas[top : top + _BAR, left : left + width] = colours.lut(scale.colormap)[ramp]
+
+
+def _keys(canvas: Pixels, scales: Sequence[Scale], top: int) -> None:
+    """The scales side by side, each between what its ends mean."""
+    left, middle = _MARGIN, (lettering.line_height(_KEY) - _BAR) // 2
+    for scale in scales:
+        left = lettering.write(canvas, scale.ends[0], left, top, _KEY, _QUIET) + 8
+        _bar(canvas, scale, left, top + middle, _KEY_BAR)
+        left = lettering.write(canvas, scale.ends[1], left + _KEY_BAR + 8, top, _KEY, _QUIET) + 32
+
+
+def _keys_width(scales: Sequence[Scale]) -> int:
+    words = sum(int(lettering.ink(word, _KEY).shape[1]) for scale in scales for word in scale.ends)
+    return 2 * _MARGIN + words + len(scales) * (_KEY_BAR + 48) - 32

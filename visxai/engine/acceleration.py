@@ -1,0 +1,115 @@
+"""Whether acceleration pays: preparing a faster form costs seconds, and a short run never earns
+them back.
+
+The decision weighs the rows a run will send through the network, their time as measured on a few,
+and the time to prepare (next to nothing where the forms are on disk already). Once made for a
+model it stays, so that all records of a run are computed the same way.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+import time
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from visxai.errors import ArgumentError
+from visxai.methods.base import Method
+from visxai.models import weights
+from visxai.models.interface import Model
+from visxai.models.pytorch.accelerate import KINDS, Acceleration
+from visxai.models.pytorch.model import TorchModel
+
+CHOICES = ("auto", "off", *KINDS)
+PREPARING = 12.0  # seconds to export the whole and a trunk, typically, on a busy machine
+LOADING = 1.5  # seconds to load them from disk
+WORTHWHILE = 2.0  # the saving must be this many times the cost: estimates are rough
+_FEWEST = 64  # rows below which nothing is even measured
+
+
+class Plan:
+    """Acceleration as asked for ("auto", "off", "onnx", "compile") and as decided."""
+
+    def __init__(self, model: Model, wish: str) -> None:
+        if wish not in CHOICES:
+            raise ArgumentError(
+                f"expected accelerate to be {', '.join(CHOICES)}, got {wish!r}: try 'auto'"
+            )
+        self._model = model
+        self._rows = 0
+        self._seconds: float | None = None
+        self._lock = threading.Lock()
+        self.decided = "off"
+        self.reason = "run too short"
+        self.open = False
+        if wish == "off":
+            self.reason = "asked for"
+        elif not isinstance(model, TorchModel) or model.runtime is not None:
+            self.reason = "the model brings its own runtime"
+        elif wish == "onnx" and model.device.type != "cpu":
+            raise ArgumentError(
+                f"expected accelerate='onnx' with a model on the CPU, got {model.device}: "
+                "use accelerate='compile'"
+            )
+        elif wish in KINDS:
+            self._prepare(wish, "asked for")
+        elif model.device.type != "cpu":
+            self.reason = "automatic only on a CPU"
+        elif model.precision != "fp32" or model.dtype != torch.float32:
+            self.reason = "only in float32"
+        elif not all(importlib.util.find_spec(name) for name in ("onnxruntime", "onnx")):
+            self.reason = "the extra onnx isn't installed"
+        else:
+            self.open = True
+
+    @property
+    def prepared(self) -> float:
+        """Seconds that preparing faster forms has taken so far."""
+        made = self._model.acceleration if isinstance(self._model, TorchModel) else None
+        return 0.0 if made is None else made.seconds
+
+    def described(self, what: str) -> str:
+        """What ran, and why, for a record."""
+        return what if what.startswith("onnxruntime") else f"{what} ({self.reason})"
+
+    def consider(self, methods: Sequence[Method], x: Tensor, images: int) -> None:
+        """Count a run of `images` images like x (b, 3, h, w), and prepare if that now pays."""
+        if not self.open:
+            return
+        with self._lock, torch.inference_mode(False), torch.no_grad():
+            usable = [method for method in methods if not method.needs & ~self._model.offers]
+            one = x[:1].clone()
+            self._rows += images * sum(m.cost(self._model, one).forwards for m in usable)
+            if not self.open or self._rows < _FEWEST:
+                return
+            if self._seconds is None:
+                few = one.expand(4, *one.shape[1:]).contiguous()
+                self._model.scores(few)
+                began = time.perf_counter()
+                self._model.scores(few)
+                self._seconds = (time.perf_counter() - began) / 4
+            found = self._acceleration("onnx")
+            known = found.known("whole", tuple(x.shape[1:]))
+            # The prepared form takes less than half the time (performance of ONNX Runtime here).
+            saving = 0.5 * self._rows * self._seconds
+            if saving >= WORTHWHILE * (LOADING if known else PREPARING):
+                self._prepare("onnx", "run long enough", found)
+
+    def settle(self, decided: str, reason: str) -> None:
+        """Take over an earlier run's decision, so that its rest is computed the same way."""
+        if self.open and decided in KINDS:
+            self._prepare(decided, reason)
+        elif self.open:
+            self.open, self.reason = False, reason
+
+    def _acceleration(self, kind: str) -> Acceleration:
+        assert isinstance(self._model, TorchModel)
+        return Acceleration(kind, self._model.weights, weights.cache_folder())
+
+    def _prepare(self, kind: str, reason: str, found: Acceleration | None = None) -> None:
+        assert isinstance(self._model, TorchModel)
+        self._model.acceleration = found or self._acceleration(kind)
+        self.decided, self.reason, self.open = kind, reason, False

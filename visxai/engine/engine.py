@@ -1,0 +1,620 @@
+"""The engine: images in, explanations out. Batches, devices, precision; no files but the inputs.
+
+engine = Engine("efficientnet_lite0")
+results = engine.explain(["cat.jpg"], method="grad_cam", target="top1")
+"""
+
+from __future__ import annotations
+
+import copy
+import datetime
+import itertools
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from visxai import methods, metrics
+from visxai.engine import redaction, reproduction
+from visxai.engine.acceleration import Plan
+from visxai.engine.batch import Prepared, _plain, compute, reported, tidy
+from visxai.engine.gate import Gate
+from visxai.errors import ArgumentError, Failure, ImageError
+from visxai.images import decoding, objects
+from visxai.images.address import Origin
+from visxai.images.folders import images_below
+from visxai.images.preprocess import Preprocess
+from visxai.labels import label_of, read_labels
+from visxai.methods._maps import upsample
+from visxai.methods.base import Maps, Method
+from visxai.metrics.base import Case, Check, Metric
+from visxai.models import cards, loading
+from visxai.models.budget import RowBudget
+from visxai.models.devices import PRECISIONS, pick_device, pick_precision, versions
+from visxai.models.interface import Model
+from visxai.models.probe import Probe
+from visxai.process import keep_memory
+from visxai.record.base import Explanation
+from visxai.record.image import Prediction
+from visxai.record.scores import TOP, Scores
+from visxai.references import InputRef
+from visxai.spec import split_specs
+from visxai.target import Target, set_label
+
+if TYPE_CHECKING:
+    from visxai.labels import Labels
+    from visxai.models.interface import Activation
+
+Methods = str | Method | Sequence[str | Method]
+
+
+@dataclass(frozen=True)
+class Explained:
+    """What an engine makes of an image: its explanations, method by method, what the model scores
+    it, and the class with the greatest score."""
+
+    explanations: tuple[Explanation, ...]
+    scores: Scores
+    best: int
+
+
+class Engine:
+    """Explains images with one model on one device.
+
+    model: a name (`visxai models`), "torchvision:…", "timm:…", "hf:…", "onnx:FILE", or an
+    nn.Module, which is left as it is: visxai runs a copy that shares its weights. Batch norms need
+    running statistics, so that images of a batch don't change each other's scores. An image
+    classification pipeline of Hugging Face's stands for its module, and a function from pixels
+    (n, c, h, w) to scores (n, k) serves the methods that ask for scores alone. checkpoint: a
+    file of weights for a torchvision or timm architecture. labels: names, or a file of them; for
+    a CLIP-like model the prompts it compares images with. preprocess, labels, activation
+    ("softmax" | "sigmoid" | "none"), layer and output (a function from what the model returns to
+    scores) complete or override what the model knows about itself.
+
+    device: "auto" (CUDA where there is one; a module of your own stays where it is) or torch's
+    names. precision: "auto" | "fp32" | "bf16" | "fp16", of the model's forward and backward; maps
+    are always float32, rows that half precision loses are computed again in float32, which the
+    image's record says, and fp32 on a GPU runs without TF32. batch_size: the images of a batch and
+    the rows of one forward.
+
+    accelerate: "auto" | "off" | "onnx" | "compile": how parts that need no graph are run, and
+    gradients at the input. "auto" prepares ONNX Runtime forms on a CPU once a run is long enough
+    to earn the preparation back; records say what ran.
+
+    An engine may be used from several threads at once. Weights that are updated in place are seen,
+    but for edits through `.data` (docs/design.md). On a CPU the process keeps the memory it
+    frees for its next forward (`visxai.process.keep_memory`).
+    """
+
+    def __init__(
+        self,
+        model: str | nn.Module | Model | Callable[[Tensor], Any] = cards.DEFAULT,
+        *,
+        preprocess: Any = None,
+        labels: Labels | None = None,
+        activation: Activation | None = None,
+        layer: str | nn.Module | Sequence[str | nn.Module] | None = None,
+        output: Any = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        device: str | torch.device = "auto",
+        precision: str = "auto",
+        accelerate: str = "auto",
+        batch_size: int | None = None,
+    ) -> None:
+        if precision not in PRECISIONS:
+            raise ArgumentError(
+                f"expected a precision of {', '.join(PRECISIONS)}, got {precision!r}: use 'auto'"
+            )
+        if activation not in (None, "softmax", "sigmoid", "none"):
+            raise ArgumentError(
+                f"expected an activation of softmax, sigmoid or none, got {activation!r}"
+            )
+        if batch_size is not None and batch_size < 1:
+            raise ArgumentError(f"expected a batch_size of at least 1, got {batch_size}")
+        given = {
+            "preprocess": preprocess,
+            "labels": labels,
+            "activation": activation,
+            "layer": layer,
+            "output": output,
+        }
+        if isinstance(model, str):
+            self.model = loading.load(
+                model, device=pick_device(device), checkpoint=checkpoint, **given
+            )
+        elif checkpoint is not None:
+            raise ArgumentError(
+                "expected checkpoint= with a model's name, got it with a model: load the weights "
+                "into the module before"
+            )
+        elif isinstance(model, Model):
+            # A copy over the same network: precision, rows and acceleration are this engine's.
+            self.model = copy.copy(model)
+        else:
+            self.model = _from_object(model, device, given)
+        self.device = self.model.device
+        if self.device.type == "cpu":
+            keep_memory()
+        self.model.precision = pick_precision(precision, self.device, self.model.precisions)
+        self.precision = self.model.precision
+        self.batch_size = batch_size or (64 if self.device.type == "cuda" else 16)
+        self.model.budget = RowBudget(self.batch_size)
+        self._plan = Plan(self.model, accelerate)
+
+    def __repr__(self) -> str:
+        return (
+            f"Engine({self.model.ref.name!r}, device={str(self.device)!r}, "
+            f"precision={self.precision!r}, accelerate={self.accelerate!r}, "
+            f"batch_size={self.batch_size})"
+        )
+
+    @property
+    def accelerate(self) -> str:
+        """What was decided of acceleration so far: "off", "onnx" or "compile"."""
+        return self._plan.decided
+
+    def plan(self, method: Methods, images: int) -> str:
+        """Decide on acceleration for a run of `images` more images; returns the reason."""
+        if self._plan.open and isinstance(self.model.preprocess, Preprocess):
+            blank = self.tensor([self.model.preprocess.blank()])
+            self._plan.consider(load_methods(method), blank, images)
+        return self._plan.reason
+
+    def settle(self, decided: str, reason: str) -> None:
+        """Take over what an earlier run decided on acceleration, where "auto" left it open."""
+        self._plan.settle(decided, reason)
+
+    # ---- images in, records out ------------------------------------------------------------
+
+    def explain(
+        self,
+        images: Any,
+        method: Methods = "grad_cam",
+        target: Any = "top1",
+        *,
+        only: str | Gate | None = None,
+        check: str | Metric | None = None,
+        on_error: Literal["raise", "record"] = "raise",
+    ) -> list[Explanation | Failure]:
+        """Explain images, one or many, in input order.
+
+        images: paths, folders, bytes, open files, PIL images, arrays or uint8 tensors (h, w),
+        (h, w, 3 or 4) or (3 or 4, h, w), or batches of them (b, ...); arrays hold uint8, or floats
+        in 0..1. method: one or several, also in one string with commas between them. One
+        `Explanation` per image, method and class of the target. An image that can't be read
+        raises ImageError, or with on_error="record" leaves a `Failure` in its place. only: a
+        condition on the scores, such as "class=nsfw>0.5": images that don't meet it cost their
+        forward and give no result. check: a metric whose figures go into the records' quality,
+        such as "faithfulness" (128 more forwards a map, in batches; `quality["faithful"]` says
+        whether the map beats its permutations).
+        """
+        many = _as_list(images)
+        parsed = Target.of(target, self.model.labels)
+        parsed.check(len(many))
+        self.plan(method, len(many))
+        return list(self.stream(many, method, parsed, only=only, check=check, on_error=on_error))
+
+    def stream(
+        self,
+        images: Iterable[Any],
+        method: Methods = "grad_cam",
+        target: Any = "top1",
+        *,
+        only: str | Gate | None = None,
+        check: str | Metric | None = None,
+        on_error: Literal["raise", "record"] = "raise",
+    ) -> Iterator[Explanation | Failure]:
+        """The same as `explain`, lazily: a batch is read when its first result is asked for."""
+        if on_error not in ("raise", "record"):
+            raise ArgumentError(f"expected on_error of 'raise' or 'record', got {on_error!r}")
+        loaded = load_methods(method)
+        parsed = Target.of(target, self.model.labels)
+        gate = None if only is None else Gate.of(only, self.model.labels)
+        if gate is not None and gate.right is not None:
+            raise ArgumentError(
+                f"expected a condition on scores such as top1<0.6, got {gate}: that is for runs "
+                "over images with labels (visxai explain labels.csv, or visxai.pipeline.explain)"
+            )
+        checked = None if check is None else metrics.load_check(check)
+        return self._stream(_each(images), loaded, parsed, gate, checked, on_error)
+
+    def _stream(
+        self,
+        sources: Iterator[Any],
+        loaded: tuple[Method, ...],
+        target: Target,
+        gate: Gate | None,
+        check: Metric | None,
+        on_error: str,
+    ) -> Iterator[Explanation | Failure]:
+        start = 0
+        for batch in _batched(sources, self.batch_size):
+            prepared = [self.prepare(source, on_error) for source in batch]
+            part = target.part(start, start + len(batch))
+            for one in self.explain_prepared(prepared, loaded, part, gate, check):
+                if isinstance(one, Failure):
+                    yield one
+                else:
+                    yield from one.explanations
+            start += len(batch)
+
+    def prepare(self, source: Any, on_error: str = "raise") -> Prepared | Failure:
+        """Decode one image and cut it for the model; no tensor, no device.
+
+        source: as of `explain`, but for folders; or a Failure, which on_error="raise" raises.
+        """
+        if isinstance(source, Failure):
+            if on_error == "raise":
+                raise ImageError(source.reason)
+            return source
+        preprocess = self.model.preprocess
+        if preprocess is None:
+            raise ArgumentError(
+                f"{cards.without_preprocess(self.model.ref.name)}, or explain tensors with "
+                "attribute()"
+            )
+        try:
+            if hasattr(source, "read") and not isinstance(source, Origin):
+                # Once only, and the record may ask for its original again.
+                source = objects.content(source, decoding.Limits().max_bytes)
+            photo = decoding.decode(source)
+            pixels, transform = preprocess.crop(photo)
+        except ImageError as error:
+            if on_error == "raise":
+                raise
+            path = str(source) if isinstance(source, (str, Path)) else None
+            return Failure(path, str(error), type(error).__name__)
+        reference = InputRef(
+            photo.image.width, photo.image.height, transform, photo.sha256, photo.path
+        )
+        return Prepared(pixels, reference, None if photo.path else source)
+
+    def explain_prepared(
+        self,
+        batch: Sequence[Prepared | Failure],
+        loaded: Sequence[Method],
+        target: Target,
+        only: Gate | None = None,
+        check: Check | None = None,
+    ) -> list[Explained | Failure]:
+        """Explains a prepared batch.
+
+        Args:
+            batch: Images, and failures in the places of those that couldn't be read.
+            loaded: The methods.
+            target: What to explain; a per-image target has a class for each place of the batch.
+            only: The gate that images must pass to be explained; all are scored.
+            check: What judges each map.
+
+        Returns:
+            One result a place: what came of the image, or the failure that stood there.
+        """
+        good = [(index, item) for index, item in enumerate(batch) if isinstance(item, Prepared)]
+        if not good:
+            return [item for item in batch if isinstance(item, Failure)]
+        everyone = [item for _, item in good]
+        whole = self.tensor([item.pixels for item in everyone])
+        probe = clean = Probe(self.model, whole)
+        x = whole
+        gated: list[float] | None = None
+        if only is not None:
+            at = reported(probe, x, only.target)
+            passes = only.open(at)
+            if only.right is None:
+                gated = at.tolist()
+            else:
+                passes = is_right(probe, x, everyone, only.right)
+            keep = passes.nonzero().squeeze(1)
+            good = [good[row] for row in keep.tolist()]
+            probe, x = probe.part(keep)
+        found: dict[int, list[Explanation]] = {}
+        if good:
+            if target.kind == "index":
+                target = Target.of([target.classes[index] for index, _ in good])
+            items = [item for _, item in good]
+            for method in loaded:
+                probe = probe.fresh()
+                rows = self._explained(probe, x, items, method, target, check)
+                for row, explanation in rows:
+                    found.setdefault(good[row][0], []).append(explanation)
+        # The gate or the methods have left the clean scores there, so this costs no forward.
+        known = probe if only is None else clean
+        scored = iter(self._scored(known.scores(whole), everyone, gated))
+        results: list[Explained | Failure] = []
+        for index, item in enumerate(batch):
+            if isinstance(item, Failure):
+                results.append(item)
+                continue
+            told, best = next(scored)
+            mine = tuple(found.get(index, ()))
+            results.append(Explained(mine, replace(told, explained=bool(mine)), best))
+        return results
+
+    def _scored(
+        self, scores: Tensor, items: Sequence[Prepared], gated: Sequence[float] | None
+    ) -> Iterator[tuple[Scores, int]]:
+        """Yields what the model scores (b, k) each image, as it reports it, and its best class."""
+        classes = scores.topk(min(TOP, scores.shape[1]), dim=1).indices
+        values = self.model.probabilities(scores).gather(1, classes)
+        best = scores.argmax(1).tolist()
+        for row, (top, told) in enumerate(zip(classes.tolist(), values.tolist(), strict=True)):
+            labels = tuple(label_of(self.model.labels, index) for index in top)
+            gate = None if gated is None else gated[row]
+            yield Scores(items[row].input.path, tuple(top), labels, tuple(told), gate), best[row]
+
+    def tensor(self, pixels: Sequence[np.ndarray[Any, Any]]) -> Tensor:
+        """The model's input (b, c, h, w) float32 on its device, from prepared pixels."""
+        assert self.model.preprocess is not None
+        stacked = torch.from_numpy(np.stack(pixels))
+        if self.device.type == "cuda":
+            stacked = stacked.pin_memory().to(self.device, non_blocking=True)
+        return self.model.preprocess.normalise(stacked.to(self.device))
+
+    def _explained(
+        self,
+        probe: Probe,
+        x: Tensor,
+        items: Sequence[Prepared],
+        method: Method,
+        target: Target,
+        check: Check | None,
+    ) -> Iterator[tuple[int, Explanation]]:
+        began, prepared = time.perf_counter(), self._plan.prepared
+        maps = self._maps(probe, x, method, target)
+        aim, logits = probe.clean(x, target)
+        shown = reported(probe, x, target)
+        values, degenerate = tidy(maps.values)
+        # One copy of the maps to the host, and one of the numbers beside them.
+        native = values.cpu().numpy()
+        reran = probe.reran.cpu().tolist()
+        # Of the maps: a check has its own price, and faster forms are prepared once for all.
+        seconds = time.perf_counter() - began - (self._plan.prepared - prepared)
+        figures = dict(maps.quality)
+        if check is not None:
+            figures.update(check.quality(Case(probe, x, target, values, method)))
+        quality = {name: figure.cpu().tolist() for name, figure in figures.items()}
+        rows, flat = aim.rows.tolist(), degenerate.cpu().tolist()
+        classes = [None] * len(rows) if aim.classes is None else aim.classes.tolist()
+        common: dict[str, Any] = {
+            "model": self.model.ref,
+            "method": repr(method),
+            "target": str(target),
+            "layer": method.layer_of(probe, x),
+            "device": str(self.device),
+            "accelerate": self._plan.described(self.model.accelerated(method.needs)),
+            "versions": versions(),
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "seconds": seconds / max(1, len(rows)),
+        }
+        for j, (row, score, logit) in enumerate(
+            zip(rows, shown.tolist(), logits.tolist(), strict=True)
+        ):
+            yield (
+                row,
+                Explanation(
+                    input=items[row].input,
+                    source=items[row].source,
+                    values=native[j],
+                    class_index=classes[j],
+                    label=self._label(target, classes[j]),
+                    score=score,
+                    logit=logit,
+                    degenerate=flat[j],
+                    precision=self.precision + " (rerun in fp32)" * reran[row],
+                    quality={name: _plain(figure[j]) for name, figure in quality.items()},
+                    **common,
+                ),
+            )
+
+    def check(self, method: Method) -> None:
+        """Raise ArgumentError, with the methods that do, unless the model can serve `method`."""
+        missing = method.needs & ~self.model.offers
+        if missing:
+            remedy = self.model.remedy(missing)
+            usable = [
+                name
+                for name in methods.names()
+                if methods.find(name).needs & ~self.model.offers == type(missing)(0)
+            ]
+            raise ArgumentError(
+                f"expected a method that {self.model.ref.name} can serve, but {method.name()} "
+                f"needs {missing}: {f'{remedy}, or ' if remedy else ''}use one of "
+                f"{', '.join(usable)}"
+            )
+
+    def _maps(self, model: Model, x: Tensor, method: Method, target: Target) -> Maps:
+        self.check(method)
+        return compute(method, model, x, target)
+
+    def _label(self, target: Target, class_index: int | None) -> str:
+        if class_index is None:
+            return target.text
+        if target.kind == "any":
+            return target.name or set_label(self.model.labels, target.classes)
+        label = label_of(self.model.labels, class_index)
+        if target.kind == "diff":
+            return f"{label} rather than {label_of(self.model.labels, target.classes[1])}"
+        return label
+
+    # ---- tensors, scores, reproduction -------------------------------------------------------
+
+    def attribute(
+        self, x: Tensor, method: str | Method = "grad_cam", target: Any = "top1"
+    ) -> Tensor:
+        """Maps (maps, h, w) float32 for inputs x (b, 3, h, w) in model space, on x's device.
+
+        Native maps are upsampled bilinearly (align_corners=False), unscaled. One map per image,
+        or as many as the target has classes, image by image.
+        """
+        if not isinstance(x, Tensor) or x.ndim != 4 or not x.is_floating_point():
+            got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+            raise ArgumentError(
+                f"expected a float tensor (batch, channels, height, width), got {got}: "
+                "normalise images yourself, or pass them to explain()"
+            )
+        self._check_axes(x)
+        parsed = Target.of(target, self.model.labels)
+        parsed.check(len(x))
+        (loaded,) = load_methods(method)
+        inside = x.detach().to(self.device)
+        self._plan.consider((loaded,), inside, len(x))
+        maps = self._maps(Probe(self.model, inside), inside, loaded, parsed)
+        values, _ = tidy(maps.values)
+        return upsample(values, tuple(x.shape[2:])).to(x.device)
+
+    def _check_axes(self, x: Tensor) -> None:
+        """Raise ArgumentError for a tensor whose channels come last."""
+        last = x.shape[3] in (1, 3, 4) and x.shape[1] != x.shape[3]
+        if last and self.model.channels == x.shape[3]:
+            raise ArgumentError(
+                f"expected a tensor (batch, channels, height, width), got {tuple(x.shape)}, whose "
+                "channels come last: pass x.permute(0, 3, 1, 2)"
+            )
+
+    def predict(self, images: Any) -> list[Prediction]:
+        """The model's scores for images, one forward each, in input order."""
+        found = []
+        for batch in _batched(_as_list(images), self.batch_size):
+            prepared = [item for item in map(self.prepare, batch) if isinstance(item, Prepared)]
+            x = self.tensor([item.pixels for item in prepared])
+            scores = Probe(self.model, x).scores(x)
+            probabilities = self.model.probabilities(scores).cpu().numpy()
+            labels = None if self.model.labels is None else tuple(self.model.labels)
+            for item, row in zip(prepared, probabilities, strict=True):
+                best = int(row.argmax())
+                found.append(
+                    Prediction(
+                        item.input, row, best, label_of(labels, best), float(row[best]), labels
+                    )
+                )
+        return found
+
+    def reproduce(
+        self, record: Explanation | dict[str, Any], image: Any = None
+    ) -> reproduction.Reproduction:
+        """Compute a stored explanation again and compare.
+
+        record: an `Explanation` or its `to_dict()`; image: the original, by default its path.
+        Raises ArgumentError when the record was made by another model.
+        """
+        return reproduction.reproduce(self, record, image)
+
+    def redact(
+        self,
+        explanation: Explanation,
+        image: Any = None,
+        *,
+        share: float = 0.5,
+        how: redaction.How = "blur",
+    ) -> redaction.Redaction:
+        """Hide the smallest area that holds `share` of the evidence, and score what is left.
+
+        image: the original, by default the explanation's own. how: "blur" or "fill" (grey).
+        `str()` of the result is a sentence for people; its `image` shows what was hidden.
+        """
+        return redaction.redact(self, explanation, image, share, how)
+
+    def score(self, images: Any, target: Any = "top1") -> list[float]:
+        """The target's score of each image as the model reports it: one forward, no map."""
+        many = _as_list(images)
+        parsed = Target.of(target, self.model.labels)
+        parsed.check(len(many))
+        found: list[float] = []
+        for start in range(0, len(many), self.batch_size):
+            batch = [self.prepare(source) for source in many[start : start + self.batch_size]]
+            x = self.tensor([item.pixels for item in batch if isinstance(item, Prepared)])
+            probe, part = Probe(self.model, x), parsed.part(start, start + len(batch))
+            found += reported(probe, x, part).tolist()
+        return found
+
+
+def load_methods(method: Methods) -> tuple[Method, ...]:
+    """One or several methods from specs, also several in one string, or methods."""
+    given = [method] if isinstance(method, Method) else method
+    given = split_specs(given) if isinstance(given, str) else list(given)
+    if not given:
+        raise ArgumentError("expected at least one method, got none: try 'grad_cam'")
+    return tuple(methods.load(one) for one in given)
+
+
+def is_right(probe: Probe, x: Tensor, items: Sequence[Prepared], wanted: bool) -> Tensor:
+    """Tells for each image (b,) whether its class is known and the model's best (wanted=True), or
+    known and another (False)."""
+    best = probe.scores(x).argmax(1).tolist()
+    known = [
+        item.expected is not None and (item.expected == index) is wanted
+        for item, index in zip(items, best, strict=True)
+    ]
+    return torch.tensor(known, device=x.device)
+
+
+def _from_object(model: Any, device: str | torch.device, given: dict[str, Any]) -> Model:
+    """A module, a pipeline of Hugging Face's around one, or a function from pixels to scores."""
+    from visxai.models.pytorch.model import TorchModel
+    from visxai.models.pytorch.modules import unwrapped
+
+    placed = None if device == "auto" else pick_device(device)
+    known: dict[str, Any] = {}
+    if not isinstance(model, nn.Module) and loading.is_pipeline(model):
+        model, known = model.model, {"preprocess": model.image_processor}
+    own = {key: value for key, value in given.items() if value is not None}
+    if isinstance(model, nn.Module) or not callable(model) or isinstance(model, type):
+        known = {**loading.describe(unwrapped(model)), **known, **own}
+        known["labels"] = read_labels(known.get("labels"))
+        return TorchModel(model, device=placed, **known)
+    from visxai.models.blackbox import BlackBox
+
+    if "layer" in own:
+        raise ArgumentError(
+            "expected a function without layer=, since its layers can't be seen: pass the "
+            "nn.Module itself for methods that look at one"
+        )
+    own["labels"] = read_labels(own.get("labels"))
+    return BlackBox(model, device=placed, **own)
+
+
+def _as_list(sources: Any) -> list[Any]:
+    """A list of sources; a single image counts as a list of one, a folder as its images."""
+    return list(_each(sources))
+
+
+def _each(sources: Any) -> Iterator[Any]:
+    """The sources, one by one; what can't be an image or several is told at once."""
+    if _is_one(sources):
+        return _unfolded([sources])
+    if not isinstance(sources, Iterable):
+        raise ArgumentError(
+            "expected images (paths, bytes, open files, PIL images, uint8 arrays), got "
+            f"{type(sources).__name__}"
+        )
+    return _unfolded(sources)
+
+
+def _is_one(source: Any) -> bool:
+    if isinstance(source, (np.ndarray, Tensor)):
+        if isinstance(source, Tensor) and source.is_floating_point():
+            objects.picture(source)  # which says what to do with it
+        return source.ndim != 4  # a batch is iterated
+    kinds = (str, bytes, bytearray, memoryview, os.PathLike, Origin)
+    return isinstance(source, kinds) or hasattr(source, "convert") or hasattr(source, "read")
+
+
+def _unfolded(sources: Iterable[Any]) -> Iterator[Any]:
+    """The sources, folders replaced by the images below them."""
+    for source in sources:
+        if isinstance(source, (str, os.PathLike)) and os.path.isdir(source):
+            yield from images_below(source)
+        else:
+            yield source
+
+
+def _batched(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    iterator = iter(items)
+    while batch := list(itertools.islice(iterator, size)):
+        yield batch

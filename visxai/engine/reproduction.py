@@ -1,0 +1,82 @@
+"""What asks the model again about an explanation: reproducing it, redacting what it shows.
+
+Both are the engine's (`engine.reproduce`, `engine.redact`); the results are plain records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from visxai import methods
+from visxai.errors import ArgumentError
+from visxai.record.base import Explanation
+
+if TYPE_CHECKING:
+    from visxai.engine.engine import Engine
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """A stored explanation beside its recomputation.
+
+    map_difference: max abs difference over the record's largest magnitude (stored maps are
+    float16, so 5e-4 is nothing); score_difference: absolute; same_image: the bytes agree.
+    """
+
+    explanation: Explanation
+    map_difference: float
+    score_difference: float
+    same_image: bool
+
+    @property
+    def agrees(self) -> bool:
+        """Whether map and score agree to float16 precision: 2e-3 and 1e-3."""
+        return self.map_difference <= 2e-3 and self.score_difference <= 1e-3
+
+
+def reproduce(engine: Engine, record: Explanation | Mapping[str, Any], image: Any) -> Reproduction:
+    """See `Engine.reproduce`."""
+    old = record if isinstance(record, Explanation) else Explanation.from_dict(record)
+    _check_model(engine, old)
+    loaded = methods.load(old.method)
+    if old.layer and getattr(loaded, "layer", old.layer) is None:
+        # The record's layer was the model's choice: name it, should the choice have changed.
+        loaded = type(loaded)(**{**vars(loaded), "layer": old.layer})
+    source = old.original_source() if image is None else image
+    (new,) = engine.explain([source], loaded, target_of(old))
+    assert isinstance(new, Explanation)
+    peak = float(np.abs(old.values).max(initial=0.0)) or 1.0
+    same_size = new.values.shape == old.values.shape
+    worst = float(np.abs(new.values - old.values).max(initial=0.0)) if same_size else np.inf
+    return Reproduction(
+        new,
+        worst / peak,
+        abs(new.score - old.score),
+        new.input.source_sha256 == old.input.source_sha256,
+    )
+
+
+def target_of(record: Explanation) -> str | int:
+    """The target that gives a record's map again, from the record alone."""
+    if record.target.startswith(("any=", "diff=")):
+        return record.target
+    if record.class_index is None:
+        raise ArgumentError(
+            f"expected a record whose target can be written down, got {record.target!r}: "
+            "explain the image again with the same callable"
+        )
+    return record.class_index
+
+
+def _check_model(engine: Engine, record: Explanation) -> None:
+    ours = engine.model.ref
+    if record.model.weights_sha256 != ours.weights_sha256:
+        raise ArgumentError(
+            f"expected the model {record.model.name} with weights "
+            f"{record.model.weights_sha256[:12]}…, got {ours.name} with "
+            f"{ours.weights_sha256[:12]}…: use the engine that made the record"
+        )

@@ -1,0 +1,348 @@
+"""Which method is better? Metrics over a folder of photographs, with intervals and controls.
+
+    visxai.evaluate.run(engine, ["photos"], ["grad_cam", "rise"], ["insertion", "deletion"], "OUT")
+
+    OUT/evaluation.html        tables, ranks, curves and examples on one page that opens from disk
+    OUT/evaluation.md, .json   the same, to read and to compute with
+    OUT/rows.csv               one row an image, class and method, with every figure
+    OUT/explanations/...       the records of the maps, curves beside them (`visxai.results.read`)
+
+A random map and a centred Gaussian are always among the methods. Every method is judged on the
+same images, classes and draws, so intervals are paired (`visxai.evaluate.statistics`). A run that
+was stopped goes on where it was: images are finished a few at a time, whole or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from visxai.engine.batch import Prepared
+from visxai.engine.engine import Explained, load_methods
+from visxai.engine.settings import settings_of
+from visxai.errors import ArgumentError, Failure, TargetError, require
+from visxai.evaluate import output
+from visxai.evaluate.grids import Grids, prepared
+from visxai.evaluate.judge import Judge, loaded, named
+from visxai.evaluate.truth import Truth, mask
+from visxai.foreign import shown
+from visxai.images.decoding import Limits
+from visxai.images.sources import find
+from visxai.labels import class_finder
+from visxai.methods.base import Method
+from visxai.metrics import controls
+from visxai.metrics.base import Ask, Metric
+from visxai.pipeline.batch import failure_of, noise, one_by_one
+from visxai.pipeline.progress import Outcome, Progress, Tally
+from visxai.pipeline.request import accelerated
+from visxai.pipeline.tasks import Setup, decode
+from visxai.pipeline.workers import TIMEOUT, Workers, check_workers, worker_count
+from visxai.references import InputRef
+from visxai.results.inputs import Input
+from visxai.results.rows import SCHEMA, Row, row_of
+from visxai.results.store import Store
+from visxai.target import Target
+
+if TYPE_CHECKING:
+    from visxai.engine.engine import Engine, Methods
+
+__all__ = ["METRICS", "Evaluation", "run"]
+
+METRICS = ("insertion", "deletion")
+_SCHEMA = SCHEMA.append(pa.field("curves", pa.string())).append(pa.field("layout", pa.string()))
+_SCHEMA = _SCHEMA.append(pa.field("agreement", pa.list_(pa.float32())))
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a run left: how far it came, and the content of evaluation.json, None before its
+    end."""
+
+    outcome: Outcome
+    summary: dict[str, Any] | None
+
+
+def run(
+    engine: Engine,
+    paths: Iterable[str | os.PathLike[str]],
+    methods: Methods,
+    metrics: Sequence[str | Metric] = METRICS,
+    out: str | os.PathLike[str] = "visxai_evaluation",
+    *,
+    target: Any = "top1",
+    truth: str | os.PathLike[str] | None = None,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+    workers: int | None = None,
+    timeout: float | None = None,
+    chunk_size: int = 8,
+    draws: int = 10_000,
+    seed: int = 0,
+    examples: int = 6,
+    fresh: bool = False,
+    command: str = "",
+    progress: Callable[[Progress], None] = lambda _: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Evaluation:
+    """Judge methods by metrics on the images of files and folders, into OUT.
+
+    target: as everywhere, or "truth": each class that the file `truth` names in an image. truth:
+    CSV or COCO with labels and boxes or outlines (`visxai.evaluate.truth`), for the metrics of
+    localisation; those of the explained class count with target="truth", otherwise all of an
+    image. workers: processes that decode; 0 does so in this one; None is one, and none for one or
+    two images without a timeout. timeout: seconds that one image may take them, None for 60.
+    chunk_size: images judged and finished together. draws, seed: of the bootstrap.
+    examples: how many images where methods disagree most are drawn. fresh, command, progress,
+    stop: as of `visxai.pipeline.explain`.
+
+    Raises VisxaiError for wrong arguments, before anything is computed.
+    """
+    check_workers(workers, timeout)
+    require("matplotlib", "bench", "plots of an evaluation")
+    if chunk_size < 1 or draws < 1 or examples < 0:
+        raise ArgumentError(
+            f"expected chunk_size and draws of at least 1 and examples of at least 0, got "
+            f"{chunk_size}, {draws} and {examples}: leave them out for the defaults"
+        )
+    given = dict.fromkeys((*load_methods(methods), *map(controls.load, controls.names())))
+    judged = loaded(metrics)
+    asked = _Asked(engine, tuple(given), judged, target, truth)
+    found = list(find(paths, out))
+    if asked.truth is not None:
+        asked.truth.check(one.path for one in found if one.failure is None)
+    settings = settings_of(engine, asked.methods, asked.plain)
+    settings |= {
+        "target": asked.target,
+        "metrics": [repr(metric) for metric in judged],
+        "truth": None if asked.truth is None else asked.truth.sha256,
+        "accelerate": accelerated(
+            engine,
+            asked.methods,
+            len(found),
+            None if fresh else Path(out),
+            sum(metric.forwards() for metric in judged),
+        ),
+        "chunk": chunk_size,
+        "max_pixels": limits.max_pixels,
+    }
+    with Store(out, settings, command=command, fresh=fresh, schema=_SCHEMA) as store:
+        _, changed = store.add(found)
+        images = len(found)
+        del found
+        count = worker_count(1 if workers is None and images > 2 else workers, images, timeout)
+        with contextlib.closing(_decoders(engine, limits, count, timeout)) as pool:
+            judging = _Run(store, asked, pool)
+            complete = judging.all(progress, stop)
+            grids, summary = asked.grids(pool), None
+            if complete and grids is not None:
+                complete = grids.judge(store.out, store.settings, stop)
+        if complete:
+            told = (store.out, asked.methods, judged, grids, draws, seed, examples)
+            with store.writing():
+                summary = output.write(*told)
+        outcome = judging.tally.ended(complete, changed)
+        with contextlib.suppress(OSError):  # an evaluation draws none
+            store.overlays.rmdir()
+        return Evaluation(outcome, summary)
+
+
+class _Asked:
+    """What is asked of an evaluation, checked against the model."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        methods: tuple[Method, ...],
+        metrics: tuple[Metric, ...],
+        target: Any,
+        truth: str | os.PathLike[str] | None,
+    ) -> None:
+        self.engine, self.methods = engine, methods
+        self.metrics = named([metric for metric in metrics if metric.per == "map"])
+        self.over_grids = [metric for metric in metrics if metric.per == "grid"]
+        self.located = any(Ask.OBJECTS in metric.asks for metric in metrics)
+        self.by_truth = target == "truth" if isinstance(target, str) else False
+        self.plain = Target.of("top1" if self.by_truth else target, engine.model.labels)
+        self.target = "truth" if self.by_truth else str(self.plain)
+        self.class_of = class_finder(engine.model.labels)
+        if self.plain.kind in ("index", "callable"):
+            raise TargetError(
+                f"expected a target that can be written down, got {target!r}: use top1, "
+                "class=207, any=281,282, diff=207,282, above=0.5 or truth"
+            )
+        if truth is None and (self.located or self.by_truth):
+            what = "the target truth" if self.by_truth else "metrics of localisation"
+            raise ArgumentError(
+                f"expected a file of labels or boxes for {what}, got none: pass --truth FILE "
+                "(truth= in Python)"
+            )
+        self.truth = None if truth is None else Truth.read(truth)
+        if self.truth is not None:
+            self._check(self.truth)
+        for metric in metrics:
+            lacking = metric.needs & ~engine.model.offers
+            if lacking:
+                raise ArgumentError(
+                    f"expected metrics that {engine.model.ref.name} can serve, but {metric.name()} "
+                    f"needs {lacking}: leave it out"
+                )
+
+    def _check(self, truth: Truth) -> None:
+        """Raise ArgumentError unless the file tells what is asked of it."""
+        objects = [one for known in truth.objects.values() for one in known]
+        labels = [one.label for one in objects if one.label]
+        if self.by_truth:
+            for label in labels:
+                self.class_of(label)
+            if objects and not labels:
+                raise ArgumentError(
+                    "expected labels for the target truth, got boxes alone: add the column label, "
+                    "or choose another target"
+                )
+        if self.located and objects and not any(one.box or one.outline for one in objects):
+            raise ArgumentError(
+                "expected boxes for metrics of localisation, got labels alone: add the columns "
+                "left,top,right,bottom, or leave these metrics out"
+            )
+
+    def items(self, one: InputRef) -> list[int | None]:
+        """The classes to explain of an image; None alone leaves that to the target."""
+        if not self.by_truth:
+            return [None]
+        assert self.truth is not None
+        return list(self.truth.classes(one.path, self.class_of))
+
+    def objects(self, items: Sequence[tuple[Prepared, int | None]]) -> torch.Tensor | None:
+        """The objects (b, h, w) of images in the model's view."""
+        if not self.located:
+            return None
+        assert self.truth is not None
+        masks = []
+        for image, wanted in items:
+            where = image.input
+            regions = self.truth.regions(where.path, wanted, self.class_of)
+            masks.append(mask(regions, where.transform, (where.width, where.height)))
+        return torch.from_numpy(np.stack(masks)).to(self.engine.device)
+
+    def grids(self, pool: Workers) -> Grids | None:
+        """What judges the metrics over grids, None where there are none."""
+        if not self.over_grids:
+            return None
+        return Grids(self.engine, self.methods, self.over_grids, pool)
+
+
+def _decoders(engine: Engine, limits: Limits, count: int, timeout: float | None) -> Workers:
+    """What decodes an evaluation's images, which are never drawn on."""
+    assert engine.model.preprocess is not None
+    setup = Setup(engine.model.preprocess, limits, None, timeout=timeout or TIMEOUT)
+    return Workers(setup, count)
+
+
+class _Stopped(BaseException):
+    """Asked to stop in the middle of a chunk, whose work is dropped; no image's fault, so no
+    `Exception`."""
+
+
+class _Run:
+    """The judging of what a store says is pending."""
+
+    def __init__(self, store: Store, asked: _Asked, pool: Workers) -> None:
+        self.store, self.asked, self.pool = store, asked, pool
+        self.tally = Tally(store)
+
+    def all(self, progress: Callable[[Progress], None], stop: Callable[[], bool]) -> bool:
+        """Do what is pending; False when stopped before the end."""
+        progress(self.tally.progress())
+        for number in self.store.pending():
+            if stop():
+                return False
+            inputs = self.store.inputs(number)
+            try:
+                rows, failed = self.judged(inputs, self.stepping(len(inputs), progress, stop))
+            except _Stopped:
+                return False
+            self.store.commit(number, rows, failed)
+            self.tally.done += len(inputs)
+            self.tally.part = 0.0
+            self.tally.maps += len(rows)
+            self.tally.failures += len(failed)
+            progress(self.tally.progress())
+        return True
+
+    def stepping(
+        self, images: int, progress: Callable[[Progress], None], stop: Callable[[], bool]
+    ) -> Callable[[], None]:
+        """What follows each metric of each method: a chunk may take minutes."""
+        share = images / (len(self.asked.methods) * max(1, len(self.asked.metrics)))
+
+        def step() -> None:
+            self.tally.part += share
+            progress(self.tally.progress())
+            if stop():
+                raise _Stopped
+
+        return step
+
+    def judged(
+        self, inputs: Sequence[Input], step: Callable[[], None]
+    ) -> tuple[list[Row], list[Failure]]:
+        """The rows and failures of a chunk's images."""
+        items: list[tuple[Prepared, int | None]] = []
+        failed = []
+        tasks = [one.failure or self.pool.submit(decode, one.path) for one in inputs]
+        for one, task in zip(inputs, tasks, strict=True):
+            found = prepared(self.pool, task)
+            if isinstance(found, Failure):
+                failed.append(found)
+                continue
+            classes = self.asked.items(found.input)
+            if not classes:
+                reason = (
+                    f"expected a label for {shown(one.path)} in the file of labels, got none: add "
+                    "it"
+                )
+                failed.append(Failure(one.path, reason, "ArgumentError"))
+            items += [(found, wanted) for wanted in classes]
+        rows = []
+        wrong: dict[str | None, Failure] = {}
+        results = one_by_one(
+            items,
+            lambda batch: self.explained(batch, step),
+            lambda: self.explained([(noise(items[0][0]), items[0][1])], lambda: None),
+        )
+        for (image, _), result in zip(items, results, strict=True):
+            if isinstance(result, Exception):
+                path = image.input.path
+                wrong.setdefault(path, failure_of(path, result))
+            else:
+                rows += result
+        return rows, [*failed, *wrong.values()]
+
+    def explained(
+        self, items: Sequence[tuple[Prepared, int | None]], step: Callable[[], None]
+    ) -> list[list[Row]]:
+        """For each item one row a class and method, judged."""
+        asked = self.asked
+        target = asked.plain
+        if asked.by_truth:
+            target = Target.of([wanted for _, wanted in items])
+        judge = Judge(asked.metrics, asked.objects(items), step)
+        batch = [prepared for prepared, _ in items]
+        found = asked.engine.explain_prepared(batch, asked.methods, target, check=judge)
+        # Of each method, explanations come in the order of its maps.
+        extras = {
+            repr(method): iter(told)
+            for method, told in zip(asked.methods, judge.extras(), strict=True)
+        }
+        rows: list[list[Row]] = []
+        for one in found:
+            assert isinstance(one, Explained)
+            rows.append([row_of(e, None) | next(extras[e.method]) for e in one.explanations])
+        return rows

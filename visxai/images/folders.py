@@ -1,0 +1,102 @@
+"""The images below a folder, in order, and the names that outputs about them get."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from visxai.errors import ArgumentError, Failure
+from visxai.foreign import shown
+from visxai.images.decoding import RAW
+from visxai.images.tars import ENDING
+
+READ = (
+    *(".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"),
+    *(".avif", ".heic", ".heif", ".jfif", ".jpe", ".apng", ".dib"),
+)
+# Whatever is called an image is one of a run's: what can't be read becomes a failure, so that
+# nobody counts on an image that nobody looked at.
+EXTENSIONS = (
+    *READ,
+    *(".avifs", ".hif", ".jxl", ".jp2", ".j2k", ".jxr", ".psd", ".svg", ".ico", ".exr", ".hdr"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".qoi", ".pcx", *RAW),
+)
+
+
+def images_below(root: str | os.PathLike[str]) -> Iterator[Path | Failure]:
+    """The images below a folder, ordered by posix relative path; a file stands for itself.
+
+    Hidden entries are skipped. What can't be followed safely comes as a Failure in its place:
+    links that lead out of the folder or nowhere, folders that can't be listed. Linked folders
+    inside are not entered, their images are found where they lie. Raises ArgumentError for a
+    missing path and for a folder without images.
+    """
+    top = Path(root)
+    if not os.path.lexists(top):
+        raise ArgumentError(
+            f"expected an existing file or folder, got {shown(top)}: check the path"
+        )
+    if not top.is_dir():
+        yield top
+        return
+    inside, empty = top.resolve(), True
+    pending = [(top, True)]
+    while pending:
+        path, is_folder = pending.pop()
+        item: Path | Failure | None = path
+        if is_folder:
+            try:
+                pending += reversed(_entries(path))
+                continue
+            except OSError as error:
+                reason = (error.strerror or str(error)).lower()
+                item = Failure(
+                    str(path), f"the folder can't be listed ({reason}): check its permissions"
+                )
+        elif path.is_symlink():
+            item = _followed(path, inside)
+        if item is not None:
+            empty = False
+            yield item
+    if empty:
+        tar = next(top.glob(f"*{ENDING}"), None)
+        raise none_below(top, shown(top / f"*{ENDING}") if tar else "")
+
+
+def _entries(folder: Path) -> list[tuple[Path, bool]]:
+    """(path, is a folder) of the images, folders and linked folders in `folder`, in order."""
+    kept = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            is_folder = entry.is_dir(follow_symlinks=False)
+            image = entry.name.lower().endswith(EXTENSIONS)
+            if not entry.name.startswith(".") and (is_folder or image or os.path.isdir(entry.path)):
+                # With its slash a folder sorts where its files' paths do.
+                kept.append((entry.name + "/" * is_folder, Path(entry.path), is_folder))
+    return [(path, is_folder) for _, path, is_folder in sorted(kept)]
+
+
+def _followed(link: Path, inside: Path) -> Path | Failure | None:
+    """`link` if it leads to a file below `inside`, a Failure if astray, None for a folder."""
+    try:
+        target = link.resolve(strict=True)
+    except (OSError, RuntimeError):
+        return Failure(str(link), "the link leads nowhere: remove it or restore its target")
+    if not target.is_relative_to(inside):
+        return Failure(str(link), "the link leads out of the folder: copy its target inside")
+    return None if target.is_dir() else link
+
+
+def none_below(place: str | os.PathLike[str], tars: str = "") -> ArgumentError:
+    remedy = f"name its tars themselves, as in {tars}" if tars else "check the folder"
+    return ArgumentError(
+        f"expected images ({' '.join(READ)}), got none below {shown(place)}: {remedy}"
+    )
+
+
+def _longest() -> tuple[int, int]:
+    """Return how many bytes a component may have, and a name of several: Windows refuses whole
+    paths over 259 characters, unless its administrator has lifted that."""
+    return (80, 120) if sys.platform == "win32" else (200, 1024)

@@ -1,0 +1,134 @@
+"""Tables of images, their labels and their boxes: CSV with a header, or Parquet.
+
+Columns are found by name, whatever the case; cells are text, "" where there is nothing.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from visxai.errors import ArgumentError, UnknownName
+from visxai.foreign import shown
+
+ENDINGS = (".csv", ".parquet")
+PATHS = (
+    *("path", "filepath", "file_path", "file", "filename", "file_name"),
+    *("image", "image_path", "img", "img_path", "url", "uri"),
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: its name for messages, its columns, and what reads one of them as text."""
+
+    name: str
+    columns: tuple[str, ...]
+    cells: Callable[[int], list[str]]
+
+    def column(self, name: str) -> list[str]:
+        """A column that there is."""
+        return self.cells(self.columns.index(name))
+
+    def find(self, names: Sequence[str]) -> str | None:
+        """The first of the names that a column has."""
+        known = {column.strip().casefold(): column for column in reversed(self.columns)}
+        return next((known[name] for name in names if name in known), None)
+
+    def paths(self, column: str | None = None) -> list[str]:
+        """The column of the images' paths: this one, or the one named like it."""
+        found = self._asked(column) or self.find(PATHS)
+        if found is None:
+            raise ArgumentError(
+                f"expected a column of paths in {self.name} ({', '.join(PATHS[:6])} or image), got "
+                f"{', '.join(map(shown, self.columns))[:120] or 'none'}: name it with --path-column"
+            )
+        return self.column(found)
+
+    def labels(self, column: str | None = None) -> list[str] | None:
+        """The column of the images' labels, None where there is none."""
+        found = self._asked(column) or self.find(LABELS)
+        return None if found is None else self.column(found)
+
+    def _asked(self, column: str | None) -> str | None:
+        if column is not None and column not in self.columns:
+            raise UnknownName(f"column of {self.name}", column, self.columns)
+        return column
+
+
+def read(name: str | os.PathLike[str], data: bytes) -> Table:
+    """The table in a file's bytes; ArgumentError where there is none."""
+    told = shown(name)
+    if data[:4] == b"PAR1":
+        return _parquet(told, data)
+    # Stray bytes of a path stay what they are.
+    return of_csv(told, data.decode("utf-8-sig", "surrogateescape"))
+
+
+def of_csv(name: str, text: str) -> Table:
+    """The table in the text of a CSV file. Short rows end in empty cells."""
+    reader = csv.reader(io.StringIO(text, newline=""))
+    try:
+        rows = [row for row in reader if row]
+    except csv.Error as error:
+        raise ArgumentError(
+            f"expected a table in {name}, got something else at line {reader.line_num} ({error}): "
+            "write CSV with a header, or Parquet"
+        ) from None
+    if not rows:
+        raise ArgumentError(f"expected a table with a header in {name}, got an empty file")
+    header, *rows = rows
+    return Table(
+        name,
+        tuple(header),
+        lambda index: [row[index].strip() if index < len(row) else "" for row in rows],
+    )
+
+
+def _parquet(name: str, data: bytes) -> Table:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    wrong = ArgumentError(f"expected a Parquet table in {name}, got a damaged one: write it again")
+    # What pyarrow raises of damaged bytes; text that isn't UTF-8 among them.
+    damage = (pa.ArrowException, OSError, ValueError)
+    try:
+        file = pq.ParquetFile(pa.BufferReader(data))
+        columns = tuple(file.schema_arrow.names)
+    except damage:
+        raise wrong from None
+
+    def cells(index: int) -> list[str]:
+        kind = file.schema_arrow.field(index).type
+        if pa.types.is_dictionary(kind):
+            kind = kind.value_type
+        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)) and not (
+            pa.types.is_integer(kind) or pa.types.is_floating(kind)
+        ):
+            raise ArgumentError(
+                f"expected text or numbers in the column {columns[index]!r} of {name}, got {kind}: "
+                "name another column"
+            )
+        try:
+            values = file.read(columns=[columns[index]]).column(0).to_pylist()
+        except damage:
+            raise wrong from None
+        if len(values) != file.metadata.num_rows:
+            raise wrong
+        return ["" if value is None or value != value else _text(value) for value in values]
+
+    return Table(name, columns, cells)
+
+
+def _text(value: object) -> str:
+    """A cell as text; whole numbers that a column with gaps made floats are whole again."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+LABELS = (
+    *("label", "class", "target", "category", "truth", "expected"),
+    *("label_name", "class_name", "class_index", "class_id", "cls"),
+)

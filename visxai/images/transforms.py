@@ -1,0 +1,194 @@
+"""The steps of foreign transforms, told from their attributes: torchvision, timm, Hugging Face.
+
+None of these is imported. A transform is told exactly or not at all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from visxai.images.preprocess import FILTERS, Preprocess, Triple
+
+
+def told(source: Any) -> Preprocess | None:
+    """A transform, preset, config or processor as a Preprocess; None where it can't be told."""
+    if isinstance(source, Mapping):
+        return _from_timm(source) if "input_size" in source else _from_processor(source)
+    if isinstance(steps := getattr(source, "transforms", None), (list, tuple)):
+        return _from_steps(steps)
+    if type(source).__name__ == "ImageClassification":
+        return _from_preset(source)
+    return _from_processor(source.to_dict()) if is_processor(source) else None
+
+
+def is_processor(source: object) -> bool:
+    """Whether this is an image processor of Hugging Face."""
+    return hasattr(source, "image_mean") and hasattr(source, "to_dict")
+
+
+def _triple(values: Any) -> Triple:
+    """Three floats from three, or one, floats or 0-d tensors, freed of float32's noise."""
+    items = list(values) if isinstance(values, Iterable) else [values]
+    one, two, three = (
+        float(str(np.float32(float(v)))) for v in items * (3 if len(items) == 1 else 1)
+    )
+    return one, two, three
+
+
+def _sides(value: Any) -> int | tuple[int, int]:
+    """An int or one-element sequence as the int, a pair (height, width) as a tuple."""
+    items = [value] if isinstance(value, int) else [int(item) for item in value]
+    return items[0] if len(items) == 1 else (items[0], items[1])
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    sides = _sides(value)
+    return (sides, sides) if isinstance(sides, int) else sides
+
+
+def _filter(value: Any) -> str:
+    """Pillow's number, torchvision's enum or a name as one of `FILTERS`; "" for another."""
+    value = getattr(value, "value", value)
+    if isinstance(value, int):
+        return next((name for name, number in FILTERS.items() if number == value), "")
+    name = str(value).lower()
+    name = "nearest" if name == "nearest-exact" else name  # the same filter in Pillow
+    return name if name in FILTERS else ""
+
+
+def _from_preset(preset: Any) -> Preprocess | None:
+    filter_ = _filter(preset.interpolation)
+    if not filter_:
+        return None
+    mean, std = _triple(preset.mean), _triple(preset.std)
+    return Preprocess(_pair(preset.crop_size), _sides(preset.resize_size), filter_, mean, std)
+
+
+# timm's own ToTensor doesn't scale to 0..1.
+_TO_TENSOR = {"torchvision": ("ToTensor",), "timm": ("MaybeToTensor",)}
+
+
+def _from_steps(steps: Iterable[Any]) -> Preprocess | None:
+    """The steps of a Compose, None as soon as one can't be told exactly."""
+    known: dict[str, Any] = {}
+    tensor = scaled = False
+    for step in steps:
+        name = getattr(step, "__name__", type(step).__name__)
+        package = type(step).__module__.split(".")[0]
+        # CLIP's conversions (a photo is RGB already), and one of the tensor's type alone.
+        if name in ("_convert_image_to_rgb", "_convert_to_rgb", "ToPureTensor"):
+            continue
+        if package not in _TO_TENSOR or "mean" in known:
+            return None
+        if name == "Resize" and not known and not scaled:
+            known = {"resize": _sides(step.size), "interpolation": _filter(step.interpolation)}
+            plain = step.max_size is None and (step.antialias or not tensor)
+            if not plain or not known["interpolation"]:
+                return None
+        elif name == "CenterCrop" and "size" not in known:
+            known["size"] = _pair(step.size)
+        elif name in ("PILToTensor", "MaybePILToTensor", "ToImage") and not tensor:
+            tensor = True
+        elif name in _TO_TENSOR[package] and not tensor:
+            tensor = scaled = True
+        elif name in ("ToDtype", "ConvertImageDtype") and tensor and getattr(step, "scale", True):
+            scaled = str(step.dtype) == "torch.float32"
+            if not scaled and str(step.dtype) != "torch.uint8":
+                return None
+        elif name == "Normalize" and scaled:
+            known |= {"mean": _triple(step.mean), "std": _triple(step.std)}
+        else:
+            return None
+    if "size" not in known and isinstance(known.get("resize"), tuple):
+        known["size"] = known["resize"]
+    return Preprocess(**known) if scaled and "size" in known else None
+
+
+def _from_timm(config: Mapping[str, Any]) -> Preprocess | None:
+    """timm's data config, by the rules of timm.data.create_transform."""
+    _, height, width = config["input_size"]
+    part = config.get("crop_pct") or 0.875
+    scaled = math.floor(height / part), math.floor(width / part)
+    mode = config.get("crop_mode") or "center"
+    filter_ = _filter(config.get("interpolation", "bilinear"))
+    if not filter_ or mode not in ("center", "squash") or (mode == "center" and height != width):
+        return None
+    resize = scaled if mode == "squash" else scaled[0]
+    mean, std = _triple(config["mean"]), _triple(config["std"])
+    return Preprocess((height, width), resize, filter_, mean, std)
+
+
+# Processors that do no more than resize, centre-crop, rescale and normalise, in this order, with
+# their default filter.
+_PLAIN = {
+    "": 2,
+    "ViT": 2,
+    "MobileNetV1": 2,
+    "MobileNetV2": 2,
+    "Beit": 3,
+    "Bit": 3,
+    "CLIP": 3,
+    "ChineseCLIP": 3,
+    "ConvNext": 3,
+    "DeiT": 3,
+    "Siglip": 3,
+}
+
+
+def _from_processor(config: Mapping[str, Any]) -> Preprocess | None:
+    """A Hugging Face image processor's config (preprocessor_config.json)."""
+    kind = str(config.get("image_processor_type") or config.get("feature_extractor_type") or "")
+    for suffix in ("Pil", "Fast", "ImageProcessor", "FeatureExtractor"):
+        kind = kind.removesuffix(suffix)
+    filter_ = _filter(
+        config["resample"] if config.get("resample") is not None else _PLAIN.get(kind)
+    )
+    if kind not in _PLAIN or not filter_ or config.get("do_pad") or "size" not in config:
+        return None
+    crop, resize = _geometry(kind, config)
+    size = crop or resize
+    if not isinstance(size, tuple):
+        return None
+    # (p * factor - mean) / std on pixels p in 0..255, rewritten for p / 255.
+    factor = (
+        float(config.get("rescale_factor") or 1 / 255) if config.get("do_rescale", True) else 1.0
+    )
+    unit = 255 * factor
+    mean: Any = (0.0,)
+    std: Any = (1.0,)
+    if config.get("do_normalize", True):
+        mean, std = _triple(config["image_mean"]), _triple(config["image_std"])
+    mean, std = (_triple([value / unit for value in values]) for values in (mean, std))
+    return Preprocess(size, resize, filter_, mean, std, rounding="down")
+
+
+def _geometry(
+    kind: str, config: Mapping[str, Any]
+) -> tuple[tuple[int, int] | None, int | tuple[int, int] | None]:
+    """(crop, resize) of a processor's config; crop None where it has none or can't be told."""
+    size = config["size"]
+    if isinstance(size, int):  # configs written before size was a dict
+        if not kind and config.get("do_center_crop"):
+            return None, None
+        square = kind in ("", "ViT", "Beit", "DeiT", "Siglip")
+        size = {"height": size, "width": size} if square else {"shortest_edge": size}
+    if not config.get("do_resize", True):
+        resize: int | tuple[int, int] | None = None
+    elif "shortest_edge" in size and "longest_edge" not in size:
+        resize = int(size["shortest_edge"])
+    elif "height" in size and "width" in size:
+        resize = int(size["height"]), int(size["width"])
+    else:
+        return None, None
+    if kind == "ConvNext" and isinstance(resize, int):
+        if resize >= 384:
+            return (resize, resize), (resize, resize)
+        return (resize, resize), int(resize / (config.get("crop_pct") or 224 / 256))
+    if not config.get("do_center_crop"):
+        return None, resize
+    crop = config["crop_size"]
+    return _pair((crop["height"], crop["width"]) if isinstance(crop, Mapping) else crop), resize

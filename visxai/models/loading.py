@@ -1,0 +1,177 @@
+"""Names to models: the cards in `models/`, and torchvision, timm and Hugging Face by prefix.
+
+    load("efficientnet_lite0")                 a card's model, its weights from a package
+    load("torchvision:resnet50")               torchvision's weights and preprocessing
+    load("timm:vit_small_patch16_224")         timm's
+    load("hf:google/vit-base-patch16-224")     Hugging Face's; also a local folder
+    load("onnx:model.onnx")                    a file, run by ONNX Runtime; what model.toml
+                                               beside it states, as a card does, is known of it
+    load("timm:resnet18", checkpoint="mine.safetensors", labels="labels.txt")
+
+A card states everything about a named model: where the weights come from and their sha256, the
+licence, the architecture, preprocessing, activation, CAM layer and labels.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from visxai.errors import ArgumentError, ModelError, UnknownName
+from visxai.foreign import shown
+from visxai.labels import Labels, read_labels
+from visxai.models import hubs
+from visxai.models import weights as fetching
+from visxai.models.cards import PREFIXES, Card, _preprocess, card, imagenet_labels
+from visxai.models.checkpoint import read
+from visxai.models.weights import bundled_file, packaged_file
+
+if TYPE_CHECKING:
+    from visxai.models.interface import Model
+
+
+def load(
+    name: str,
+    *,
+    weights: bool = True,
+    checkpoint: str | os.PathLike[str] | None = None,
+    build: Mapping[str, Any] | None = None,
+    labels: Labels | None = None,
+    device: Any = None,
+    **given: Any,
+) -> Model:
+    """A model by name. `labels` (names in order, or a file of them) and `given` (preprocess,
+    layer, activation, output; layout for ONNX) override its own.
+
+    For torchvision and timm: checkpoint is a file of weights to use instead of the library's, its
+    number of classes told by its classifier; build holds arguments of the architecture's
+    constructor; weights=False leaves the weights random, for tests and benchmarks.
+    """
+    prefix, colon, rest = name.partition(":")
+    loaders: dict[str, Callable[[hubs.Request], tuple[Any, dict[str, Any]]]] = {
+        "torchvision": hubs.torchvision,
+        "timm": hubs.timm,
+        "hf": hubs.hugging_face,
+    }
+    own = {key: value for key, value in given.items() if value is not None}
+    if (named := read_labels(labels)) is not None:
+        own["labels"] = named
+    if colon and prefix not in PREFIXES:
+        raise UnknownName("kind of model", prefix, PREFIXES, f"in {name!r}")
+    if prefix not in loaders and (checkpoint is not None or build):
+        raise ArgumentError(
+            f"expected checkpoint and build with torchvision:NAME or timm:NAME, got them with "
+            f"{name}: name the architecture"
+        )
+    if prefix == "onnx":
+        stated = _beside(Path(rest))
+        return _onnx(Path(rest), f"onnx:{Path(rest).name}", device, {**stated, **own})
+    if not colon:
+        found = card(name)
+        if found.build.get("onnx"):
+            path = fetching.fetched_file(name, found.source)
+            return _onnx(path, name, device, {**found.stated(), **own})
+        module, known = _carded(found)
+    else:
+        request = hubs.Request(rest, weights, checkpoint, build or {}, named)
+        module, known = loaders[prefix](request)
+        if prefix == "timm" and getattr(module, "num_classes", 0) == 1000:
+            known["labels"] = imagenet_labels()
+    from visxai.models.pytorch.model import TorchModel
+
+    known.update(own)
+    return TorchModel(module.to(device) if device is not None else module, name=name, **known)
+
+
+def _onnx(path: Path, name: str, device: Any, known: dict[str, Any]) -> Model:
+    from visxai.models.onnx.model import load as load_onnx
+
+    return load_onnx(path, name=name, device=device, **known)
+
+
+def fetch(name: str, progress: Callable[[str], None] | None = None) -> Path:
+    """Fetch the weights of a named model that needs it (others come with visxai); returns where
+    they are kept. progress is told each step in words."""
+    source = card(name).source
+    if "fetch" not in source:
+        raise ArgumentError(
+            f"expected a model whose weights are fetched apart, got {name}, whose weights are "
+            f"installed: use it as visxai.Engine({name!r})"
+        )
+    return fetching.fetch(name, source, progress)
+
+
+def describe(module: Any) -> dict[str, Any]:
+    """What a module of the caller's own knows about itself: preprocessing, labels, activation."""
+    from visxai.models import detection
+
+    timm_config = getattr(module, "pretrained_cfg", None)
+    config = getattr(module, "config", None)
+    if isinstance(timm_config, dict):
+        return {"preprocess": hubs.timm_preprocess(module)}
+    if config is not None and hasattr(config, "id2label"):
+        return hubs.hugging_face_labels(config)
+    return detection.describe(module)
+
+
+def _beside(path: Path) -> dict[str, Any]:
+    """What the card beside a file states of its model, every field optional: model.toml tells of
+    model.onnx."""
+    place = path.with_suffix(".toml")
+    if not place.is_file():
+        return {}
+    try:
+        data = tomllib.loads(place.read_text("utf-8"))
+        known: dict[str, Any] = {
+            name: str(data[name]) for name in ("activation", "layer") if name in data
+        }
+        if "preprocess" in data:
+            known["preprocess"] = _preprocess(data["preprocess"])
+        if isinstance(labels := data.get("labels"), str):
+            # Only the folder's own files are read: a card may come from anywhere.
+            known["labels"] = read_labels(place.parent / Path(labels).name)
+        elif labels is not None:
+            known["labels"] = read_labels(labels)
+    except (OSError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"expected a card like those of visxai's own models in {shown(place)}, which tells of "
+            f"{shown(path.name)}, got something else ({shown(str(error))}): mend it or remove it"
+        ) from error
+    return known
+
+
+def _carded(found: Card) -> tuple[Any, dict[str, Any]]:
+    import timm
+
+    path = bundled_file(found.source) if "bundled" in found.source else packaged_file(found.source)
+    options = found.build.get("options", {})
+    module = timm.create_model(found.build["timm"], pretrained=False, **options)
+    state = read(path)
+    if found.build.get("keys") == "order":
+        state = _renamed(state, module.state_dict(), found.name)
+    module.load_state_dict(state, strict=True)
+    return module, found.stated()
+
+
+def is_pipeline(source: Any) -> bool:
+    """Whether an object is a pipeline of Hugging Face's that classifies images."""
+    module, processor = getattr(source, "model", None), getattr(source, "image_processor", None)
+    return processor is not None and hasattr(module, "forward") and hasattr(module, "config")
+
+
+def _renamed(state: Mapping[str, Any], wanted: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The weights under the architecture's own names, matched in order by suffix and shape."""
+    pairs = list(zip(state.items(), wanted.items(), strict=False))
+    fits = len(state) == len(wanted) and all(
+        old.rpartition(".")[2] == new.rpartition(".")[2] and value.shape == like.shape
+        for (old, value), (new, like) in pairs
+    )
+    if not fits:
+        raise ModelError(
+            f"expected the weights of {name} to fit this timm's architecture, but they don't: "
+            "install the timm version that visxai's requirements name"
+        )
+    return {new: value for (_, value), (new, _) in pairs}

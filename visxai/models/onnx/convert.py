@@ -1,0 +1,131 @@
+"""ONNX graphs as nn.Modules, for gradients: onnx2torch, given what it understands.
+
+Before it sees a graph, node names become plain identifiers, because it writes them into source
+code, and operators newer than opset 17 are written in their older forms. That is done freely:
+whoever converts compares the module with the runtime on the original graph before trusting it.
+"""
+
+from __future__ import annotations
+
+import keyword
+import math
+import re
+from typing import Any
+
+from torch import Tensor, nn
+
+from visxai.errors import require
+from visxai.models.onnx.graph import Graph
+from visxai.quiet import warnings_of
+
+# The newest opset that the converter knows most operators of.
+_OPSET = 17
+_REDUCTIONS = ("ReduceMean", "ReduceMax", "ReduceMin", "ReduceL2", "ReduceProd")
+
+
+def convert(graph: Graph) -> nn.Module:
+    """The graph as an nn.Module by onnx2torch; raises whatever that does where it can't be."""
+    with warnings_of():
+        onnx2torch = require("onnx2torch", "onnx", "gradients of an ONNX model")
+        proto = type(graph.proto)()
+        proto.CopyFrom(graph.proto)
+        _older(proto)
+        _plain_names(proto)
+        module: nn.Module = onnx2torch.convert(proto)
+        for part in [name for name, one in module.named_modules() if _slices(one)]:
+            module.set_submodule(part, Slice())
+    return module
+
+
+class Slice(nn.Module):
+    """ONNX's Slice; the converter's own indexes by a list, which torch has deprecated."""
+
+    def forward(
+        self,
+        x: Tensor,
+        starts: Tensor,
+        ends: Tensor,
+        axes: Tensor | None = None,
+        steps: Tensor | None = None,
+    ) -> Tensor:
+        count = len(starts)
+        axis = range(count) if axes is None else axes.tolist()
+        step = [1] * count if steps is None else steps.tolist()
+        index = [slice(None)] * x.ndim
+        flipped = []
+        for a, start, end, by in zip(axis, starts.tolist(), ends.tolist(), step, strict=True):
+            if by < 0:  # torch has no negative steps: count from the other end
+                flipped.append(a)
+                start, end, by = -start - 1, -end - 1, -by
+            index[a] = slice(*slice(start, end, by).indices(x.shape[a]))
+        found: Tensor = (x.flip(flipped) if flipped else x)[tuple(index)]
+        return found
+
+
+def _slices(part: nn.Module) -> bool:
+    return type(part).__name__ == "OnnxSlice"
+
+
+def _plain_names(proto: Any) -> None:
+    """Give every node a name that is an identifier of its own.
+
+    Names end up in generated source code, unescaped: one with a quote in it could run anything.
+    """
+    taken: set[str] = set()
+    for node in proto.graph.node:
+        name = re.sub(r"\W", "_", node.name or node.op_type, flags=re.ASCII).lstrip("_")
+        reserved = keyword.iskeyword(name) or hasattr(nn.Module, name) or name == "initializers"
+        if not name or name[0].isdigit() or reserved:
+            name = f"node_{name}"
+        plain, number = name, 1
+        while plain in taken:
+            plain, number = f"{name}_{number}", number + 1
+        taken.add(plain)
+        node.name = plain
+
+
+def _older(proto: Any) -> None:
+    """Write what is newer than opset 17 in its older form, where there is one."""
+    onnx = require("onnx", "onnx", "gradients of an ONNX model")
+    standard = [item for item in proto.opset_import if item.domain in ("", "ai.onnx")]
+    if not standard or max(item.version for item in standard) <= _OPSET:
+        return
+    for item in standard:
+        item.version = _OPSET
+    constants = {tensor.name: tensor for tensor in proto.graph.initializer}
+    for node in proto.graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            constants[node.output[0]] = node.attribute[0].t
+    nodes = []
+    for node in proto.graph.node:
+        if node.op_type in _REDUCTIONS and len(node.input) == 2:
+            # Axes were an attribute before opset 18.
+            axes = onnx.numpy_helper.to_array(constants[node.input.pop()]).tolist()
+            node.attribute.append(onnx.helper.make_attribute("axes", axes))
+        if node.op_type == "Reshape":
+            _drop(node, "allowzero")
+        if node.op_type == "Split":
+            _drop(node, "num_outputs")
+        nodes += _gelu(node, onnx.helper) if node.op_type == "Gelu" else [node]
+    for name, value in (("half", 0.5), ("one", 1.0), ("root", math.sqrt(2))):
+        proto.graph.initializer.append(onnx.helper.make_tensor(f"visxai_{name}", 1, [], [value]))
+    kept = [type(node).FromString(node.SerializeToString()) for node in nodes]
+    del proto.graph.node[:]
+    proto.graph.node.extend(kept)
+
+
+def _drop(node: Any, attribute: str) -> None:
+    for item in [item for item in node.attribute if item.name == attribute]:
+        node.attribute.remove(item)
+
+
+def _gelu(node: Any, helper: Any) -> list[Any]:
+    """x/2 (1 + erf(x / sqrt 2)): what the operator of opset 20 stands for."""
+    x, y, part = node.input[0], node.output[0], f"{node.output[0]}_visxai"
+    return [
+        helper.make_node("Div", [x, "visxai_root"], [f"{part}_1"]),
+        helper.make_node("Erf", [f"{part}_1"], [f"{part}_2"]),
+        helper.make_node("Add", [f"{part}_2", "visxai_one"], [f"{part}_3"]),
+        helper.make_node("Mul", [x, f"{part}_3"], [f"{part}_4"]),
+        helper.make_node("Mul", [f"{part}_4", "visxai_half"], [y]),
+    ]

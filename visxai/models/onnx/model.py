@@ -1,0 +1,253 @@
+"""ONNX files as models: scores by ONNX Runtime, gradients by a converted copy that agrees with it.
+
+    load(Path("model.onnx"), preprocess=Preprocess(...), labels=[...])
+
+Where onnx2torch converts the file and both agree to 1e-4 on a first batch, the model is a
+`TorchModel` whose plain forwards in float32 run in ONNX Runtime: every method serves it. Where
+not, it is an `OnnxModel`, which offers scores: the perturbation methods serve it, and what they
+can't do it says with the reason why the file wasn't converted.
+
+A final softmax or sigmoid is cut off, so that scores are logits; where rows of the output still
+are probabilities that sum to 1, their logarithm is taken. Fixed batches are padded, channels-last
+inputs transposed. Sessions may be run from several threads at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from visxai.errors import MissingExtra, ModelError, require
+from visxai.foreign import shown
+from visxai.images.preprocess import Preprocess
+from visxai.models.blackbox import BlackBox
+from visxai.models.interface import Activation, Model, Need
+from visxai.models.onnx import convert
+from visxai.models.onnx.graph import Graph, Layout, read, with_log
+from visxai.models.pytorch.model import TorchModel
+from visxai.quiet import warnings_of
+from visxai.references import ModelRef
+
+# Inputs of a free size are tried out at this one.
+_USUAL_SIZE = 224
+_AGREEMENT = 1e-4
+
+
+class Runtime:
+    """A session: float pixels (n, c, h, w) to logits (n, k), float32, on the pixels' device.
+
+    provider names what runs it: CUDA's where torch has a CUDA device and asks for it, else the
+    CPU's. (The GPU build of the runtime lists CUDA on machines without, too.)
+    """
+
+    def __init__(self, graph: Graph, name: str, device: torch.device) -> None:
+        ort = require("onnxruntime", "onnx", f"the model {name}")
+        options = ort.SessionOptions()
+        options.log_severity_level = 4  # what matters is raised
+        options.intra_op_num_threads = torch.get_num_threads()
+        providers: list[Any] = ["CPUExecutionProvider"]
+        wants_cuda = device.type == "cuda" and torch.cuda.is_available()
+        if wants_cuda and "CUDAExecutionProvider" in ort.get_available_providers():
+            index = torch.cuda.current_device() if device.index is None else device.index
+            providers.insert(0, ("CUDAExecutionProvider", {"device_id": index}))
+        try:
+            self._session = ort.InferenceSession(
+                graph.proto.SerializeToString(), options, providers=providers
+            )
+        except Exception as error:
+            raise ModelError(
+                f"expected an ONNX model that ONNX Runtime {ort.__version__} can run, but {name} "
+                f"isn't ({_reason(error)}): export it again, for an older opset if need be"
+            ) from None
+        self.provider = str(self._session.get_providers()[0])
+        self.device = device if self.provider == "CUDAExecutionProvider" else torch.device("cpu")
+        self._version = str(ort.__version__)
+        self._graph = graph
+        self._name = name
+        self._dtype = getattr(torch, graph.dtype)
+        height, width = (side or _USUAL_SIZE for side in graph.size)
+        self.sample = _sample(graph.channels, height, width)
+        first = self._session.run(None, {graph.input: self._whole(self.sample).numpy()})[0]
+        self._tail = first.shape[1:]
+        self._output_dtype = torch.from_numpy(first[:0]).dtype
+        classes = [side for side in self._tail if side != 1]
+        if first.ndim < 1 or len(first) != len(self._whole(self.sample)) or len(classes) > 1:
+            raise ModelError(
+                f"expected {name} to output scores (batch, classes), got shape "
+                f"{tuple(first.shape)}: name another output with output="
+            )
+
+    def __str__(self) -> str:
+        return f"onnxruntime {self._version} {self.provider}"
+
+    def __call__(self, x: Tensor) -> Tensor:
+        self._check(x)
+        inside = x.detach().to(self.device)
+        batch = self._graph.batch
+        if batch is None:
+            return self._run(self._ready(inside)).to(x.device)
+        blocks = (inside[start : start + batch] for start in range(0, len(inside), batch))
+        parts = [self._run(self._whole(part))[: len(part)] for part in blocks]
+        return torch.cat(parts).to(x.device)
+
+    def _run(self, x: Tensor) -> Tensor:
+        binding = self._session.io_binding()
+        out = torch.empty(len(x), *self._tail, dtype=self._output_dtype, device=self.device)
+        for bind, name, tensor in (
+            (binding.bind_input, self._graph.input, x),
+            (binding.bind_output, self._graph.output, out),
+        ):
+            bind(
+                name,
+                self.device.type,
+                self.device.index or 0,
+                str(tensor.dtype).removeprefix("torch."),
+                tuple(tensor.shape),
+                tensor.data_ptr(),
+            )
+        if self.device.type == "cuda":
+            # The session runs on a stream of its own and must find the pixels written.
+            torch.cuda.current_stream(self.device).synchronize()
+        try:
+            self._session.run_with_iobinding(binding)
+        except Exception as error:
+            text = str(error)
+            if "llocate" in text or "out of memory" in text.lower():
+                raise MemoryError(text) from None
+            raise ModelError(
+                f"expected {self._name} to run on pixels {tuple(x.shape)}, but it failed "
+                f"({_reason(error)}): use the input size it was exported for"
+            ) from None
+        return out.reshape(len(x), -1).float()
+
+    def _ready(self, x: Tensor) -> Tensor:
+        return x.to(self._dtype).contiguous()
+
+    def _whole(self, x: Tensor) -> Tensor:
+        """x with its last row repeated up to a fixed batch."""
+        missing = (self._graph.batch or len(x)) - len(x)
+        if missing > 0:
+            x = torch.cat([x, x[-1:].expand(missing, *x.shape[1:])])
+        return self._ready(x[: self._graph.batch])
+
+    def _check(self, x: Tensor) -> None:
+        wanted = (self._graph.channels, *self._graph.size)
+        if any(side not in (None, got) for side, got in zip(wanted, x.shape[1:], strict=True)):
+            raise ModelError(
+                f"expected pixels (batch, {', '.join(str(s or 'any') for s in wanted)}) for "
+                f"{self._name}, got {tuple(x.shape)}: give preprocess= the size it was exported for"
+            )
+
+
+class OnnxModel(BlackBox):
+    """Scores of an ONNX file, by ONNX Runtime. unconverted: why there are no gradients."""
+
+    def __init__(self, runtime: Runtime, ref: ModelRef, unconverted: str, **known: Any) -> None:
+        super().__init__(runtime, ref=ref, device=runtime.device, **known)
+        self.runtime = runtime
+        self.unconverted = unconverted
+
+    def accelerated(self, needs: Need) -> str:
+        return str(self.runtime)
+
+    def remedy(self, missing: Need) -> str:
+        return (
+            f"export it otherwise, since its graph could not be turned into PyTorch's for "
+            f"gradients ({self.unconverted})"
+        )
+
+    def _called(self, x: Tensor) -> Tensor:
+        return self.runtime(x)
+
+
+def load(
+    path: Path,
+    *,
+    name: str,
+    device: Any = None,
+    preprocess: Any = None,
+    labels: Sequence[str] | None = None,
+    activation: Activation | None = None,
+    layer: str | None = None,
+    output: str | None = None,
+    layout: Layout | None = None,
+) -> Model:
+    """The model in an ONNX file, with gradients where they can be had (see the module).
+
+    output names the output that holds the scores, layout ("nchw", "nhwc") the input's axes, where
+    the file leaves it open. activation "none" takes the scores as the file gives them.
+    """
+    graph = read(path, output=output, layout=layout, keep_activation=activation == "none")
+    wanted = torch.device(device or "cpu")
+    runtime = Runtime(graph, name, wanted)
+    if graph.activation is None and activation in (None, "softmax"):
+        rows = runtime(runtime.sample)
+        if rows.shape[1] > 1 and rows.min() >= 0 and (rows.sum(1) - 1).abs().max() < 1e-4:
+            graph = with_log(graph)
+            runtime = Runtime(graph, name, wanted)
+    known: dict[str, Any] = {
+        "preprocess": None if preprocess is None else Preprocess.of(preprocess),
+        "labels": labels,
+        "activation": activation or graph.activation or "softmax",
+    }
+    described = "none" if known["preprocess"] is None else str(known["preprocess"])
+    ref = ModelRef(name, graph.sha256, described)
+    converted = _converted(graph, runtime)
+    if isinstance(converted, str):
+        return OnnxModel(runtime, ref, converted, **known)
+    model = TorchModel(converted, name=name, ref=ref, layer=layer, device=wanted, **known)
+    if wanted.type == runtime.device.type:
+        model.runtime = runtime
+    return model
+
+
+def _converted(graph: Graph, runtime: Runtime) -> nn.Module | str:
+    """The graph as a module, or why it doesn't agree with the runtime or has no gradients."""
+    try:
+        module = convert.convert(graph)
+    except MissingExtra:
+        raise
+    except Exception as error:
+        # Whatever a converter stumbles over, the runtime still serves the scores.
+        return f"onnx2torch: {_told(error)}"
+    expected = runtime(runtime.sample)
+    with torch.inference_mode(False), torch.enable_grad(), warnings_of(action="error"):
+        # What warns here would warn at every forward.
+        leaf = runtime.sample.clone().requires_grad_()
+        try:
+            scores = module.eval()(leaf.to(getattr(torch, graph.dtype)))
+            found = scores.detach().reshape(len(leaf), -1).float()
+            (gradient,) = torch.autograd.grad(scores.sum(), leaf)
+        except Exception as error:
+            # A fixed batch, an operator that can't be differentiated: scores remain.
+            return _told(error)
+    if found.shape != expected.shape:
+        return f"the converted graph gives {tuple(found.shape)}, not {tuple(expected.shape)}"
+    worst, largest = (found - expected).abs().max(), expected.abs().max()
+    if not bool(worst <= _AGREEMENT * largest):
+        return f"the converted graph's scores differ from ONNX Runtime's by {float(worst):.2g}"
+    if not bool(gradient.isfinite().all()):
+        return "the converted graph's gradients are not finite"
+    return module
+
+
+def _told(error: Exception) -> str:
+    """An error's kind and first line, shortened."""
+    line = next(iter(str(error).strip().splitlines()), "")
+    return shown(f"{type(error).__name__}: {line}".rstrip(": "))[:240]
+
+
+def _sample(channels: int, height: int, width: int) -> Tensor:
+    """Two different pictures, drawn without a generator: (2, channels, height, width)."""
+    at = torch.linspace(0, 1, 2 * channels * height * width)
+    return (at * 977).sin().add((at * 31).cos()).reshape(2, channels, height, width)
+
+
+def _reason(error: Exception) -> str:
+    """The first line of a runtime's message, without its status code, shortened."""
+    line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return line.rpartition("[ONNXRuntimeError] : ")[2][:160]

@@ -1,0 +1,361 @@
+"""Faster forms of what needs no graph, and of the graph where one is needed.
+
+    onnx     exported once and run by ONNX Runtime on the CPU
+    compile  traced once and compiled by inductor, frozen, on the CPU or CUDA
+
+Two parts of a model are prepared, each when it is first asked for: the whole (plain forwards),
+and the trunk below a layer (what a CAM runs without a graph; its head stays in autograd). For
+gradients at the input the module itself runs in a copy with channels-last weights and batch norms
+folded into the convolutions before them.
+
+Every prepared form is checked against the plain one on the first rows it is used for, alone and
+three at once; where it can't be made or doesn't agree, the plain one runs and `why` says so. In use
+it must go on giving as many rows as it gets. What is traced is a copy of the module that nobody
+else runs, and while it is traced no other forward runs (`tracing.py`).
+
+Exported forms are kept in the cache folder by weights, place, input shape and versions, so a second
+run starts fast. Each ends with its sha256: one that was damaged or altered is made anew. When the
+weights are written to (see `modules.Weights`), all forms are prepared again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from visxai.errors import ArgumentError, require
+from visxai.models.budget import is_out_of_memory
+from visxai.models.interface import Need
+from visxai.models.pytorch import inductor
+from visxai.models.pytorch.folding import refusal, streamlined
+from visxai.models.pytorch.modules import Weights
+from visxai.models.pytorch.sdpa import off_the_fast_path
+from visxai.models.pytorch.tracing import alone, silent_exporter
+from visxai.quiet import warnings_of
+
+Form = Callable[[Tensor], Tensor]
+Fresh = Callable[[], tuple[Form, nn.Module]]
+Key = tuple[str, tuple[int, ...]]
+KINDS = ("onnx", "compile")
+
+# That memory ran out says nothing of a form: it is tried again, but not for ever.
+_NO_ROOM = "no memory left to prepare it"
+_TRIES = 3
+_UNSTEADY = "its weights change while it runs"
+
+
+class Acceleration:
+    """The prepared forms of one model; `kind` is "onnx" or "compile"."""
+
+    def __init__(self, kind: str, weights: Weights, folder: Path) -> None:
+        if kind not in KINDS:
+            raise ArgumentError(f"expected acceleration by {' or '.join(KINDS)}, got {kind!r}")
+        if kind == "onnx":
+            require("onnxruntime", "onnx", "accelerate='onnx'")
+            require("onnx", "onnx", "accelerate='onnx'")
+        self.kind = kind
+        self.why: dict[str, str] = {}
+        self.seconds = 0.0  # that preparing took
+        self._weights = weights
+        self._mark = weights.mark()
+        self._unsteady = False  # then only plain forms serve, and there is nothing to forget
+        self._folder = folder
+        self._forms: dict[Key, Form | None] = {}
+        self._modules: dict[tuple[int, ...], nn.Module | None] = {}
+        self._tries = Counter[tuple[str, tuple[int, ...]]]()
+        self._lock = threading.RLock()
+
+    def form(self, place: str, plain: Form, fresh: Fresh, x: Tensor, axis: int = 0) -> Form:
+        """The prepared form of `plain` at `place` ("whole", "below layer4") for inputs like x.
+
+        fresh() makes the same computation on a module that nobody else runs, and that module, for
+        tracers. x (b, ...): the first rows it will run on; they check it. axis: of the images in
+        what it gives.
+        """
+        key = (place, tuple(x.shape[1:]))
+        with self._lock:
+            self._forget_other_weights()
+            if key not in self._forms:
+                with alone(), self._preparing():
+                    found = self._made(place, plain, fresh, _three(x))
+                if self._unsteady:
+                    found, self.why[place] = None, _UNSTEADY
+                if found is None and self._may_fit_later(place, key):
+                    return plain
+                self._forms[key] = found
+            made = self._forms[key]
+        return plain if made is None else lambda rows: self._run(key, made, plain, rows, axis)
+
+    def _run(self, key: Key, made: Form, plain: Form, rows: Tensor, axis: int) -> Tensor:
+        """made(rows), or where it gives another number of rows, from then on plain(rows)."""
+        found = made(rows)
+        if found.shape[axis] == len(rows):
+            return found
+        with self._lock:
+            self.why[key[0]] = f"gave {found.shape[axis]} rows for {len(rows)} images"
+            self._forms[key] = None
+        return plain(rows)
+
+    def _forget_other_weights(self) -> None:
+        mark = self._weights.mark()
+        if mark != self._mark and not self._unsteady:
+            self._forms.clear()
+            self._modules.clear()
+            self._tries.clear()
+            self.why.clear()
+            self._mark = mark
+
+    def describe(self, needs: Need) -> str:
+        """What methods with `needs` run on, for the record; the same for every image of a run."""
+        if Need.INPUT_GRADIENT in needs:
+            text = f"{self.kind}; gradients channels-last, batch norms folded"
+        elif Need.LAYER_GRADIENT in needs:
+            text = f"{self.kind} below the layer"
+        else:
+            text = self.kind
+        if not self.why:
+            return text
+        return f"{text} (plain: {'; '.join(f'{k}: {v}' for k, v in sorted(self.why.items()))})"
+
+    def gradient_module(
+        self, module: nn.Module, run: Callable[[nn.Module, Tensor], Tensor], x: Tensor
+    ) -> nn.Module | None:
+        """The module for gradients at the input (see `streamlined`), or None for the plain one."""
+        shape = tuple(x.shape[1:])
+        with self._lock:
+            self._forget_other_weights()
+            if shape not in self._modules:
+                try:
+                    with self._preparing():
+                        made = streamlined(module, run, x)
+                except Exception as error:  # what can't be copied or folded runs as it is
+                    made = _reason(error)
+                if self._unsteady:
+                    made = _UNSTEADY
+                if isinstance(made, str):
+                    self.why["gradients"] = made
+                    if self._may_fit_later("gradients", ("gradients", shape)):
+                        return None
+                else:
+                    self._fits("gradients")
+                self._modules[shape] = None if isinstance(made, str) else made
+            return self._modules[shape]
+
+    def _may_fit_later(self, place: str, key: tuple[str, tuple[int, ...]]) -> bool:
+        """Whether `place` failed for lack of memory alone, so that it is worth another try."""
+        self._tries[key] += 1
+        return self.why[place] == _NO_ROOM and self._tries[key] < _TRIES
+
+    def _fits(self, place: str) -> None:
+        if self.why.get(place) == _NO_ROOM:
+            del self.why[place]
+
+    @contextlib.contextmanager
+    def _preparing(self) -> Iterator[None]:
+        """Count the seconds, and see whether the module's forward writes into its own weights."""
+        began, before = time.perf_counter(), self._weights.mark()
+        try:
+            yield
+        finally:
+            self.seconds += time.perf_counter() - began
+            if self._weights.mark() != before:
+                self._unsteady = True
+
+    def known(self, place: str, shape: tuple[int, ...]) -> bool:
+        """Whether a form is on disk already, so that preparing it costs next to nothing."""
+        return self.kind == "onnx" and self._path(place, shape).is_file()
+
+    def _made(self, place: str, plain: Form, fresh: Fresh, x: Tensor) -> Form | None:
+        try:
+            form, module = fresh()
+            off_the_fast_path(module)  # no exporter knows the native kernels
+            traced = _Module(form, module)
+            two = x[:2]  # traced with as many rows as no check has: one row is often a special case
+            if self.kind == "onnx":
+                made = self._exported(place, traced, two)
+            else:
+                inductor.keep_private(self._folder)
+                made = _compiled(traced, two)
+            refused = refusal(made, plain, x)
+        except Exception as error:  # whatever a tracer or a runtime raises: the plain form runs
+            refused = _reason(error)
+        if refused:
+            self.why[place] = refused
+            return None
+        self._fits(place)
+        return made
+
+    def _path(self, place: str, shape: tuple[int, ...]) -> Path:
+        runtime = require("onnxruntime", "onnx", "accelerate='onnx'").__version__
+        weights = self._weights.sha256()
+        text = f"{weights} {place} {shape} {torch.__version__} {runtime} 4"
+        name = hashlib.sha256(text.encode()).hexdigest()[:32]
+        return self._folder / "accelerated" / f"{name}.onnx"
+
+    def _exported(self, place: str, plain: _Module, x: Tensor) -> Form:
+        path = self._path(place, tuple(x.shape[1:]))
+        if not path.is_file():
+            _export(plain, x, path)
+        try:
+            return OnnxForm(path)
+        except Exception:
+            # A damaged or altered file in the cache is made anew, once.
+            path.unlink(missing_ok=True)
+            _export(plain, x, path)
+            return OnnxForm(path)
+
+
+class OnnxForm:
+    """An exported form in an ONNX Runtime session; may be called from several threads."""
+
+    def __init__(self, path: Path) -> None:
+        ort = require("onnxruntime", "onnx", "accelerate='onnx'")
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        options.intra_op_num_threads = torch.get_num_threads()
+        # Idle threads of the pool would spin against torch's own.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        content = _unsealed(path)
+        self._session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+    def __call__(self, x: Tensor) -> Tensor:
+        try:
+            (out,) = self._session.run(None, {"x": x.detach().float().contiguous().numpy()})
+        except Exception as error:
+            if "llocate" in str(error):
+                raise MemoryError(str(error)) from None
+            raise
+        return torch.from_numpy(out)
+
+
+class _Module(nn.Module):
+    """A callable as a module: what tracers want."""
+
+    def __init__(self, form: Form, module: nn.Module) -> None:
+        super().__init__()
+        self.form = form
+        self.module = module
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.form(x)
+
+
+def _export(plain: _Module, x: Tensor, path: Path) -> None:
+    """Write `plain` as ONNX with a free batch axis: beside its place, then renamed into it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Not mkstemp, whose files only their owner may read: a cache may be a team's.
+    name = str(path.with_name(f".{uuid.uuid4().hex}.partial"))
+    try:
+        _write(plain, x, name)
+        if _computes_padding(name):
+            with contextlib.suppress(Exception):  # what can't be traced stays as it is
+                traced = _traced(plain, x)
+                _write(_Module(lambda rows: traced(rows), plain.module), x, name)
+        with open(name, "r+b") as file:
+            seal = _seal(file.read())
+            file.write(seal)
+        os.replace(name, path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _seal(content: bytes) -> bytes:
+    """The sha256 of an ONNX file's bytes as one more entry of its metadata, to be written behind
+    them: the whole is an ONNX file again."""
+    onnx = require("onnx", "onnx", "accelerate='onnx'")
+    digest = hashlib.sha256(content).hexdigest()
+    entry = onnx.StringStringEntryProto(key="visxai_sha256", value=digest)
+    seal: bytes = onnx.ModelProto(metadata_props=[entry]).SerializeToString()
+    return seal
+
+
+def _unsealed(path: Path) -> bytes:
+    """The bytes of a file that `_export` wrote, or ValueError where they aren't the same now."""
+    content = path.read_bytes()
+    length = len(_seal(b""))
+    if content[-length:] != _seal(content[:-length]):
+        raise ValueError(f"expected {path.name} as it was written, but it was damaged or altered")
+    return content
+
+
+def _write(plain: _Module, x: Tensor, name: str) -> None:
+    with warnings_of(), torch.no_grad(), silent_exporter():
+        torch.onnx.export(
+            plain,
+            (x,),
+            name,
+            dynamo=False,
+            input_names=["x"],
+            output_names=["out"],
+            dynamic_axes={"x": {0: "batch"}, "out": {0: "batch"}},
+        )
+
+
+def _computes_padding(name: str) -> bool:
+    """Whether an exported file computes what a convolution's input is padded by from its size, as
+    "same" padding does: the runtime can't merge that into the convolution, which costs a third of
+    the time. Traced once more by torch.export, sizes are numbers."""
+    onnx = require("onnx", "onnx", "accelerate='onnx'")
+    nodes = onnx.load(name, load_external_data=False).graph.node
+    made_by = {output: node for node in nodes for output in node.output}
+    sources = [made_by.get(node.input[0]) for node in nodes if node.op_type == "Conv"]
+    waiting = [n.input[1] for n in sources if n is not None and n.op_type == "Pad" and n.input[1:]]
+    seen = set(waiting)
+    while waiting:
+        node = made_by.get(waiting.pop())
+        if node is not None:
+            if node.op_type == "Shape":
+                return True
+            waiting += set(node.input) - seen
+            seen.update(node.input)
+    return False
+
+
+def _traced(plain: _Module, x: Tensor) -> Form:
+    """`plain` traced by torch.export for any batch and inputs of the size of x (2 or more)."""
+    batch = torch.export.Dim("batch", min=1, max=65536)
+    with torch.no_grad(), warnings_of():
+        return torch.export.export(
+            plain, (x,), dynamic_shapes={"x": {0: batch}}, strict=False
+        ).module()
+
+
+def _compiled(plain: _Module, x: Tensor) -> Form:
+    """`plain` traced for any batch, then compiled by inductor with its weights frozen."""
+    from torch._inductor import config
+
+    traced = _traced(plain, x)
+    with torch.no_grad(), warnings_of(), config.patch(freezing=True):
+        compiled = torch.compile(traced, dynamic=True)
+        compiled(x)
+
+    def run(x: Tensor) -> Tensor:
+        with torch.no_grad():
+            out: Tensor = compiled(x)
+            return out
+
+    return run
+
+
+def _three(x: Tensor) -> Tensor:
+    """Three different rows (3, ...), as many as there are from x (b, ...)."""
+    x = x.detach()
+    return torch.cat([x[:3], x[:1].flip(-1), -x[:1]])[:3]
+
+
+def _reason(error: Exception) -> str:
+    if is_out_of_memory(error):
+        return _NO_ROOM
+    line = next((text for text in str(error).splitlines() if text.strip()), "")
+    return f"{type(error).__name__}: {line.strip()[:120]}"

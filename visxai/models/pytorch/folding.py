@@ -1,0 +1,137 @@
+"""A copy of a network with channels-last weights and folded batch norms, for gradients."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from visxai.models.pytorch.accelerate import Form, _three
+from visxai.models.pytorch.modules import structural_copy
+
+AGREEMENT = 1e-4  # relative to the largest value, on the first rows
+# ReLU6 and friends switch elsewhere when folded weights round differently: single pixels of a
+# gradient may change, its direction may not.
+GRADIENT_AGREEMENT = 2e-2
+
+
+def streamlined(
+    module: nn.Module, run: Callable[[nn.Module, Tensor], Tensor], x: Tensor
+) -> nn.Module | str:
+    """A copy of `module` with channels-last weights and folded batch norms, or why there is none.
+
+    module is only copied, never run. run(module, x) gives the scores. The copy's scores must agree
+    to 1e-4 and its gradients at x in direction; otherwise a sentence says what didn't.
+    """
+    plain, made = structural_copy(module), copy.deepcopy(module)
+    fold(made, run, x[-1:])
+    made = made.to(memory_format=torch.channels_last)
+    few = _three(x)
+
+    def scores(part: nn.Module) -> Form:
+        return lambda rows: run(part, rows)
+
+    def gradient(part: nn.Module) -> Form:
+        return lambda rows: _gradient(part, run, rows)
+
+    with torch.inference_mode(False), torch.no_grad():
+        if refused := refusal(scores(made), scores(plain), few):
+            return f"scores {refused.replace('differs', 'differ')}"
+    if refused := refusal(gradient(made), gradient(plain), few, GRADIENT_AGREEMENT, _turned):
+        return f"gradients {refused.replace('differs', 'differ')}"
+    return made
+
+
+def fold(module: nn.Module, run: Callable[[nn.Module, Tensor], Tensor], x: Tensor) -> int:
+    """Fold every batch norm that directly follows a convolution into it; returns how many.
+
+    What follows what is seen in one forward: a norm whose input is the very tensor that a
+    convolution put out. That nobody else reads it is checked by the caller, by the scores.
+    """
+    owner = threading.get_ident()
+    made: dict[int, tuple[nn.Conv2d, Any]] = {}
+    pairs: dict[nn.BatchNorm2d, nn.Conv2d] = {}
+
+    def after_convolution(part: nn.Conv2d, _args: Any, output: Any) -> None:
+        if threading.get_ident() == owner:
+            made[id(output)] = (part, output)
+
+    def before_norm(part: nn.BatchNorm2d, args: Any) -> None:
+        if threading.get_ident() == owner and args and id(args[0]) in made:
+            pairs[part] = made[id(args[0])][0]
+
+    handles: list[Any] = []
+    try:
+        for part in module.modules():
+            if isinstance(part, nn.Conv2d):
+                handles.append(part.register_forward_hook(after_convolution))
+            elif isinstance(part, nn.BatchNorm2d) and part.track_running_stats:
+                handles.append(part.register_forward_pre_hook(before_norm))
+        with torch.inference_mode(False), torch.no_grad():
+            run(module, x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    folded: set[int] = set()
+    for norm, convolution in pairs.items():
+        if id(convolution) in folded:
+            continue
+        folded.add(id(convolution))
+        fused = torch.nn.utils.fuse_conv_bn_eval(convolution, norm)
+        convolution.weight, convolution.bias = fused.weight, fused.bias
+        # timm's norms bring their activation along; plain ones leave nothing to do.
+        rest = [getattr(norm, name) for name in ("drop", "act") if hasattr(norm, name)]
+        norm.forward = nn.Sequential(*rest).forward  # type: ignore[method-assign]
+    return len(folded)
+
+
+def _gradient(module: nn.Module, run: Callable[[nn.Module, Tensor], Tensor], x: Tensor) -> Tensor:
+    """The gradient of the best scores at x."""
+    with torch.inference_mode(False), torch.enable_grad():
+        leaf = x.detach().clone().requires_grad_()
+        best = run(module, leaf).max(1).values
+        (gradient,) = torch.autograd.grad(best.sum(), leaf)
+    return gradient
+
+
+def refusal(
+    made: Form,
+    plain: Form,
+    x: Tensor,
+    limit: float = AGREEMENT,
+    difference: Callable[[Tensor, Tensor], float] | None = None,
+) -> str:
+    """Say why a prepared form can't stand in for the plain one.
+
+    Args:
+        made: the prepared form.
+        plain: what it stands in for.
+        x: three rows (3, ...); both run on them together and on the first alone.
+        limit: the largest difference that is accepted.
+        difference: of what both gave; `_difference` by default.
+
+    Returns:
+        "" where it can, else "differs by 1.0e-03" or the like; NaN anywhere is a difference.
+    """
+    for rows in (x, x[:1]):
+        apart = (difference or _difference)(made(rows), plain(rows))
+        if not apart <= limit:  # so written because NaN is neither more nor less
+            return f"differs by {apart:.1e}"
+    return ""
+
+
+def _difference(found: Tensor, expected: Tensor) -> float:
+    """max|found - expected| / max|expected|; infinite where the shapes differ."""
+    if found.shape != expected.shape:
+        return float("inf")
+    worst = (found.to(expected) - expected).abs().max()
+    return float(worst / expected.abs().max().clamp_min(1e-30))
+
+
+def _turned(found: Tensor, expected: Tensor) -> float:
+    """|found - expected| / |expected|, norms over all rows: how far a gradient turned."""
+    return float((found - expected).norm() / expected.norm().clamp_min(1e-30))

@@ -1,0 +1,578 @@
+"""Any nn.Module as a model: forwards, gradients at the input, activations and gradients at layers.
+
+The module that is run is a structural copy that shares every parameter and buffer with the
+caller's: it is in eval mode and carries visxai's hooks, while the caller's own keeps its mode,
+its hooks and its `requires_grad`, and weights updated there are seen here: whatever was computed
+of the old ones, prepared forms and the sha256, is made anew (see `modules.Weights`).
+
+Every further copy is made from `pristine`, which nobody runs or hooks: a copy of the module that
+is run would keep the hooks that another thread has set on it at that moment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import difflib
+import itertools
+import math
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from visxai.errors import LayerError, ModelError, UnknownName
+from visxai.images.preprocess import Preprocess
+from visxai.models.blocks import joined_aim, maps_of
+from visxai.models.budget import RowBudget, looking
+from visxai.models.interface import Activation, AttentionGradient, Model, Need
+from visxai.models.pytorch import attention
+from visxai.models.pytorch import replay as replays
+from visxai.models.pytorch.accelerate import Acceleration
+from visxai.models.pytorch.capture import capture, find
+from visxai.models.pytorch.isolation import Inputs, check_independent
+from visxai.models.pytorch.layers import Layout, Survey, survey
+from visxai.models.pytorch.modules import (
+    Weights,
+    adapt,
+    name_of,
+    private_copy,
+    structural_copy,
+    unwrapped,
+)
+from visxai.models.pytorch.network import DTYPES, Scalars
+from visxai.models.pytorch.split import Split, split
+from visxai.models.pytorch.tokens import find_tokens, offered
+from visxai.models.pytorch.tracing import running
+from visxai.models.rows import Rows, wide
+from visxai.models.views import (
+    Activations,
+    AtAttention,
+    AtLayer,
+    AtLayers,
+    Attended,
+    Gradients,
+    Replay,
+    Tokens,
+)
+from visxai.references import ModelRef
+from visxai.target import Aim, Target
+
+# fp16 gradients below 6e-8 vanish: the target is scaled before the backward and unscaled after.
+_FP16_SCALE = 1024.0
+
+
+class TorchModel(Model):
+    """An nn.Module that classifies images; see `visxai.models.load` for models by name."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        name: str | None = None,
+        preprocess: Any = None,
+        labels: Sequence[str] | None = None,
+        activation: Activation = "softmax",
+        layer: str | nn.Module | Sequence[str | nn.Module] | None = None,
+        output: Callable[[Any], Tensor] | None = None,
+        device: str | torch.device | None = None,
+        precision: str = "fp32",
+        ref: ModelRef | None = None,
+    ) -> None:
+        original = unwrapped(module)
+        self.pristine = private_copy(original, device)
+        self.module = structural_copy(self.pristine)
+        self.weights = Weights(self.pristine, None if ref is None else ref.weights_sha256)
+        check_independent(self.module, name or type(original).__name__)
+        parameter = next(itertools.chain(self.module.parameters(), self.module.buffers()), None)
+        self.device = torch.device(device or "cpu") if parameter is None else parameter.device
+        floating = parameter is not None and parameter.is_floating_point()
+        self.dtype = parameter.dtype if floating and parameter is not None else torch.float32
+        self.precision = precision
+        self.preprocess = None if preprocess is None else Preprocess.of(preprocess)
+        self.labels = None if labels is None else tuple(labels)
+        self.activation = activation
+        self.budget = RowBudget()
+        self.precisions = tuple(DTYPES)
+        # What runs float32 forwards that need no graph, where it isn't the module itself.
+        self.runtime: Callable[[Tensor], Tensor] | None = None
+        # Faster forms of what needs no graph, and of gradients at the input; None is plain.
+        self.acceleration: Acceleration | None = None
+        self._always = (
+            Need.SCORES
+            | Need.INPUT_GRADIENT
+            | Need.LAYER_GRADIENT
+            | Need.LAYER_SCORES
+            | Need.LAYER_ACTIVATION
+            | Need.MODULE
+        )
+        self._output = output
+        self._name = name or type(original).__name__
+        self._layer: str | None = None
+        self._surveys: dict[tuple[int, ...], Survey] = {}
+        self._tokens: dict[tuple[int, ...], Tokens] = {}
+        self._offered: tuple[Need, str] | None = None
+        self._inputs = Inputs()
+        self._splits: dict[tuple[str, tuple[int, ...]], Split | str] = {}
+        self._ref = ref
+        self._lock = threading.RLock()
+        try:
+            self._layer = name_of(original, layer)
+        except UnknownName as plain:
+            error = plain
+            with contextlib.suppress(Exception):  # where it can't be run, the names alone are told
+                assert isinstance(self.preprocess, Preprocess)
+                count = len(self.preprocess.mean)
+                blank = torch.zeros(1, count, *self.preprocess.size, device=self.device)
+                error = self._unknown_layer(str(layer), blank)
+            raise error from None
+
+    @property
+    def ref(self) -> ModelRef:  # type: ignore[override]
+        """Name, sha256 of the weights (computed on first use and after writes), preprocessing."""
+        sha256 = self.weights.sha256()
+        with self._lock:
+            if self._ref is None:
+                described = "none" if self.preprocess is None else str(self.preprocess)
+                self._ref = ModelRef(self._name, sha256, described)
+            if self._ref.weights_sha256 != sha256:
+                self._ref = replace(self._ref, weights_sha256=sha256)
+            return self._ref
+
+    @property
+    def offers(self) -> Need:  # type: ignore[override]
+        """What methods may ask; whether attention is among it is found out on first use."""
+        if isinstance(self.module, torch.jit.ScriptModule):
+            return Need.SCORES | Need.INPUT_GRADIENT
+        return self._always | self._of_tokens[0]
+
+    @property
+    def channels(self) -> int:
+        """The channels of its input, as its first convolution tells."""
+        for part in self.module.modules():
+            if isinstance(part, nn.Conv2d):
+                return part.in_channels
+        return super().channels
+
+    def remedy(self, missing: Need) -> str:
+        if isinstance(self.module, torch.jit.ScriptModule):
+            return (
+                "pass the nn.Module that it was made from, since layers inside TorchScript can't "
+                "be looked at"
+            )
+        return self._of_tokens[1] if missing & (Need.ATTENTION | Need.TOKENS) else ""
+
+    @property
+    def _of_tokens(self) -> tuple[Need, str]:
+        with self._lock:
+            if self._offered is None:
+                self._offered = offered(self)
+            return self._offered
+
+    # ---- forwards ------------------------------------------------------------------------
+
+    def forward(self, x: Tensor, module: Callable[[Tensor], Any] | None = None) -> Tensor:
+        """Logits (b, k) as the model computes them, in the caller's grad mode."""
+        with running(), torch.autocast(self.device.type, DTYPES[self.precision], self._autocast):
+            scores = self.logits(self._run(module or self.module, x))
+        if module is None and scores.shape[0] != x.shape[0]:
+            raise ModelError(
+                f"expected {self._name} to output one row of scores an image, got {len(scores)} "
+                f"rows for {len(x)} images: pass output=, a function from the model's output to "
+                "scores (batch, classes)"
+            )
+        return scores
+
+    def _run(self, part: Callable[[Tensor], Any], x: Tensor) -> Any:
+        """part(x) in the module's own type, where nothing is written into x."""
+        inside = x.to(self.device, self.dtype)
+        if inside is not x:
+            return part(inside)
+        return self._inputs.run(part, x, whole=part is self.module)
+
+    def _plain(self, x: Tensor) -> Tensor:
+        """Logits (b, k), float32, of a forward that needs no graph."""
+        runtime, fast = self._served, self._fast
+        if runtime is not None:
+            return runtime(x)
+        if fast is None:
+            return wide(self.forward(x))
+
+        def fresh() -> tuple[Callable[[Tensor], Tensor], nn.Module]:
+            module = self.copied()
+            return lambda part: wide(self.forward(part, module)), module
+
+        return fast.form("whole", lambda part: wide(self.forward(part)), fresh, x)(x)
+
+    @property
+    def _served(self) -> Callable[[Tensor], Tensor] | None:
+        """The runtime, where it serves: in float32, while the weights are those it was made of."""
+        usable = self.runtime is not None and self.precision == "fp32" and self.weights.original
+        return self.runtime if usable else None
+
+    @property
+    def _fast(self) -> Acceleration | None:
+        """The acceleration, where it serves: its forms compute in float32."""
+        usable = self.precision == "fp32" and self.dtype == torch.float32
+        return self.acceleration if usable else None
+
+    def accelerated(self, needs: Need) -> str:
+        """What runs methods with `needs`, for the record; "off" is PyTorch alone."""
+        if self._served is not None:
+            return str(self._served)
+        return "off" if self._fast is None else self._fast.describe(needs)
+
+    def copied(self) -> nn.Module:
+        """Copy the module over the same weights, for one caller to hook or change at will.
+
+        Returns:
+            A module that carries no hook of any forward in progress.
+        """
+        return structural_copy(self.pristine)
+
+    def with_output(self, output: Callable[[Any], Tensor]) -> TorchModel:
+        """The same model, its output turned into scores (b, k) by another function; its name,
+        which records keep, says which."""
+        other = copy.copy(self)
+        read_by = str(getattr(output, "__qualname__", output))
+        other._name = f"{self._name} read by {read_by}"
+        other._ref = replace(self.ref, name=other._name)
+        other._output, other.runtime, other._splits = output, None, {}
+        other.acceleration = None  # its forms compute the other output
+        return other
+
+    def with_module(self, module: nn.Module, layer: str | None = None) -> TorchModel:
+        """The same model around another module, which is run as it is and not copied, and which
+        nobody runs yet.
+
+        layer: where a CAM looks in it; None keeps this model's.
+        """
+        other = copy.copy(self)
+        other.module, other.runtime, other._ref, other._offered = module, None, None, None
+        other.pristine, other.weights = structural_copy(module), Weights(module)
+        other.acceleration = None  # its forms hold the other module's weights
+        other._surveys, other._tokens, other._splits = {}, {}, {}
+        other._inputs = Inputs()
+        other._layer, other._lock = layer or self._layer, threading.RLock()
+        return other
+
+    @property
+    def _autocast(self) -> bool:
+        return DTYPES[self.precision] is not None
+
+    def logits(self, output: Any) -> Tensor:
+        """Scores (b, k) in what the module returned."""
+        scores = self._output(output) if self._output is not None else adapt(output)
+        if scores.ndim == 1:
+            scores = scores.unsqueeze(1)
+        elif scores.ndim == 4 and scores.shape[2:] == (1, 1):
+            scores = scores.flatten(1)
+        if scores.ndim != 2 or not scores.is_floating_point():
+            raise ModelError(
+                f"expected {self._name} to output float scores (batch, classes), got "
+                f"{scores.dtype} of shape {tuple(scores.shape)}: pass output=, a function from the "
+                "model's output to scores"
+            )
+        return scores
+
+    def scores(self, x: Tensor) -> Tensor:
+        with torch.inference_mode(False), torch.no_grad():
+            blocks = self._blocks(Rows.of(x), "scores", lambda part, *_: self._plain(part))
+            return torch.cat(list(blocks))
+
+    def values(self, rows: Rows, aim: Aim) -> Tensor:
+        return self._scalars(rows, aim, "scores", lambda x, _: self._plain(x))
+
+    def replayed(self, replay: Replay, rows: Rows) -> Tensor:
+        head = replay.head
+        return self._scalars(rows, replay.aim, f"head {replay.name}", lambda a, i: head(i, a))
+
+    def _scalars(
+        self, rows: Rows, aim: Aim, call: str, forward: Callable[[Tensor, Tensor], Tensor]
+    ) -> Tensor:
+        """The target's scalars (maps, turns) of forward(row inputs, their images)."""
+        out = torch.empty(len(aim), rows.turns, device=self.device)
+
+        def run(x: Tensor, image: Tensor, turn: Tensor) -> bool:
+            scores = forward(x, image)
+            for chosen, which in maps_of(aim, image):
+                out[which, turn[chosen]] = aim(scores[chosen], which).to(out.dtype)
+            return True
+
+        with torch.inference_mode(False), torch.no_grad():
+            all(self._blocks(rows, call, run))
+        return out
+
+    def gradients(self, rows: Rows, aim: Aim) -> Iterator[Gradients]:
+        def run(x: Tensor, image: Tensor, turn: Tensor) -> list[Gradients]:
+            with torch.inference_mode(False), torch.enable_grad():
+                # Cloned: an inference tensor of the caller's can't be differentiated.
+                leaf = x.detach().clone().requires_grad_()
+                scores = wide(self.forward(leaf, self._differentiable(x)))
+                passes = maps_of(aim, image)
+                found = []
+                for number, (chosen, which) in enumerate(passes):
+                    value = aim(scores[chosen], which)
+                    (gradient,) = self._differentiate(value, [leaf], number + 1 < len(passes))
+                    found.append(Gradients(which, turn[chosen], gradient[chosen], value.detach()))
+            return found
+
+        for block in self._blocks(rows, "gradients", run):
+            yield from block
+
+    def through(
+        self,
+        x: Tensor,
+        aim: Aim,
+        run: Callable[[nn.Module, Tensor, Tensor], Tensor],
+        maps: Tensor | None = None,
+    ) -> Tensor:
+        network = Scalars(self, aim)
+        which = torch.arange(len(aim), device=x.device) if maps is None else maps
+
+        def block(part: Tensor, index: Tensor, _: Tensor) -> Tensor:
+            with torch.inference_mode(False), torch.enable_grad():
+                return run(network, part.detach().clone(), which[index]).detach()
+
+        return torch.cat(list(self._blocks(Rows.of(x[aim.rows[which]]), "module", block)))
+
+    def at_layers(self, x: Tensor, target: Target, layers: Sequence[str] = ()) -> AtLayers:
+        names = tuple(layers) or tuple(self.layer(x).split("+"))
+        layouts = [self.layout(name, x) for name in names]
+
+        def run(part: Tensor, image: Tensor, _: Tensor) -> AtLayers:
+            first = int(image[0])
+            return self._at_layers(part, target.part(first, first + len(part)), names)
+
+        parts = list(self._blocks(Rows.of(x), f"layer {names}", run))
+        return _joined(parts, layouts)
+
+    def activations(self, x: Tensor, target: Target, layers: Sequence[str] = ()) -> Activations:
+        names = tuple(layers) or tuple(self.layer(x).split("+"))
+        return replays.activations(self, x, target, names, [self.layout(n, x) for n in names])
+
+    def replay(self, x: Tensor, target: Target, layer: str = "") -> Replay:
+        name = layer or self.layer(x)
+        return replays.replay(self, x, target, name, self.layout(name, x), self.split(name, x))
+
+    def _at_layers(self, x: Tensor, target: Target, names: tuple[str, ...]) -> AtLayers:
+        module, inside, run = self._above(names, x)
+        with capture(module, *names, cut=True) as seen:
+            logits = self.forward(inside, run)
+            tensors = [seen[name] for name in names]
+            scores = wide(logits)
+            plain = scores.detach()
+            aim = target.aim(plain, self.probabilities(plain))
+            passes = aim.passes
+            # In float32 from here on: what fp16's scale has saved would vanish in fp16 again.
+            gradients = [
+                t.new_zeros(
+                    (len(aim), *t.shape[1:]), dtype=torch.promote_types(t.dtype, torch.float32)
+                )
+                for t in tensors
+            ]
+            for number, which in enumerate(passes):
+                value = aim(scores[aim.rows[which]], which)
+                found = self._differentiate(value, tensors, number + 1 < len(passes))
+                for into, gradient in zip(gradients, found, strict=True):
+                    into[which] = gradient[aim.rows[which]]
+        return AtLayers(
+            plain,
+            aim,
+            tuple(
+                AtLayer(name, tensor.detach()[aim.rows], gradient)
+                for name, tensor, gradient in zip(names, tensors, gradients, strict=True)
+            ),
+        )
+
+    def _above(
+        self, names: tuple[str, ...], x: Tensor
+    ) -> tuple[nn.Module, Tensor, Callable[[Tensor], Any] | None]:
+        """What is run and differentiated for gradients at layers `names`, and on what input.
+
+        The module itself on x, or with acceleration the head above the first of the layers on
+        what the fast form of the trunk below it makes of x.
+        """
+        if self._fast is None:
+            return self.module, x, None
+        first = min(names, key=self.survey(x).order)
+        parts = self.split(first, x)
+        if parts.whole:
+            return self.module, x, None
+
+        def fresh() -> tuple[Callable[[Tensor], Tensor], nn.Module]:
+            trunk = parts.trunk.again()
+            return lambda part: self._run(trunk, part), trunk.module
+
+        with torch.inference_mode(False), torch.no_grad():
+            inside = self._fast.form(
+                f"below {parts.at}", lambda part: self._run(parts.trunk, part), fresh, x, parts.axis
+            )(x)
+        return parts.head.module, inside, parts.head
+
+    def _differentiable(self, x: Tensor) -> nn.Module | None:
+        """The faster module for gradients at the input, or None for the module itself."""
+        if self._fast is None:
+            return None
+        return self._fast.gradient_module(self.pristine, lambda m, part: self.forward(part, m), x)
+
+    def _differentiate(
+        self, value: Tensor, inputs: Sequence[Tensor], keep_graph: bool
+    ) -> list[Tensor]:
+        """d value.sum() / d inputs, in float32 or wider."""
+        if not value.requires_grad:
+            raise LayerError(
+                "expected the score to depend on the layer or input that was differentiated, but "
+                "no gradient reaches it: choose a layer that feeds the scores"
+            )
+        scale = _FP16_SCALE if self.precision == "fp16" else 1.0
+        found = torch.autograd.grad(
+            value.sum() * scale, inputs, retain_graph=keep_graph, allow_unused=True
+        )
+        if any(gradient is None for gradient in found):
+            raise LayerError(
+                "expected the score to depend on every layer asked for, but no gradient reaches "
+                "one of them: choose layers that feed the scores"
+            )
+        gradients = [wide(gradient) for gradient in found if gradient is not None]
+        return gradients if scale == 1 else [gradient / scale for gradient in gradients]
+
+    # ---- tokens --------------------------------------------------------------------------
+
+    def tokens(self, x: Tensor) -> Tokens:
+        """Blocks, prefix tokens and patch grid; kept for each input size."""
+        size = tuple(x.shape[1:])
+        with self._lock:
+            if size not in self._tokens:
+                noise = torch.linspace(-1, 1, math.prod(size)).sin().reshape(1, *size)
+                with looking(self._name), torch.inference_mode(False), torch.no_grad():
+                    self._tokens[size] = find_tokens(self, noise.to(self.device))
+            return self._tokens[size]
+
+    def attention(
+        self,
+        x: Tensor,
+        target: Target,
+        reduce: Callable[[Attended], Tensor],
+        *,
+        gradient: AttentionGradient = "scores",
+        last: bool = False,
+    ) -> AtAttention:
+        return attention.attend(self, x, target, attention.Asked(reduce, gradient, last))
+
+    def attention_rows(
+        self, rows: Rows, aim: Aim, reduce: Callable[[Attended], Tensor], *, last: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        return attention.attend_rows(self, rows, aim, attention.Asked(reduce, "scores", last))
+
+    def token_values(self, x: Tensor, keep: Tensor, aim: Aim) -> Tensor:
+        return attention.token_values(self, x, keep, aim)
+
+    # ---- layers --------------------------------------------------------------------------
+
+    def survey(self, x: Tensor) -> Survey:
+        """What one image of this size shows of the modules; kept for each input size."""
+        size = tuple(x.shape[1:])
+        with self._lock:
+            if size not in self._surveys:
+                # Any picture does; this one is drawn without touching the global generator.
+                noise = torch.linspace(-1, 1, x[0].numel()).sin().reshape(1, *size)
+                with looking(self._name):
+                    self._surveys[size] = survey(self.module, self.forward, noise)
+            return self._surveys[size]
+
+    def layout(self, name: str, x: Tensor) -> Layout:
+        """Where the positions lie in the output of layer `name` for inputs like x."""
+        try:
+            find(self.module, name)
+        except UnknownName:
+            raise self._unknown_layer(name, x[:1]) from None
+        return self.survey(x).layout(name)
+
+    def _unknown_layer(self, name: str, x: Tensor) -> UnknownName:
+        """With what a CAM would look at by itself and could look at, the late layers first."""
+        late = list(itertools.islice(dict.fromkeys(self.survey(x).candidates()), 5))
+        names = [known for known, _ in self.module.named_modules() if known]
+        near = difflib.get_close_matches(name, names, n=3)
+        told = f"late ones are {', '.join(late)}" if near else f"late ones of {len(names)}"
+        own = self._choose_layer(x)
+        return UnknownName("layer", name, late, f"({told}; visxai's own choice is {own})", near)
+
+    def layer_shape(self, x: Tensor, layer: str) -> tuple[int, int, int]:
+        layout = self.layout(layer, x)
+        shape = next(visit.shape for visit in self.survey(x).visits if visit.name == layer)
+        channels, height, width = layout.maps(torch.empty(shape, device="meta")).shape[1:]
+        return channels, height, width
+
+    def split(self, name: str, x: Tensor) -> Split:
+        """The model in two at layer `name`, for inputs like x; kept for each input size."""
+        key = (name, tuple(x.shape[1:]))
+        with self._lock:
+            if key not in self._splits:
+                self._splits[key] = split(self.pristine, self._exactly, name, x[:1])
+            found = self._splits[key]
+        if isinstance(found, str):
+            raise LayerError(
+                f"expected {self._name} to run again from layer {name!r}, but it can't be split "
+                f"there ({found}): choose another layer, or a method that needs no scores from one"
+            )
+        return found
+
+    def _exactly(self, x: Tensor, part: Callable[[Tensor], Any]) -> Tensor:
+        """The scores of a part of the model on up to three images, in float32."""
+        with looking(self._name):
+            return self.in_precision("fp32").forward(x, part)
+
+    def head_weight(self, x: Tensor, classes: int) -> Tensor:
+        for visit in reversed(self.survey(x).visits):
+            part = self.module.get_submodule(visit.name)
+            weight = getattr(part, "weight", None)
+            linear = isinstance(part, nn.Linear) or (
+                isinstance(part, nn.Conv2d) and part.kernel_size == (1, 1)
+            )
+            if linear and isinstance(weight, Tensor) and len(weight) == classes:
+                return wide(weight.detach().flatten(1))
+        raise self._lacks(f"a last linear layer with its {classes} classes")
+
+    def layer(self, x: Tensor) -> str:
+        """The layer a CAM looks at: the one given, or the best one that feeds the scores."""
+        with self._lock:
+            if self._layer is None:
+                self._layer = self._choose_layer(x)
+            return self._layer
+
+    def _choose_layer(self, x: Tensor) -> str:
+        seen = self.survey(x)
+        probe = torch.linspace(-1, 1, x[0].numel(), device=self.device).reshape(1, *x.shape[1:])
+        blank: list[str] = []
+        for name in itertools.islice(dict.fromkeys(seen.candidates()), 12):
+            try:
+                found = self._at_layers(probe, Target("class", "class=0", (0,)), (name,))
+            except LayerError:
+                continue
+            # Above the last attention only the class token is read: patches have no gradient.
+            if bool(seen.layout(name).maps(found.layers[0].gradient).any()):
+                return name
+            blank.append(name)
+        if blank:
+            return blank[0]
+        raise LayerError(
+            f"expected {self._name} to have a layer with positions (b, c, h, w) or tokens, but "
+            f"none feeds its scores: pass layer=, or use a method that needs no layer"
+        )
+
+
+def _joined(parts: Sequence[AtLayers], layouts: Sequence[Layout]) -> AtLayers:
+    """The blocks of a batch as one, activations and gradients as float32 maps."""
+    scores = torch.cat([part.scores for part in parts])
+    aim = parts[0].aim if len(parts) == 1 else joined_aim(parts)
+    layers = []
+    for number, layout in enumerate(layouts):
+        pieces = [part.layers[number] for part in parts]
+        activation = torch.cat([wide(layout.maps(piece.activation)) for piece in pieces])
+        gradient = torch.cat([wide(layout.maps(piece.gradient)) for piece in pieces])
+        layers.append(AtLayer(pieces[0].name, activation, gradient))
+    return AtLayers(scores, aim, tuple(layers))

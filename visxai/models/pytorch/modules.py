@@ -1,0 +1,168 @@
+"""What an nn.Module needs before it is explained: unwrapped, copied, named, its output read."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import itertools
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from visxai.errors import ArgumentError, LayerError, ModelError
+from visxai.models.pytorch.capture import find
+
+
+def adapt(output: Any) -> Tensor:
+    """The scores in what a model returns: a tensor, a Hugging Face output, a dict or a tuple."""
+    if isinstance(output, Tensor):
+        return output
+    for name in ("logits", "logits_per_image", "scores"):
+        value = output.get(name) if isinstance(output, Mapping) else getattr(output, name, None)
+        if isinstance(value, Tensor):
+            return value
+    items = output.values() if isinstance(output, Mapping) else output
+    if isinstance(items, (tuple, list)) or isinstance(output, Mapping):
+        for item in items:
+            if isinstance(item, Tensor) and item.ndim == 2:
+                return item
+    raise ModelError(
+        f"expected the model to output scores (batch, classes), got {type(output).__name__}: "
+        "pass output=, a function from the model's output to scores"
+    )
+
+
+def unwrapped(module: nn.Module) -> nn.Module:
+    """The module inside torch.compile's and DataParallel's wrappers: hooks need the plain one."""
+    if not isinstance(module, nn.Module):
+        raise ArgumentError(
+            f"expected a model's name or an nn.Module, got {type(module).__name__}: "
+            "see `visxai models` for names"
+        )
+    while True:
+        inner = getattr(module, "_orig_mod", None)
+        if inner is None and isinstance(module, nn.DataParallel):
+            inner = module.module
+        if not isinstance(inner, nn.Module):
+            return module
+        module = inner
+
+
+def private_copy(module: nn.Module, device: str | torch.device | None) -> nn.Module:
+    """A copy in eval mode that shares all parameters and buffers; copied only to change device."""
+    shared: dict[int, Any] = {}
+    with torch.inference_mode(False):
+        for tensor in [*module.parameters(), *module.buffers()]:
+            # An inference tensor can't be saved for a backward; only a copy can.
+            shared[id(tensor)] = tensor.clone() if tensor.is_inference() else tensor
+        try:
+            private = copy.deepcopy(module, shared)
+        except Exception as error:
+            raise ModelError(
+                f"expected a module that can be copied, but {type(module).__name__} can't "
+                f"({error}): remove what can't be copied from its attributes"
+            ) from error
+        first = next(itertools.chain(private.parameters(), private.buffers()), None)
+        if device is not None and first is not None and first.device != torch.device(device):
+            private = copy.deepcopy(private).to(device)
+    return private.eval()
+
+
+def structural_copy(module: nn.Module) -> nn.Module:
+    """Copy a module over the same parameters and buffers.
+
+    Args:
+        module: one that no thread runs or hooks: a copy would keep what a forward in progress has
+            hooked or left in attributes.
+
+    Returns:
+        A module of the same structure, mode and permanent hooks, which shares every parameter and
+        buffer and nothing else.
+    """
+    shared: dict[int, Any] = {id(t): t for t in (*module.parameters(), *module.buffers())}
+    with torch.inference_mode(False):
+        return copy.deepcopy(module, shared)
+
+
+class Weights:
+    """The parameters and buffers of a module, and whether they still hold the same numbers.
+
+    Seen is every write that PyTorch counts: optimiser steps, `load_state_dict`, operations in
+    place, and another tensor put into `.data`. Not seen are writes past the count: in place
+    through `.data` (`weight.data.mul_(2)`) or through a NumPy array of the same memory.
+    """
+
+    def __init__(self, module: nn.Module, sha256: str | None = None) -> None:
+        self._module = module
+        self._tensors = (*module.parameters(), *module.buffers())
+        self._first = self.mark()
+        self._known = None if sha256 is None else (self._first, sha256)
+        self._lock = threading.Lock()
+
+    def mark(self) -> tuple[tuple[int, int], ...]:
+        """Return where each tensor lies and how often it was written: equal marks, equal weights.
+
+        Returns:
+            (address, writes) of each parameter and buffer.
+        """
+        return tuple((_address(t), -1 if t.is_inference() else t._version) for t in self._tensors)
+
+    @property
+    def original(self) -> bool:
+        """Whether nothing was written since this object was made."""
+        return self.mark() == self._first
+
+    def sha256(self) -> str:
+        """Return the weights' sha256 (see `weights_sha256`), computed again after a write.
+
+        Returns:
+            64 hexadecimal digits; until the first write those given at the start, if any.
+        """
+        with self._lock:
+            mark = self.mark()
+            if self._known is None or self._known[0] != mark:
+                self._known = (mark, weights_sha256(self._module))
+            return self._known[1]
+
+
+def _address(tensor: Tensor) -> int:
+    return tensor.data_ptr() if tensor.layout == torch.strided else id(tensor)
+
+
+def weights_sha256(module: nn.Module) -> str:
+    """sha256 over the names, types, shapes and bytes of all parameters and buffers, in order."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        if not isinstance(tensor, Tensor):
+            continue
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        plain = tensor.detach().cpu().contiguous()
+        digest.update(plain.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def name_of(
+    module: nn.Module, layer: str | nn.Module | Sequence[str | nn.Module] | None
+) -> str | None:
+    """The dotted name of a layer given as name or module, of several joined by "+"; UnknownName or
+    LayerError where the model has none such."""
+    if layer is None:
+        return None
+    # Sequential modules are collections too, but layers themselves.
+    if isinstance(layer, (tuple, list)):
+        return "+".join(str(name_of(module, one)) for one in layer) or None
+    assert isinstance(layer, (str, nn.Module))
+    if isinstance(layer, str):
+        for part in layer.split("+"):
+            find(module, part)
+        return layer
+    names: dict[int, str] = {id(part): name for name, part in module.named_modules()}
+    if id(layer) in names:
+        return names[id(layer)]
+    raise LayerError(
+        f"expected a layer of the model, got a {type(layer).__name__} that isn't part of it: "
+        "pass the layer's dotted name"
+    )

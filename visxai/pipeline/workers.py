@@ -1,0 +1,265 @@
+"""Worker processes that decode photographs and draw overlays; they never import torch.
+
+Before a worker reads its first file it gives up what it doesn't need: memory beyond what the limits
+on images ask for, the network, other programs, and writing outside `Setup.writes`
+(`visxai.pipeline.sandbox`). A hostile file may take its process down with it, or keep it busy for ever; then
+the process ends itself. Each worker is its own pool of one process, so a crash touches only what
+waited there; that is done again, one task at a time, and only a task that ends a process which had
+nothing else to do becomes a Failure. A worker keeps the photographs it decoded, within a limit, so
+that drawing on them needn't decode them again. What lies behind a URL is fetched by a few threads
+of the parent, each of which holds one file's bytes until a worker has taken them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import multiprocessing.connection
+import multiprocessing.spawn
+import os
+import pickle
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from typing import Any
+
+from visxai.errors import ArgumentError, Failure, ImageError, VisxaiError
+from visxai.foreign import shown
+from visxai.images.address import Origin, Unfetched
+from visxai.images.decoding import Photo
+from visxai.images.preprocess import Opaque, Preprocess
+from visxai.pipeline.tasks import Setup, _do, _start, _Worker
+from visxai.references import Transform
+
+TIMEOUT = 60.0  # seconds that decoding an image may take, where nothing else is asked for
+_FETCHING = 16  # URLs read at once
+
+
+def _cut(preprocess: Preprocess | Opaque, photo: Photo) -> tuple[Any, Transform]:
+    """Cut a photograph for the model; a preprocessing of the user's own may raise anything."""
+    try:
+        return preprocess.crop(photo)
+    except (ImageError, MemoryError):
+        raise
+    except Exception as error:
+        said = str(error).strip().partition("\n")[0][:300].rstrip(".")
+        raise ImageError(
+            f"expected an image that the preprocessing takes, got {type(error).__name__}: {said}; "
+            "leave it out, or mend the preprocessing"
+        ) from error
+
+
+def confinement(worker: _Worker, _: str | Origin) -> dict[str, str]:
+    """What of the sandbox isn't in force in a worker's process, and why: "" where it is."""
+    return worker.confined
+
+
+@dataclass
+class Task:
+    """Work given to a worker; `Workers.result` waits for it."""
+
+    call: tuple[Any, ...]
+    at: int
+    future: Future[Any]
+
+
+class Workers:
+    """`count` worker processes, or none (0): then everything happens in this one.
+
+    Tasks about one image go where its photograph is. Safe to use from several threads.
+    """
+
+    def __init__(self, setup: Setup, count: int) -> None:
+        self.setup = replace(setup, cache=setup.cache // max(1, count))
+        self.count = count
+        self._here = _Worker(self.setup)
+        self._lock = threading.Lock()
+        self._alone = threading.Lock()
+        self._waiting = [0] * count
+        self._pools: list[ProcessPoolExecutor] = []
+        self._fetchers: ThreadPoolExecutor | None = None
+        self._spare: ProcessPoolExecutor | None = None
+        if count:
+            try:
+                self._pickled = pickle.dumps(self.setup)
+                self._script = b"__main__" in self._pickled  # a preprocessing of the script's own
+            except (pickle.PicklingError, AttributeError, TypeError):
+                self.count = 0  # a preprocessing that only this process knows
+                return
+            self._pools = [self._pool() for _ in range(count)]
+
+    def submit(
+        self, task: Callable[..., Any], source: str | Origin, *rest: Any, at: int | None = None
+    ) -> Task:
+        """Start a task about an image, at the worker `at` or at the one with the least to do."""
+        origin = Origin.of(source).located() if self.count else Origin.of(source)
+        arguments = (origin, *rest)
+        call = (task, *arguments)
+        if not self.count:
+            future: Future[Any] = Future()
+            try:
+                with self._alone:
+                    future.set_result(task(self._here, *arguments))
+            except Exception as error:
+                future.set_exception(error)
+            return Task(call, 0, future)
+        with self._lock:
+            kept = at is not None
+            at = self._waiting.index(min(self._waiting)) if at is None else at
+            self._waiting[at] += 1
+            if origin.remote and origin.fetched is None:
+                self._fetchers = self._fetchers or ThreadPoolExecutor(_FETCHING, "visxai-fetch")
+                future = self._fetchers.submit(self._fetched, at, call, kept)
+            else:
+                future = self._send(at, call)
+        future.add_done_callback(lambda _: self._finished(at))
+        return Task(call, at, future)
+
+    def result(self, task: Task) -> Any:
+        """What a task returned, or a Failure when it kills its process."""
+        try:
+            return task.future.result()
+        except BrokenProcessPool:
+            return self._again(task)
+
+    def _fetched(self, at: int, call: tuple[Any, ...], kept: bool) -> Any:
+        """Do a task about a URL, in a thread that waits until it is done; `kept`: the photograph
+        is at the worker, if all is well, and needn't be fetched again."""
+        task, origin, *rest = call
+        if kept:
+            with contextlib.suppress(Unfetched):
+                return self._done(at, (task, replace(origin, away=True), *rest))
+        fetched = origin.fetch(self.setup.limits.max_bytes, self.setup.timeout)
+        return self._done(at, (task, fetched, *rest))
+
+    def _done(self, at: int, call: tuple[Any, ...]) -> Any:
+        with self._lock:
+            future = self._send(at, call)
+        return self.result(Task(call, at, future))
+
+    def close(self) -> None:
+        """Stop the processes, each after the task it is at."""
+        if self._fetchers is not None:
+            self._fetchers.shutdown(cancel_futures=True)
+        for pool in (*self._pools, *filter(None, [self._spare])):
+            pool.shutdown(cancel_futures=True)
+
+    def _again(self, task: Task) -> Any:
+        """Do a task in a process that has nothing else to do."""
+        with self._alone:
+            pool = self._spare = self._spare or self._pool()
+            try:
+                with _quietly(self._script):
+                    pool.submit(os.getpid).result()
+            except BrokenProcessPool:
+                raise VisxaiError(
+                    "expected worker processes to start, but they don't: use workers=0, or in a "
+                    "script start the run below if __name__ == '__main__'"
+                ) from None
+            began = time.monotonic()
+            try:
+                return pool.submit(_do, *task.call).result()
+            except BrokenProcessPool:
+                self._spare = None
+                pool.shutdown()
+                path, limit = str(task.call[1]), self.setup.timeout
+                late = time.monotonic() - began >= limit
+                what = (
+                    f"kept the process that read it busy for {limit:g} s"
+                    if late
+                    else ("killed the process that read it")
+                )
+                return Failure(
+                    path,
+                    f"expected an image that can be decoded, got {shown(path)}, which {what}, "
+                    "twice: leave it out or save it again",
+                    "WorkerDied",
+                )
+
+    def _pool(self) -> ProcessPoolExecutor:
+        context = multiprocessing.get_context("spawn")
+        return ProcessPoolExecutor(1, context, initializer=_start, initargs=(self._pickled,))
+
+    def _send(self, at: int, call: tuple[Any, ...]) -> Future[Any]:
+        with _quietly(self._script):
+            try:
+                return self._pools[at].submit(_do, *call)
+            except BrokenProcessPool:
+                self._pools[at].shutdown(wait=False)
+                self._pools[at] = self._pool()
+                return self._pools[at].submit(_do, *call)
+
+    def _finished(self, at: int) -> None:
+        # Called by a pool's own thread, or by submit's once it has let go of the lock.
+        with self._lock:
+            self._waiting[at] -= 1
+
+
+def check_workers(workers: int | None, timeout: float | None) -> None:
+    """Raises ArgumentError unless so many worker processes can keep such a limit."""
+    if workers is not None and workers < 0:
+        raise ArgumentError(
+            f"expected 0 or more workers, got {workers}: leave it out for one a core"
+        )
+    if timeout is not None and not timeout > 0:
+        raise ArgumentError(f"expected a timeout of more than 0 seconds, got {timeout}")
+    if workers == 0 and timeout is not None:
+        raise ArgumentError(
+            f"expected worker processes for a timeout, got workers=0 and a timeout of {timeout:g} "
+            "seconds: only a process of its own can be ended, so leave one of them out"
+        )
+
+
+def worker_count(workers: int | None, images: int, timeout: float | None = None) -> int:
+    """Returns how many worker processes a run of some images gets.
+
+    Args:
+        workers: How many are asked for, None for one a core, at most one an image.
+        images: How many images the run has.
+        timeout: The limit that is asked for, None where none is: for one or two images, starting
+            processes takes longer than decoding them, and is done only to keep a limit.
+    """
+    if workers is not None:
+        return min(workers, max(1, images))
+    if images <= 2:
+        return 0 if timeout is None else min(1, images)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(cores or 1, 32, images)
+
+
+_starting = threading.local()
+_described = multiprocessing.spawn.get_preparation_data
+
+
+def _without_script(name: str) -> dict[str, Any]:
+    """What a new process is told of this one; where `_quietly` asks so, nothing of its script."""
+    told: dict[str, Any] = _described(name)
+    if getattr(_starting, "alone", False):
+        for key in ("init_main_from_name", "init_main_from_path"):
+            told.pop(key, None)
+    return told
+
+
+# Whatever else starts processes here, in this thread or another, is told the same as ever.
+multiprocessing.spawn.get_preparation_data = _without_script
+
+
+@contextlib.contextmanager
+def _quietly(script: bool) -> Iterator[None]:
+    """Processes started here don't see Ctrl-C before they can ignore it, and without `script`
+    don't run the program's own script again, which may take seconds and starts whatever isn't
+    below its `if __name__ == "__main__"`."""
+    before = None
+    if hasattr(signal, "pthread_sigmask"):
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    _starting.alone = not script
+    try:
+        yield
+    finally:
+        _starting.alone = False
+        if before is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,0 +1,129 @@
+"""The gallery of a folder run: one page that opens from disk, its pictures beside it.
+
+    OUT/report/index.html      the page: data, styles and code are inside it, it needs no server
+    OUT/report/pictures/...    photograph, overlay and map of each explanation, at 512 pixels
+
+    visxai.report.build("OUT")
+    visxai.report.build("OUT", single_file=True)    # OUT/report.html, the first 500 embedded
+
+Pictures are named by what they show, so a second call draws only what is new; the page and each
+picture are written aside and renamed. Originals are decoded in worker processes; where one is
+gone or has changed, its cards say so and show what is left. A run that isn't finished gives a
+page of what is, and says so.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from visxai import files
+from visxai.errors import StoreError
+from visxai.foreign import shown
+from visxai.report.figures import Figures
+from visxai.report.pictures import SIDE, Album
+from visxai.results import reading
+from visxai.web import page
+
+EMBEDDED = 500  # explanations whose pictures a single file carries
+_SMALLER = 320  # pixels of a picture inside a single file
+
+
+@dataclass(frozen=True)
+class Report:
+    """A written gallery: its page, how many explanations it shows and of how many, and how many
+    images' originals are gone or have changed."""
+
+    path: Path
+    shown: int
+    rows: int
+    missing: int
+
+
+def build(
+    out: str | os.PathLike[str],
+    *,
+    single_file: bool = False,
+    workers: int | None = None,
+    remote: bool = False,
+    progress: Callable[[int, int], None] = lambda done, rows: None,
+) -> Report:
+    """Write the gallery of the folder run in OUT, finished or not.
+
+    single_file: one page OUT/report.html that carries the pictures of the first 500 explanations
+    and shows only those; its plots and mean maps are of all. workers: processes that draw
+    pictures, None for one a core, 0 for none. remote: fetch originals behind URLs, which whoever
+    wrote the rows has chosen. progress is called with the rows done and all rows.
+
+    Raises StoreError where OUT isn't a run's folder, can't be written, or would have the gallery
+    written elsewhere by a symbolic link.
+    """
+    folder = Path(os.path.abspath(out))
+    about = reading.about(folder)
+    if about is None:
+        raise StoreError(
+            f"expected a folder that `visxai explain --out` wrote, got {os.fspath(out)}: "
+            "check the path"
+        )
+    target = folder / "report.html" if single_file else folder / "report" / "index.html"
+    remedy = "make room there and run it again"
+    with files.one_sentence(f"to write {target}", remedy):
+        _check_links(folder / "report")
+        target.parent.mkdir(exist_ok=True)
+        with _pictures(folder, single_file) as pictures:
+            side, limit = (_SMALLER, EMBEDDED) if single_file else (SIDE, None)
+            album = Album(folder, pictures, about["settings"], side, limit, remote)
+            figures = Figures((about["settings"].get("overlays") or {}).get("colormap"))
+            data = album.collect(figures, workers, progress)
+            data["run"] = _run(folder, about, single_file)
+            data["classes"] = figures.classes()
+            data["failures"] = [one.to_dict() for one in reading.failures(folder)]
+            data["pictures"] = _embedded(pictures) if single_file else {}
+            files.write(target, page.filled(folder.name, data))
+    return Report(target, len(data["rows"]["image"]), data["total"], album.missing)
+
+
+def _check_links(report: Path) -> None:
+    """Raise StoreError where a folder of the gallery is a link: an OUT may be a stranger's."""
+    pictures = report / "pictures"
+    for place in (report, pictures, *pictures.glob("*")):
+        if place.is_symlink():
+            raise StoreError(
+                f"expected a folder of visxai's own, got the symbolic link {shown(place)}: delete "
+                "it and run it again"
+            )
+
+
+def _run(folder: Path, about: dict[str, Any], single_file: bool) -> dict[str, Any]:
+    """What the page says about the run."""
+    settings = about["settings"]
+    known = ("command", "state", "started", "updated", "counts", "seconds")
+    return {
+        "name": folder.name,
+        "single": single_file,
+        **{name: about.get(name) for name in known},
+        **{name: settings.get(name) for name in ("model", "weights", "methods", "target")},
+        "device": f"{settings.get('device')}, {settings.get('precision')}",
+    }
+
+
+@contextlib.contextmanager
+def _pictures(folder: Path, single_file: bool) -> Iterator[Path]:
+    if not single_file:
+        yield folder / "report" / "pictures"
+        return
+    with tempfile.TemporaryDirectory(prefix="visxai-report-") as temporary:
+        yield Path(temporary)
+
+
+def _embedded(pictures: Path) -> dict[str, str]:
+    return {
+        path.stem: "data:image/webp;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+        for path in pictures.rglob("*.webp")
+    }

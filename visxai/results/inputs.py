@@ -1,0 +1,224 @@
+"""The ordered input of a run and its cut into chunks: inputs.parquet."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from visxai import foreign
+from visxai.errors import Failure, StoreError
+from visxai.images import address
+from visxai.images.sources import Found
+from visxai.results import sealed
+from visxai.results.names import output_name
+from visxai.results.rows import Row, text
+
+_SCHEMA = pa.schema(
+    [
+        ("chunk", pa.int32()),
+        ("path", pa.string()),
+        ("raw", pa.binary()),  # the path's bytes, where they aren't text
+        ("name", pa.string()),
+        ("size", pa.int64()),
+        ("modified", pa.int64()),
+        ("reason", pa.string()),
+        ("kind", pa.string()),
+        ("expected", pa.int32()),  # the class that the image is said to be of
+    ]
+)
+_FRESH = "choose another --out, or --fresh to delete what is there and start over"
+
+
+@dataclass(frozen=True)
+class Input:
+    """One image of the ordered input: its address, the stem its outputs are named by, why it
+    can't be read, where that was known when it was found, and the class it is said to be of."""
+
+    path: str
+    name: str
+    failure: Failure | None = None
+    expected: int | None = None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the chunks are that a listing may touch.
+
+    Attributes:
+        finished: Those that are done whole.
+        again: Those that are done again.
+        divided: Those of the latter whose file holds only their first images.
+    """
+
+    finished: Collection[int]
+    again: Collection[int]
+    divided: Collection[int]
+
+
+class Inputs:
+    """The ordered input of the run in `out`, as inputs.parquet lists it."""
+
+    def __init__(self, out: Path) -> None:
+        """Reads the list, if there is one.
+
+        Raises:
+            StoreError: The list is damaged.
+        """
+        self.out = out
+        self._table = _read(self.path) if self.path.exists() else _SCHEMA.empty_table()
+        self._index()
+
+    @property
+    def path(self) -> Path:
+        return self.out / "inputs.parquet"
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def _index(self) -> None:
+        chunks = self._table.column("chunk").to_numpy()
+        self._starts = dict(zip(*np.unique(chunks, return_index=True), strict=True))
+        sizes = dict(zip(*np.unique(chunks, return_counts=True), strict=True))
+        # The images of each chunk, by its number.
+        self.sizes = {int(chunk): int(size) for chunk, size in sizes.items()}
+
+    def of(self, chunk: int) -> list[Input]:
+        """Returns the images of a chunk, in order."""
+        found = []
+        for row in self._table.slice(self._starts[chunk], self.sizes[chunk]).to_pylist():
+            path = _path(row)
+            failed = Failure(path, row["reason"], row["kind"]) if row["reason"] else None
+            found.append(Input(path, row["name"], failed, row["expected"]))
+        return found
+
+    def write(self) -> None:
+        """Writes the list.
+
+        Raises:
+            OSError: It can't be written.
+        """
+        sealed.write(self.path, self._table)
+
+    def add(
+        self, found: Iterable[Found], size: int, progress: Progress
+    ) -> tuple[int, int, set[str]]:
+        """Appends what isn't listed yet as new chunks, and enters anew what a listing says about
+        the images of chunks that are done again.
+
+        Args:
+            found: The images.
+            size: The images of a chunk.
+            progress: How far the chunks are.
+
+        Returns:
+            How many images were appended, how many of finished chunks have changed since, and the
+            addresses of all that were found.
+
+        Raises:
+            StoreError: An image was listed with another label.
+        """
+        listed = self._table.to_pylist()
+        known = {_path(row): row for row in listed}
+        taken = {row["name"] for row in listed}
+        met: set[str] = set()
+        rows, changed = [], 0
+        for one in found:
+            met.add(one.path)
+            stamp = one.stamp or _stamp(one.path)
+            there = known.get(one.path)
+            if there is None:
+                there = known[one.path] = _new(one, taken)
+                rows.append(there)
+            elif one.expected is not None and one.expected != there["expected"]:
+                raise StoreError(
+                    f"expected the labels that {self.out} was begun with, got another for "
+                    f"{foreign.shown(one.path)}: {_FRESH}"
+                )
+            elif there["chunk"] in progress.finished:
+                changed += _has_changed(one, (there["size"], there["modified"]), stamp)
+                continue
+            elif there["chunk"] not in progress.again:
+                continue
+            there |= {
+                "size": stamp[0],
+                "modified": stamp[1],
+                "reason": one.failure and text(one.failure.reason),
+                "kind": one.failure and one.failure.kind,
+            }
+        if progress.again:
+            self._table = pa.Table.from_pylist(_relisted(listed, met, progress), schema=_SCHEMA)
+            self._index()
+        self._append(rows, size)
+        return len(rows), changed, met
+
+    def _append(self, rows: Sequence[Row], size: int) -> None:
+        first = max(self.sizes, default=-1) + 1
+        numbered = [row | {"chunk": first + index // size} for index, row in enumerate(rows)]
+        new = pa.Table.from_pylist(numbered, schema=_SCHEMA)
+        self._table = pa.concat_tables([self._table, new]).combine_chunks()
+        self._index()
+
+
+def overlay_stems(out: Path) -> frozenset[str]:
+    """Returns the names that the overlays of a run begin with; none where its list is damaged."""
+    try:
+        return frozenset(Inputs(out)._table.column("name").to_pylist())
+    except StoreError:
+        return frozenset()
+
+
+def _new(one: Found, taken: set[str]) -> Row:
+    """The row of an image that isn't listed yet, `taken` being the names of the others."""
+    name = output_name(one.path, one.root)
+    if name in taken:  # another folder's, explained into the same OUT
+        name += f"~{uuid.uuid5(uuid.NAMESPACE_URL, one.path).hex[:12]}"
+    taken.add(name)
+    plain = text(one.path)
+    raw = None if plain == one.path else os.fsencode(one.path)
+    return {"path": plain, "raw": raw, "name": name, "expected": one.expected, "chunk": None}
+
+
+def _has_changed(one: Found, before: address.Stamp, now: address.Stamp) -> bool:
+    unknown = address.remote(one.path) and address.UNKNOWN in (before, now)
+    return one.failure is None and not unknown and before != now
+
+
+def _relisted(listed: Sequence[Row], met: set[str], progress: Progress) -> list[Row]:
+    """The rows without those of chunks done again that couldn't be read and aren't found any more
+    (a folder that can be listed now); a divided chunk's first images are counted, so it keeps
+    them."""
+    whole = set(progress.again) - set(progress.divided)
+    return [
+        row
+        for row in listed
+        if not (row["chunk"] in whole and row["reason"] and _path(row) not in met)
+    ]
+
+
+def _stamp(path: str) -> address.Stamp:
+    """Of what no listing told the size of; URLs aren't asked one by one."""
+    return address.UNKNOWN if address.remote(path) else address.stamp(address.Origin.of(path).file)
+
+
+def _path(row: Row) -> str:
+    """The address in a row."""
+    return os.fsdecode(row["raw"]) if row.get("raw") else str(row["path"])
+
+
+def _read(path: Path) -> pa.Table:
+    """The list; the columns that an older one lacks are empty."""
+    file = sealed.read(path, _FRESH)
+    try:
+        table = file.read()
+        for name in _SCHEMA.names[table.num_columns :]:
+            nothing = pa.nulls(len(table), _SCHEMA.field(name).type)
+            table = table.append_column(_SCHEMA.field(name), nothing)
+        return table.cast(_SCHEMA)
+    except sealed.DAMAGE as error:
+        raise sealed.damaged(path, _FRESH) from error

@@ -1,0 +1,101 @@
+"""What earlier runs left in OUT: whether it is theirs, and how it is removed, and nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Container, Mapping
+from pathlib import Path
+from typing import Any
+
+from visxai import files
+from visxai.errors import StoreError
+from visxai.results.reading import EXPORTED, parts
+
+# The folders of OUT that visxai writes into.
+_FOLDERS = ("explanations", "overlays", "report", "export")
+_PICTURE = re.compile(r"[0-9a-f]{2}/[0-9a-f]{24}\.webp")
+
+
+def check_empty(out: Path) -> None:
+    """Raises StoreError where OUT, which has no run.json, holds what no run leaves there."""
+    if not out.is_dir():
+        return
+    for entry in sorted(out.iterdir()):
+        if not _is_left_by_a_start(entry):
+            raise StoreError(
+                f"expected {out} empty or the results of visxai, got {entry.name} in it without "
+                "their run.json and inputs.parquet: choose another --out"
+            )
+
+
+def _is_left_by_a_start(entry: Path) -> bool:
+    """Tells whether a run that was killed as it began leaves such an entry of OUT."""
+    if entry.name in _FOLDERS and entry.is_dir():
+        return all(files.is_temporary(name) for *_, names in os.walk(entry) for name in names)
+    return entry.name == ".lock" or files.is_temporary(entry.name)
+
+
+def sweep(out: Path) -> None:
+    """Removes what killed processes were still writing."""
+    for entry in list(out.iterdir()):
+        if files.is_temporary(entry.name) and not entry.is_dir():
+            entry.unlink(missing_ok=True)
+    for name in _FOLDERS:
+        files.sweep(out / name)
+
+
+def remove(out: Path, names: Container[str], settings: Mapping[str, Any]) -> None:
+    """Removes what a run wrote, and what `visxai report` and `visxai export` made of it.
+
+    Files that somebody else put there stay. run.json stays too: it says whose the rest is. Parts
+    go first, so that a removal that was broken off goes on when the next run finds none.
+
+    Args:
+        out: The folder.
+        names: Those that the run's overlays begin with (`Input.name`).
+        settings: Those of the run.
+    """
+    for part in parts(out).values():
+        part.unlink()
+    _remove_overlays(out / "overlays", names, settings)
+    pictures = out / "report" / "pictures"
+    for picture in pictures.glob("*/*.webp"):
+        if _PICTURE.fullmatch(picture.relative_to(pictures).as_posix()):
+            picture.unlink()
+    for mark in (out / "export").glob(f"*/{EXPORTED}"):
+        files.remove_listed(mark.parent, EXPORTED)
+    tables = ("failures.parquet", "scores.parquet", "inputs.parquet")
+    for name in ("report/index.html", "report.html", *tables):
+        (out / name).unlink(missing_ok=True)
+    files.prune(pictures)
+    for name in ("report", "export"):
+        with contextlib.suppress(OSError):  # it isn't there, or holds something of somebody else's
+            (out / name).rmdir()
+
+
+def _remove_overlays(overlays: Path, names: Container[str], settings: Mapping[str, Any]) -> None:
+    """Removes the files whose names a run of these settings gives to its images' overlays."""
+    style = settings.get("overlays")
+    if not isinstance(style, Mapping):
+        return
+    methods = {re.escape(str(spec).partition("(")[0]) for spec in settings.get("methods", ())}
+    # IMAGE[.METHOD[-2]][.CLASS].FORMAT
+    method = rf"(?:\.(?:{'|'.join(methods)})(?:-\d+)?)?"
+    ending = re.compile(rf"{method}(?:\.\d+)?\.{re.escape(str(style.get('format')))}$")
+    for place, _, found in os.walk(overlays):
+        for name in found:
+            path = Path(place, name)
+            if _image(path.relative_to(overlays).as_posix(), ending, names):
+                path.unlink()
+    files.prune(overlays, keep=lambda folder: folder == overlays)
+
+
+def _image(name: str, ending: re.Pattern[str], names: Container[str]) -> bool:
+    """Tells whether an overlay's name is an image's and an ending."""
+    return any(
+        ending.fullmatch(name, at) and name[:at] in names
+        for at in range(len(name))
+        if name[at] == "."
+    )

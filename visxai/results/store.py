@@ -1,0 +1,342 @@
+"""Writes a run's results: chunks of the ordered input, whose files are whole at any moment.
+
+See `visxai.results` for what lies in OUT.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from visxai import files
+from visxai.errors import Failure, StoreError
+from visxai.images.sources import Found
+from visxai.record.scores import Scores, pack
+from visxai.results import leftovers, reading, sealed
+from visxai.results.inputs import Input, Inputs, Progress, overlay_stems
+from visxai.results.reading import FOOTER, FORMAT, Part, about, checksum, part_of, parts
+from visxai.results.rows import SCHEMA, Row, text
+from visxai.results.settings import _difference
+
+_FAILURES = pa.schema([("path", pa.string()), ("reason", pa.string()), ("kind", pa.string())])
+
+# Strings that repeat are cut to a dictionary; maps never do.
+_REPEATED = [name for name in SCHEMA.names if name not in ("map", "path", "source_sha256")]
+
+
+class Store:
+    """OUT while a run writes it: one process at a time, from `with Store(...)` to its end.
+
+    settings: what must not change between the runs that fill one OUT, as plain values; "chunk"
+    is the images of a chunk. command: for the record. fresh: delete what an earlier run left.
+    retry: chunks with failures are to be done again; each keeps what it holds until then.
+    schema: of the rows, results.SCHEMA and perhaps more.
+    """
+
+    def __init__(
+        self,
+        out: str | os.PathLike[str],
+        settings: Mapping[str, Any],
+        *,
+        command: str = "",
+        fresh: bool = False,
+        retry: bool = False,
+        schema: pa.Schema = SCHEMA,
+    ) -> None:
+        self.out = Path(os.path.abspath(out))
+        self.schema = schema
+        self.settings = json.loads(json.dumps(settings))  # as they come back from run.json
+        with self.writing():
+            if about(self.out) is None:
+                leftovers.check_empty(self.out)
+            self.out.mkdir(parents=True, exist_ok=True)
+            self._lock = files.lock(
+                self.out / ".lock",
+                f"expected {self.out} free, got it while another process writes it: wait for that "
+                "run, or choose another --out",
+            )
+            try:
+                self._open(command, fresh, retry)
+            except BaseException:
+                self.close()
+                raise
+
+    @property
+    def overlays(self) -> Path:
+        return self.out / "overlays"
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let another process write OUT."""
+        os.close(self._lock)
+
+    def writing(self) -> contextlib.AbstractContextManager[None]:
+        """Returns a context that raises what the system says about writing as a StoreError."""
+        return files.one_sentence(
+            f"to write below {self.out}",
+            "make room there or choose another --out (what is finished is kept, the same command "
+            "goes on from there)",
+        )
+
+    def _open(self, command: str, fresh: bool, retry: bool) -> None:
+        run, there = about(self.out), parts(self.out)
+        listed = self.out / "inputs.parquet"
+        if run is None:  # once more, as another process may have come first
+            leftovers.check_empty(self.out)
+        elif there and not fresh and not listed.exists():
+            raise StoreError(
+                f"expected {listed} beside the parts it lists, got none: choose another --out, or "
+                "--fresh to delete what is there and start over"
+            )
+        # Without a finished image there is nothing that other settings could mix with.
+        cleared = run is not None and (fresh or not there)
+        if run is not None and not cleared and run["settings"] != self.settings:
+            raise StoreError(_difference(self.out, run["settings"], self.settings))
+        if run is not None and cleared:
+            leftovers.remove(self.out, overlay_stems(self.out), run["settings"])
+            run, there = None, {}
+        leftovers.sweep(self.out)
+        for folder in (self.overlays, self.out / "explanations"):
+            folder.mkdir(exist_ok=True)
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        self._about = {
+            "visxai_results": FORMAT,
+            "command": command,
+            "started": (run or {}).get("started", now),
+            "state": "running",
+            "settings": self.settings,
+        }
+        self.seconds: dict[str, float] = dict((run or {}).get("seconds", {}))
+        self.counts = {"images": 0, "finished": 0, "maps": 0, "failures": 0}
+        self._inputs = Inputs(self.out)
+        self._read(there, retry)
+        if cleared:
+            self.save()
+
+    def _read(self, there: Mapping[int, Path], retry: bool) -> None:
+        """Takes stock of what is done."""
+        # Chunks that are done whole, those of which a first part is, with the number of images
+        # in it, and those that are done again: what they hold stays until then.
+        self.finished: set[int] = set()
+        self._begun: dict[int, int] = {}
+        self.again: set[int] = set()
+        self._divided: set[int] = set()
+        self.seen: dict[bytes, int] = {}
+        # Of the images that this run is about.
+        self._failures: dict[int, list[Failure]] = {}
+        for chunk, path in there.items():
+            part = Part.read(path)
+            if chunk not in self._inputs.sizes:
+                raise StoreError(
+                    f"expected {self.out / 'inputs.parquet'} to list the images of {path.name}, "
+                    "got none: choose another --out, or --fresh to delete what is there and start "
+                    "over"
+                )
+            self._failures[chunk] = list(part.failures)
+            partial = part.images is not None and part.images < self._inputs.sizes[chunk]
+            if retry and part.failures:
+                self.again.add(chunk)
+                if partial:
+                    self._divided.add(chunk)
+                continue
+            if part.images is not None and partial:
+                self._begun[chunk] = part.images
+            else:
+                self.finished.add(chunk)
+            self._count(len(part), part.failures)
+            self._answered(part.answers)
+            for digest in _unlabelled(part).column(0).unique().to_pylist():
+                self.seen.setdefault(bytes.fromhex(digest), chunk)
+        self._count_images()
+
+    def _count_images(self) -> None:
+        self.counts["images"] = len(self._inputs)
+        whole = sum(self._inputs.sizes[chunk] for chunk in self.finished)
+        self.counts["finished"] = whole + sum(self._begun.values())
+
+    def _count(self, maps: int, failed: Sequence[Failure]) -> None:
+        self.counts["maps"] += maps
+        self.counts["failures"] += len(failed)
+
+    def _answered(self, answers: Mapping[str, int]) -> None:
+        for name, number in answers.items():
+            self.counts[name] = self.counts.get(name, 0) + number
+
+    # ---- what there is to do ---------------------------------------------------------------------
+
+    def add(self, found: Iterable[Found]) -> tuple[int, int]:
+        """Appends what isn't listed yet as new chunks, and enters anew what a listing says about
+        the images of chunks that are done again.
+
+        Returns:
+            How many images were appended, and how many finished ones have changed since.
+
+        Raises:
+            StoreError: An image was listed with another label, or OUT can't be written.
+        """
+        progress = Progress(self.finished, self.again, self._divided)
+        appended, changed, met = self._inputs.add(found, self.settings["chunk"], progress)
+        mine = {text(path) for path in met} if self._failures else set()
+        for chunk, failed in self._failures.items():
+            self._failures[chunk] = [one for one in failed if one.path in mine]
+        self._count_images()
+        with self.writing():
+            for chunk in self.again - set(self._inputs.sizes):
+                part_of(self.out, chunk).unlink(missing_ok=True)
+            # First what tells OUT from a stranger's folder, then what it holds.
+            self.save()
+            if appended or self.again:
+                self._inputs.write()
+        return appended, changed
+
+    def pending(self) -> list[int]:
+        """The chunks still to be done, in order."""
+        return sorted(chunk for chunk in self._inputs.sizes if chunk not in self.finished)
+
+    def size(self, chunk: int) -> int:
+        """The images of a chunk."""
+        return self._inputs.sizes[chunk]
+
+    def begun(self, chunk: int) -> int:
+        """How many images of a pending chunk are done, from its first on."""
+        return self._begun.get(chunk, 0)
+
+    def divisible(self, chunk: int) -> bool:
+        """Whether a chunk may be committed in several steps: not one that is done again, which
+        keeps what it holds until all of it is there."""
+        return chunk not in self.again
+
+    def inputs(self, chunk: int) -> list[Input]:
+        """The images of a chunk, in order."""
+        return self._inputs.of(chunk)
+
+    # ---- what is done ----------------------------------------------------------------------------
+
+    def commit(
+        self,
+        chunk: int,
+        rows: Sequence[Row],
+        failed: Sequence[Failure],
+        answers: Mapping[str, int] = MappingProxyType({}),
+        *,
+        images: int | None = None,
+        scores: Sequence[Scores] = (),
+    ) -> None:
+        """Adds rows, failures and answers to a chunk, all at once or nothing of them.
+
+        Args:
+            chunk: A pending chunk.
+            rows: Those of its images from `begun(chunk)` on, in order.
+            failed: Those of these images that could not be explained, in order.
+            answers: How many of these images had a label, and how many of those the model told
+                (`results.Part`).
+            images: How many of the chunk's images are done then, None for all.
+            scores: What the model scored these images, in order.
+
+        Raises:
+            StoreError: OUT can't be written.
+        """
+        images = self._inputs.sizes[chunk] if images is None else images
+        before = Part.read(part_of(self.out, chunk)) if chunk in self._begun else None
+        all_rows, all_failed, all_answers = list(rows), list(failed), Counter(answers)
+        if before is not None:
+            all_rows = before.table().to_pylist() + all_rows
+            all_failed = [*before.failures, *all_failed]
+            all_answers.update(before.answers)
+        all_scores = [*(before.scores if before is not None else ()), *scores]
+        told = [
+            one.to_dict() | {"path": text(one.path), "reason": text(one.reason)}
+            for one in all_failed
+        ]
+        footer = {"chunk": chunk, "images": images, "failures": told}
+        footer |= {"answers": dict(all_answers)} if all_answers else {}
+        footer |= {"scores": pack(all_scores)} if all_scores else {}
+        schema = self.schema.with_metadata({FOOTER: json.dumps(footer)})
+        table = pa.Table.from_pylist(all_rows, schema=schema)
+        with self.writing():
+            drawn = {row["overlay"] for row in rows if row["overlay"] is not None}
+            files.sync(self.overlays / name for name in sorted(drawn))
+            sealed.write(
+                part_of(self.out, chunk), table, compression="zstd", use_dictionary=_REPEATED
+            )
+            self._begun.pop(chunk, None)
+            if images < self._inputs.sizes[chunk]:
+                self._begun[chunk] = images
+            else:
+                self.finished.add(chunk)
+            self._count_images()
+            self._count(len(rows), failed)
+            kept = self._failures.get(chunk, []) if before is not None else []
+            self._failures[chunk] = [*kept, *failed]
+            self._answered(answers)
+            self.save()
+
+    def copied(self, chunk: int, digest: str) -> tuple[list[Row], Scores | None]:
+        """The rows that are done of a chunk about the first image with these bytes and no label,
+        and its scores, if they were kept."""
+        if chunk not in self.finished and chunk not in self._begun:
+            return [], None
+        part = Part.read(part_of(self.out, chunk))
+        table = part.table()
+        found = table.filter(pc.equal(table.column("source_sha256"), digest)).to_pylist()
+        rows: list[Row] = [row for row in found if row.get("expected") is None]
+        rows = [row for row in rows if row["path"] == rows[0]["path"]]
+        known = {one.path: one for one in part.scores}
+        return rows, known.get(rows[0]["path"]) if rows else None
+
+    @property
+    def failed(self) -> list[Failure]:
+        """What could not be explained of the images that were added, and of those done since."""
+        return [one for chunk in sorted(self._failures) for one in self._failures[chunk]]
+
+    @property
+    def accuracy(self) -> float | None:
+        """Of the finished images with a label, the share whose class has the greatest score."""
+        labelled = self.counts.get("labelled", 0)
+        return self.counts["right"] / labelled if labelled else None
+
+    def save(self, state: str = "running") -> None:
+        """Write run.json."""
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        told = self._about | {
+            "state": state,
+            "updated": now,
+            "counts": self.counts,
+            **({"accuracy": self.accuracy} if self.accuracy is not None else {}),
+            "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
+        }
+        told = json.loads(json.dumps(told))  # as it is read again
+        told["sha256"] = checksum(told)
+        files.write(self.out / "run.json", json.dumps(told, indent=2, ensure_ascii=True) + "\n")
+
+    def finish(self, state: str) -> None:
+        """Write the tables of failures and scores, and run.json: "complete" or "interrupted"."""
+        rows = [one.to_dict() for one in reading.failures(self.out)]
+        table = pa.Table.from_pylist(rows, schema=_FAILURES)
+        with self.writing():
+            sealed.write(self.out / "failures.parquet", table)
+            if len(told := reading.scores(self.out)):
+                sealed.write(self.out / "scores.parquet", told)
+            self.save(state)
+
+
+def _unlabelled(part: Part) -> pa.Table:
+    """The digests of a part's images that came without a label: the others are no copies."""
+    table = part.table(["source_sha256", "expected"])
+    known = "expected" in table.column_names
+    return table.filter(table.column("expected").is_null()) if known else table

@@ -1,0 +1,214 @@
+"""A folder run past one machine: the step of `visxai.pipeline` on Ray Data; nothing else.
+
+    driver          tasks                   actors, one a GPU      tasks                  driver
+    batches     ->  read, decode, crop  ->  compute a batch    ->  draw, encode, rows ->  commit
+
+The unit of work is the batch that a local run would compute, and only the driver writes the
+store: OUT, its chunks and its keys are a local run's, and either goes on where the other stopped.
+A batch whose process or machine dies is done again, and one that comes back twice counts once.
+Every node needs visxai, and sees the images and OUT under the same paths.
+
+    visxai.scale.explain(["photos"], "out", "efficientnet_lite0", address="auto")
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from visxai.errors import ArgumentError
+from visxai.images.decoding import Limits
+from visxai.images.sources import Source, find
+from visxai.pipeline.batch import gate_counts
+from visxai.pipeline.progress import Outcome, Progress, Tally
+from visxai.pipeline.request import expected
+from visxai.pipeline.tasks import Style
+from visxai.pipeline.workers import TIMEOUT, check_workers
+from visxai.results.store import Store
+from visxai.scale.cluster import connected, one_sentence
+from visxai.scale.stages import TASK_CPUS, Batch, Maker, Order, Told, raised, stages, survey
+
+if TYPE_CHECKING:
+    from visxai.engine.engine import Methods
+    from visxai.engine.gate import Gate
+    from visxai.metrics.base import Metric
+
+
+def explain(
+    sources: Iterable[Source],
+    out: str | os.PathLike[str],
+    engine: Maker = "efficientnet_lite0",
+    method: Methods = "grad_cam",
+    target: Any = "top1",
+    *,
+    only: str | Gate | None = None,
+    check: str | Metric | None = None,
+    style: Style | None = Style(),  # noqa: B008 - frozen
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+    chunk_size: int | None = None,
+    timeout: float | None = None,
+    path_column: str | None = None,
+    label_column: str | None = None,
+    address: str | None = None,
+    actors: int | None = None,
+    fresh: bool = False,
+    retry_failures: bool = False,
+    command: str = "",
+    progress: Callable[[Progress], None] = lambda _: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Outcome:
+    """Explain sources into OUT on a Ray cluster, going on where an earlier run was.
+
+    engine: a model's name, the arguments of `visxai.Engine` by name, or a function without
+    arguments that makes an engine: each actor makes its own. address: of a running cluster, "auto"
+    or HOST:PORT, whose token is configured; None is the cluster that this process is connected to,
+    or else a Ray on this machine for this run only. actors: engines; None is one a GPU, without
+    GPUs one for every two cores. The rest is as of `visxai.pipeline.explain`.
+    """
+    _check_maker(engine)
+    if actors is not None and actors < 1:
+        raise ArgumentError(f"expected at least 1 actor, got {actors}: leave it out")
+    check_workers(None, timeout)
+    found = list(find(sources, out, path_column=path_column, label_column=label_column))
+    with connected(address) as ray, one_sentence(ray):
+        cluster = ray.cluster_resources()
+        cpus, gpus = cluster.get("CPU", 0), 0 if _on_cpu(engine) else int(cluster.get("GPU", 0))
+        count = actors or gpus or max(1, int(cpus) // 2)
+        if count + TASK_CPUS > cpus or count > gpus > 0:
+            raise ArgumentError(
+                f"expected a core and, where there are GPUs, a GPU for each of {count} actors and "
+                f"a core to decode with, got a cluster of {cpus:g} cores and {gpus} GPUs: give it "
+                "more, or use fewer actors"
+            )
+        asking = {
+            "only": only,
+            "check": check,
+            "style": style,
+            "limits": limits,
+            "chunk_size": chunk_size,
+            "labelled": any(one.label is not None for one in found),
+        }
+        earlier = None if fresh else Path(os.path.abspath(out))
+        share = -(-len(found) // count)
+        order = Order(engine, method, target, share, earlier, asking, timeout or TIMEOUT)
+        surveying = ray.remote(num_cpus=1, num_gpus=min(1, gpus))(survey)
+        told = ray.get(surveying.remote(order))
+        if not isinstance(told, Told):
+            raised(told)
+        found = expected(found, told.labels, None if label_column == "none" else label_column)
+        settings = told.settings
+        with Store(out, settings, command=command, fresh=fresh, retry=retry_failures) as store:
+            _, changed = store.add(found)
+            del found
+            run = _Run(store)
+            passing = stages(ray, run.batches(), order, told, store.overlays, count, min(1, gpus))
+            with contextlib.closing(passing) as batches:
+                complete = run.all(batches, progress, stop)
+            return run.tally.ended(complete, changed)
+
+
+def _check_maker(engine: Any) -> None:
+    if isinstance(engine, (str, Mapping)):
+        model = engine if isinstance(engine, str) else engine.get("model", "")
+        if isinstance(model, str):
+            return
+    elif callable(engine) and not hasattr(engine, "parameters"):
+        return
+    raise ArgumentError(
+        f"expected engine= as a model's name, the arguments of visxai.Engine by name, or a "
+        f"function that makes an engine, got {type(engine).__name__}: it isn't sent to other "
+        "machines; write engine=lambda: visxai.Engine(...) around what makes the model"
+    )
+
+
+def _on_cpu(engine: Maker) -> bool:
+    return isinstance(engine, Mapping) and str(engine.get("device", "")).startswith("cpu")
+
+
+_INTERVAL = 10.0  # seconds between the commits of chunks that aren't done yet
+
+
+class _Run:
+    """One run over what a store says is pending."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.tally = Tally(store)
+
+    def batches(self) -> Iterator[Batch]:
+        """What is pending, cut where a local run cuts it."""
+        size = self.store.settings["batch"]
+        for number in self.store.pending():
+            inputs = self.store.inputs(number)
+            for start in range(self.store.begun(number), len(inputs), size):
+                yield Batch(number, start, inputs[start : start + size])
+
+    def all(
+        self,
+        batches: Iterator[Batch],
+        progress: Callable[[Progress], None],
+        stop: Callable[[], bool],
+    ) -> bool:
+        """Commit chunks as their batches come; False when stopped before the end."""
+        waiting: dict[int, dict[int, Batch]] = {}
+        committed = time.monotonic()
+        progress(self.tally.progress())
+        try:
+            for batch in batches:
+                if batch.error is not None:
+                    raised(batch.error)
+                there = waiting.setdefault(batch.chunk, {})
+                done = batch.start < self.store.begun(batch.chunk)
+                if done or batch.chunk in self.store.finished or batch.start in there:
+                    continue  # done twice: a node was lost after it had told
+                there[batch.start] = batch
+                self.tally.done += len(batch.inputs)
+                self.tally.maps += len(batch.rows)
+                self.tally.failures += len(batch.failed)
+                for stage, seconds in batch.seconds.items():
+                    self.tally.spent(stage, seconds)
+                self.commit(batch.chunk, there, whole=True)
+                if not there:
+                    del waiting[batch.chunk]
+                if time.monotonic() - committed >= _INTERVAL:
+                    self.commit_begun(waiting)
+                    committed = time.monotonic()
+                progress(self.tally.progress())
+                if stop():
+                    break
+        finally:
+            self.commit_begun(waiting)  # what is computed is finished, whatever ended the run
+        return not self.store.pending()
+
+    def commit_begun(self, waiting: dict[int, dict[int, Batch]]) -> None:
+        """Commit what follows without a gap on what is done of each chunk."""
+        for chunk, there in waiting.items():
+            if self.store.divisible(chunk):
+                self.commit(chunk, there, whole=False)
+
+    def commit(self, chunk: int, there: dict[int, Batch], whole: bool) -> None:
+        """Commit the batches that follow on what is done of a chunk; whole: only if that finishes
+        it."""
+        began = time.perf_counter()
+        ordered, stop = [], self.store.begun(chunk)
+        while (batch := there.get(stop)) is not None:
+            ordered.append(batch)
+            stop += len(batch.inputs)
+        if not ordered or (whole and stop < self.store.size(chunk)):
+            return
+        rows = [row for batch in ordered for row in batch.rows]
+        failed = [batch.failed[place] for batch in ordered for place in sorted(batch.failed)]
+        told: Counter[str] = Counter()
+        for batch in ordered:
+            told.update(batch.answers)
+        scores = [one for batch in ordered for one in batch.scores]
+        told.update(gate_counts(self.store.settings.get("only"), scores))
+        self.store.commit(chunk, rows, failed, told, images=stop, scores=scores)
+        for batch in ordered:
+            del there[batch.start]
+        self.tally.spent("write", time.perf_counter() - began)
