@@ -16,7 +16,6 @@ import zoo
 import visxai
 from visxai import bench, cli
 from visxai.bench import cases, measure, report
-from visxai.cli import bench
 from visxai.errors import ArgumentError
 
 OCCLUSION = "occlusion(window=32, stride=32)"
@@ -117,9 +116,11 @@ def test_a_report_has_every_case(
     found = bench.run(setup(methods=(), batches=(1, 2), accelerate=("off", "onnx")), steps.append)
     assert small == ["off", "onnx"]
     assert [name.partition("(")[0] for name in found["left_out"]] == ["legrad"]
-    cases = {(c["method"].partition("(")[0], c["batch"], c["accelerate"]) for c in found["cases"]}
+    measured = {
+        (c["method"].partition("(")[0], c["batch"], c["accelerate"]) for c in found["cases"]
+    }
     named = {"grad_cam", "integrated_gradients", "occlusion"}
-    assert cases == {(m, b, a) for m in named for b in (1, 2) for a in ("off", "onnx")} | {
+    assert measured == {(m, b, a) for m in named for b in (1, 2) for a in ("off", "onnx")} | {
         ("forward", 1, "off"),
         ("forward", 2, "off"),
     }
@@ -262,13 +263,13 @@ def test_every_option_of_the_command_is_documented(capsys: pytest.CaptureFixture
     import inspect
     import typing
 
-    for name, hint in typing.get_type_hints(bench.bench, include_extras=True).items():
+    for name, hint in typing.get_type_hints(cli.bench.bench, include_extras=True).items():
         if name != "return":
             (option,) = hint.__metadata__
             assert len(option.help) > 10, name
     assert visxai_("bench", "--help") == 0
     printed = capsys.readouterr().out
-    for name in inspect.signature(bench.bench).parameters:
+    for name in inspect.signature(cli.bench.bench).parameters:
         assert f"--{name.replace('_', '-')}" in printed
 
 

@@ -28,35 +28,12 @@ from visxai.bench.measure import (
     spread,
     timed,
 )
-from visxai.bench.report import Change, compare, markdown, plot_lines, plots, read, table, tell
 from visxai.engine.acceleration import CHOICES
 from visxai.engine.engine import Engine
 from visxai.errors import ArgumentError
 from visxai.images.preprocess import Preprocess
 from visxai.methods import load
 from visxai.models import cards
-
-__all__ = [
-    "Change",
-    "Setup",
-    "allocator_peak",
-    "compare",
-    "contest",
-    "environment",
-    "markdown",
-    "peak_increase",
-    "percentile",
-    "plot_lines",
-    "plots",
-    "ratio",
-    "read",
-    "run",
-    "spread",
-    "table",
-    "tell",
-    "timed",
-    "work",
-]
 
 FORMAT = 1
 METHODS = ("grad_cam", "integrated_gradients", "occlusion", "legrad")  # those the model serves

@@ -27,9 +27,9 @@ def models() -> None:
     for name in ("Model", "Weights", "Licence", "What it is"):
         table.add_column(name, overflow="fold")
     for name in names():
-        card = card(name)
+        one = card(name)
         default = " (default)" if name == DEFAULT else ""
-        table.add_row(*map(escape, (name + default, _weights(card)[0], card.licence, card.summary)))
+        table.add_row(*map(escape, (name + default, _weights(one)[0], one.licence, one.summary)))
     console.print(table)
     console.print(
         "\nAlso torchvision:NAME, timm:NAME, hf:NAME (Hugging Face, or a local folder) and "

@@ -1,4 +1,4 @@
-"""The cards of named models: what each is, where its weights come from, how images are cut for it."""
+"""The cards of named models: what each is, and where its weights and preprocessing come from."""
 
 from __future__ import annotations
 

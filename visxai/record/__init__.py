@@ -1,0 +1,24 @@
+"""The record of one explanation, and how it is stored."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from visxai._lazy import hand_on
+
+if TYPE_CHECKING:
+    from visxai.record.base import Explanation
+    from visxai.record.columns import SCHEMA_VERSION, schema
+    from visxai.record.image import Prediction
+
+__all__ = ["SCHEMA_VERSION", "Explanation", "Prediction", "schema"]
+
+__getattr__, __dir__ = hand_on(
+    __name__,
+    {
+        "Explanation": "base",
+        "SCHEMA_VERSION": "columns",
+        "schema": "columns",
+        "Prediction": "image",
+    },
+)

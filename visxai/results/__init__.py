@@ -1,0 +1,28 @@
+"""Folders of results: written by a run, read back, exported.
+
+    for explanation in visxai.results.read("OUT"): ...
+
+`visxai.results.reading` says what lies in such a folder."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from visxai._lazy import hand_on
+
+if TYPE_CHECKING:
+    from visxai.results.exports import export
+    from visxai.results.reading import dataset, failures, is_results, read
+
+__all__ = ["dataset", "export", "failures", "is_results", "read"]
+
+__getattr__, __dir__ = hand_on(
+    __name__,
+    {
+        "export": "exports",
+        "dataset": "reading",
+        "failures": "reading",
+        "is_results": "reading",
+        "read": "reading",
+    },
+)

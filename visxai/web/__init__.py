@@ -1,0 +1,1 @@
+"""The shared page: its template, style and scripts."""

@@ -1,1 +1,1 @@
-"""What runs a model. Methods know only `backends.base.Model`; each backend is a file of its own."""
+"""PyTorch modules as models."""
