@@ -66,7 +66,7 @@ def main(model: str, out: str) -> None:
         for explanation, picture in zip(found, pictures.values(), strict=True):
             assert isinstance(explanation, Explanation)
             overlays.append(explanation.overlay(picture))
-            scales.append(colours.scale_of(explanation))
+            scales.append(colours.scale_of(explanation.placed))
         rows.append((spec.replace("(", "\n", 1).removesuffix(")"), overlays))
         seconds = sum(one.seconds for one in found if isinstance(one, Explanation))
         print(f"{name}: {seconds:.1f} s", flush=True)

@@ -41,7 +41,7 @@ def main(out: Path) -> None:
         cells.append([photograph, *(e.overlay(photograph) for e in explanations)])
     columns = ["Photograph", *(method.partition("(")[0] for method in METHODS)]
     rows = [f"{Path(path).stem}: {es[0].label} {es[0].score:.2f}" for path, es in found.items()]
-    scales = [colours.scale_of(one) for each in found.values() for one in each]
+    scales = [colours.scale_of(one.placed) for each in found.values() for one in each]
     overlays.save(sheets.sheet(cells, columns, rows, scales=scales), out / "sheet.jpg")
 
     terminal.summary(outcome, f"scripts/demo {out}")

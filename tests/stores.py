@@ -15,8 +15,9 @@ from PIL import Image
 from visxai.drawing import overlays
 from visxai.errors import Failure
 from visxai.images.sources import Found
-from visxai.record.base import Explanation
-from visxai.references import InputRef, ModelRef, Transform
+from visxai.record import version1
+from visxai.record.image import ImageExplanation
+from visxai.references import ImageRef, ModelRef, Transform
 from visxai.results.rows import row_of
 from visxai.results.store import Store
 
@@ -42,7 +43,7 @@ def photograph(path: Path, seed: int, size: tuple[int, int] = (96, 64)) -> Path:
     return path
 
 
-def explanation(path: Path, peak: tuple[int, int] = (2, 3), **changes: Any) -> Explanation:
+def explanation(path: Path, peak: tuple[int, int] = (2, 3), **changes: Any) -> ImageExplanation:
     """An explanation of a file whose evidence lies at one cell of a 7x7 map."""
     with Image.open(path) as image:
         width, height = image.size
@@ -51,8 +52,8 @@ def explanation(path: Path, peak: tuple[int, int] = (2, 3), **changes: Any) -> E
     ys, xs = np.mgrid[:7, :7]
     values = np.exp(-((ys - peak[0]) ** 2 + (xs - peak[1]) ** 2) / 2.0)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    made = Explanation(
-        input=InputRef(width, height, Transform((width, height), crop), digest, str(path)),
+    made = ImageExplanation(
+        input=ImageRef(width, height, Transform((width, height), crop), digest, str(path)),
         model=ModelRef("m", "a" * 64, "no resize"),
         values=values.astype(np.float32),
         method="grad_cam()",
@@ -65,12 +66,13 @@ def explanation(path: Path, peak: tuple[int, int] = (2, 3), **changes: Any) -> E
         created="2026-01-01T00:00:00+00:00",
         seconds=0.01,
     )
+    changes.setdefault("two_sided", version1.is_two_sided(changes.get("method", made.method)))
     return replace(made, **changes)
 
 
 def fill(
     out: Path,
-    made: Sequence[Explanation],
+    made: Sequence[ImageExplanation],
     failed: Sequence[Failure] = (),
     state: str = "complete",
     expected: Mapping[str, str] = MappingProxyType({}),
@@ -78,7 +80,7 @@ def fill(
 ) -> Path:
     """A finished run of these explanations, one image a chunk of its own rows; expected: labels
     by path; answers: what each chunk counts of them."""
-    by_path: dict[str, list[Explanation]] = {}
+    by_path: dict[str, list[ImageExplanation]] = {}
     for one in made:
         by_path.setdefault(str(one.input.path), []).append(one)
     listed = [Found(path, str(Path(path).parent)) for path in by_path]

@@ -21,7 +21,6 @@ from torch.nn.modules.module import register_module_forward_hook
 from visxai import methods
 from visxai.engine.batch import compute, tidy
 from visxai.errors import TargetError
-from visxai.methods import signs
 from visxai.methods.base import Maps, Method
 from visxai.models.interface import Need
 from visxai.models.probe import Probe
@@ -140,7 +139,7 @@ def test_shape_and_dtype(kind: str, name: str) -> None:
 @over_all
 def test_a_map_is_negative_only_where_the_spec_says_so(kind: str, name: str) -> None:
     # Of the layer's own sign, which eigen_cam takes over, a spec can say nothing.
-    if name != "eigen_cam" and not signs.signed(repr(method_of(name))):
+    if name != "eigen_cam" and not method_of(name).two_sided:
         assert (reference(kind, name) >= 0).all()
 
 

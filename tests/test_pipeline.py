@@ -417,5 +417,8 @@ def test_a_vanished_image_keeps_its_place(
 
 
 def test_workers_never_import_torch() -> None:
-    code = "import sys, visxai.pipeline.workers; sys.exit('torch' in sys.modules or 'pyarrow' in sys.modules)"
+    code = (
+        "import sys, visxai.pipeline.tasks, visxai.pipeline.workers; "
+        "sys.exit('torch' in sys.modules or 'pyarrow' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -6,6 +6,8 @@ import base64
 import io
 import json
 import zlib
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,16 +21,17 @@ from visxai.images import decoding
 from visxai.images.heatmap import smallest_area
 from visxai.images.preprocess import Preprocess
 from visxai.record.base import Explanation
-from visxai.record.columns import pack, schema, unpack
-from visxai.references import InputRef, ModelRef, Transform
+from visxai.record.columns import SCHEMA_VERSION, pack, schema, unpack
+from visxai.record.image import ImageExplanation
+from visxai.references import ImageRef, ModelRef, Transform
 
 SHA = "0" * 64
 
 
-def explanation(values, width=100, height=60, transform=None, **more) -> Explanation:
+def explanation(values, width=100, height=60, transform=None, **more) -> ImageExplanation:
     transform = transform or Transform((width, height), (0, 0, width, height))
-    return Explanation(
-        input=InputRef(width, height, transform, SHA, more.pop("path", None)),
+    return ImageExplanation(
+        input=ImageRef(width, height, transform, SHA, more.pop("path", None)),
         model=ModelRef("m", SHA, "none"),
         values=np.asarray(values, dtype=np.float32),
         method="grad_cam(relu=True)",
@@ -76,8 +79,8 @@ def test_a_spot_is_found_where_the_photograph_has_it(orientation: int) -> None:
     photo = decoding.decode(file.getvalue())
     assert photo.image.size == (320, 240)
     pixels, transform = Preprocess(size=(112, 112), resize=128).crop(photo)
-    reference = InputRef(320, 240, transform, photo.sha256)
-    found = Explanation(
+    reference = ImageRef(320, 240, transform, photo.sha256)
+    found = ImageExplanation(
         reference, ModelRef("m", SHA, ""), pixels[..., 0], "m()", "top1", 0, "x", 1.0, 1.0
     )
     heatmap = np.nan_to_num(found.heatmap())
@@ -161,13 +164,13 @@ def test_the_dictionary_fits_its_schema_and_comes_back() -> None:
     Draft202012Validator(schema(), format_checker=Draft202012Validator.FORMAT_CHECKER).validate(
         plain
     )
-    new = Explanation.from_dict(plain)
+    new = ImageExplanation.from_dict(plain)
     assert new.values == pytest.approx(old.values, rel=1e-3)
     assert new.input == old.input
     assert new.model == old.model
     assert {**new.to_dict(), "map": 0, "map_scale": 0} == {**plain, "map": 0, "map_scale": 0}
-    with pytest.raises(ArgumentError, match="schema version 1"):
-        Explanation.from_dict({**plain, "schema_version": 2})
+    with pytest.raises(ArgumentError, match="schema version 1 or 2"):
+        ImageExplanation.from_dict({**plain, "schema_version": 3})
 
 
 def test_a_record_is_small_and_frozen() -> None:
@@ -262,3 +265,33 @@ def test_tables_of_pandas_say_nan_for_null() -> None:
     found = Explanation.from_dict({**plain, "layer": float("nan"), "path": float("nan")})
     assert found.layer is None
     assert found.input.path is None
+
+
+def test_the_published_schema_is_that_of_the_code() -> None:
+    published = Path(__file__).parents[1] / "schemas" / f"explanation-{SCHEMA_VERSION}.json"
+    assert json.loads(published.read_text("utf-8")) == schema()
+
+
+def test_records_of_version_1_fit_the_schema_that_was_published_then() -> None:
+    root = Path(__file__).parents[1]
+    old = json.loads((root / "schemas" / "explanation-1.json").read_text("utf-8"))
+    records = root / "tests" / "data" / "version1" / "records.json"
+    for record in json.loads(records.read_text("utf-8")):
+        Draft202012Validator(old).validate(record)
+
+
+def test_a_kind_reads_only_its_own_records() -> None:
+    plain = explanation(np.ones((2, 2))).to_dict()
+    assert Explanation.from_dict(plain).kind == "image"
+    with pytest.raises(ArgumentError, match="kind missing or wrong"):
+        Explanation.from_dict({**plain, "kind": "sound"})
+
+
+def test_a_picture_of_a_record_can_be_shown(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.new("RGB", (100, 60), (90, 120, 60)).save(path)
+    found = replace(explanation(np.eye(3)), source=path)
+    picture = found.render()
+    assert picture.media_type == "image/jpeg"
+    with Image.open(io.BytesIO(picture.data)) as drawn:
+        assert drawn.size == (100, 60)

@@ -16,8 +16,9 @@ from PIL import Image
 from visxai.drawing import lettering, overlays, sheets
 from visxai.drawing.colours import COLORMAPS, Scale, lut, scale_of
 from visxai.errors import ArgumentError, UnknownName
-from visxai.record.base import Explanation
-from visxai.references import InputRef, ModelRef, Transform
+from visxai.record import version1
+from visxai.record.image import ImageExplanation
+from visxai.references import ImageRef, ModelRef, Transform
 
 LABELS = [
     "Egyptian cat",
@@ -40,7 +41,7 @@ def photograph(width: int, height: int) -> Image.Image:
 
 def explanation(
     values: Any, size: tuple[int, int], transform: Transform | None = None, **fields: Any
-) -> Explanation:
+) -> ImageExplanation:
     """A record of `values` on a picture of `size`, which the model saw whole unless told."""
     plain: dict[str, Any] = {
         "method": "grad_cam()",
@@ -50,12 +51,22 @@ def explanation(
         "score": 0.931,
         "logit": 9.1,
     }
-    return Explanation(
-        InputRef(*size, transform or Transform(size, (0, 0, *size)), "0" * 64, "photos/cat.jpg"),
+    given = plain | fields
+    given.setdefault("two_sided", version1.is_two_sided(given["method"]))
+    return ImageExplanation(
+        ImageRef(*size, transform or Transform(size, (0, 0, *size)), "0" * 64, "photos/cat.jpg"),
         ModelRef("net", "0" * 64, "none"),
         np.asarray(values, np.float32),
-        **(plain | fields),
+        **given,
     )
+
+
+def draw(found: ImageExplanation, image: Image.Image, **style: Any) -> Image.Image:
+    return overlays.overlay(found.placed, image, **style)
+
+
+def panel(found: ImageExplanation, image: Image.Image, **style: Any) -> Image.Image:
+    return sheets.panel(found.placed, image, found.caption, **style)
 
 
 def hot(rows: int, columns: int, at: tuple[int, int], value: float = 1.0) -> Any:
@@ -80,7 +91,7 @@ def changed(before: Image.Image, after: Image.Image) -> Any:
 def test_any_map_on_any_picture(size: tuple[int, int], shape: tuple[int, int]) -> None:
     values = np.random.default_rng(0).standard_normal(shape)
     image = photograph(*size)
-    drawn = overlays.overlay(explanation(values, size), image, contours=True, boxes=3)
+    drawn = draw(explanation(values, size), image, contours=True, boxes=3)
     assert (drawn.size, drawn.mode) == (size, "RGB")
 
 
@@ -88,7 +99,7 @@ def test_constant_alpha_is_the_rounded_mean() -> None:
     size = (40, 30)
     image = photograph(*size)
     columns = np.tile([0.0, 1.0], (2, 1))  # cells so wide that the outer quarters are flat
-    drawn = np.asarray(overlays.overlay(explanation(columns, size), image, alpha=0.3))
+    drawn = np.asarray(draw(explanation(columns, size), image, alpha=0.3))
     table = lut("turbo").astype(float)
     photo = np.asarray(image).astype(float)
     for part, colour in ((np.s_[:, :10], table[0]), (np.s_[:, 30:], table[255])):
@@ -99,7 +110,7 @@ def test_constant_alpha_is_the_rounded_mean() -> None:
 def test_no_evidence_leaves_pixels_alone() -> None:
     size = (70, 70)
     image = photograph(*size)
-    touched = changed(image, overlays.overlay(explanation(hot(7, 7, (1, 5)), size), image))
+    touched = changed(image, draw(explanation(hot(7, 7, (1, 5)), size), image))
     assert touched[15, 55]
     assert not touched[25:].any()
     assert not touched[:, :45].any()
@@ -107,7 +118,7 @@ def test_no_evidence_leaves_pixels_alone() -> None:
 
 def test_strongest_evidence_has_the_stated_strength() -> None:
     image = Image.new("RGB", (40, 30), (10, 200, 90))
-    drawn = np.asarray(overlays.overlay(explanation([[0.0, 5.0]], image.size), image, strength=0.6))
+    drawn = np.asarray(draw(explanation([[0.0, 5.0]], image.size), image, strength=0.6))
     expected = 0.4 * np.array([10, 200, 90]) + 0.6 * lut("turbo")[255]
     assert np.abs(drawn[:, 35] - expected).max() <= 1
 
@@ -117,7 +128,7 @@ def test_hot_cell_lands_where_the_model_looked(size: tuple[int, int]) -> None:
     transform = centre_crop(*size)
     found = explanation(hot(7, 7, (2, 5)), size, transform)
     image = Image.new("RGB", size, (128, 128, 128))
-    drawn = np.asarray(overlays.overlay(found, image, unseen="keep")).astype(int)
+    drawn = np.asarray(draw(found, image, unseen="keep")).astype(int)
     ys, xs = np.nonzero(np.abs(drawn - 128).sum(axis=-1))
     scale = size[0] / transform.resized[0]
     expected = [
@@ -133,34 +144,35 @@ def test_unseen_is_exactly_where_the_heatmap_is_nan(size: tuple[int, int]) -> No
     unseen = np.isnan(found.heatmap())
     assert unseen.any()
     image = Image.new("RGB", size, (200, 40, 90))
-    coloured = overlays.overlay(found, image, alpha=1.0, unseen="keep")
+    coloured = draw(found, image, alpha=1.0, unseen="keep")
     assert np.array_equal(changed(image, coloured), ~unseen)
-    dimmed = np.asarray(overlays.overlay(found, image))
+    dimmed = np.asarray(draw(found, image))
     assert (np.ptp(dimmed[unseen].astype(int), axis=-1) == 0).all()  # grey, and its frame too
-    assert np.array_equal(
-        dimmed[~unseen], np.asarray(overlays.overlay(found, image, unseen="keep"))[~unseen]
-    )
+    assert np.array_equal(dimmed[~unseen], np.asarray(draw(found, image, unseen="keep"))[~unseen])
 
 
 def test_a_view_beyond_the_picture_marks_nothing_unseen() -> None:
     padded = Transform((40, 30), (-10, -20, 60, 70))
     image = photograph(40, 30)
     found = explanation(hot(7, 7, (3, 3)), image.size, padded)
-    same = overlays.overlay(found, image), overlays.overlay(found, image, unseen="keep")
+    same = (
+        draw(found, image),
+        draw(found, image, unseen="keep"),
+    )
     assert not changed(*same).any()
 
 
 def test_a_picture_wholly_outside_the_view_is_only_dimmed() -> None:
     image = photograph(40, 30)
     found = explanation(np.eye(7), image.size, Transform((40, 30), (100, 100, 20, 20)))
-    drawn = np.asarray(overlays.overlay(found, image, contours=True, boxes=2))
+    drawn = np.asarray(draw(found, image, contours=True, boxes=2))
     assert (np.ptp(drawn.astype(int), axis=-1) == 0).all()
 
 
 def test_signed_maps_are_red_for_and_blue_against() -> None:
     size = (90, 30)
     image = Image.new("RGB", size, (128, 128, 128))
-    drawn = np.asarray(overlays.overlay(explanation([[-1.0, 0.0, 1.0]], size), image)).astype(int)
+    drawn = np.asarray(draw(explanation([[-1.0, 0.0, 1.0]], size), image)).astype(int)
     against, neutral, supporting = drawn[15, 5], drawn[15, 45], drawn[15, 85]
     assert against[2] - against[0] > 60
     assert supporting[0] - supporting[2] > 60
@@ -171,24 +183,24 @@ def test_all_maps_of_a_method_share_their_colours() -> None:
     image = Image.new("RGB", (90, 30), (128, 128, 128))
     both = [[-1.0, 0.0, 1.0]], [[0.0, 0.5, 1.0]]
     for method, signed in (("hires_cam()", True), ("grad_cam(relu=True)", False)):
-        scales = {scale_of(explanation(map_, image.size, method=method)) for map_ in both}
+        scales = {scale_of(explanation(map_, image.size, method=method).placed) for map_ in both}
         # A negative map is never drawn as if it weren't, whatever its method is said to be.
         assert len(scales) == (1 if signed else 2)
         one = explanation(both[1], image.size, method=method)
-        told = overlays.overlay(one, image, colormap="diverging" if signed else "turbo")
-        assert not changed(overlays.overlay(one, image), told).any()
+        told = draw(one, image, colormap="diverging" if signed else "turbo")
+        assert not changed(draw(one, image), told).any()
 
 
 def test_signed_scale_is_symmetric() -> None:
     image = Image.new("RGB", (90, 30), (128, 128, 128))
-    weak = np.asarray(overlays.overlay(explanation([[-0.1, 0.0, 1.0]], image.size), image))
+    weak = np.asarray(draw(explanation([[-0.1, 0.0, 1.0]], image.size), image))
     assert np.abs(weak[15, 5].astype(int) - 128).max() < 25
 
 
 def test_diverging_is_neutral_at_zero_for_unsigned_maps_too() -> None:
     image = Image.new("RGB", (90, 30))
     found = explanation([[0.0, 0.0, 1.0]], image.size)
-    drawn = np.asarray(overlays.overlay(found, image, colormap="diverging", alpha=1.0))
+    drawn = np.asarray(draw(found, image, colormap="diverging", alpha=1.0))
     assert np.abs(drawn[15, 5].astype(int) - lut("diverging")[128]).max() <= 2
 
 
@@ -198,14 +210,14 @@ def test_one_outlier_does_not_blank_a_map_of_pixels() -> None:
     values[40:120, 40:120] = 1.0
     values[200, 200] = 1e6
     image = Image.new("RGB", size)
-    drawn = np.asarray(overlays.overlay(explanation(values, size), image))
+    drawn = np.asarray(draw(explanation(values, size), image))
     assert drawn[80, 80].max() > 80
 
 
 def test_a_single_hot_pixel_still_shows() -> None:
     size = (224, 224)
     image = Image.new("RGB", size)
-    drawn = np.asarray(overlays.overlay(explanation(hot(*size, (100, 60)), size), image))
+    drawn = np.asarray(draw(explanation(hot(*size, (100, 60)), size), image))
     assert drawn[100, 60].max() > 80
 
 
@@ -213,33 +225,33 @@ def test_a_single_hot_pixel_still_shows() -> None:
 def test_a_flat_map_draws_nothing(value: float) -> None:
     image = photograph(64, 48)
     found = explanation(np.full((7, 7), value), image.size)
-    drawn = overlays.overlay(found, image, contours=True, boxes=3, alpha=0.5)
+    drawn = draw(found, image, contours=True, boxes=3, alpha=0.5)
     assert not changed(image, drawn).any()
 
 
 def test_a_degenerate_record_draws_nothing() -> None:
     image = photograph(64, 48)
     found = explanation(np.eye(7), image.size, degenerate=True)
-    assert not changed(image, overlays.overlay(found, image)).any()
+    assert not changed(image, draw(found, image)).any()
 
 
 def test_the_photograph_is_not_written_to() -> None:
     image = photograph(64, 48)
     before = image.tobytes()
-    overlays.overlay(explanation(np.eye(7), image.size), image, boxes=1, contours=True)
+    draw(explanation(np.eye(7), image.size), image, boxes=1, contours=True)
     assert image.tobytes() == before
 
 
 def test_grey_and_transparent_photographs() -> None:
     for mode in ("L", "RGBA", "P", "1"):
         image = photograph(64, 48).convert(mode)
-        assert overlays.overlay(explanation(np.eye(7), (64, 48)), image).mode == "RGB"
+        assert draw(explanation(np.eye(7), (64, 48)), image).mode == "RGB"
 
 
 def test_a_scaled_copy_is_drawn_at_its_own_size() -> None:
     found = explanation(hot(7, 7, (2, 5)), (400, 300), centre_crop(400, 300))
     small = photograph(100, 75)
-    drawn = np.asarray(overlays.overlay(found, small, unseen="keep"))
+    drawn = np.asarray(draw(found, small, unseen="keep"))
     ys, xs = np.nonzero(changed(small, Image.fromarray(drawn)))
     full = np.nan_to_num(found.heatmap((100, 75)))
     assert np.allclose([ys.mean(), xs.mean()], np.argwhere(full > 0).mean(axis=0), atol=2)
@@ -248,7 +260,7 @@ def test_a_scaled_copy_is_drawn_at_its_own_size() -> None:
 def test_contours_enclose_the_hot_spot() -> None:
     image = Image.new("RGB", (300, 300), (128, 128, 128))
     found = explanation(hot(7, 7, (3, 3)), image.size)
-    lines = changed(overlays.overlay(found, image), overlays.overlay(found, image, contours=True))
+    lines = changed(draw(found, image), draw(found, image, contours=True))
     assert not lines[150, 150]
     assert lines[150, :150].any()
     assert lines[150, 150:].any()
@@ -260,18 +272,18 @@ def test_contours_enclose_the_hot_spot() -> None:
 def test_boxes_and_their_labels_stay_inside(at: tuple[int, int]) -> None:
     image = Image.new("RGB", (400, 260), (128, 128, 128))
     found = explanation(hot(7, 7, at), image.size)
-    drawn = changed(overlays.overlay(found, image), overlays.overlay(found, image, boxes=1))
+    drawn = changed(draw(found, image), draw(found, image, boxes=1))
     left, top, right, bottom = found.regions(top=1)[0].box
     assert drawn[top:bottom, left:right].any()
     # White margins of 3 pixels either side of the text, a whole line high: nothing is cut off.
-    white = (np.asarray(overlays.overlay(found, image, boxes=1)) == 255).all(axis=-1)
+    white = (np.asarray(draw(found, image, boxes=1)) == 255).all(axis=-1)
     assert (white.sum(axis=1) >= 6).sum() >= lettering.line_height(11)
 
 
 def test_no_more_boxes_than_regions() -> None:
     image = photograph(200, 200)
     found = explanation(hot(7, 7, (3, 3)), image.size)
-    one, many = (overlays.overlay(found, image, boxes=n) for n in (1, 50))
+    one, many = (draw(found, image, boxes=n) for n in (1, 50))
     assert not changed(one, many).any()
 
 
@@ -282,9 +294,7 @@ def test_colormaps(name: str) -> None:
     steps = np.abs(np.diff(table.astype(int), axis=0)).max()
     assert steps <= 12  # no bands
     image = photograph(64, 48)
-    assert changed(
-        image, overlays.overlay(explanation(np.eye(7), image.size), image, colormap=name)
-    ).any()
+    assert changed(image, draw(explanation(np.eye(7), image.size), image, colormap=name)).any()
 
 
 def test_turbo_ends_in_red_as_rgb() -> None:
@@ -296,24 +306,24 @@ def test_wrong_arguments_say_what_to_do() -> None:
     image = photograph(64, 48)
     found = explanation(np.eye(7), image.size)
     with pytest.raises(UnknownName, match="turbo"):
-        overlays.overlay(found, image, colormap="turbos")
+        draw(found, image, colormap="turbos")
     with pytest.raises(ArgumentError, match="alpha"):
-        overlays.overlay(found, image, alpha=1.5)
+        draw(found, image, alpha=1.5)
     with pytest.raises(ArgumentError, match="alpha"):
-        overlays.overlay(found, image, alpha="half")  # type: ignore[arg-type]
+        draw(found, image, alpha="half")  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match="strength"):
-        overlays.overlay(found, image, strength=-1)
+        draw(found, image, strength=-1)
     with pytest.raises(UnknownName, match="keep"):
-        overlays.overlay(found, image, unseen="hide")  # type: ignore[arg-type]
+        draw(found, image, unseen="hide")  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match=r"64x48.*48x64"):
-        overlays.overlay(found, photograph(48, 64))
+        draw(found, photograph(48, 64))
 
 
 @pytest.mark.parametrize("size", [(1, 500), (32, 32), (900, 60), (1600, 1200)])
 def test_panel_holds_three_pictures_and_a_caption(size: tuple[int, int]) -> None:
     image = photograph(*size)
     found = explanation(np.eye(7), size)
-    whole, pair = sheets.panel(found, image), sheets.panel(found, image, bare=False)
+    whole, pair = panel(found, image), panel(found, image, bare=False)
     assert pair.width < whole.width
     assert max(whole.size) <= 3 * 640 + 4 * 20
     assert whole.height > min(size[1], 60)
@@ -323,8 +333,8 @@ def test_panel_passes_the_style_on() -> None:
     image = photograph(200, 150)
     found = explanation(np.eye(7), image.size)
     plain, styled = (
-        sheets.panel(found, image),
-        sheets.panel(found, image, colormap="viridis", boxes=2),
+        panel(found, image),
+        panel(found, image, colormap="viridis", boxes=2),
     )
     assert changed(plain, styled).any()
 
@@ -338,7 +348,7 @@ def test_any_label_is_drawn(label: str) -> None:
     assert (line > 128).sum() > 30
     image = photograph(200, 150)
     named, empty = (
-        sheets.panel(explanation(np.eye(7), image.size, label=text), image) for text in (label, "")
+        panel(explanation(np.eye(7), image.size, label=text), image) for text in (label, "")
     )
     assert changed(named, empty).any()
 
@@ -432,8 +442,9 @@ def test_sheet_has_room_for_names_and_a_key_to_the_colours() -> None:
     ("name", "kind"), [("a.jpg", "JPEG"), ("b.JPEG", "JPEG"), ("c.webp", "WEBP"), ("d.png", "PNG")]
 )
 def test_save_reads_back(tmp_path: Any, name: str, kind: str) -> None:
-    image = overlays.overlay(
-        explanation(hot(7, 7, (3, 3)), (320, 240)), Image.new("RGB", (320, 240), (90, 120, 60))
+    image = draw(
+        explanation(hot(7, 7, (3, 3)), (320, 240)),
+        Image.new("RGB", (320, 240), (90, 120, 60)),
     )
     overlays.save(image, tmp_path / name)
     with Image.open(tmp_path / name) as back:

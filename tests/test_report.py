@@ -29,7 +29,7 @@ from visxai.report import figures, gallery
 from visxai.report.answers import right
 from visxai.results import reading
 from visxai.results.rows import SCHEMA
-from visxai.web.page import __file__, filled
+from visxai.web import page
 
 CHROMIUM = shutil.which("chromium")
 HOSTILE = "<img src=x onerror=window.hacked=1>\"'</script><b>&amp;\nمرحبا \u202egnp"
@@ -77,8 +77,8 @@ def change_rows(out: Path, **changes: Any) -> None:
 def colours(page: Path) -> set[tuple[int, ...]]:
     """The colours of the overlays in a single-file report, coarsely."""
     found = set()
-    for address in data_of(page)["pictures"].values():
-        data = base64.b64decode(address.partition(",")[2])
+    for picture in data_of(page)["pictures"].values():
+        data = base64.b64decode(picture.partition(",")[2])
         with Image.open(io.BytesIO(data)) as image:
             found.add(image.convert("RGB").resize((1, 1)).getpixel((0, 0)))
     return {tuple(value // 64 for value in colour) for colour in found}
@@ -273,7 +273,7 @@ def test_the_end_of_a_run_says_how_often_the_model_is_right(
 
 
 def test_data_stays_data() -> None:
-    text = filled(HOSTILE, {"label": HOSTILE, "style": "{{code}}", "score": float("nan")})
+    text = page.filled(HOSTILE, {"label": HOSTILE, "style": "{{code}}", "score": float("nan")})
     assert text.count("<img") == 0
     assert text.count("</script>") == 2
     found = re.search(r'id="data">(.*?)</script>', text)
@@ -284,10 +284,10 @@ def test_data_stays_data() -> None:
 
 
 def test_the_code_puts_nothing_on_the_page_as_markup() -> None:
-    code = "".join(path.read_text("utf-8") for path in Path(__file__).parent.glob("*.js"))
+    code = "".join(path.read_text("utf-8") for path in Path(page.__file__).parent.glob("*.js"))
     for forbidden in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("):
         assert forbidden not in code
-    style = (Path(__file__).parent / "page.css").read_text("utf-8")
+    style = (Path(page.__file__).parent / "page.css").read_text("utf-8")
     assert not re.search(r"https?:", code.replace("http://www.w3.org/2000/svg", "") + style)
 
 
@@ -614,7 +614,7 @@ class TestBrowser:
         data["images"]["path"] = [f"/in/{i:05d}.png" for i in range(count)]
         data["total"] = count
         path = written.with_name("many.html")
-        path.write_text(filled("many", data), "utf-8")
+        path.write_text(page.filled("many", data), "utf-8")
         one = Opened(browser, path)
         tab = one.page
         assert one.count() == "10,000 explanations, 1 failure"

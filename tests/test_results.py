@@ -14,8 +14,8 @@ import pytest
 from visxai import files, results
 from visxai.errors import Failure, StoreError
 from visxai.images.sources import Found
-from visxai.record.base import Explanation
-from visxai.references import InputRef, ModelRef, Transform
+from visxai.record.image import ImageExplanation
+from visxai.references import ImageRef, ModelRef, Transform
 from visxai.results import reading
 from visxai.results.rows import SCHEMA, of_row, row_of
 from visxai.results.store import Store
@@ -23,11 +23,11 @@ from visxai.results.store import Store
 SETTINGS = {"model": "m", "methods": ["grad_cam()"], "target": "top1", "chunk": 2}
 
 
-def explanation(path: str, value: float = 1.0) -> Explanation:
+def explanation(path: str, value: float = 1.0) -> ImageExplanation:
     values = np.linspace(-value, value, 12, dtype=np.float32).reshape(3, 4)
     digest = f"{abs(hash(path)):064x}"[-64:]
-    return Explanation(
-        input=InputRef(40, 30, Transform((40, 30), (4, 0, 30, 30), 6), digest, path),
+    return ImageExplanation(
+        input=ImageRef(40, 30, Transform((40, 30), (4, 0, 30, 30), 6), digest, path),
         model=ModelRef("m", "a" * 64, "no resize"),
         values=values,
         method="grad_cam()",

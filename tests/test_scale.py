@@ -188,12 +188,12 @@ def test_batches_are_kept_in_the_order_of_their_chunk(
     for order in ((1, 2), (2, 0), (1,)):
         with Store(tmp_path / "out", SETTINGS | {"chunk": 6, "batch": 2}) as store:
             store.add([Found(str(path), str(path.parent)) for path in paths])
-            run = _Run(store)
-            batches = {batch.start // 2: batch for batch in run.batches()}
+            driver = _Run(store)
+            batches = {batch.start // 2: batch for batch in driver.batches()}
             done = [batches[number] for number in order if number in batches]
             for batch in done:
                 batch.rows = [row_of(explanation(Path(one.path)), None) for one in batch.inputs]
-            run.all(iter(done * 2), lambda _: None, lambda: False)
+            driver.all(iter(done * 2), lambda _: None, lambda: False)
             kept.append(store.counts["finished"])
     assert kept == [0, 2, 4]
     assert [one.input.path for one in results.read(tmp_path / "out")] == [*map(str, paths[:4])]

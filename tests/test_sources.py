@@ -397,7 +397,10 @@ def test_urls_are_explained_drawn_and_reported(
     memory: Any, folder: Path, tmp_path: Path, small: visxai.Engine
 ) -> None:
     memory.pipe("/bucket/photos/7.png", b"no image")
-    listing = ["memory://bucket/photos/gone.png", "memory://bucket/photos"]
+    listing = [
+        "memory://bucket/photos",
+        "memory://bucket/photos/gone.png",
+    ]  # the batches of a folder
     for workers in (0, 2):
         out = tmp_path / f"out{workers}"
         outcome = pipeline.explain([Listing(tuple(listing))], out, small, workers=workers)

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from visxai.errors import ArgumentError, TargetError, UnknownName
-from visxai.models.checkpoint import _SHOWN
-from visxai.target import Target
+
+_SHOWN = 3  # entries of a wrong mapping that its refusal shows
+
+_DIGITS = 18  # of an index: more are no class
 
 Labels = Sequence[str] | Mapping[Any, Any] | str | os.PathLike[str]
 
@@ -75,31 +77,14 @@ def label_of(labels: Sequence[str] | None, index: int) -> str:
     return labels[index] if labels is not None and index < len(labels) else f"class {index}"
 
 
-_DIGITS = 18
-
-_UNTOLD: Sequence[str] = ["the labels of a model that isn't loaded yet"]
+UNKNOWN: Sequence[str] = ["the labels of a model that isn't loaded yet"]
 
 
-def _index(text: str) -> int | None:
-    """A count or a class's index as it is written; None for anything else, and for one of more
-    digits than any model has classes, which Python may refuse to read."""
-    return int(text) if text.isdecimal() and len(text) <= _DIGITS else None
-
-
-def _number(text: str) -> float | None:
-    """A finite number as it is written; None for anything else."""
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _class(text: str, labels: Sequence[str] | None) -> int:
+def class_of(text: str, labels: Sequence[str] | None) -> int:
     """A class written as an index or a label: whole, or one of its comma-separated names."""
-    if (index := _index(text)) is not None:
+    if (index := parse_index(text)) is not None:
         return index
-    if labels is _UNTOLD:
+    if labels is UNKNOWN:
         # Only the form is checked: any number does, another for another name, so that a name
         # given twice is told.
         return zlib.crc32(text.casefold().encode("utf-8", "backslashreplace"))
@@ -116,7 +101,7 @@ def _class(text: str, labels: Sequence[str] | None) -> int:
     ]
     found = exact or partly
     if not found:
-        near = _near(text, labels)
+        near = near_labels(text, labels)
         where = "" if near else "(engine.model.labels has them all; class=INDEX needs no name)"
         raise UnknownName("label", text, labels, where, near)
     if len(found) > 1:
@@ -127,7 +112,7 @@ def _class(text: str, labels: Sequence[str] | None) -> int:
     return found[0]
 
 
-def _near(text: str, labels: Sequence[str]) -> list[str]:
+def near_labels(text: str, labels: Sequence[str]) -> list[str]:
     """At most four names of classes that may have been meant: with that word, or spelt alike."""
     names = {name.strip().casefold(): name.strip() for one in labels for name in one.split(",")}
     wanted = text.casefold()
@@ -144,7 +129,7 @@ def class_finder(labels: Sequence[str] | None) -> Callable[[str], int]:
 
     def find(label: str) -> int:
         if label not in known:
-            found = Target.of(f"class={label}", labels).classes[0]
+            found = class_of(label.strip(), labels)
             if labels and found >= len(labels):
                 raise TargetError(
                     f"expected a class from 0 to {len(labels) - 1}, got {label}: the model has "
@@ -154,3 +139,18 @@ def class_finder(labels: Sequence[str] | None) -> Callable[[str], int]:
         return known[label]
 
     return find
+
+
+def parse_index(text: str) -> int | None:
+    """A count or a class's index as it is written; None for anything else, and for one of more
+    digits than any model has classes, which Python may refuse to read."""
+    return int(text) if text.isdecimal() and len(text) <= _DIGITS else None
+
+
+def parse_number(text: str) -> float | None:
+    """A finite number as it is written; None for anything else."""
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None

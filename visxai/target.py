@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from visxai.errors import TargetError, UnknownName
-from visxai.labels import _UNTOLD, _class, _index, _near, _number, label_of
+from visxai.labels import UNKNOWN, class_of, label_of, near_labels, parse_index, parse_number
 
 Kind = Literal["top", "class", "any", "diff", "above", "index", "callable"]
 FORMS = (
@@ -139,7 +139,7 @@ class Target:
     def _per_image(cls, target: Any, labels: Sequence[str] | None) -> Target:
         values = target.tolist() if hasattr(target, "tolist") else target
         if labels and isinstance(values, (list, tuple)):
-            values = [_class(v, labels) if isinstance(v, str) else v for v in values]
+            values = [class_of(v, labels) if isinstance(v, str) else v for v in values]
         if isinstance(values, int) and not isinstance(values, bool):
             return cls("class", f"class={values}", (values,))
         if not isinstance(values, Sequence) or not all(
@@ -154,10 +154,10 @@ class Target:
     def _parse(cls, text: str, labels: Sequence[str] | None) -> Target:
         name, given, argument = text.strip().partition("=")
         name, argument = name.strip(), argument.strip()
-        if not given and name.startswith("top") and (_index(name[3:]) or 0) > 0:
+        if not given and name.startswith("top") and (parse_index(name[3:]) or 0) > 0:
             return cls("top", name, value=int(name[3:]))
         if given and argument and name == "class":
-            return cls("class", f"class={argument}", (_class(argument, labels),))
+            return cls("class", f"class={argument}", (class_of(argument, labels),))
         if given and name in ("any", "diff") and (members := _members(argument, labels)):
             if name == "diff" and (len(members) != 2 or members[0] == members[1]):
                 raise TargetError(
@@ -168,7 +168,7 @@ class Target:
             return cls("any", f"any={argument}", tuple(sorted(set(members))))
         if given and argument.startswith("any:") and name not in ("above", "class", "any", "diff"):
             return cls._named_set(name, argument.removeprefix("any:").strip(), labels)
-        if given and name == "above" and (limit := _number(argument)) is not None:
+        if given and name == "above" and (limit := parse_number(argument)) is not None:
             return cls("above", f"above={argument}", value=limit)
         if not given and labels and (found := _named(name, labels)) is not None:
             return cls("class", f"class={name}", (found,))
@@ -290,12 +290,12 @@ def set_label(labels: Sequence[str] | None, classes: Sequence[int]) -> str:
 
 def _named(text: str, labels: Sequence[str]) -> int | None:
     """The class of a label that stands alone; None where it is no label, or nothing is known."""
-    if labels is _UNTOLD or text.isdecimal():
+    if labels is UNKNOWN or text.isdecimal():
         return None
     try:
-        return _class(text, labels)
+        return class_of(text, labels)
     except UnknownName as error:
-        if not _near(text, labels):
+        if not near_labels(text, labels):
             return None
         raise TargetError(f"expected a target, got {text!r}, and an {error}") from None
 
@@ -303,4 +303,4 @@ def _named(text: str, labels: Sequence[str]) -> int | None:
 def _members(text: str, labels: Sequence[str] | None) -> tuple[int, ...]:
     """The classes between the commas; none where nothing stands between some."""
     parts = [part.strip() for part in text.split(",")]
-    return tuple(_class(part, labels) for part in parts) if all(parts) else ()
+    return tuple(class_of(part, labels) for part in parts) if all(parts) else ()

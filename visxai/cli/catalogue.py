@@ -78,8 +78,7 @@ def card(card: Card) -> None:
 
 def methods(name: str | None) -> None:
     """All methods in brief, or one with its whole page."""
-    from visxai.models import loading as known
-    from visxai.models.cards import names
+    from visxai import methods as known
 
     console = Console(highlight=False)
     if name is not None:
@@ -91,7 +90,7 @@ def methods(name: str | None) -> None:
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 1, 0))
     table.add_column("Method", style="bold", no_wrap=True)
     table.add_column("About", overflow="fold")
-    for each in names():
+    for each in known.names():
         method = known.find(each)
         told = {
             "options": _options(method),

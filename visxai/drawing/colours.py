@@ -10,9 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from visxai.errors import UnknownName
-from visxai.images.heatmap import Array
-from visxai.methods import signs
-from visxai.record.base import Explanation
+from visxai.images.heatmap import Array, PlacedMap
 
 Pixels = NDArray[np.uint8]  # (height, width, 3), RGB
 Colormap = Literal["turbo", "jet", "viridis", "inferno", "diverging"]
@@ -49,9 +47,9 @@ def lut(colormap: str) -> Pixels:
     return np.ascontiguousarray(table[:, ::-1])
 
 
-def scale_of(explanation: Explanation, colormap: str | None = None) -> Scale:
-    """The colours that `overlay` draws an explanation in: by its method, not by its map."""
-    symmetric = signs.signed(explanation.method) or explanation.signed or colormap == "diverging"
+def scale_of(placed: PlacedMap, colormap: str | None = None) -> Scale:
+    """Choose the colours of a map: by its method, so that all maps of a method are drawn alike."""
+    symmetric = placed.two_sided or placed.signed or colormap == "diverging"
     return Scale(colormap or ("diverging" if symmetric else "turbo"), symmetric)
 
 

@@ -27,8 +27,7 @@ from visxai.drawing import lettering
 from visxai.drawing.colours import Pixels, coloured, scale_of
 from visxai.errors import ArgumentError, UnknownName
 from visxai.images import heatmap
-from visxai.images.heatmap import Array
-from visxai.record.base import Explanation
+from visxai.images.heatmap import Array, PlacedMap
 
 _FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".png": "PNG"}
 _GRID = 1024  # pixels a side that a map is coloured at
@@ -40,7 +39,7 @@ _INK = (24, 24, 27)
 
 
 def overlay(
-    explanation: Explanation,
+    placed: PlacedMap,
     image: Image.Image,
     *,
     colormap: str | None = None,
@@ -69,11 +68,11 @@ def overlay(
         raise ArgumentError(f"expected {name} a number from 0 to 1, got {opacity!r}: try 0.5")
     if unseen not in ("dim", "keep"):
         raise UnknownName("drawing of the unseen part", unseen, ("dim", "keep"))
-    pixels = _pixels(explanation, image)
-    box = explanation.seen(image.size)
-    field = _field(explanation, box, image.width, image.height)
+    pixels = _pixels(placed, image)
+    box = placed.seen(image.size)
+    field = _field(placed, box, image.width, image.height)
     if field is not None:
-        tints = coloured(field, scale_of(explanation, colormap))
+        tints = coloured(field, scale_of(placed, colormap))
         left, top, right, bottom = box
         _blend(
             pixels[top:bottom, left:right],
@@ -84,9 +83,9 @@ def overlay(
     if unseen == "dim":
         _dim(pixels, box)
     if contours and field is not None:
-        _contours(pixels, field, box, _fine(explanation))
+        _contours(pixels, field, box, _fine(placed))
     if boxes > 0 and field is not None:
-        _boxes(pixels, explanation, boxes)
+        _boxes(pixels, placed, boxes)
     return Image.fromarray(pixels)
 
 
@@ -103,9 +102,9 @@ def save(image: Image.Image, path: str | os.PathLike[str], quality: int = 90) ->
         image.save(file, _FORMATS[target.suffix.lower()], quality=quality)
 
 
-def _pixels(explanation: Explanation, image: Image.Image) -> Pixels:
+def _pixels(placed: PlacedMap, image: Image.Image) -> Pixels:
     """A writable RGB copy of `image`, once it is known to be the explained one's shape."""
-    width, height = explanation.input.width, explanation.input.height
+    width, height = placed.width, placed.height
     # Rounding both sides of a copy to whole pixels moves the products by at most their sum.
     if abs(image.width * height - image.height * width) > width + height:
         raise ArgumentError(
@@ -115,25 +114,25 @@ def _pixels(explanation: Explanation, image: Image.Image) -> Pixels:
     return np.array(image.convert("RGB"))
 
 
-def _fine(explanation: Explanation) -> bool:
-    return bool(min(explanation.values.shape) >= _FINE)
+def _fine(placed: PlacedMap) -> bool:
+    return bool(min(placed.values.shape) >= _FINE)
 
 
 def _field(
-    explanation: Explanation, box: tuple[int, int, int, int], width: int, height: int
+    placed: PlacedMap, box: tuple[int, int, int, int], width: int, height: int
 ) -> Array | None:
     """The map for display inside `box`, float32 in -1 to 1 on a grid of at most 1024 a side.
 
     None where there is nothing to draw: the map is degenerate, or none of it was seen.
     """
     left, top, right, bottom = box
-    values = np.nan_to_num(explanation.values, nan=0.0, posinf=0.0, neginf=0.0)
-    if explanation.degenerate or right <= left or bottom <= top:
+    values = np.nan_to_num(placed.values, nan=0.0, posinf=0.0, neginf=0.0)
+    if placed.degenerate or right <= left or bottom <= top:
         return None
-    fine = _fine(explanation)
+    fine = _fine(placed)
     if fine:
         values = cv2.GaussianBlur(values, (0, 0), max(values.shape) / 150)
-    transform = explanation.input.transform
+    transform = placed.transform
 
     def cells(
         start: int, end: int, size: int, resized: int, crop: tuple[int, int], n: int
@@ -217,14 +216,14 @@ def _contours(pixels: Pixels, field: Array, box: tuple[int, int, int, int], fine
             cv2.polylines(pixels, lines, True, colour, thickness, cv2.LINE_AA, 4)
 
 
-def _boxes(pixels: Pixels, explanation: Explanation, count: int) -> None:
+def _boxes(pixels: Pixels, placed: PlacedMap, count: int) -> None:
     """The `count` strongest regions, each with its share of the evidence on a label."""
     height, width = pixels.shape[:2]
-    fx, fy = width / explanation.input.width, height / explanation.input.height
+    fx, fy = width / placed.width, height / placed.height
     line = max(1, round(max(width, height) / 320))
     size = max(11, round(max(width, height) / 38))
     pad = size // 3
-    for region in reversed(explanation.regions(top=count)):  # the strongest lies on top
+    for region in reversed(placed.regions(top=count)):  # the strongest lies on top
         left, top, right, bottom = heatmap.scaled(region, fx, fy, width, height).box
         corners = (left, top), (max(left, right - 1), max(top, bottom - 1))
         cv2.rectangle(pixels, *corners, (20, 20, 20), 3 * line)

@@ -1,9 +1,8 @@
-"""Overlays on pages: a captioned panel of one explanation, a contact sheet of many pictures."""
+"""Overlays on pages: a captioned panel of one placed, a contact sheet of many pictures."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -13,7 +12,8 @@ from PIL import Image
 from visxai.drawing import colours, lettering, overlays
 from visxai.drawing.colours import Pixels, Scale
 from visxai.errors import ArgumentError
-from visxai.record.base import Explanation
+from visxai.images.heatmap import PlacedMap
+from visxai.references import Caption
 
 _PAPER, _INK, _QUIET = (252, 252, 251), (24, 24, 27), (113, 113, 122)
 _MARGIN = 20
@@ -21,8 +21,9 @@ _BAR, _KEY, _KEY_BAR = 10, 13, 110  # pixels: a colour bar's height, a key's tex
 
 
 def panel(
-    explanation: Explanation,
+    placed: PlacedMap,
     image: Image.Image,
+    caption: Caption,
     *,
     bare: bool = True,
     side: int = 640,
@@ -35,10 +36,10 @@ def panel(
     what the colours mean.
     """
     photo = _fitted(image.convert("RGB"), side, side, smallest=side // 2)
-    cells = [("Photograph", photo), ("Evidence", overlays.overlay(explanation, photo, **style))]
+    cells = [("Photograph", photo), ("Evidence", overlays.overlay(placed, photo, **style))]
     if bare:
         blank = Image.new("RGB", photo.size, (128, 128, 128))
-        plain = overlays.overlay(explanation, blank, colormap=style.get("colormap"), alpha=1.0)
+        plain = overlays.overlay(placed, blank, colormap=style.get("colormap"), alpha=1.0)
         cells.append(("Map", plain))
     heading, title, small = 13, 24, 15
     # A strip of a photograph still needs a caption that can be read.
@@ -54,19 +55,15 @@ def panel(
         _paste(canvas, cell, left, top)
     bar = min(220, width // 3)
     room = width - 3 * _MARGIN - bar
-    score = f"{explanation.score:.3f}"
+    score = f"{caption.score:.3f}"
     spare = room - lettering.ink(score, title).shape[1] - 12
-    end = lettering.write(
-        canvas, explanation.label, _MARGIN, foot, title, _INK, bold=True, width=spare
-    )
+    end = lettering.write(canvas, caption.label, _MARGIN, foot, title, _INK, bold=True, width=spare)
     lettering.write(canvas, score, end + 12, foot, title, _QUIET)
     second = foot + lettering.line_height(title) + 4
-    source = Path(explanation.input.path).name if explanation.input.path else "image in memory"
-    about = f"{explanation.method}  ·  {explanation.model.name}"
-    lettering.write(canvas, about, _MARGIN, second, small, _INK, width=room)
+    lettering.write(canvas, caption.method, _MARGIN, second, small, _INK, width=room)
     below = second + lettering.line_height(small)
-    lettering.write(canvas, source, _MARGIN, below, small, _QUIET, width=room)
-    scale = colours.scale_of(explanation, style.get("colormap"))
+    lettering.write(canvas, caption.source, _MARGIN, below, small, _QUIET, width=room)
+    scale = colours.scale_of(placed, style.get("colormap"))
     left, under = width - _MARGIN - bar, foot + 9 + _BAR + 4
     _bar(canvas, scale, left, foot + 9, bar)
     lettering.write(canvas, scale.ends[0], left, under, heading, _QUIET)
@@ -85,7 +82,7 @@ def sheet(
     """A contact sheet: `cells[i][j]` fitted into `cell` pixels, at `rows[i]` and `columns[j]`.
 
     What a row's name has after a line break stands smaller below it. scales: those of the
-    overlays (`render.scale_of`); each is explained once, below the pictures.
+    overlays (`colours.scale_of`); each is explained once, below the pictures.
     """
     if len(cells) != len(rows) or any(len(row) != len(columns) for row in cells):
         raise ArgumentError(

@@ -13,7 +13,7 @@ from visxai.methods.base import Maps, Method
 from visxai.metrics.base import Case
 from visxai.models.interface import Model
 from visxai.models.probe import Probe
-from visxai.references import InputRef
+from visxai.references import ImageRef
 from visxai.target import Target
 
 
@@ -24,7 +24,7 @@ class Prepared:
     the image's class, where it is known."""
 
     pixels: np.ndarray[Any, Any]
-    input: InputRef
+    input: ImageRef
     source: Any
     expected: int | None = None
 

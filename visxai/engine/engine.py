@@ -40,10 +40,9 @@ from visxai.models.devices import PRECISIONS, pick_device, pick_precision, versi
 from visxai.models.interface import Model
 from visxai.models.probe import Probe
 from visxai.process import keep_memory
-from visxai.record.base import Explanation
-from visxai.record.image import Prediction
+from visxai.record.image import ImageExplanation, Prediction
 from visxai.record.scores import TOP, Scores
-from visxai.references import InputRef
+from visxai.references import ImageRef
 from visxai.spec import split_specs
 from visxai.target import Target, set_label
 
@@ -59,7 +58,7 @@ class Explained:
     """What an engine makes of an image: its explanations, method by method, what the model scores
     it, and the class with the greatest score."""
 
-    explanations: tuple[Explanation, ...]
+    explanations: tuple[ImageExplanation, ...]
     scores: Scores
     best: int
 
@@ -181,13 +180,13 @@ class Engine:
         only: str | Gate | None = None,
         check: str | Metric | None = None,
         on_error: Literal["raise", "record"] = "raise",
-    ) -> list[Explanation | Failure]:
+    ) -> list[ImageExplanation | Failure]:
         """Explain images, one or many, in input order.
 
         images: paths, folders, bytes, open files, PIL images, arrays or uint8 tensors (h, w),
         (h, w, 3 or 4) or (3 or 4, h, w), or batches of them (b, ...); arrays hold uint8, or floats
         in 0..1. method: one or several, also in one string with commas between them. One
-        `Explanation` per image, method and class of the target. An image that can't be read
+        `ImageExplanation` per image, method and class of the target. An image that can't be read
         raises ImageError, or with on_error="record" leaves a `Failure` in its place. only: a
         condition on the scores, such as "class=nsfw>0.5": images that don't meet it cost their
         forward and give no result. check: a metric whose figures go into the records' quality,
@@ -209,7 +208,7 @@ class Engine:
         only: str | Gate | None = None,
         check: str | Metric | None = None,
         on_error: Literal["raise", "record"] = "raise",
-    ) -> Iterator[Explanation | Failure]:
+    ) -> Iterator[ImageExplanation | Failure]:
         """The same as `explain`, lazily: a batch is read when its first result is asked for."""
         if on_error not in ("raise", "record"):
             raise ArgumentError(f"expected on_error of 'raise' or 'record', got {on_error!r}")
@@ -232,7 +231,7 @@ class Engine:
         gate: Gate | None,
         check: Metric | None,
         on_error: str,
-    ) -> Iterator[Explanation | Failure]:
+    ) -> Iterator[ImageExplanation | Failure]:
         start = 0
         for batch in _batched(sources, self.batch_size):
             prepared = [self.prepare(source, on_error) for source in batch]
@@ -270,7 +269,7 @@ class Engine:
                 raise
             path = str(source) if isinstance(source, (str, Path)) else None
             return Failure(path, str(error), type(error).__name__)
-        reference = InputRef(
+        reference = ImageRef(
             photo.image.width, photo.image.height, transform, photo.sha256, photo.path
         )
         return Prepared(pixels, reference, None if photo.path else source)
@@ -313,7 +312,7 @@ class Engine:
             keep = passes.nonzero().squeeze(1)
             good = [good[row] for row in keep.tolist()]
             probe, x = probe.part(keep)
-        found: dict[int, list[Explanation]] = {}
+        found: dict[int, list[ImageExplanation]] = {}
         if good:
             if target.kind == "index":
                 target = Target.of([target.classes[index] for index, _ in good])
@@ -364,7 +363,7 @@ class Engine:
         method: Method,
         target: Target,
         check: Check | None,
-    ) -> Iterator[tuple[int, Explanation]]:
+    ) -> Iterator[tuple[int, ImageExplanation]]:
         began, prepared = time.perf_counter(), self._plan.prepared
         maps = self._maps(probe, x, method, target)
         aim, logits = probe.clean(x, target)
@@ -384,6 +383,7 @@ class Engine:
         common: dict[str, Any] = {
             "model": self.model.ref,
             "method": repr(method),
+            "two_sided": method.two_sided,
             "target": str(target),
             "layer": method.layer_of(probe, x),
             "device": str(self.device),
@@ -397,7 +397,7 @@ class Engine:
         ):
             yield (
                 row,
-                Explanation(
+                ImageExplanation(
                     input=items[row].input,
                     source=items[row].source,
                     values=native[j],
@@ -496,18 +496,18 @@ class Engine:
         return found
 
     def reproduce(
-        self, record: Explanation | dict[str, Any], image: Any = None
+        self, record: ImageExplanation | dict[str, Any], image: Any = None
     ) -> reproduction.Reproduction:
         """Compute a stored explanation again and compare.
 
-        record: an `Explanation` or its `to_dict()`; image: the original, by default its path.
+        record: an `ImageExplanation` or its `to_dict()`; image: the original, by default its path.
         Raises ArgumentError when the record was made by another model.
         """
         return reproduction.reproduce(self, record, image)
 
     def redact(
         self,
-        explanation: Explanation,
+        explanation: ImageExplanation,
         image: Any = None,
         *,
         share: float = 0.5,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from visxai.errors import TargetError
-from visxai.labels import _UNTOLD, _number
+from visxai.labels import UNKNOWN, parse_number
 from visxai.target import Target
 
 
@@ -17,9 +17,9 @@ def check_form(target: str | None = None, only: str | None = None) -> None:
     """Raise what `Target.of` and `Gate.of` would of how a target and a gate are written, for a
     model that isn't loaded yet; any name may be one of its labels."""
     if target is not None:
-        Target.of(target, _UNTOLD)
+        Target.of(target, UNKNOWN)
     if only is not None:
-        Gate.of(only, _UNTOLD)
+        Gate.of(only, UNKNOWN)
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Gate:
             raise wrong
         # The last sign counts, since a label may hold others.
         left, sign, right = re.fullmatch(r"(?s)(.*?)([<>]?)([^<>]*)", text).groups()  # type: ignore[union-attr]
-        limit = _number(right)
+        limit = parse_number(right)
         if not left or not sign or limit is None:
             raise wrong
         target = Target.of(left, labels)

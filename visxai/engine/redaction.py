@@ -1,4 +1,4 @@
-"""Hide the evidence and score what is left."""
+"""Hides the strongest evidence of an explanation and scores what is left (`Engine.redact`)."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from visxai.engine.reproduction import _check_model, target_of
+from visxai.engine.reproduction import Explainer, check_model, target_of
 from visxai.errors import ArgumentError
-from visxai.record.base import Explanation
+from visxai.record.image import ImageExplanation
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from visxai.engine.engine import Engine
 
 How = Literal["blur", "fill"]
 
@@ -43,7 +42,7 @@ class Redaction:
 
 
 def redact(
-    engine: Engine, explanation: Explanation, image: Any, share: float, how: How
+    engine: Explainer, explanation: ImageExplanation, image: Any, share: float, how: How
 ) -> Redaction:
     """See `Engine.redact`."""
     import cv2
@@ -51,7 +50,7 @@ def redact(
 
     if how not in ("blur", "fill"):
         raise ArgumentError(f"expected how='blur' or how='fill', got {how!r}")
-    _check_model(engine, explanation)
+    check_model(engine, explanation)
     mask = explanation.mask(share)
     pixels = np.asarray(explanation.original(image)).copy()
     if how == "blur":

@@ -1,22 +1,34 @@
-"""What asks the model again about an explanation: reproducing it, redacting what it shows.
-
-Both are the engine's (`engine.reproduce`, `engine.redact`); the results are plain records.
-"""
+"""Computes a stored explanation again and compares (`Engine.reproduce`)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from visxai import methods
-from visxai.errors import ArgumentError
-from visxai.record.base import Explanation
+from visxai.errors import ArgumentError, Failure
+from visxai.methods.base import Method
+from visxai.models.interface import Model
+from visxai.record.image import ImageExplanation
 
-if TYPE_CHECKING:
-    from visxai.engine.engine import Engine
+
+class Explainer(Protocol):
+    """What reproducing and redacting need of an engine."""
+
+    @property
+    def model(self) -> Model:
+        """The model that the engine runs."""
+
+    def explain(
+        self, images: Any, method: str | Method | Sequence[str | Method], target: Any
+    ) -> list[ImageExplanation | Failure]:
+        """Explain images, in input order."""
+
+    def score(self, images: Any, target: Any) -> list[float]:
+        """Score images, in input order."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +39,7 @@ class Reproduction:
     float16, so 5e-4 is nothing); score_difference: absolute; same_image: the bytes agree.
     """
 
-    explanation: Explanation
+    explanation: ImageExplanation
     map_difference: float
     score_difference: float
     same_image: bool
@@ -38,17 +50,19 @@ class Reproduction:
         return self.map_difference <= 2e-3 and self.score_difference <= 1e-3
 
 
-def reproduce(engine: Engine, record: Explanation | Mapping[str, Any], image: Any) -> Reproduction:
+def reproduce(
+    engine: Explainer, record: ImageExplanation | Mapping[str, Any], image: Any
+) -> Reproduction:
     """See `Engine.reproduce`."""
-    old = record if isinstance(record, Explanation) else Explanation.from_dict(record)
-    _check_model(engine, old)
+    old = record if isinstance(record, ImageExplanation) else ImageExplanation.from_dict(record)
+    check_model(engine, old)
     loaded = methods.load(old.method)
     if old.layer and getattr(loaded, "layer", old.layer) is None:
         # The record's layer was the model's choice: name it, should the choice have changed.
         loaded = type(loaded)(**{**vars(loaded), "layer": old.layer})
     source = old.original_source() if image is None else image
     (new,) = engine.explain([source], loaded, target_of(old))
-    assert isinstance(new, Explanation)
+    assert isinstance(new, ImageExplanation)
     peak = float(np.abs(old.values).max(initial=0.0)) or 1.0
     same_size = new.values.shape == old.values.shape
     worst = float(np.abs(new.values - old.values).max(initial=0.0)) if same_size else np.inf
@@ -60,7 +74,7 @@ def reproduce(engine: Engine, record: Explanation | Mapping[str, Any], image: An
     )
 
 
-def target_of(record: Explanation) -> str | int:
+def target_of(record: ImageExplanation) -> str | int:
     """The target that gives a record's map again, from the record alone."""
     if record.target.startswith(("any=", "diff=")):
         return record.target
@@ -72,7 +86,7 @@ def target_of(record: Explanation) -> str | int:
     return record.class_index
 
 
-def _check_model(engine: Engine, record: Explanation) -> None:
+def check_model(engine: Explainer, record: ImageExplanation) -> None:
     ours = engine.model.ref
     if record.model.weights_sha256 != ours.weights_sha256:
         raise ArgumentError(

@@ -43,9 +43,9 @@ from visxai.metrics.base import Ask, Metric
 from visxai.pipeline.batch import failure_of, noise, one_by_one
 from visxai.pipeline.progress import Outcome, Progress, Tally
 from visxai.pipeline.request import accelerated
-from visxai.pipeline.tasks import Setup, decode
-from visxai.pipeline.workers import TIMEOUT, Workers, check_workers, worker_count
-from visxai.references import InputRef
+from visxai.pipeline.tasks import TIMEOUT, Setup, decode
+from visxai.pipeline.workers import Workers, check_workers, worker_count
+from visxai.references import ImageRef
 from visxai.results.inputs import Input
 from visxai.results.rows import SCHEMA, Row, row_of
 from visxai.results.store import Store
@@ -212,7 +212,7 @@ class _Asked:
                 "left,top,right,bottom, or leave these metrics out"
             )
 
-    def items(self, one: InputRef) -> list[int | None]:
+    def items(self, one: ImageRef) -> list[int | None]:
         """The classes to explain of an image; None alone leaves that to the target."""
         if not self.by_truth:
             return [None]

@@ -21,9 +21,9 @@ from visxai.files import write as write_file
 from visxai.foreign import for_cell
 from visxai.methods.base import Method
 from visxai.metrics.base import Metric
-from visxai.record.base import Explanation
+from visxai.record.image import ImageExplanation
 from visxai.results.reading import about, tables
-from visxai.results.rows import SCHEMA, of_row
+from visxai.results.rows import SCHEMA, image_of
 
 _CELL = 224  # pixels of a picture among the examples
 
@@ -82,21 +82,21 @@ def _examples(out: Path, summary: dict[str, Any], methods: Sequence[Method]) -> 
         if max(photo.size) < _CELL:  # a thumbnail would be lost in its cell
             factor = _CELL / max(photo.size)
             photo = photo.resize([max(1, round(side * factor)) for side in photo.size])
-        drawn = [overlays.overlay(found[repr(method)], photo) for method in methods]
+        drawn = [overlays.overlay(found[repr(method)].placed, photo) for method in methods]
         cells.append([photo, *drawn])
         names.append(one["label"])
-        scales += [colours.scale_of(found[repr(method)]) for method in methods]
+        scales += [colours.scale_of(found[repr(method)].placed) for method in methods]
     if not cells:
         return None
     return sheets.sheet(cells, ["photograph", *short(methods)], names, _CELL, scales)
 
 
-def _explanations(out: Path, sha256: str, class_index: int | None) -> dict[str, Explanation]:
+def _explanations(out: Path, sha256: str, class_index: int | None) -> dict[str, ImageExplanation]:
     """The explanations of an image and class, by method."""
-    found: dict[str, Explanation] = {}
+    found: dict[str, ImageExplanation] = {}
     for table in tables(out, SCHEMA.names):
         rows = table.filter(pc.equal(table.column("source_sha256"), sha256))
         for row in rows.to_pylist():
             if row["class_index"] == class_index:
-                found.setdefault(row["method"], of_row(row))
+                found.setdefault(row["method"], image_of(row))
     return found

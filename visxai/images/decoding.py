@@ -99,10 +99,10 @@ class Photo:
 def decode(source: Source, limits: Limits = _DEFAULT) -> Photo:
     """The photograph at an address, in bytes, an open file, a PIL image, an array or a tensor.
 
-    An address is a path, a tar's member or a URL (`visxai.images.address`). An open file is whatever has
-    `.read()`, and is read from where it stands. Arrays are grey, RGB or RGBA, of the shapes and
-    types of `visxai.images.objects`; transparency is laid over white. Raises ImageError for what can't
-    be read safely, ArgumentError for another kind of source.
+    An address is a path, a tar's member or a URL (see `visxai.images.address`). An open file is
+    whatever has `.read()`, and is read from where it stands. Arrays are grey, RGB or RGBA, of the
+    shapes and types of `visxai.images.objects`; transparency is laid over white. Raises
+    ImageError for what can't be read safely, ArgumentError for another kind of source.
     """
     if isinstance(source, np.ndarray) or objects.is_tensor(source):
         source = objects.picture(source)

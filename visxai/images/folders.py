@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -23,6 +24,15 @@ EXTENSIONS = (
     *(".avifs", ".hif", ".jxl", ".jp2", ".j2k", ".jxr", ".psd", ".svg", ".ico", ".exr", ".hdr"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".qoi", ".pcx", *RAW),
 )
+
+
+def is_results(folder: str | os.PathLike[str]) -> bool:
+    """Tell whether a folder holds the results of a run, which are no images to be explained."""
+    try:
+        about = json.loads(Path(folder, "run.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(about, dict) and "visxai_results" in about
 
 
 def images_below(root: str | os.PathLike[str]) -> Iterator[Path | Failure]:

@@ -1,4 +1,4 @@
-"""Where the evidence lies: placing a native map on the original image, and cutting it into regions.
+"""Where the evidence lies: places a native map on the original image and cuts it into regions.
 
 Plain numpy arrays in, plain numbers out; coordinates are pixels of the upright original image,
 x to the right, y down, boxes as (left, top, right, bottom) with right and bottom exclusive.
@@ -12,7 +12,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from visxai.errors import ArgumentError
+from visxai.references import Transform
+
 Array = NDArray[np.float32]
+
+# EXIF orientations as (transpose first, flip rows, flip columns), from stored to upright pixels.
+_ORIENTATIONS = {
+    1: (False, False, False),
+    2: (False, False, True),
+    3: (False, True, True),
+    4: (False, True, False),
+    5: (True, False, False),
+    6: (True, False, True),
+    7: (True, True, True),
+    8: (True, True, False),
+}
 
 # Regions and masks are found on a grid of at most this many pixels a side: a map of at most
 # 224 cells gains nothing from being labelled at 12 megapixels.
@@ -119,3 +134,114 @@ def scaled(region: Region, fx: float, fy: float, width: int, height: int) -> Reg
         for x, y in region.polygon
     )
     return Region(box, region.share, polygon)
+
+
+@dataclass(frozen=True, eq=False)
+class PlacedMap:
+    """A method's native map and where it lies on the upright original.
+
+    Attributes:
+        values: float32 (u, v), unscaled.
+        width: Of the upright original, in pixels.
+        height: Of the upright original, in pixels.
+        transform: How the upright original became the model's input.
+        two_sided: Whether the method's maps can hold evidence against the target.
+        degenerate: Whether the map says nothing: it is flat, or was not finite.
+    """
+
+    values: Array
+    width: int
+    height: int
+    transform: Transform
+    two_sided: bool = True
+    degenerate: bool = False
+
+    @property
+    def signed(self) -> bool:
+        """Whether this map holds evidence against the target."""
+        return bool((self.values < 0).any())
+
+    def on_original(self, size: tuple[int, int] | None = None, *, stored: bool = False) -> Array:
+        """Place the map on the original's pixels, bilinearly between the native cells' centres.
+
+        Args:
+            size: (width, height) of the grid that samples the original's area, by default the
+                upright original's own pixels.
+            stored: Whether to give the pixels as the file stores them, before EXIF rotation.
+
+        Returns:
+            float32 (height, width), NaN where the model never looked.
+        """
+        width, height = size or (self.width, self.height)
+        xs, ys = self._view(width, height)
+        crop_w, crop_h = self.transform.crop[2:]
+        rows, columns = self.values.shape
+        out = resample(
+            self.values,
+            (ys * (rows / crop_h) - 0.5).astype(np.float32),
+            (xs * (columns / crop_w) - 0.5).astype(np.float32),
+        )
+        out[(ys < 0) | (ys > crop_h), :] = np.nan
+        out[:, (xs < 0) | (xs > crop_w)] = np.nan
+        if not stored:
+            return out
+        transpose, rows_flip, columns_flip = _ORIENTATIONS[self.transform.orientation]
+        if rows_flip:
+            out = out[::-1]
+        if columns_flip:
+            out = out[:, ::-1]
+        return np.ascontiguousarray(out.T if transpose else out)
+
+    def seen(self, size: tuple[int, int] | None = None) -> tuple[int, int, int, int]:
+        """Find the box (left, top, right, bottom) that the model saw, ends exclusive.
+
+        Args:
+            size: (width, height) of the grid whose pixels the box is in, as for `on_original`.
+        """
+        xs, ys = self._view(*(size or (self.width, self.height)))
+        crop_w, crop_h = self.transform.crop[2:]
+        columns = np.flatnonzero((xs >= 0) & (xs <= crop_w))
+        rows = np.flatnonzero((ys >= 0) & (ys <= crop_h))
+        if not columns.size or not rows.size:
+            return 0, 0, 0, 0
+        return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+    def regions(self, top: int = 3, share: float = 0.5) -> tuple[Region, ...]:
+        """Find the `top` connected areas of strongest evidence, in pixels of the upright original.
+
+        They are the parts of the smallest area that holds `share` (above 0, at most 1) of the
+        positive evidence.
+        """
+        _check_share(share)
+        width, height = working_size(self.width, self.height)
+        found = regions(self.on_original((width, height)), top, share)
+        fx, fy = self.width / width, self.height / height
+        return tuple(scaled(region, fx, fy, self.width, self.height) for region in found)
+
+    def mask(self, share: float = 0.5) -> NDArray[np.bool_]:
+        """Find the smallest area that holds `share` of the positive evidence.
+
+        Returns:
+            bool (height, width) of the upright original.
+        """
+        _check_share(share)
+        width, height = working_size(self.width, self.height)
+        small = smallest_area(self.on_original((width, height)), share)
+        if (width, height) == (self.width, self.height):
+            return small
+        rows = (np.arange(self.height) * height) // self.height
+        columns = (np.arange(self.width) * width) // self.width
+        return small[np.ix_(rows, columns)]
+
+    def _view(self, width: int, height: int) -> tuple[NDArray[Any], NDArray[Any]]:
+        """The centres of the columns and rows of a width x height grid over the original, in
+        pixels of the model's view (which spans 0 to the crop's width and height)."""
+        resized, crop = self.transform.resized, self.transform.crop
+        xs = (np.arange(width) + 0.5) * (resized[0] / width) - crop[0]
+        ys = (np.arange(height) + 0.5) * (resized[1] / height) - crop[1]
+        return xs, ys
+
+
+def _check_share(share: float) -> None:
+    if not 0 < share <= 1:
+        raise ArgumentError(f"expected a share between 0 and 1, got {share}: try share=0.5")

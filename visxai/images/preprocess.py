@@ -22,21 +22,12 @@ from PIL import Image
 
 from visxai.errors import ArgumentError, UnknownName, VisxaiError
 from visxai.images.decoding import Photo
+from visxai.images.transforms import FILTERS, Single, Triple, is_processor, read_steps
 from visxai.references import Transform
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Triple = tuple[float, float, float]
-Single = tuple[float]
-
-FILTERS = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-    "box": Image.Resampling.BOX,
-}
 # From this many resized pixels on, only the crop is resized: a sliver's whole would fill the
 # memory. Below it the whole is, because Pillow chooses the order of its two passes by their cost,
 # and between them it rounds to 8 bits: resizing just the crop may differ in the last bits.
@@ -212,21 +203,19 @@ class Preprocess:
         at hard edges with bicubic, which overshoots there and is clipped between the passes.
         Raises ArgumentError for anything else.
         """
-        from visxai.images import transforms
-
         if isinstance(source, (Preprocess, Opaque)):
             return source
         try:
-            found = transforms.told(source)
+            steps = read_steps(source)
         except VisxaiError:
             raise
         except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError):
             if not isinstance(source, Mapping):
                 raise
-            found = None  # a configuration of another form than the libraries write
-        if found is not None:
-            return found
-        if transforms.is_processor(source) and callable(source):
+            steps = None  # a configuration of another form than the libraries write
+        if steps is not None:
+            return Preprocess(**steps)
+        if is_processor(source) and callable(source):
             return Opaque(_Processed(source))
         if callable(source) and not isinstance(source, type):
             return Opaque(source)

@@ -19,8 +19,7 @@ from visxai.errors import ArgumentError, Failure, ImageError
 from visxai.foreign import shown
 from visxai.images import tables, tars
 from visxai.images.address import Origin, Stamp, file_system, local, look, remote, stamp, stamp_of
-from visxai.images.folders import EXTENSIONS, READ, images_below, none_below
-from visxai.results.reading import is_results
+from visxai.images.folders import EXTENSIONS, READ, images_below, is_results, none_below
 
 _TABLE = 2**31  # bytes of a table
 
@@ -29,9 +28,9 @@ _TABLE = 2**31  # bytes of a table
 class Found:
     """An image of a run, or why it can't be read.
 
-    path: its address (`visxai.images.address`), absolute. root: the folder its output's name is relative
-    to. label: what its source says it is. expected: the class of that label, for a model. stamp:
-    its size and time of change, where its listing tells them.
+    path: its address (see `visxai.images.address`), absolute. root: the folder its output's
+    name is relative to. label: what its source says it is. expected: the class of that label, for
+    a model. stamp: its size and time of change, where its listing tells them.
     """
 
     path: str

@@ -1,6 +1,6 @@
-"""The steps of foreign transforms, told from their attributes: torchvision, timm, Hugging Face.
+"""Reads the steps of foreign transforms from their attributes: torchvision, timm, Hugging Face.
 
-None of these is imported. A transform is told exactly or not at all.
+None of these libraries is imported. Steps are read exactly or not at all.
 """
 
 from __future__ import annotations
@@ -10,12 +10,27 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from visxai.images.preprocess import FILTERS, Preprocess, Triple
+Triple = tuple[float, float, float]
+Single = tuple[float]
+Steps = dict[str, Any]  # fields of a Preprocess
+
+FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+    "box": Image.Resampling.BOX,
+}
 
 
-def told(source: Any) -> Preprocess | None:
-    """A transform, preset, config or processor as a Preprocess; None where it can't be told."""
+def read_steps(source: Any) -> Steps | None:
+    """Read the steps of a transform, preset, config or processor.
+
+    Returns:
+        The fields of the `Preprocess` that does the same, or None where they can't be read exactly.
+    """
     if isinstance(source, Mapping):
         return _from_timm(source) if "input_size" in source else _from_processor(source)
     if isinstance(steps := getattr(source, "transforms", None), (list, tuple)):
@@ -28,6 +43,22 @@ def told(source: Any) -> Preprocess | None:
 def is_processor(source: object) -> bool:
     """Whether this is an image processor of Hugging Face."""
     return hasattr(source, "image_mean") and hasattr(source, "to_dict")
+
+
+def _steps(
+    size: tuple[int, int],
+    resize: int | tuple[int, int] | None,
+    interpolation: str,
+    mean: Triple,
+    std: Triple,
+) -> Steps:
+    return {
+        "size": size,
+        "resize": resize,
+        "interpolation": interpolation,
+        "mean": mean,
+        "std": std,
+    }
 
 
 def _triple(values: Any) -> Triple:
@@ -60,19 +91,19 @@ def _filter(value: Any) -> str:
     return name if name in FILTERS else ""
 
 
-def _from_preset(preset: Any) -> Preprocess | None:
+def _from_preset(preset: Any) -> Steps | None:
     filter_ = _filter(preset.interpolation)
     if not filter_:
         return None
     mean, std = _triple(preset.mean), _triple(preset.std)
-    return Preprocess(_pair(preset.crop_size), _sides(preset.resize_size), filter_, mean, std)
+    return _steps(_pair(preset.crop_size), _sides(preset.resize_size), filter_, mean, std)
 
 
 # timm's own ToTensor doesn't scale to 0..1.
 _TO_TENSOR = {"torchvision": ("ToTensor",), "timm": ("MaybeToTensor",)}
 
 
-def _from_steps(steps: Iterable[Any]) -> Preprocess | None:
+def _from_steps(steps: Iterable[Any]) -> Steps | None:
     """The steps of a Compose, None as soon as one can't be told exactly."""
     known: dict[str, Any] = {}
     tensor = scaled = False
@@ -105,10 +136,10 @@ def _from_steps(steps: Iterable[Any]) -> Preprocess | None:
             return None
     if "size" not in known and isinstance(known.get("resize"), tuple):
         known["size"] = known["resize"]
-    return Preprocess(**known) if scaled and "size" in known else None
+    return known if scaled and "size" in known else None
 
 
-def _from_timm(config: Mapping[str, Any]) -> Preprocess | None:
+def _from_timm(config: Mapping[str, Any]) -> Steps | None:
     """timm's data config, by the rules of timm.data.create_transform."""
     _, height, width = config["input_size"]
     part = config.get("crop_pct") or 0.875
@@ -119,7 +150,7 @@ def _from_timm(config: Mapping[str, Any]) -> Preprocess | None:
         return None
     resize = scaled if mode == "squash" else scaled[0]
     mean, std = _triple(config["mean"]), _triple(config["std"])
-    return Preprocess((height, width), resize, filter_, mean, std)
+    return _steps((height, width), resize, filter_, mean, std)
 
 
 # Processors that do no more than resize, centre-crop, rescale and normalise, in this order, with
@@ -139,7 +170,7 @@ _PLAIN = {
 }
 
 
-def _from_processor(config: Mapping[str, Any]) -> Preprocess | None:
+def _from_processor(config: Mapping[str, Any]) -> Steps | None:
     """A Hugging Face image processor's config (preprocessor_config.json)."""
     kind = str(config.get("image_processor_type") or config.get("feature_extractor_type") or "")
     for suffix in ("Pil", "Fast", "ImageProcessor", "FeatureExtractor"):
@@ -163,7 +194,7 @@ def _from_processor(config: Mapping[str, Any]) -> Preprocess | None:
     if config.get("do_normalize", True):
         mean, std = _triple(config["image_mean"]), _triple(config["image_std"])
     mean, std = (_triple([value / unit for value in values]) for values in (mean, std))
-    return Preprocess(size, resize, filter_, mean, std, rounding="down")
+    return _steps(size, resize, filter_, mean, std) | {"rounding": "down"}
 
 
 def _geometry(

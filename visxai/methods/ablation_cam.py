@@ -39,6 +39,10 @@ class AblationCam(LayerMethod):
 
     needs = Need.LAYER_SCORES
 
+    @property
+    def two_sided(self) -> bool:
+        return not self.relu
+
     def __call__(self, model: Model, x: Tensor, target: Target) -> Maps:
         maps = []
         for name in self.layers(model, x):

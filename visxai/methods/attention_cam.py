@@ -32,6 +32,10 @@ class AttentionCam(AttentionMethod):
 
     relu: bool = True
 
+    @property
+    def two_sided(self) -> bool:
+        return not self.relu
+
     def __call__(self, model: Model, x: Tensor, target: Target) -> Maps:
         seen = model.attention(x, target, weighted, last=True)
         return self.maps(seen.values.relu() if self.relu else seen.values, seen)

@@ -30,6 +30,10 @@ from visxai.target import Target
 class AttentionRollout(AttentionMethod):
     """Attention multiplied through the layers; see the module's docstring."""
 
+    @property
+    def two_sided(self) -> bool:
+        return False
+
     def __call__(self, model: Model, x: Tensor, target: Target) -> Maps:
         seen = model.attention(x, target, rollout, gradient="none")
         return self.maps(seen.values, seen)

@@ -57,6 +57,10 @@ class Augmented(Method):
 
     needs = GradCam.needs  # of the default; an instance states those of its own method
 
+    @property
+    def two_sided(self) -> bool:
+        return self.inner.two_sided
+
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "scales", tuple(map(float, self.scales)))

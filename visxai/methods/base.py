@@ -60,6 +60,15 @@ class Method(Spec, ABC):
     def cost(self, model: Model, x: Tensor) -> Cost:
         """What one image like x (1, 3, h, w) costs."""
 
+    @property
+    def two_sided(self) -> bool:
+        """Whether maps can hold evidence against the target.
+
+        Maps of a one-sided method are never negative. Records keep this, and all maps of a method
+        are drawn in the colours that it decides, whatever each happens to hold.
+        """
+        return True
+
     def layer_of(self, model: Model, x: Tensor) -> str | None:
         """The layer the maps come from, for the record; None for methods without one."""
         return None

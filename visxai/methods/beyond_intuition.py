@@ -37,6 +37,10 @@ class BeyondIntuition(AttentionMethod):
 
     points: int = 20
 
+    @property
+    def two_sided(self) -> bool:
+        return False
+
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require(self.points >= 1, "at least 1 point", self.points)

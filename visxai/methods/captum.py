@@ -92,6 +92,10 @@ class Captum(Method):
 
     needs = Need.SCORES | Need.MODULE
 
+    @property
+    def two_sided(self) -> bool:
+        return self.algorithm != "Saliency" or not dict(self.options).get("abs", True)
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.algorithm in REFUSED:

@@ -33,6 +33,10 @@ from visxai.target import Target
 class Chefer(AttentionMethod):
     """Gradient-weighted attention carried through the layers; see the module's docstring."""
 
+    @property
+    def two_sided(self) -> bool:
+        return False
+
     def __call__(self, model: Model, x: Tensor, target: Target) -> Maps:
         seen = model.attention(x, target, relevance)
         return self.maps(seen.values, seen)

@@ -38,6 +38,11 @@ class EigenCam(LayerMethod):
 
     needs = Need.LAYER_ACTIVATION
 
+    @property
+    def two_sided(self) -> bool:
+        # Of no class, so neither for nor against one; negative only where the layer itself is.
+        return self.centred
+
     def __call__(self, model: Model, x: Tensor, target: Target) -> Maps:
         seen = model.activations(x, target, self.layers(model, x))
         maps = fuse([self.map(activation) for activation in seen.layers])

@@ -42,6 +42,10 @@ class FinerCam(LayerMethod):
 
     needs = Need.LAYER_GRADIENT | Need.MODULE
 
+    @property
+    def two_sided(self) -> bool:
+        return not self.relu
+
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require(self.gamma >= 0, "gamma of at least 0", self.gamma)

@@ -28,6 +28,10 @@ class GradCam(Cam):
 
     relu: bool = True
 
+    @property
+    def two_sided(self) -> bool:
+        return not self.relu
+
     def map(self, at: AtLayer) -> Tensor:
         weights = at.gradient.mean((2, 3), keepdim=True)
         signed = (weights * at.activation).sum(1)

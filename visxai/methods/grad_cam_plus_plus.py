@@ -33,6 +33,10 @@ class GradCamPlusPlus(Cam):
 
     relu: bool = True
 
+    @property
+    def two_sided(self) -> bool:
+        return not self.relu
+
     def map(self, at: AtLayer) -> Tensor:
         # Reduced by g, which appears in numerator and divisor: g^3 underflows where g does not.
         g = at.gradient

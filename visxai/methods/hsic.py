@@ -45,6 +45,10 @@ class Hsic(Masked):
     grid: int = 8
     seed: int = 0
 
+    @property
+    def two_sided(self) -> bool:
+        return False
+
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require(

@@ -29,5 +29,9 @@ class LayerCam(Cam):
 
     relu: bool = True
 
+    @property
+    def two_sided(self) -> bool:
+        return not self.relu
+
     def map(self, at: AtLayer) -> Tensor:
         return weighted(at.gradient.relu(), at.activation, self.relu)

@@ -34,6 +34,10 @@ from visxai.target import Target
 class Legrad(AttentionMethod):
     """Layer-wise attention sensitivity; see the module's docstring."""
 
+    @property
+    def two_sided(self) -> bool:
+        return False
+
     def __call__(self, model: Model, x: Tensor, target: Target) -> Maps:
         seen = model.attention(x, target, sensitivity, gradient="blocks")
         return self.maps(seen.values, seen)

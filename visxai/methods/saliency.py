@@ -32,6 +32,10 @@ class Saliency(Method):
 
     needs = Need.INPUT_GRADIENT
 
+    @property
+    def two_sided(self) -> bool:
+        return self.signed
+
     def __call__(self, model: Model, x: Tensor, target: Target) -> Maps:
         gradient, _ = gradient_sum(model, Rows.of(x), model.aim(x, target))
         return Maps(gradient.sum(1) if self.signed else gradient.abs().amax(1))

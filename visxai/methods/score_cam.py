@@ -51,6 +51,10 @@ class ScoreCam(LayerMethod):
 
     needs = Need.SCORES | Need.LAYER_ACTIVATION
 
+    @property
+    def two_sided(self) -> bool:
+        return not self.relu
+
     def __post_init__(self) -> None:
         super().__post_init__()
         known = ("logit", "probability")

@@ -41,6 +41,10 @@ class SmoothGrad(Method):
 
     needs = Need.INPUT_GRADIENT
 
+    @property
+    def two_sided(self) -> bool:
+        return self.signed
+
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require(self.copies >= 1, "at least 1 copy", self.copies)

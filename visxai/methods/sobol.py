@@ -41,6 +41,10 @@ class Sobol(Masked):
     grid: int = 8
     seed: int = 0
 
+    @property
+    def two_sided(self) -> bool:
+        return False
+
     def __post_init__(self) -> None:
         super().__post_init__()
         most = int((SobolEngine.MAXDIM / 2) ** 0.5)

@@ -32,6 +32,10 @@ class XgradCam(Cam):
 
     relu: bool = True
 
+    @property
+    def two_sided(self) -> bool:
+        return not self.relu
+
     def map(self, at: AtLayer) -> Tensor:
         agreement = (at.gradient * at.activation).sum((2, 3))
         return weighted(quotient(agreement, at.activation.sum((2, 3))), at.activation, self.relu)

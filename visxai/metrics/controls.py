@@ -37,6 +37,10 @@ class RandomMap(Method):
 
     needs = Need.SCORES
 
+    @property
+    def two_sided(self) -> bool:
+        return False
+
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require(self.grid is None or self.grid >= 1, "a grid of at least 1 cell", self.grid)
@@ -60,6 +64,10 @@ class CentredGaussian(Method):
     sigma: float = 0.25
 
     needs = Need.SCORES
+
+    @property
+    def two_sided(self) -> bool:
+        return False
 
     def __post_init__(self) -> None:
         super().__post_init__()

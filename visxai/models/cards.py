@@ -115,7 +115,7 @@ def _named(name: str, file: str) -> list[str]:
 
 def folder() -> Path:
     """The cards' folder: beside the package in an installation, above it in a checkout."""
-    here = Path(__file__).resolve().parent
+    here = Path(__file__).resolve().parents[1]
     for found in (here / "_models", here.parent / "models"):
         if found.is_dir():
             return found

@@ -14,7 +14,7 @@ import numpy as np
 from visxai.errors import Failure, VisxaiError
 from visxai.pipeline.request import Asked
 from visxai.pipeline.tasks import Decoded
-from visxai.record.base import Explanation
+from visxai.record.image import ImageExplanation
 from visxai.record.scores import Scores
 from visxai.results.inputs import Input
 
@@ -45,7 +45,7 @@ class Result:
     failure: Failure | None = None
     copy_of: int | None = None
     known: bool = False
-    explanations: tuple[Explanation, ...] = ()
+    explanations: tuple[ImageExplanation, ...] = ()
     scores: Scores | None = None
     right: bool | None = None
 

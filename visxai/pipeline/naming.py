@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from visxai.pipeline.request import Asked
 from visxai.pipeline.tasks import Style
-from visxai.record.base import Explanation
+from visxai.record.image import ImageExplanation
 from visxai.results.inputs import Input
 
 
@@ -31,7 +31,7 @@ class Naming:
         several = kind == "above" or (kind == "top" and value > 1)
         return cls(told, several, None if style is None else style.format)
 
-    def overlay(self, one: Input, explanation: Explanation) -> str | None:
+    def overlay(self, one: Input, explanation: ImageExplanation) -> str | None:
         """The name of an explanation's overlay."""
         if self.format is None:
             return None

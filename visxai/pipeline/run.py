@@ -28,12 +28,12 @@ from visxai.pipeline.batch import Result, explain_batch, gate_counts
 from visxai.pipeline.naming import Naming
 from visxai.pipeline.progress import Outcome, Progress, Tally
 from visxai.pipeline.request import Asked, answers, ask, expected
-from visxai.pipeline.tasks import Decoded, Drawn, Setup, Style, decode, draw
-from visxai.pipeline.workers import TIMEOUT, Task, Workers, check_workers, worker_count
-from visxai.record.base import Explanation
+from visxai.pipeline.tasks import TIMEOUT, Decoded, Drawn, Setup, Style, decode, draw
+from visxai.pipeline.workers import Task, Workers, check_workers, worker_count
+from visxai.record.image import ImageExplanation
 from visxai.record.scores import Scores
 from visxai.results.inputs import Input
-from visxai.results.rows import Row, of_row, row_of, text
+from visxai.results.rows import Row, image_of, row_of, text
 from visxai.results.store import Store
 
 if TYPE_CHECKING:
@@ -103,8 +103,9 @@ def explain(
     progress: Callable[[Progress], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Outcome:
-    """Explain files, folders, lists, tables, tars and URLs (`visxai.images.sources`) into OUT, going on
-    where an earlier run of the same settings was.
+    """Explain files, folders, lists, tables, tars and URLs into OUT (see `visxai.images.sources`).
+
+    Goes on where an earlier run of the same settings was.
 
     only: a condition on scores, as `Engine.explain` has it; images that don't meet it have no row.
     Where the sources have labels, "wrong" and "right" are the images whose class hasn't, or has,
@@ -263,7 +264,9 @@ class _Run:
         self.tally.spent("decode", found.seconds)
         return found
 
-    def draw(self, one: Input, explanations: Sequence[Explanation], at: int | None) -> Task | None:
+    def draw(
+        self, one: Input, explanations: Sequence[ImageExplanation], at: int | None
+    ) -> Task | None:
         if self.style is None or not explanations:
             return None
         wanted = [(e, self.store.overlays / str(self.naming.overlay(one, e))) for e in explanations]
@@ -316,7 +319,7 @@ class _Run:
             mine = own.get(digest) if earlier == chunk.number else None
             found, scored = self.store.copied(earlier, digest) if mine is None else mine
             one = chunk.inputs[position]
-            same = [replace(e, input=replace(e.input, path=one.path)) for e in map(of_row, found)]
+            same = [replace(e, input=replace(e.input, path=one.path)) for e in map(image_of, found)]
             self.tally.maps += len(same)
             if scored is not None:
                 scores[position] = replace(scored, path=text(one.path))

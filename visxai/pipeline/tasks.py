@@ -26,11 +26,11 @@ from visxai.images.address import Origin
 from visxai.images.decoding import Limits, Photo
 from visxai.images.preprocess import Opaque, Preprocess
 from visxai.pipeline import sandbox
-from visxai.pipeline.workers import TIMEOUT, _cut
 from visxai.process import keep_memory
-from visxai.record.base import Explanation
-from visxai.references import InputRef
+from visxai.record.image import ImageExplanation
+from visxai.references import ImageRef, Transform
 
+TIMEOUT = 60.0  # seconds that decoding an image may take, where nothing else is asked for
 _CACHE = 256 * 2**20  # bytes of decoded photographs that all workers keep together
 
 _GRACE = 2.0  # seconds of computing after which the kernel ends what the clock didn't
@@ -137,7 +137,7 @@ class Decoded:
     """An image's pixels as the model wants them, and the seconds that took; or a Failure."""
 
     pixels: Any
-    input: InputRef | Failure
+    input: ImageRef | Failure
     seconds: float
 
 
@@ -163,11 +163,13 @@ def decode(worker: _Worker, source: str | Origin) -> Decoded:
     if worker.setup.style is not None:
         worker.keep(photo)
     width, height = photo.image.size
-    reference = InputRef(width, height, transform, photo.sha256, path)
+    reference = ImageRef(width, height, transform, photo.sha256, path)
     return Decoded(pixels, reference, time.perf_counter() - began)
 
 
-def draw(worker: _Worker, source: str | Origin, wanted: list[tuple[Explanation, Path]]) -> Drawn:
+def draw(
+    worker: _Worker, source: str | Origin, wanted: list[tuple[ImageExplanation, Path]]
+) -> Drawn:
     """Draw explanations of one image over it, each into its file."""
     from visxai.drawing import overlays, sheets
 
@@ -181,10 +183,13 @@ def draw(worker: _Worker, source: str | Origin, wanted: list[tuple[Explanation, 
     except ImageError as error:
         failure = Failure(path, f"explained, but not drawn: {error}", type(error).__name__)
         return Drawn(failure, time.perf_counter() - began)
-    picture = sheets.panel if style.panel else overlays.overlay
     try:
         for explanation, target in wanted:
-            drawn = picture(explanation, photo.image, colormap=style.colormap)
+            placed, colormap = explanation.placed, style.colormap
+            if style.panel:
+                drawn = sheets.panel(placed, photo.image, explanation.caption, colormap=colormap)
+            else:
+                drawn = overlays.overlay(placed, photo.image, colormap=colormap)
             _save(drawn, target)
     except Exception as error:
         if not _out_of_memory(error):
@@ -258,3 +263,17 @@ def _follow_parent() -> None:
 def _do(task: Callable[..., Any], *arguments: Any) -> Any:
     assert _worker is not None
     return task(_worker, *arguments)
+
+
+def _cut(preprocess: Preprocess | Opaque, photo: Photo) -> tuple[Any, Transform]:
+    """Cut a photograph for the model; a preprocessing of the user's own may raise anything."""
+    try:
+        return preprocess.crop(photo)
+    except (ImageError, MemoryError):
+        raise
+    except Exception as error:
+        said = str(error).strip().partition("\n")[0][:300].rstrip(".")
+        raise ImageError(
+            f"expected an image that the preprocessing takes, got {type(error).__name__}: {said}; "
+            "leave it out, or mend the preprocessing"
+        ) from error

@@ -1,13 +1,13 @@
 """Worker processes that decode photographs and draw overlays; they never import torch.
 
-Before a worker reads its first file it gives up what it doesn't need: memory beyond what the limits
-on images ask for, the network, other programs, and writing outside `Setup.writes`
-(`visxai.pipeline.sandbox`). A hostile file may take its process down with it, or keep it busy for ever; then
-the process ends itself. Each worker is its own pool of one process, so a crash touches only what
-waited there; that is done again, one task at a time, and only a task that ends a process which had
-nothing else to do becomes a Failure. A worker keeps the photographs it decoded, within a limit, so
-that drawing on them needn't decode them again. What lies behind a URL is fetched by a few threads
-of the parent, each of which holds one file's bytes until a worker has taken them.
+Before a worker reads its first file it gives up what it doesn't need: memory beyond what the
+limits on images ask for, the network, other programs, and writing outside `Setup.writes` (see
+`visxai.pipeline.sandbox`). A hostile file may take its process down with it, or keep it busy for
+ever; then the process ends itself. Each worker is its own pool of one process, so a crash touches
+only what waited there; that is done again, one task at a time, and only a task that ends a process
+which had nothing else to do becomes a Failure. A worker keeps the photographs it decoded, within a
+limit, so that drawing on them needn't decode them again. What lies behind a URL is fetched by a
+few threads of the parent, each of which holds one file's bytes until a worker has taken them.
 """
 
 from __future__ import annotations
@@ -27,30 +27,12 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from typing import Any
 
-from visxai.errors import ArgumentError, Failure, ImageError, VisxaiError
+from visxai.errors import ArgumentError, Failure, VisxaiError
 from visxai.foreign import shown
 from visxai.images.address import Origin, Unfetched
-from visxai.images.decoding import Photo
-from visxai.images.preprocess import Opaque, Preprocess
 from visxai.pipeline.tasks import Setup, _do, _start, _Worker
-from visxai.references import Transform
 
-TIMEOUT = 60.0  # seconds that decoding an image may take, where nothing else is asked for
 _FETCHING = 16  # URLs read at once
-
-
-def _cut(preprocess: Preprocess | Opaque, photo: Photo) -> tuple[Any, Transform]:
-    """Cut a photograph for the model; a preprocessing of the user's own may raise anything."""
-    try:
-        return preprocess.crop(photo)
-    except (ImageError, MemoryError):
-        raise
-    except Exception as error:
-        said = str(error).strip().partition("\n")[0][:300].rstrip(".")
-        raise ImageError(
-            f"expected an image that the preprocessing takes, got {type(error).__name__}: {said}; "
-            "leave it out, or mend the preprocessing"
-        ) from error
 
 
 def confinement(worker: _Worker, _: str | Origin) -> dict[str, str]:

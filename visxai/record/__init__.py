@@ -9,9 +9,9 @@ from visxai._lazy import hand_on
 if TYPE_CHECKING:
     from visxai.record.base import Explanation
     from visxai.record.columns import SCHEMA_VERSION, schema
-    from visxai.record.image import Prediction
+    from visxai.record.image import ImageExplanation, Prediction
 
-__all__ = ["SCHEMA_VERSION", "Explanation", "Prediction", "schema"]
+__all__ = ["SCHEMA_VERSION", "Explanation", "ImageExplanation", "Prediction", "schema"]
 
 __getattr__, __dir__ = hand_on(
     __name__,
@@ -19,6 +19,7 @@ __getattr__, __dir__ = hand_on(
         "Explanation": "base",
         "SCHEMA_VERSION": "columns",
         "schema": "columns",
+        "ImageExplanation": "image",
         "Prediction": "image",
     },
 )

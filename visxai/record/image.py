@@ -1,25 +1,167 @@
-"""A model's scores for one image."""
+"""The record of an explained image, and a model's scores for one."""
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
+from visxai.errors import ImageError
 from visxai.foreign import shown
+from visxai.images.heatmap import Array, PlacedMap, Region
 from visxai.labels import label_of
-from visxai.references import InputRef
+from visxai.record.base import Explanation, Picture
+from visxai.references import ImageRef
 
 if TYPE_CHECKING:
-    from visxai.images.heatmap import Array
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ImageExplanation(Explanation):
+    """Why a model gave an image its score for one target.
+
+    The map stays at the method's own resolution, `values` (u, v); `heatmap()`, `regions()`,
+    `mask()` and `overlay()` place it on the original's pixels.
+    """
+
+    input: ImageRef
+
+    reference: ClassVar[type[ImageRef]] = ImageRef
+    axes: ClassVar[str] = "(u, v)"
+
+    @property
+    def placed(self) -> PlacedMap:
+        """The map and where it lies on the original: what drawing takes."""
+        return PlacedMap(
+            self.values,
+            self.input.width,
+            self.input.height,
+            self.input.transform,
+            self.two_sided,
+            self.degenerate,
+        )
+
+    @property
+    def signed(self) -> bool:
+        """Whether the map holds evidence against the target too."""
+        return self.placed.signed
+
+    def heatmap(self, size: tuple[int, int] | None = None, *, stored: bool = False) -> Array:
+        """Place the map on the original image's pixels.
+
+        Bilinear between the centres of the native cells.
+
+        Args:
+            size: (width, height) that sample the same area on a smaller or larger grid; by
+                default the upright image's own, as viewers show it.
+            stored: Whether to give the pixels as the file stores them, before EXIF rotation.
+
+        Returns:
+            float32 (height, width), NaN where the model never looked.
+        """
+        return self.placed.on_original(size, stored=stored)
+
+    def seen(self, size: tuple[int, int] | None = None) -> tuple[int, int, int, int]:
+        """Find the box (left, top, right, bottom) that the model saw, ends exclusive."""
+        return self.placed.seen(size)
+
+    def regions(self, top: int = 3, share: float = 0.5) -> tuple[Region, ...]:
+        """Find the `top` connected areas of strongest evidence, in pixels of the upright original.
+
+        They are the parts of the smallest area that holds `share` of the positive evidence.
+        """
+        return self.placed.regions(top, share)
+
+    def mask(self, share: float = 0.5) -> NDArray[np.bool_]:
+        """Find the smallest area that holds `share` of the positive evidence.
+
+        Returns:
+            bool (height, width) of the upright original.
+        """
+        return self.placed.mask(share)
+
+    def overlay(self, image: Any = None, **style: Any) -> Image:
+        """Draw the map over the original.
+
+        Args:
+            image: The original (path, bytes, PIL image or uint8 array); without it the recorded
+                path is opened again and must still hold the same bytes.
+            **style: As of `visxai.drawing.overlay`.
+
+        Returns:
+            A PIL image at the original's upright size.
+        """
+        from visxai.drawing import overlays
+
+        return overlays.overlay(self.placed, self.original(image), **style)
+
+    def panel(self, image: Any = None, **style: Any) -> Image:
+        """Draw photograph, overlay and map side by side over a caption.
+
+        Args:
+            image: The original, as for `overlay`.
+            **style: As of `visxai.drawing.panel`.
+        """
+        from visxai.drawing import sheets
+
+        return sheets.panel(self.placed, self.original(image), self.caption, **style)
+
+    def render(self) -> Picture:
+        """Draw the overlay as a JPEG."""
+        file = io.BytesIO()
+        self.overlay().save(file, "JPEG", quality=90)
+        return Picture("image/jpeg", file.getvalue())
+
+    @property
+    def _source_name(self) -> str:
+        return Path(self.input.path).name if self.input.path else "image in memory"
+
+    def original(self, image: Any = None) -> Image:
+        """Open the upright RGB original: `image`, what was passed, or the recorded path.
+
+        Raises:
+            ImageError: Where it can't be read, has changed, or isn't the explained image.
+        """
+        from visxai.images import decoding
+
+        image = self.original_source() if image is None else image
+        photo = decoding.decode(image)
+        if image is self.input.path and photo.sha256 != self.input.source_sha256:
+            raise ImageError(
+                f"{image} has changed since it was explained: pass the original as image=..."
+            )
+        if photo.image.size != (self.input.width, self.input.height):
+            raise ImageError(
+                f"expected the explained image of {self.input.width}x{self.input.height} pixels, "
+                f"got {photo.image.width}x{photo.image.height}: pass the original"
+            )
+        return photo.image
+
+    def original_source(self) -> Any:
+        """Give what the original can be decoded from: the caller's object, or the recorded path.
+
+        Raises:
+            ImageError: For a record without either.
+        """
+        found = self.source if self.source is not None else self.input.path
+        if found is None:
+            raise ImageError(
+                "expected a record that knows its original, got one without a path: "
+                "pass the original as image=..."
+            )
+        return found
 
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
     """A model's scores for one image: probabilities (k,) float32, and the strongest class."""
 
-    input: InputRef
+    input: ImageRef
     probabilities: Array
     class_index: int
     label: str
@@ -32,7 +174,7 @@ class Prediction:
         return f"<Prediction {shown(where)}: {shown(best)}, of {len(self.probabilities)} classes>"
 
     def top(self, count: int = 5) -> tuple[tuple[str, float], ...]:
-        """The `count` strongest classes as (label, score), strongest first."""
+        """List the `count` strongest classes as (label, score), strongest first."""
         order = np.argsort(-self.probabilities, kind="stable")[:count]
         return tuple(
             (label_of(self.labels, int(index)), float(self.probabilities[index])) for index in order

@@ -19,7 +19,7 @@ import numpy as np
 from visxai.drawing.colours import Scale, coloured, lut, scale_of
 from visxai.images import heatmap
 from visxai.images.heatmap import Array
-from visxai.record.base import Explanation
+from visxai.record.image import ImageExplanation
 
 _FINE = 56  # cells a side at which maps are measured
 _CELLS = 28  # of a mean map
@@ -56,14 +56,14 @@ class Figures:
         self._sums: dict[tuple[str, str], tuple[Array, int]] = {}
         self._counts: OrderedDict[str, int] = OrderedDict()
 
-    def add(self, explanation: Explanation) -> None:
+    def add(self, explanation: ImageExplanation) -> None:
         """Count an explanation in; a flat map counts, but is no part of a mean."""
         label = explanation.label
         self._counts[label] = self._counts.get(label, 0) + 1
         peak = float(np.abs(explanation.values).max(initial=0.0))
         if explanation.degenerate or not np.isfinite(peak) or peak <= 0:
             return
-        scale = scale_of(explanation, self._colormap)
+        scale = scale_of(explanation.placed, self._colormap)
         # One map against the target, and the method is drawn as one that knows such evidence.
         if scale.symmetric or explanation.method not in self._scales:
             self._scales[explanation.method] = scale

@@ -1,8 +1,8 @@
 """The pictures of a gallery, and the table of what they show.
 
 Three pictures an explanation: the photograph (shared by all explanations of an image), the overlay
-and the map, drawn by `visxai.drawing.overlays` at thumbnail size in worker processes that a hostile file may
-kill. A picture's name is the hash of what it shows, so pictures that are there stay.
+and the map, drawn at thumbnail size in worker processes that a hostile file may kill. A picture's
+name is the hash of what it shows, so pictures that are there stay.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from visxai.images.decoding import Limits
 from visxai.images.preprocess import Preprocess
 from visxai.pipeline.tasks import Setup, Style
 from visxai.pipeline.workers import Task, Workers
-from visxai.record.base import Explanation
+from visxai.record.image import ImageExplanation
 from visxai.report import figures as measure
 from visxai.report.answers import right
 from visxai.report.figures import Figures
 from visxai.results import reading
-from visxai.results.rows import Row, of_row
+from visxai.results.rows import Row, image_of
 
 SIDE = 512  # pixels of a picture's longest side
 _QUALITY = 80
@@ -45,14 +45,14 @@ _ROW = (
 )
 _IMAGE = ("path", "width", "height", "sha256", "photo", "note", "expected", "right")
 
-Shown = tuple[Explanation, Row]  # an explanation and the row it was read from
+Shown = tuple[ImageExplanation, Row]  # an explanation and the row it was read from
 
 
 @dataclass(frozen=True)
 class Drawing:
     """An explanation to draw: where its overlay and its map go, and the run's own overlay."""
 
-    explanation: Explanation
+    explanation: ImageExplanation
     overlay: Path
     map: Path
     drawn: Path | None
@@ -89,13 +89,13 @@ def picture(worker: Any, source: Origin, photo: Path, wanted: list[Drawing], sid
     for one in wanted:
         record = one.explanation.input
         if original is not None:
-            _save(overlay(one.explanation, original, colormap=colormap), one.overlay)
+            _save(overlay(one.explanation.placed, original, colormap=colormap), one.overlay)
         elif one.drawn is not None:
             _copy(one.drawn, one.overlay, side, worker.setup.limits)
         there.append(one.overlay.exists())
         size = _fit(record.width, record.height, side // 2)
         grey = Image.new("RGB", size, (128, 128, 128))
-        _save(overlay(one.explanation, grey, colormap=colormap, alpha=1.0), one.map)
+        _save(overlay(one.explanation.placed, grey, colormap=colormap, alpha=1.0), one.map)
     return Drawn(note, there)
 
 
@@ -199,7 +199,7 @@ class Album:
         for rows_of_part in reading.tables(self.out):
             stored = rows_of_part.to_pylist()
             for _, rows in itertools.groupby(stored, key=lambda row: row["path"]):
-                yield [(of_row(row), row) for row in rows]
+                yield [(image_of(row), row) for row in rows]
 
     def _start(
         self,
@@ -259,9 +259,9 @@ class Album:
         for name, value in zip(_IMAGE, (*told, *drawn, *answer), strict=True):
             listed[name].append(value)
 
-    def _entry(self, image: int, one: Explanation, row: Row) -> dict[str, Any]:
+    def _entry(self, image: int, one: ImageExplanation, row: Row) -> dict[str, Any]:
         style = self.settings.get("overlays") or {}
-        scale = colours.scale_of(one, style.get("colormap"))
+        scale = colours.scale_of(one.placed, style.get("colormap"))
         transform = sorted(one.input.transform.to_dict().items())
         shows = (row["map"], one.values.shape, one.degenerate, transform, one.input.source_sha256)
         style_of = (scale, self.side, visxai.__version__)

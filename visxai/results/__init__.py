@@ -2,7 +2,8 @@
 
     for explanation in visxai.results.read("OUT"): ...
 
-`visxai.results.reading` says what lies in such a folder."""
+`visxai.results.reading` says what lies in such a folder.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +13,9 @@ from visxai._lazy import hand_on
 
 if TYPE_CHECKING:
     from visxai.results.exports import export
-    from visxai.results.reading import dataset, failures, is_results, read
+    from visxai.results.reading import dataset, failures, read, read_images, scores
 
-__all__ = ["dataset", "export", "failures", "is_results", "read"]
+__all__ = ["dataset", "export", "failures", "read", "read_images", "scores"]
 
 __getattr__, __dir__ = hand_on(
     __name__,
@@ -22,7 +23,8 @@ __getattr__, __dir__ = hand_on(
         "export": "exports",
         "dataset": "reading",
         "failures": "reading",
-        "is_results": "reading",
         "read": "reading",
+        "read_images": "reading",
+        "scores": "reading",
     },
 )

@@ -29,7 +29,7 @@ from visxai.errors import ImageError, StoreError, UnknownName, require
 from visxai.foreign import for_cell
 from visxai.images.address import Origin
 from visxai.images.decoding import decode, limits_of
-from visxai.record.base import Explanation
+from visxai.record.image import ImageExplanation
 from visxai.results import reading
 from visxai.results.rows import SCHEMA
 
@@ -66,14 +66,14 @@ class _Job:
     left_out: int = 0
     _photos: dict[str, Image | None] = field(default_factory=dict)
 
-    def explanations(self) -> Iterator[Explanation]:
+    def explanations(self) -> Iterator[ImageExplanation]:
         """All of them in order, the progress told."""
         total = reading.count(self.out)
-        for done, explanation in enumerate(reading.read(self.out), 1):
+        for done, explanation in enumerate(reading.read_images(self.out), 1):
             yield explanation
             self.progress(done, total)
 
-    def photo(self, explanation: Explanation, side: int) -> Image | None:
+    def photo(self, explanation: ImageExplanation, side: int) -> Image | None:
         """The original at `side` pixels, None where it is gone or has changed."""
         key = explanation.input.source_sha256
         if key not in self._photos:
@@ -364,13 +364,15 @@ def _silenced() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _beside(one: Explanation, photo: Image) -> NDArray[np.uint8]:
+def _beside(one: ImageExplanation, photo: Image) -> NDArray[np.uint8]:
     """Photograph and overlay side by side, (h, 2 w, 3)."""
     import numpy as np
 
     from visxai.drawing import overlays
 
-    return np.concatenate([np.asarray(photo), np.asarray(overlays.overlay(one, photo))], axis=1)
+    return np.concatenate(
+        [np.asarray(photo), np.asarray(overlays.overlay(one.placed, photo))], axis=1
+    )
 
 
 _WRITERS: dict[str, Callable[[_Job], None]] = {

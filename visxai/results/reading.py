@@ -39,9 +39,10 @@ import pyarrow.parquet as pq
 
 from visxai.errors import Failure, StoreError, VisxaiError
 from visxai.record.base import Explanation
+from visxai.record.image import ImageExplanation
 from visxai.record.scores import Scores, unpack
 from visxai.results import sealed
-from visxai.results.rows import SCHEMA, of_row
+from visxai.results.rows import SCHEMA, image_of, of_row
 
 FORMAT = 2  # 1 has neither checksums nor parts that hold the beginning of a chunk
 _READABLE = (1, 2)
@@ -155,6 +156,16 @@ def count(out: str | os.PathLike[str]) -> int:
     return rows
 
 
+def read_images(out: str | os.PathLike[str]) -> Iterator[ImageExplanation]:
+    """Read the explanations below OUT as `read` does, all of them about images.
+
+    Raises:
+        ArgumentError: For rows about another kind of input.
+    """
+    for part in parts(_checked(out)).values():
+        yield from map(image_of, pq.read_table(part).to_pylist())
+
+
 def dataset(out: str | os.PathLike[str]) -> Any:
     """Returns the rows below OUT as one `pyarrow.dataset.Dataset`.
 
@@ -196,14 +207,6 @@ def scores(out: str | os.PathLike[str]) -> pa.Table:
         "scores": [one.values for one in found],
     }
     return pa.table(columns, schema=_SCORES)
-
-
-def is_results(folder: str | os.PathLike[str]) -> bool:
-    """Tells whether a folder is the OUT of a run, be it damaged or another version's."""
-    try:
-        return about(Path(folder)) is not None
-    except StoreError:
-        return True
 
 
 def _checked(out: str | os.PathLike[str]) -> Path:

@@ -10,53 +10,36 @@ import pyarrow as pa
 
 from visxai.errors import StoreError
 from visxai.record.base import Explanation
+from visxai.record.columns import columns
+from visxai.record.image import ImageExplanation
 
+_TYPES = {
+    "string": pa.string(),
+    "int32": pa.int32(),
+    "float64": pa.float64(),
+    "bool": pa.bool_(),
+    "binary": pa.binary(),
+    "integers": pa.list_(pa.int32()),
+    "json": pa.string(),
+    "transform": pa.struct(
+        [
+            ("resized", pa.list_(pa.int32())),
+            ("crop", pa.list_(pa.int32())),
+            ("orientation", pa.int32()),
+            ("assumed", pa.bool_()),
+        ]
+    ),
+}
+# What a row holds beside its record: the picture's name below OUT/overlays, and the label that
+# its image came with.
 SCHEMA = pa.schema(
     [
-        ("path", pa.string()),
-        ("source_sha256", pa.string()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        (
-            "transform",
-            pa.struct(
-                [
-                    ("resized", pa.list_(pa.int32())),
-                    ("crop", pa.list_(pa.int32())),
-                    ("orientation", pa.int32()),
-                    ("assumed", pa.bool_()),
-                ]
-            ),
-        ),
-        ("model", pa.string()),
-        ("weights_sha256", pa.string()),
-        ("preprocess", pa.string()),
-        ("method", pa.string()),
-        ("layer", pa.string()),
-        ("target", pa.string()),
-        ("class_index", pa.int32()),
-        ("label", pa.string()),
-        ("score", pa.float64()),
-        ("logit", pa.float64()),
-        ("device", pa.string()),
-        ("precision", pa.string()),
-        ("accelerate", pa.string()),
-        ("versions", pa.string()),
-        ("map", pa.binary()),
-        ("map_shape", pa.list_(pa.int32())),
-        ("map_scale", pa.float64()),
-        ("degenerate", pa.bool_()),
-        ("quality", pa.string()),
-        ("created", pa.string()),
-        ("seconds", pa.float64()),
-        ("kind", pa.string()),
-        ("schema_version", pa.int32()),
+        *((one.name, _TYPES[one.stored]) for one in columns("image")),
         ("overlay", pa.string()),
         ("expected", pa.string()),
     ]
 )
-
-_JSON = ("quality", "versions")
+_JSON = tuple(one.name for one in columns("image") if one.stored == "json")
 
 Row = dict[str, Any]
 
@@ -75,12 +58,30 @@ def row_of(explanation: Explanation, overlay: str | None, expected: str | None =
 
 
 def of_row(row: Mapping[str, Any]) -> Explanation:
-    """The explanation in a stored row; its map has float16 precision."""
+    """Read the explanation of a stored row; its map has float16 precision.
+
+    Raises:
+        StoreError: For a row whose JSON is damaged.
+        ArgumentError: For a row that isn't as the schema says.
+    """
+    return Explanation.from_dict(_plain(row))
+
+
+def image_of(row: Mapping[str, Any]) -> ImageExplanation:
+    """Read the explanation of a stored row that is about an image.
+
+    Raises:
+        StoreError: For a row whose JSON is damaged.
+        ArgumentError: For a row that isn't as the schema says, or about another kind of input.
+    """
+    return ImageExplanation.from_dict(_plain(row))
+
+
+def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        told = {name: json.loads(row[name]) for name in _JSON}
+        return {**row, **{name: json.loads(row[name]) for name in _JSON}}
     except (KeyError, TypeError, ValueError, RecursionError):
         raise StoreError(
             f"expected a stored row with {' and '.join(_JSON)} as JSON, got something else: the "
             "file is damaged, restore it or explain its images again"
         ) from None
-    return Explanation.from_dict({**row, **told})

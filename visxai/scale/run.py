@@ -27,8 +27,8 @@ from visxai.images.sources import Source, find
 from visxai.pipeline.batch import gate_counts
 from visxai.pipeline.progress import Outcome, Progress, Tally
 from visxai.pipeline.request import expected
-from visxai.pipeline.tasks import Style
-from visxai.pipeline.workers import TIMEOUT, check_workers
+from visxai.pipeline.tasks import TIMEOUT, Style
+from visxai.pipeline.workers import check_workers
 from visxai.results.store import Store
 from visxai.scale.cluster import connected, one_sentence
 from visxai.scale.stages import TASK_CPUS, Batch, Maker, Order, Told, raised, stages, survey

@@ -20,7 +20,7 @@ from visxai.pipeline.tasks import Decoded, Drawn, Setup, decode, draw
 from visxai.pipeline.workers import Workers
 from visxai.record.scores import Scores
 from visxai.results.inputs import Input
-from visxai.results.rows import Row, of_row, row_of, text
+from visxai.results.rows import Row, image_of, row_of, text
 
 if TYPE_CHECKING:
     from visxai.engine.engine import Engine, Methods
@@ -252,7 +252,7 @@ def _draw(batch: Batch, pool: Workers, naming: Naming, overlays: Path) -> None:
         task = None
         if same and naming.format is not None:
             # A copy is drawn from the row of what it is a copy of, as a local run does.
-            seen = same if first is result else [of_row(row_of(e, None)) for e in same]
+            seen = same if first is result else [image_of(row_of(e, None)) for e in same]
             wanted = [(e, overlays / str(naming.overlay(one, e))) for e in seen]
             task = pool.submit(draw, one.path, wanted)
         waiting.append((place, one, same, task))

@@ -37,13 +37,13 @@ from visxai.errors import ArgumentError, require
 from visxai.models.budget import is_out_of_memory
 from visxai.models.interface import Need
 from visxai.models.pytorch import inductor
-from visxai.models.pytorch.folding import refusal, streamlined
+from visxai.models.pytorch.agreement import Form, refusal, three_rows
+from visxai.models.pytorch.folding import streamlined
 from visxai.models.pytorch.modules import Weights
 from visxai.models.pytorch.sdpa import off_the_fast_path
 from visxai.models.pytorch.tracing import alone, silent_exporter
 from visxai.quiet import warnings_of
 
-Form = Callable[[Tensor], Tensor]
 Fresh = Callable[[], tuple[Form, nn.Module]]
 Key = tuple[str, tuple[int, ...]]
 KINDS = ("onnx", "compile")
@@ -87,7 +87,7 @@ class Acceleration:
             self._forget_other_weights()
             if key not in self._forms:
                 with alone(), self._preparing():
-                    found = self._made(place, plain, fresh, _three(x))
+                    found = self._made(place, plain, fresh, three_rows(x))
                 if self._unsteady:
                     found, self.why[place] = None, _UNSTEADY
                 if found is None and self._may_fit_later(place, key):
@@ -346,12 +346,6 @@ def _compiled(plain: _Module, x: Tensor) -> Form:
             return out
 
     return run
-
-
-def _three(x: Tensor) -> Tensor:
-    """Three different rows (3, ...), as many as there are from x (b, ...)."""
-    x = x.detach()
-    return torch.cat([x[:3], x[:1].flip(-1), -x[:1]])[:3]
 
 
 def _reason(error: Exception) -> str:

@@ -24,7 +24,7 @@ from visxai.models.views import AtAttention, Attended, Tokens
 from visxai.target import Aim, Target
 
 if TYPE_CHECKING:
-    from visxai.models.pytorch.model import TorchModel
+    from visxai.models.pytorch.network import Network
 
 Reduce = Callable[[Attended], Tensor]
 
@@ -56,7 +56,7 @@ class Part:
     vanished: Tensor
 
 
-def attend(model: TorchModel, x: Tensor, target: Target, asked: Asked) -> AtAttention:
+def attend(model: Network, x: Tensor, target: Target, asked: Asked) -> AtAttention:
     """`Model.attention` for a torch model."""
     tokens = model.tokens(x)
 
@@ -85,7 +85,7 @@ def attend(model: TorchModel, x: Tensor, target: Target, asked: Asked) -> AtAtte
     )
 
 
-def attend_rows(model: TorchModel, rows: Rows, aim: Aim, asked: Asked) -> tuple[Tensor, Tensor]:
+def attend_rows(model: Network, rows: Rows, aim: Aim, asked: Asked) -> tuple[Tensor, Tensor]:
     """`Model.attention_rows` for a torch model: (maps, turns, ...), and (maps, turns) vanished."""
     tokens = model.tokens(torch.zeros(1, *rows.shape, device=model.device))
     out: Tensor | None = None
@@ -103,7 +103,7 @@ def attend_rows(model: TorchModel, rows: Rows, aim: Aim, asked: Asked) -> tuple[
     return out, lost
 
 
-def token_values(model: TorchModel, x: Tensor, keep: Tensor, aim: Aim) -> Tensor:
+def token_values(model: Network, x: Tensor, keep: Tensor, aim: Aim) -> Tensor:
     """`Model.token_values` for a torch model."""
     tokens = model.tokens(x)
     keep = keep.to(model.device)
@@ -123,7 +123,7 @@ def token_values(model: TorchModel, x: Tensor, keep: Tensor, aim: Aim) -> Tensor
 
 
 def _part(
-    model: TorchModel,
+    model: Network,
     tokens: Tokens,
     x: Tensor,
     turn: Tensor,
@@ -155,7 +155,7 @@ def _part(
                 parts = torch.split(scores, len(x))  # one a layer with "blocks", else the one
                 value = torch.stack([aim(part[chosen], which) for part in parts]).sum(0)
                 outputs = [call.output for call in calls]
-                gradients = model._differentiate(value, outputs, number + 1 < len(pairs))
+                gradients = model.differentiate(value, outputs, number + 1 < len(pairs))
                 gradients = [gradient[chosen] for gradient in gradients]
                 lost = torch.stack([vanished(gradient) for gradient in gradients]).any(0)
             with torch.no_grad():

@@ -10,10 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from visxai.models.pytorch.accelerate import Form, _three
+from visxai.models.pytorch.agreement import Form, refusal, three_rows
 from visxai.models.pytorch.modules import structural_copy
 
-AGREEMENT = 1e-4  # relative to the largest value, on the first rows
 # ReLU6 and friends switch elsewhere when folded weights round differently: single pixels of a
 # gradient may change, its direction may not.
 GRADIENT_AGREEMENT = 2e-2
@@ -30,7 +29,7 @@ def streamlined(
     plain, made = structural_copy(module), copy.deepcopy(module)
     fold(made, run, x[-1:])
     made = made.to(memory_format=torch.channels_last)
-    few = _three(x)
+    few = three_rows(x)
 
     def scores(part: nn.Module) -> Form:
         return lambda rows: run(part, rows)
@@ -96,40 +95,6 @@ def _gradient(module: nn.Module, run: Callable[[nn.Module, Tensor], Tensor], x: 
         best = run(module, leaf).max(1).values
         (gradient,) = torch.autograd.grad(best.sum(), leaf)
     return gradient
-
-
-def refusal(
-    made: Form,
-    plain: Form,
-    x: Tensor,
-    limit: float = AGREEMENT,
-    difference: Callable[[Tensor, Tensor], float] | None = None,
-) -> str:
-    """Say why a prepared form can't stand in for the plain one.
-
-    Args:
-        made: the prepared form.
-        plain: what it stands in for.
-        x: three rows (3, ...); both run on them together and on the first alone.
-        limit: the largest difference that is accepted.
-        difference: of what both gave; `_difference` by default.
-
-    Returns:
-        "" where it can, else "differs by 1.0e-03" or the like; NaN anywhere is a difference.
-    """
-    for rows in (x, x[:1]):
-        apart = (difference or _difference)(made(rows), plain(rows))
-        if not apart <= limit:  # so written because NaN is neither more nor less
-            return f"differs by {apart:.1e}"
-    return ""
-
-
-def _difference(found: Tensor, expected: Tensor) -> float:
-    """max|found - expected| / max|expected|; infinite where the shapes differ."""
-    if found.shape != expected.shape:
-        return float("inf")
-    worst = (found.to(expected) - expected).abs().max()
-    return float(worst / expected.abs().max().clamp_min(1e-30))
 
 
 def _turned(found: Tensor, expected: Tensor) -> float:

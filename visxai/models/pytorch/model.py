@@ -24,29 +24,26 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from visxai.errors import LayerError, ModelError, UnknownName
+from visxai.errors import LayerError, UnknownName
 from visxai.images.preprocess import Preprocess
 from visxai.models.blocks import joined_aim, maps_of
-from visxai.models.budget import RowBudget, looking
-from visxai.models.interface import Activation, AttentionGradient, Model, Need
+from visxai.models.budget import looking
+from visxai.models.interface import Activation, AttentionGradient, Need
 from visxai.models.pytorch import attention
 from visxai.models.pytorch import replay as replays
 from visxai.models.pytorch.accelerate import Acceleration
 from visxai.models.pytorch.capture import capture, find
-from visxai.models.pytorch.isolation import Inputs, check_independent
-from visxai.models.pytorch.layers import Layout, Survey, survey
+from visxai.models.pytorch.isolation import Inputs
+from visxai.models.pytorch.layers import Layout
 from visxai.models.pytorch.modules import (
     Weights,
-    adapt,
     name_of,
-    private_copy,
     structural_copy,
     unwrapped,
 )
-from visxai.models.pytorch.network import DTYPES, Scalars
+from visxai.models.pytorch.network import Network, Scalars
 from visxai.models.pytorch.split import Split, split
 from visxai.models.pytorch.tokens import find_tokens, offered
-from visxai.models.pytorch.tracing import running
 from visxai.models.rows import Rows, wide
 from visxai.models.views import (
     Activations,
@@ -61,11 +58,8 @@ from visxai.models.views import (
 from visxai.references import ModelRef
 from visxai.target import Aim, Target
 
-# fp16 gradients below 6e-8 vanish: the target is scaled before the backward and unscaled after.
-_FP16_SCALE = 1024.0
 
-
-class TorchModel(Model):
+class TorchModel(Network):
     """An nn.Module that classifies images; see `visxai.models.load` for models by name."""
 
     def __init__(
@@ -83,20 +77,17 @@ class TorchModel(Model):
         ref: ModelRef | None = None,
     ) -> None:
         original = unwrapped(module)
-        self.pristine = private_copy(original, device)
-        self.module = structural_copy(self.pristine)
-        self.weights = Weights(self.pristine, None if ref is None else ref.weights_sha256)
-        check_independent(self.module, name or type(original).__name__)
-        parameter = next(itertools.chain(self.module.parameters(), self.module.buffers()), None)
-        self.device = torch.device(device or "cpu") if parameter is None else parameter.device
-        floating = parameter is not None and parameter.is_floating_point()
-        self.dtype = parameter.dtype if floating and parameter is not None else torch.float32
-        self.precision = precision
-        self.preprocess = None if preprocess is None else Preprocess.of(preprocess)
-        self.labels = None if labels is None else tuple(labels)
-        self.activation = activation
-        self.budget = RowBudget()
-        self.precisions = tuple(DTYPES)
+        super().__init__(
+            original,
+            name=name,
+            preprocess=preprocess,
+            labels=labels,
+            activation=activation,
+            output=output,
+            device=device,
+            precision=precision,
+            ref=ref,
+        )
         # What runs float32 forwards that need no graph, where it isn't the module itself.
         self.runtime: Callable[[Tensor], Tensor] | None = None
         # Faster forms of what needs no graph, and of gradients at the input; None is plain.
@@ -109,16 +100,10 @@ class TorchModel(Model):
             | Need.LAYER_ACTIVATION
             | Need.MODULE
         )
-        self._output = output
-        self._name = name or type(original).__name__
         self._layer: str | None = None
-        self._surveys: dict[tuple[int, ...], Survey] = {}
         self._tokens: dict[tuple[int, ...], Tokens] = {}
         self._offered: tuple[Need, str] | None = None
-        self._inputs = Inputs()
         self._splits: dict[tuple[str, tuple[int, ...]], Split | str] = {}
-        self._ref = ref
-        self._lock = threading.RLock()
         try:
             self._layer = name_of(original, layer)
         except UnknownName as plain:
@@ -131,31 +116,11 @@ class TorchModel(Model):
             raise error from None
 
     @property
-    def ref(self) -> ModelRef:  # type: ignore[override]
-        """Name, sha256 of the weights (computed on first use and after writes), preprocessing."""
-        sha256 = self.weights.sha256()
-        with self._lock:
-            if self._ref is None:
-                described = "none" if self.preprocess is None else str(self.preprocess)
-                self._ref = ModelRef(self._name, sha256, described)
-            if self._ref.weights_sha256 != sha256:
-                self._ref = replace(self._ref, weights_sha256=sha256)
-            return self._ref
-
-    @property
     def offers(self) -> Need:  # type: ignore[override]
         """What methods may ask; whether attention is among it is found out on first use."""
         if isinstance(self.module, torch.jit.ScriptModule):
             return Need.SCORES | Need.INPUT_GRADIENT
         return self._always | self._of_tokens[0]
-
-    @property
-    def channels(self) -> int:
-        """The channels of its input, as its first convolution tells."""
-        for part in self.module.modules():
-            if isinstance(part, nn.Conv2d):
-                return part.in_channels
-        return super().channels
 
     def remedy(self, missing: Need) -> str:
         if isinstance(self.module, torch.jit.ScriptModule):
@@ -173,25 +138,6 @@ class TorchModel(Model):
             return self._offered
 
     # ---- forwards ------------------------------------------------------------------------
-
-    def forward(self, x: Tensor, module: Callable[[Tensor], Any] | None = None) -> Tensor:
-        """Logits (b, k) as the model computes them, in the caller's grad mode."""
-        with running(), torch.autocast(self.device.type, DTYPES[self.precision], self._autocast):
-            scores = self.logits(self._run(module or self.module, x))
-        if module is None and scores.shape[0] != x.shape[0]:
-            raise ModelError(
-                f"expected {self._name} to output one row of scores an image, got {len(scores)} "
-                f"rows for {len(x)} images: pass output=, a function from the model's output to "
-                "scores (batch, classes)"
-            )
-        return scores
-
-    def _run(self, part: Callable[[Tensor], Any], x: Tensor) -> Any:
-        """part(x) in the module's own type, where nothing is written into x."""
-        inside = x.to(self.device, self.dtype)
-        if inside is not x:
-            return part(inside)
-        return self._inputs.run(part, x, whole=part is self.module)
 
     def _plain(self, x: Tensor) -> Tensor:
         """Logits (b, k), float32, of a forward that needs no graph."""
@@ -225,14 +171,6 @@ class TorchModel(Model):
             return str(self._served)
         return "off" if self._fast is None else self._fast.describe(needs)
 
-    def copied(self) -> nn.Module:
-        """Copy the module over the same weights, for one caller to hook or change at will.
-
-        Returns:
-            A module that carries no hook of any forward in progress.
-        """
-        return structural_copy(self.pristine)
-
     def with_output(self, output: Callable[[Any], Tensor]) -> TorchModel:
         """The same model, its output turned into scores (b, k) by another function; its name,
         which records keep, says which."""
@@ -258,25 +196,6 @@ class TorchModel(Model):
         other._inputs = Inputs()
         other._layer, other._lock = layer or self._layer, threading.RLock()
         return other
-
-    @property
-    def _autocast(self) -> bool:
-        return DTYPES[self.precision] is not None
-
-    def logits(self, output: Any) -> Tensor:
-        """Scores (b, k) in what the module returned."""
-        scores = self._output(output) if self._output is not None else adapt(output)
-        if scores.ndim == 1:
-            scores = scores.unsqueeze(1)
-        elif scores.ndim == 4 and scores.shape[2:] == (1, 1):
-            scores = scores.flatten(1)
-        if scores.ndim != 2 or not scores.is_floating_point():
-            raise ModelError(
-                f"expected {self._name} to output float scores (batch, classes), got "
-                f"{scores.dtype} of shape {tuple(scores.shape)}: pass output=, a function from the "
-                "model's output to scores"
-            )
-        return scores
 
     def scores(self, x: Tensor) -> Tensor:
         with torch.inference_mode(False), torch.no_grad():
@@ -316,7 +235,7 @@ class TorchModel(Model):
                 found = []
                 for number, (chosen, which) in enumerate(passes):
                     value = aim(scores[chosen], which)
-                    (gradient,) = self._differentiate(value, [leaf], number + 1 < len(passes))
+                    (gradient,) = self.differentiate(value, [leaf], number + 1 < len(passes))
                     found.append(Gradients(which, turn[chosen], gradient[chosen], value.detach()))
             return found
 
@@ -330,7 +249,7 @@ class TorchModel(Model):
         run: Callable[[nn.Module, Tensor, Tensor], Tensor],
         maps: Tensor | None = None,
     ) -> Tensor:
-        network = Scalars(self, aim)
+        network = Scalars(self.copied(), self.forward, aim)
         which = torch.arange(len(aim), device=x.device) if maps is None else maps
 
         def block(part: Tensor, index: Tensor, _: Tensor) -> Tensor:
@@ -376,7 +295,7 @@ class TorchModel(Model):
             ]
             for number, which in enumerate(passes):
                 value = aim(scores[aim.rows[which]], which)
-                found = self._differentiate(value, tensors, number + 1 < len(passes))
+                found = self.differentiate(value, tensors, number + 1 < len(passes))
                 for into, gradient in zip(gradients, found, strict=True):
                     into[which] = gradient[aim.rows[which]]
         return AtLayers(
@@ -419,27 +338,6 @@ class TorchModel(Model):
             return None
         return self._fast.gradient_module(self.pristine, lambda m, part: self.forward(part, m), x)
 
-    def _differentiate(
-        self, value: Tensor, inputs: Sequence[Tensor], keep_graph: bool
-    ) -> list[Tensor]:
-        """d value.sum() / d inputs, in float32 or wider."""
-        if not value.requires_grad:
-            raise LayerError(
-                "expected the score to depend on the layer or input that was differentiated, but "
-                "no gradient reaches it: choose a layer that feeds the scores"
-            )
-        scale = _FP16_SCALE if self.precision == "fp16" else 1.0
-        found = torch.autograd.grad(
-            value.sum() * scale, inputs, retain_graph=keep_graph, allow_unused=True
-        )
-        if any(gradient is None for gradient in found):
-            raise LayerError(
-                "expected the score to depend on every layer asked for, but no gradient reaches "
-                "one of them: choose layers that feed the scores"
-            )
-        gradients = [wide(gradient) for gradient in found if gradient is not None]
-        return gradients if scale == 1 else [gradient / scale for gradient in gradients]
-
     # ---- tokens --------------------------------------------------------------------------
 
     def tokens(self, x: Tensor) -> Tokens:
@@ -472,17 +370,6 @@ class TorchModel(Model):
         return attention.token_values(self, x, keep, aim)
 
     # ---- layers --------------------------------------------------------------------------
-
-    def survey(self, x: Tensor) -> Survey:
-        """What one image of this size shows of the modules; kept for each input size."""
-        size = tuple(x.shape[1:])
-        with self._lock:
-            if size not in self._surveys:
-                # Any picture does; this one is drawn without touching the global generator.
-                noise = torch.linspace(-1, 1, x[0].numel()).sin().reshape(1, *size)
-                with looking(self._name):
-                    self._surveys[size] = survey(self.module, self.forward, noise)
-            return self._surveys[size]
 
     def layout(self, name: str, x: Tensor) -> Layout:
         """Where the positions lie in the output of layer `name` for inputs like x."""
@@ -525,17 +412,6 @@ class TorchModel(Model):
         """The scores of a part of the model on up to three images, in float32."""
         with looking(self._name):
             return self.in_precision("fp32").forward(x, part)
-
-    def head_weight(self, x: Tensor, classes: int) -> Tensor:
-        for visit in reversed(self.survey(x).visits):
-            part = self.module.get_submodule(visit.name)
-            weight = getattr(part, "weight", None)
-            linear = isinstance(part, nn.Linear) or (
-                isinstance(part, nn.Conv2d) and part.kernel_size == (1, 1)
-            )
-            if linear and isinstance(weight, Tensor) and len(weight) == classes:
-                return wide(weight.detach().flatten(1))
-        raise self._lacks(f"a last linear layer with its {classes} classes")
 
     def layer(self, x: Tensor) -> str:
         """The layer a CAM looks at: the one given, or the best one that feeds the scores."""

@@ -1,29 +1,202 @@
-"""A module as visxai runs it: its types and its scalars."""
+"""A PyTorch module as visxai runs it: one forward, one backward, and what it shows of itself.
+
+The module that is run is a structural copy that shares every parameter and buffer with the
+caller's: it is in eval mode and carries visxai's hooks, while the caller's own keeps its mode, its
+hooks and its `requires_grad`, and weights updated there are seen here.
+"""
 
 from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from visxai.models.pytorch.model import TorchModel
+from visxai.errors import LayerError, ModelError
+from visxai.images.preprocess import Preprocess
+from visxai.models.budget import RowBudget, looking
+from visxai.models.interface import Activation, Model
+from visxai.models.pytorch.isolation import Inputs, check_independent
+from visxai.models.pytorch.layers import Survey, survey
+from visxai.models.pytorch.modules import Weights, adapt, private_copy, structural_copy
+from visxai.models.pytorch.tracing import running
 from visxai.models.rows import wide
+from visxai.references import ModelRef
 from visxai.target import Aim
 
 DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+# fp16 gradients below 6e-8 vanish: the target is scaled before the backward and unscaled after.
+_FP16_SCALE = 1024.0
+
+
+class Network(Model):
+    """A module that classifies images, without what methods ask of its layers and tokens.
+
+    See `visxai.models.pytorch.model.TorchModel`, which adds that.
+    """
+
+    def __init__(
+        self,
+        original: nn.Module,
+        *,
+        name: str | None,
+        preprocess: Any,
+        labels: Sequence[str] | None,
+        activation: Activation,
+        output: Callable[[Any], Tensor] | None,
+        device: str | torch.device | None,
+        precision: str,
+        ref: ModelRef | None,
+    ) -> None:
+        self.pristine = private_copy(original, device)
+        self.module = structural_copy(self.pristine)
+        self.weights = Weights(self.pristine, None if ref is None else ref.weights_sha256)
+        check_independent(self.module, name or type(original).__name__)
+        parameter = next(itertools.chain(self.module.parameters(), self.module.buffers()), None)
+        self.device = torch.device(device or "cpu") if parameter is None else parameter.device
+        floating = parameter is not None and parameter.is_floating_point()
+        self.dtype = parameter.dtype if floating and parameter is not None else torch.float32
+        self.precision = precision
+        self.preprocess = None if preprocess is None else Preprocess.of(preprocess)
+        self.labels = None if labels is None else tuple(labels)
+        self.activation = activation
+        self.budget = RowBudget()
+        self.precisions = tuple(DTYPES)
+        self._output = output
+        self._name = name or type(original).__name__
+        self._surveys: dict[tuple[int, ...], Survey] = {}
+        self._inputs = Inputs()
+        self._ref = ref
+        self._lock = threading.RLock()
+
+    @property
+    def ref(self) -> ModelRef:  # type: ignore[override]
+        """Name, sha256 of the weights (computed on first use and after writes), preprocessing."""
+        sha256 = self.weights.sha256()
+        with self._lock:
+            if self._ref is None:
+                described = "none" if self.preprocess is None else str(self.preprocess)
+                self._ref = ModelRef(self._name, sha256, described)
+            if self._ref.weights_sha256 != sha256:
+                self._ref = replace(self._ref, weights_sha256=sha256)
+            return self._ref
+
+    @property
+    def channels(self) -> int:
+        """The channels of its input, as its first convolution tells."""
+        for part in self.module.modules():
+            if isinstance(part, nn.Conv2d):
+                return part.in_channels
+        return super().channels
+
+    def copied(self) -> nn.Module:
+        """Copy the module over the same weights, for one caller to hook or change at will.
+
+        Returns:
+            A module that carries no hook of any forward in progress.
+        """
+        return structural_copy(self.pristine)
+
+    def forward(self, x: Tensor, module: Callable[[Tensor], Any] | None = None) -> Tensor:
+        """Logits (b, k) as the model computes them, in the caller's grad mode."""
+        with running(), torch.autocast(self.device.type, DTYPES[self.precision], self._autocast):
+            scores = self.logits(self._run(module or self.module, x))
+        if module is None and scores.shape[0] != x.shape[0]:
+            raise ModelError(
+                f"expected {self._name} to output one row of scores an image, got {len(scores)} "
+                f"rows for {len(x)} images: pass output=, a function from the model's output to "
+                "scores (batch, classes)"
+            )
+        return scores
+
+    def _run(self, part: Callable[[Tensor], Any], x: Tensor) -> Any:
+        """part(x) in the module's own type, where nothing is written into x."""
+        inside = x.to(self.device, self.dtype)
+        if inside is not x:
+            return part(inside)
+        return self._inputs.run(part, x, whole=part is self.module)
+
+    @property
+    def _autocast(self) -> bool:
+        return DTYPES[self.precision] is not None
+
+    def logits(self, output: Any) -> Tensor:
+        """Scores (b, k) in what the module returned."""
+        scores = self._output(output) if self._output is not None else adapt(output)
+        if scores.ndim == 1:
+            scores = scores.unsqueeze(1)
+        elif scores.ndim == 4 and scores.shape[2:] == (1, 1):
+            scores = scores.flatten(1)
+        if scores.ndim != 2 or not scores.is_floating_point():
+            raise ModelError(
+                f"expected {self._name} to output float scores (batch, classes), got "
+                f"{scores.dtype} of shape {tuple(scores.shape)}: pass output=, a function from the "
+                "model's output to scores"
+            )
+        return scores
+
+    def differentiate(
+        self, value: Tensor, inputs: Sequence[Tensor], keep_graph: bool
+    ) -> list[Tensor]:
+        """d value.sum() / d inputs, in float32 or wider."""
+        if not value.requires_grad:
+            raise LayerError(
+                "expected the score to depend on the layer or input that was differentiated, but "
+                "no gradient reaches it: choose a layer that feeds the scores"
+            )
+        scale = _FP16_SCALE if self.precision == "fp16" else 1.0
+        found = torch.autograd.grad(
+            value.sum() * scale, inputs, retain_graph=keep_graph, allow_unused=True
+        )
+        if any(gradient is None for gradient in found):
+            raise LayerError(
+                "expected the score to depend on every layer asked for, but no gradient reaches "
+                "one of them: choose layers that feed the scores"
+            )
+        gradients = [wide(gradient) for gradient in found if gradient is not None]
+        return gradients if scale == 1 else [gradient / scale for gradient in gradients]
+
+    def survey(self, x: Tensor) -> Survey:
+        """What one image of this size shows of the modules; kept for each input size."""
+        size = tuple(x.shape[1:])
+        with self._lock:
+            if size not in self._surveys:
+                # Any picture does; this one is drawn without touching the global generator.
+                noise = torch.linspace(-1, 1, x[0].numel()).sin().reshape(1, *size)
+                with looking(self._name):
+                    self._surveys[size] = survey(self.module, self.forward, noise)
+            return self._surveys[size]
+
+    def head_weight(self, x: Tensor, classes: int) -> Tensor:
+        for visit in reversed(self.survey(x).visits):
+            part = self.module.get_submodule(visit.name)
+            weight = getattr(part, "weight", None)
+            linear = isinstance(part, nn.Linear) or (
+                isinstance(part, nn.Conv2d) and part.kernel_size == (1, 1)
+            )
+            if linear and isinstance(weight, Tensor) and len(weight) == classes:
+                return wide(weight.detach().flatten(1))
+        raise self._lacks(f"a last linear layer with its {classes} classes")
 
 
 class Scalars(nn.Module):
     """(inputs (n, 3, h, w), map (n,)) -> the target's scalars (n, 1), by a copy of the module
     that may be hooked at will: it shares the weights and nothing else."""
 
-    def __init__(self, model: TorchModel, aim: Aim) -> None:
+    def __init__(
+        self, module: nn.Module, forward: Callable[[Tensor, nn.Module], Tensor], aim: Aim
+    ) -> None:
         super().__init__()
-        self.network = model.copied()
+        self.network = module
         for part in self.network.modules():
             if getattr(part, "inplace", None) is True:
                 # A backward hook's view of its input can't be overwritten.
                 setattr(part, "inplace", False)  # noqa: B010 - modules have no such field
-        self._forward, self._aim = model.forward, aim
+        self._forward, self._aim = forward, aim
 
     def forward(self, x: Tensor, which: Tensor) -> Tensor:
         return self._aim(wide(self._forward(x, self.network)), which).unsqueeze(1)

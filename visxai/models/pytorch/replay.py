@@ -16,11 +16,11 @@ from visxai.models.views import Activations, Replay
 from visxai.target import Target
 
 if TYPE_CHECKING:
-    from visxai.models.pytorch.model import TorchModel
+    from visxai.models.pytorch.network import Network
 
 
 def activations(
-    model: TorchModel, x: Tensor, target: Target, names: Sequence[str], layouts: Sequence[Layout]
+    model: Network, x: Tensor, target: Target, names: Sequence[str], layouts: Sequence[Layout]
 ) -> Activations:
     """What the layers `names` hold of x, in one forward without a graph."""
 
@@ -35,7 +35,7 @@ def activations(
 
 
 def replay(
-    model: TorchModel, x: Tensor, target: Target, name: str, layout: Layout, parts: Split
+    model: Network, x: Tensor, target: Target, name: str, layout: Layout, parts: Split
 ) -> Replay:
     """The layer `name` of x and the head above it: one trunk and one head an image.
 
@@ -73,7 +73,7 @@ def replay(
     return Replay(name, scores, aim, activation, head)
 
 
-def _joined(model: TorchModel, x: Tensor, run: Callable[..., list[Tensor]]) -> list[Tensor]:
+def _joined(model: Network, x: Tensor, run: Callable[..., list[Tensor]]) -> list[Tensor]:
     """run's tensors, images along axis 0, over a batch that is run block by block."""
     blocks = list(model._blocks(Rows.of(x), "scores", run))
     return [torch.cat(column) for column in zip(*blocks, strict=True)]

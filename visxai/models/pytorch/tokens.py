@@ -26,14 +26,14 @@ from visxai.models.views import Tokens
 from visxai.spec import PARSING
 
 if TYPE_CHECKING:
-    from visxai.models.pytorch.model import TorchModel
+    from visxai.models.pytorch.network import Network
 
 _SDPA = "scaled_dot_product_attention"
 # A token is read by the head when its gradient is more than this share of the strongest.
 _READ = 1e-4
 
 
-def offered(model: TorchModel) -> tuple[Need, str]:
+def offered(model: Network) -> tuple[Need, str]:
     """What a model's tokens allow, and where they allow nothing, how that could change.
 
     Where the input size isn't known beforehand, a module that seems to attend is taken at its
@@ -79,7 +79,7 @@ def _remedy(module: nn.Module) -> str:
     return ""
 
 
-def _input_size(model: TorchModel) -> tuple[int, int] | None:
+def _input_size(model: Network) -> tuple[int, int] | None:
     """The (height, width) a model expects, as far as it says so."""
     if isinstance(model.preprocess, Preprocess):
         return model.preprocess.size
@@ -97,7 +97,7 @@ def _input_size(model: TorchModel) -> tuple[int, int] | None:
     return None
 
 
-def find_tokens(model: TorchModel, x: Tensor) -> Tokens:
+def find_tokens(model: Network, x: Tensor) -> Tokens:
     """The tokens of a model for inputs like x (1, 3, h, w), or ModelError."""
     calls, ranges = _trace(model, x)
     which = tuple(i for i, call in enumerate(calls) if call.query.shape[-2] == call.key.shape[-2])
@@ -124,7 +124,7 @@ def find_tokens(model: TorchModel, x: Tensor) -> Tokens:
 
 
 def _trace(
-    model: TorchModel, x: Tensor
+    model: Network, x: Tensor
 ) -> tuple[list[Call], list[tuple[str, int, int, tuple[int, ...]]]]:
     """The attention calls of a forward, and for each module, in the order they start, its name,
     the calls it holds (first, end) and its output's shape."""
@@ -173,7 +173,7 @@ def _block(ranges: list[tuple[str, int, int, tuple[int, ...]]], call: int, count
     )
 
 
-def _read(model: TorchModel, x: Tensor, found: Tokens) -> tuple[int, ...]:
+def _read(model: Network, x: Tensor, found: Tokens) -> tuple[int, ...]:
     """The tokens that the head reads: prefix tokens that the scores' gradient reaches after the
     last block, or all patches where it reaches no prefix token."""
     name = found.blocks[-1]
@@ -194,7 +194,7 @@ def _read(model: TorchModel, x: Tensor, found: Tokens) -> tuple[int, ...]:
     )
 
 
-def _droppable(model: TorchModel, x: Tensor, found: Tokens) -> bool:
+def _droppable(model: Network, x: Tensor, found: Tokens) -> bool:
     """Whether the model runs on half its patches: positions must be added before the blocks."""
     half = torch.arange(0, found.height * found.width, 2, device=x.device)
     try:

@@ -1,10 +1,10 @@
-"""Whether a method's maps can speak against the target, told from its spec.
+"""What records of schema version 1 leave out: whether their method's maps are two-sided.
 
-It decides the colours of a map, so that all maps of a method are drawn in the same ones, whatever
-each happens to hold. The spec is all that a record keeps, and drawing must load no framework.
+Later records keep that. For those of version 1 it follows from the method's spec, by a table of
+the methods that there were; the table never grows.
 
-    signed("grad_cam(relu=True)")      False: 0 is the least there is
-    signed("grad_cam(relu=False)")     True, like every method that isn't listed here
+    is_two_sided("grad_cam(relu=True)")      False: 0 is the least there is
+    is_two_sided("grad_cam(relu=False)")     True, like every method that isn't listed here
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _UNSIGNED: dict[str, tuple[str, Any] | None] = {
 
 
 @lru_cache(maxsize=256)
-def signed(spec: str) -> bool:
-    """Whether maps of the method with this spec can be negative."""
+def is_two_sided(spec: str) -> bool:
+    """Tell whether maps of the method with this spec can be negative."""
     try:
         name, member, options = parse(spec, "method", "grad_cam(relu=True)")
     except ArgumentError:  # an option that isn't plain, such as a tensor, decides no sign
         name, member, options = spec.partition("(")[0], "", {}
     if name == "augmented" and isinstance(options.get("method"), str):
-        return signed(options["method"])
+        return is_two_sided(options["method"])
     name = f"{name}:{member}" if member else name
     if name not in _UNSIGNED:
         return True

@@ -1,4 +1,4 @@
-"""What a spec says of the sign of its method's maps."""
+"""Which methods say of their maps that they hold evidence against the target too."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import fields
 import pytest
 
 from visxai import methods
-from visxai.methods import signs
 from visxai.metrics import controls
+from visxai.record import version1
 
 
 @pytest.mark.parametrize(
@@ -33,13 +33,13 @@ from visxai.metrics import controls
         ("a method of somebody's own", True),
     ],
 )
-def test_signs(spec: str, signed: bool) -> None:
-    assert signs.signed(spec) is signed
+def test_records_of_version_1_are_told_by_their_spec(spec: str, signed: bool) -> None:
+    assert version1.is_two_sided(spec) is signed
 
 
 def test_the_table_knows_only_what_there_is() -> None:
     known = {*methods.names(), *controls.names(), "captum:Saliency"}
-    assert set(signs._UNSIGNED) <= known
+    assert set(version1._UNSIGNED) <= known
 
 
 @pytest.mark.parametrize("name", methods.names())
@@ -48,5 +48,13 @@ def test_an_option_that_decides_the_sign_is_known(name: str) -> None:
     for option, signed in (("relu", False), ("signed", True)):
         if option in options:
             for value in (True, False):
-                spec = repr(methods.load(f"{name}({option}={value})"))
-                assert signs.signed(spec) is (value is signed)
+                method = methods.load(f"{name}({option}={value})")
+                assert method.two_sided is (value is signed)
+                assert version1.is_two_sided(repr(method)) is method.two_sided
+
+
+@pytest.mark.parametrize("name", [*methods.names(), *controls.names()])
+def test_methods_agree_with_the_table_of_version_1(name: str) -> None:
+    spec = "captum:Saliency" if name == "captum" else name
+    method = (controls if name in controls.names() else methods).load(spec)
+    assert version1.is_two_sided(repr(method)) is method.two_sided

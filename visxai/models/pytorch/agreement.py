@@ -1,0 +1,51 @@
+"""The one place that says whether a prepared form may stand in for the plain one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Form = Callable[[Tensor], Tensor]
+AGREEMENT = 1e-4  # relative to the largest value, on the first rows
+
+
+def refusal(
+    made: Form,
+    plain: Form,
+    x: Tensor,
+    limit: float = AGREEMENT,
+    difference: Callable[[Tensor, Tensor], float] | None = None,
+) -> str:
+    """Say why a prepared form can't stand in for the plain one.
+
+    Args:
+        made: the prepared form.
+        plain: what it stands in for.
+        x: three rows (3, ...); both run on them together and on the first alone.
+        limit: the largest difference that is accepted.
+        difference: of what both gave; `_difference` by default.
+
+    Returns:
+        "" where it can, else "differs by 1.0e-03" or the like; NaN anywhere is a difference.
+    """
+    for rows in (x, x[:1]):
+        apart = (difference or _difference)(made(rows), plain(rows))
+        if not apart <= limit:  # so written because NaN is neither more nor less
+            return f"differs by {apart:.1e}"
+    return ""
+
+
+def _difference(found: Tensor, expected: Tensor) -> float:
+    """max|found - expected| / max|expected|; infinite where the shapes differ."""
+    if found.shape != expected.shape:
+        return float("inf")
+    worst = (found.to(expected) - expected).abs().max()
+    return float(worst / expected.abs().max().clamp_min(1e-30))
+
+
+def three_rows(x: Tensor) -> Tensor:
+    """Three different rows (3, ...), as many as there are from x (b, ...)."""
+    x = x.detach()
+    return torch.cat([x[:3], x[:1].flip(-1), -x[:1]])[:3]
