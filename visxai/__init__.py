@@ -1,4 +1,4 @@
-"""visxai: which pixels made the model say that?
+"""visxai explains what an image classifier saw: which pixels made the model give its score.
 
 The names below load on first use, so that `import visxai` and `visxai --help` stay instant.
 """

@@ -1,4 +1,4 @@
-"""`python -m visxai` is `visxai`."""
+"""The entry point of `python -m visxai`, which does what the command `visxai` does."""
 
 from visxai.cli import main
 

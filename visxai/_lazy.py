@@ -1,7 +1,8 @@
-"""Packages that hand on the names of their modules without importing them beforehand.
+"""Lazy imports: a package offers the names of its modules without importing them.
 
-A worker process imports `visxai.pipeline.tasks` and must not get PyTorch with it, so a package's
-`__init__` imports nothing: it says where each name lives, and the name loads on first use.
+A worker process imports `visxai.pipeline.tasks` and must not load PyTorch by that, so the
+`__init__` of a package imports nothing: it names the module of each public name, and the module
+is imported when the name is first used.
 """
 
 from __future__ import annotations

@@ -1,3 +1,3 @@
-"""The version, in its one place: the wheel and `visxai --version` read it from here."""
+"""The version of visxai, kept here alone: the wheel and `visxai --version` read it."""
 
 __version__ = "0.1.0"

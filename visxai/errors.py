@@ -1,14 +1,14 @@
-"""Every error visxai raises on purpose. Each message says what was expected, what came, what to do.
+"""The errors that visxai raises on purpose: each message says expected, actual and remedy.
 
 VisxaiError
 ├── ArgumentError (ValueError)     an argument is wrong: a name, a number, a combination
 │   ├── UnknownName                no such method, model, layer, label: lists the choices
 │   └── TargetError                a target that doesn't fit the scores or the batch
-├── ModelError                     the model can't be loaded, or outputs something odd
+├── ModelError                     the model can't be loaded, or outputs something unexpected
 │   └── LayerError                 a layer that doesn't exist, doesn't run, or isn't spatial
 ├── ImageError                     an image can't be read safely
 ├── StoreError                     results can't be read or written
-├── OutOfMemory (MemoryError)      nothing smaller is left to try
+├── OutOfMemory (MemoryError)      memory ran out and no smaller batch is left to try
 └── MissingExtra (ImportError)     an optional dependency isn't installed
 """
 
@@ -21,11 +21,11 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-_MOST = 40  # choices that are listed whole
+_MOST = 40  # choices that a message lists in full
 
 
 class VisxaiError(Exception):
-    """The root: `except visxai.errors.VisxaiError` catches all of them."""
+    """The base class of the errors below: `except visxai.errors.VisxaiError` catches each of them."""
 
 
 class ArgumentError(VisxaiError, ValueError):
@@ -33,11 +33,7 @@ class ArgumentError(VisxaiError, ValueError):
 
 
 class UnknownName(ArgumentError):
-    """A name that isn't among the choices.
-
-    `kind` is what was named ("method"), `name` what came, `choices` what exists, `near` those that
-    may have been meant (None: those spelt alike).
-    """
+    """A name that isn't among the choices; the message suggests those that may have been meant."""
 
     def __init__(
         self,
@@ -47,6 +43,15 @@ class UnknownName(ArgumentError):
         remedy: str = "",
         near: Sequence[str] | None = None,
     ) -> None:
+        """Write the message.
+
+        Args:
+            kind: What the name stands for, such as "method".
+            name: The unknown name.
+            choices: The names that exist.
+            remedy: A sentence that follows the suggestions.
+            near: The names to suggest; None suggests those with a similar spelling.
+        """
         known = list(choices)
         if near is None:
             near = difflib.get_close_matches(str(name), known, n=4, cutoff=0.6)
@@ -88,7 +93,18 @@ class MissingExtra(VisxaiError, ImportError):
 
 
 def require(module: str, extra: str, purpose: str) -> ModuleType:
-    """Import `module`, or say which extra brings it.
+    """Import an optional module; raise MissingExtra with the install command where it is missing.
+
+    Args:
+        module: The module's full name.
+        extra: The extra of visxai that installs it.
+        purpose: What needs it, as the beginning of the error's sentence.
+
+    Returns:
+        The module.
+
+    Raises:
+        MissingExtra: The module isn't installed.
 
     >>> require("json", "demo", "reading").__name__
     'json'
@@ -104,11 +120,18 @@ def require(module: str, extra: str, purpose: str) -> ModuleType:
 
 @dataclass(frozen=True)
 class Failure:
-    """An image that could not be explained, and why, in one sentence."""
+    """An image that could not be explained, and the reason.
+
+    Attributes:
+        path: The image's address, None where it has none.
+        reason: The reason in one sentence.
+        kind: The name of the error's class.
+    """
 
     path: str | None
     reason: str
     kind: str = "ImageError"
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values, ready for JSON."""
         return {"path": self.path, "reason": self.reason, "kind": self.kind}

@@ -1,8 +1,8 @@
-"""Writes files and folders aside, syncs them and renames them into place: whole, or not at all.
+"""Atomic writing of files and folders: written aside, synced, and renamed into place.
 
-Whatever kills the process, and whenever, a reader sees the old content or the new. What such a
-process was still writing has a name that nothing else has, by which the next run removes it. Files
-get the permissions that the umask leaves.
+Whatever kills the process, and whenever, a reader sees either the old content or the new. What a
+killed process was still writing has a temporary name, by which the next run recognises and
+removes it. Files get the permissions that the umask leaves.
 """
 
 from __future__ import annotations
@@ -22,34 +22,37 @@ from pathlib import Path, PurePosixPath
 
 from visxai.errors import StoreError
 
-# A dot, a version 4 UUID without its dashes, and an ending; short, as the name of the file that is
-# written may already be as long as the disk allows.
+# A dot, a version 4 UUID without its dashes, and an ending. It doesn't contain the final name,
+# which may already be as long as the file system allows.
 _TEMPORARY = re.compile(r"\.[0-9a-f]{12}4[0-9a-f]{3}[89ab][0-9a-f]{15}\.part")
 
-_AT_ONCE = 8  # files that are synced together
+_AT_ONCE = 8  # files that are synced at the same time
 
 
 def temporary(path: Path) -> Path:
-    """Returns a new temporary name beside `path`, so that a rename stays on one disk."""
+    """Return a new temporary path in the folder of `path`, so that a rename stays on one disk."""
     return path.with_name(f".{uuid.uuid4().hex}.part")
 
 
 def is_temporary(name: str) -> bool:
-    """Tells whether a file or folder has a name that only `temporary` makes."""
+    """Tell whether a file's or folder's name is one that only `temporary` makes."""
     return _TEMPORARY.fullmatch(name) is not None
 
 
 @contextlib.contextmanager
 def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
-    """Yields a temporary path beside `path`, which takes its place when the block ends well.
+    """Yield a temporary path, which replaces `path` when the block ends without an error.
 
     Args:
         path: The file to write; its folder must exist.
-        durable: Sync the file and its folder. Without it a crash of the machine (not of the
-            process) may leave the file empty, until `sync` is called.
+        durable: Whether to sync the file and its folder. Without it a crash of the machine (not of
+            the process) may leave the file empty, until `sync` is called.
+
+    Yields:
+        The temporary path, in the same folder.
 
     Raises:
-        OSError: The file can't be written. The old one is there, the temporary one isn't.
+        OSError: The file can't be written. The old file stays, the temporary file is removed.
     """
     partial = temporary(path)
     try:
@@ -64,10 +67,15 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
 
 
 def write(path: Path, content: str | bytes, *, durable: bool = True) -> None:
-    """Writes text (UTF-8, lines ending as they are) or bytes in the place of `path`.
+    """Replace a file's content by text (UTF-8, line ends unchanged) or bytes.
+
+    Args:
+        path: The file to write; its folder must exist.
+        content: The new content.
+        durable: As for `replacing`.
 
     Raises:
-        OSError: The file can't be written; the old one is still there.
+        OSError: The file can't be written; the old file stays.
     """
     data = content if isinstance(content, bytes) else content.encode("utf-8", "replace")
     with replacing(path, durable=durable) as partial, open(partial, "wb") as file:
@@ -75,13 +83,13 @@ def write(path: Path, content: str | bytes, *, durable: bool = True) -> None:
 
 
 def sync(paths: Iterable[Path]) -> None:
-    """Brings files that were written without `durable`, and their folders, to the disk.
+    """Flush files that were written without `durable`, and their folders, to the disk.
 
-    Several at once: the disk then waits for all of them together, some ten times faster than one
-    by one. Files that are missing are passed over.
+    Several files are synced at once: the disk then waits for all of them together, about ten times
+    faster than for each in turn. Missing files are skipped.
 
     Raises:
-        OSError: A file can't be brought to the disk.
+        OSError: A file can't be synced.
     """
     with ThreadPoolExecutor(_AT_ONCE, "visxai-sync") as pool:
         folders = dict.fromkeys(pool.map(_sync_if_there, paths))
@@ -92,11 +100,14 @@ def sync(paths: Iterable[Path]) -> None:
 
 @contextlib.contextmanager
 def one_sentence(what: str, remedy: str) -> Iterator[None]:
-    """Raises what the system says about a full disk or a forbidden folder as a StoreError.
+    """Turn an OSError, as of a full disk or a forbidden folder, into a StoreError of one sentence.
 
     Args:
         what: What was expected, such as "to write /out/report.html".
         remedy: What to do, such as "make room there and run it again".
+
+    Raises:
+        StoreError: The block raised an OSError.
     """
     try:
         yield
@@ -106,7 +117,7 @@ def one_sentence(what: str, remedy: str) -> Iterator[None]:
 
 
 def sweep(folder: Path) -> None:
-    """Removes from a folder and those below it what a killed process was still writing."""
+    """Remove what a killed process was still writing from a folder and all folders below it."""
     for place, folders, names in os.walk(folder):
         for name in filter(is_temporary, names):
             Path(place, name).unlink(missing_ok=True)
@@ -116,13 +127,17 @@ def sweep(folder: Path) -> None:
 
 
 def lock(path: Path, taken: str) -> int:
-    """Opens a file and locks it; the system frees the lock when the file or the process is closed.
+    """Open a file and lock it; the system frees the lock when the file or the process is closed.
+
+    Args:
+        path: The file; it is created where it is missing.
+        taken: The error's message where another process holds the lock.
 
     Returns:
-        The open file, for `os.close`.
+        The file descriptor, for `os.close`.
 
     Raises:
-        StoreError: Another process has it; `taken` is the sentence.
+        StoreError: Another process holds the lock.
     """
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
@@ -145,18 +160,22 @@ def lock(path: Path, taken: str) -> int:
 
 @contextlib.contextmanager
 def replacing_folder(target: Path, mark: str) -> Iterator[Path]:
-    """Yields a new folder, which takes the place of `target` when the block ends well.
+    """Yield a new folder, which replaces `target` when the block ends without an error.
 
-    What was written is listed in the file `mark` inside it. Only what such a list names is ever
-    replaced; files that somebody else added to `target` are kept in the new folder.
+    The files written are listed in the file `mark` inside the folder. Only files on such a list are
+    ever replaced; files that somebody else added to `target` are kept in the new folder.
 
     Args:
         target: The folder to write. It may exist if it is empty or has a list.
         mark: The name of the list.
 
+    Yields:
+        The folder to write into, beside `target`.
+
     Raises:
-        StoreError: `target` holds files that nothing lists.
-        OSError: It can't be written. The old folder is there, or comes back with the next call.
+        StoreError: `target` holds files that no list names.
+        OSError: The folder can't be written. The old folder is still there, or the next call
+            restores it.
     """
     target = Path(os.path.realpath(target))
     old = _retired(target)
@@ -186,7 +205,7 @@ def replacing_folder(target: Path, mark: str) -> Iterator[Path]:
 
 
 def remove_listed(folder: Path, mark: str) -> None:
-    """Removes the files that `folder` lists in `mark`, and the folder if nothing else is in it."""
+    """Remove the files that `folder` lists in `mark`, and the folder if nothing else is in it."""
     listed = _listed(folder, mark)
     if listed is None:
         return
@@ -198,15 +217,20 @@ def remove_listed(folder: Path, mark: str) -> None:
 
 
 def prune(folder: Path, keep: Callable[[Path], bool] = lambda _: False) -> None:
-    """Removes `folder` and the folders below it that hold no file."""
+    """Remove `folder` and the folders below it that hold no file, except those that `keep` accepts.
+
+    Args:
+        folder: The top folder.
+        keep: Takes a folder's path and tells whether it stays although it is empty.
+    """
     for place, _, _ in os.walk(folder, topdown=False):
         if not keep(Path(place)):
-            with contextlib.suppress(OSError):  # something is in it
+            with contextlib.suppress(OSError):  # the folder isn't empty
                 os.rmdir(place)
 
 
 def _recover(target: Path, old: Path, mark: str) -> None:
-    """Ends the replacing of a folder, wherever it was broken off."""
+    """Complete a folder's replacement that was interrupted, at whatever step."""
     if not old.exists():
         return
     if not target.exists():
@@ -228,12 +252,12 @@ def _recover(target: Path, old: Path, mark: str) -> None:
 
 
 def _retired(target: Path) -> Path:
-    """The place of a replaced folder until what was added to it has moved: always the same."""
+    """Return the path of a replaced folder while files added to it are moved: always the same."""
     return target.with_name(f".{sha256(os.fsencode(target.name)).hexdigest()[:32]}.old")
 
 
 def _check_free(target: Path, mark: str, written: Iterable[str]) -> None:
-    """Raises StoreError where a new file would take the place of one that somebody added."""
+    """Raise StoreError where a new file would replace a file that somebody added."""
     listed = _listed(target, mark) or frozenset()
     new = {PurePosixPath(name) for name in written}
     folders = {folder for name in new for folder in name.parents}
@@ -249,11 +273,12 @@ def _check_free(target: Path, mark: str, written: Iterable[str]) -> None:
 
 
 def _mark(folder: Path, mark: str, written: Iterable[str]) -> None:
+    """Write the list of a folder's files."""
     (folder / mark).write_text(json.dumps({"files": sorted(written)}, indent=1) + "\n", "utf-8")
 
 
 def _listed(folder: Path, mark: str) -> frozenset[str] | None:
-    """The files that a folder lists as written by visxai, None where it has no such list."""
+    """Read the names of the files that visxai wrote in a folder; return None where no list is valid."""
     try:
         names = json.loads((folder / mark).read_text("utf-8"))["files"]
         return frozenset(str(name) for name in names)
@@ -262,7 +287,7 @@ def _listed(folder: Path, mark: str) -> frozenset[str] | None:
 
 
 def _files(folder: Path) -> list[str]:
-    """The posix names of all files below a folder, links not followed."""
+    """List the posix names of all files below a folder; links are listed, not followed."""
     found = []
     for place, folders, names in os.walk(folder):
         links = [name for name in folders if os.path.islink(os.path.join(place, name))]
@@ -277,7 +302,7 @@ def _sync(path: Path) -> None:
 
 
 def _sync_if_there(path: Path) -> Path | None:
-    """Syncs a file, and returns its folder; None where there is no such file."""
+    """Sync a file and return its folder; return None where the file is missing."""
     try:
         _sync(path)
     except FileNotFoundError:
@@ -288,12 +313,12 @@ def _sync_if_there(path: Path) -> Path | None:
 def _sync_folder(folder: Path) -> None:
     try:
         handle = os.open(folder, os.O_RDONLY)
-    except OSError:  # a folder can't be opened everywhere
+    except OSError:  # some systems can't open a folder
         return
     try:
         os.fsync(handle)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # nor synced
+        if error.errno != errno.EINVAL:  # some file systems can't sync a folder
             raise
     finally:
         os.close(handle)

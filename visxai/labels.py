@@ -1,4 +1,4 @@
-"""Names of classes: read from files and mappings, and looked up."""
+"""Class names: reading them from files and mappings, and finding a class by its name."""
 
 from __future__ import annotations
 
@@ -14,16 +14,26 @@ from typing import Any
 
 from visxai.errors import ArgumentError, TargetError, UnknownName
 
-_SHOWN = 3  # entries of a wrong mapping that its refusal shows
+_SHOWN = 3  # entries of a wrong mapping that the error message shows
 
-_DIGITS = 18  # of an index: more are no class
+_DIGITS = 18  # the most digits of a class's index
 
 Labels = Sequence[str] | Mapping[Any, Any] | str | os.PathLike[str]
 
 
 def read_labels(labels: Labels | None) -> tuple[str, ...] | None:
-    """Class names in order, from a sequence, {index: name}, {name: index}, or a file of them:
-    JSON, or one name a line."""
+    """Read class names in the order of the classes.
+
+    Args:
+        labels: A sequence of names, a mapping {index: name} or {name: index}, the path of a file
+            (JSON with any of these, or text with a name on each line), or None.
+
+    Returns:
+        The names, None where `labels` is None.
+
+    Raises:
+        ArgumentError: The file is missing, empty or no JSON, or the indices aren't 0 to n - 1.
+    """
     if labels is None:
         return None
     if isinstance(labels, (str, os.PathLike)):
@@ -56,7 +66,7 @@ def read_labels(labels: Labels | None) -> tuple[str, ...] | None:
 
 
 def _numbered(labels: Mapping[Any, Any]) -> tuple[str, ...]:
-    """{0: "cat"}, {"0": "cat"} or {"cat": 0} as names in order."""
+    """Order the names of {0: "cat"}, {"0": "cat"} or {"cat": 0} by their index."""
     try:
         by_index = {int(key): str(value) for key, value in labels.items()}
     except ValueError:
@@ -73,7 +83,7 @@ def _numbered(labels: Mapping[Any, Any]) -> tuple[str, ...]:
 
 
 def label_of(labels: Sequence[str] | None, index: int) -> str:
-    """A class's label, or "class 7" where the model has no labels for it."""
+    """Return a class's label, or "class 7" where the model has no label for it."""
     return labels[index] if labels is not None and index < len(labels) else f"class {index}"
 
 
@@ -81,12 +91,25 @@ UNKNOWN: Sequence[str] = ["the labels of a model that isn't loaded yet"]
 
 
 def class_of(text: str, labels: Sequence[str] | None) -> int:
-    """A class written as an index or a label: whole, or one of its comma-separated names."""
+    """Find the class of an index or a label: the whole label or one of its comma-separated names.
+
+    Args:
+        text: The index or the label, in upper or lower case.
+        labels: The model's labels; `UNKNOWN` where the model isn't loaded yet: then only the form
+            of the text is checked and the number returned for a label is a placeholder.
+
+    Returns:
+        The class's index. It isn't checked against the number of classes.
+
+    Raises:
+        UnknownName: No class has this label.
+        TargetError: The model has no labels, or several classes share this label.
+    """
     if (index := parse_index(text)) is not None:
         return index
     if labels is UNKNOWN:
-        # Only the form is checked: any number does, another for another name, so that a name
-        # given twice is told.
+        # Only the form is checked. Different names get different placeholder numbers, so that a
+        # name given twice is still noticed.
         return zlib.crc32(text.casefold().encode("utf-8", "backslashreplace"))
     if not labels:
         raise TargetError(
@@ -113,7 +136,7 @@ def class_of(text: str, labels: Sequence[str] | None) -> int:
 
 
 def near_labels(text: str, labels: Sequence[str]) -> list[str]:
-    """At most four names of classes that may have been meant: with that word, or spelt alike."""
+    """Suggest at most four class names: those that contain the word, then those spelt alike."""
     names = {name.strip().casefold(): name.strip() for one in labels for name in one.split(",")}
     wanted = text.casefold()
     worded = [name for name in names if wanted in name.split()]
@@ -122,8 +145,15 @@ def near_labels(text: str, labels: Sequence[str]) -> list[str]:
 
 
 def class_finder(labels: Sequence[str] | None) -> Callable[[str], int]:
-    """What finds the class of a label, or of an index written as one; labels the model doesn't
-    have raise UnknownName or TargetError."""
+    """Make a function that finds the class of a label or of an index written as text.
+
+    Args:
+        labels: The model's labels, in the order of the classes.
+
+    Returns:
+        The function; it remembers the labels it has found. It raises UnknownName or TargetError for
+        a label or an index that the model doesn't have.
+    """
     often = Counter(labels or ())
     known = {label: index for index, label in enumerate(labels or ()) if often[label] == 1}
 
@@ -142,13 +172,16 @@ def class_finder(labels: Sequence[str] | None) -> Callable[[str], int]:
 
 
 def parse_index(text: str) -> int | None:
-    """A count or a class's index as it is written; None for anything else, and for one of more
-    digits than any model has classes, which Python may refuse to read."""
+    """Parse a count or a class's index; return None for any other text.
+
+    Text of more than 18 digits isn't parsed: no model has so many classes, and Python refuses to
+    read very long numbers.
+    """
     return int(text) if text.isdecimal() and len(text) <= _DIGITS else None
 
 
 def parse_number(text: str) -> float | None:
-    """A finite number as it is written; None for anything else."""
+    """Parse a finite number; return None for any other text."""
     try:
         number = float(text)
     except ValueError:

@@ -1,10 +1,11 @@
-"""Values of a spec's options, held against the annotations of its fields.
+"""Checks an option's value against the annotation of its field.
 
     fitted(3.0, float), fitted([7, 7], tuple[int, int])      3.0, (7, 7)
     fitted(10.5, int)                                        TypeError
 
-What fits comes back as the plain Python value that the spec's text can name, so that a spec gives
-itself back: numpy's numbers become Python's, lists become tuples, and infinities fit nowhere.
+A valid value is returned as the plain Python value that a spec's text can express, so that parsing
+a spec's repr gives the spec again: NumPy's numbers become Python's and lists become tuples.
+Infinities are refused.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from numbers import Integral, Real
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
-_INTEGERS = range(-(2**63), 2**64)  # what a generator takes as its seed
+_INTEGERS = range(-(2**63), 2**64)  # the seeds that a random generator accepts
 _WORDS = {
     bool: "True or False",
     int: "a whole number",
@@ -25,12 +26,12 @@ _WORDS = {
 
 
 def fitted(value: Any, hint: Any) -> Any:
-    """Return `value` in the form that an annotation asks for.
+    """Convert `value` to the plain Python form of an annotation.
 
     Args:
         value: The option's value.
         hint: None, bool, int, float, str, Any, a class, or tuples, unions and literals of them.
-            Of a literal only the type is held against it: the class says which values it knows.
+            For a literal only the type is checked: the class checks the values itself.
 
     Returns:
         The value itself, or its plain Python form.
@@ -57,7 +58,7 @@ def fitted(value: Any, hint: Any) -> Any:
 
 
 def told(hint: Any) -> str:
-    """Say in words what an annotation asks for: "a whole number or None"."""
+    """Describe an annotation in words: "a whole number or None"."""
     origin, parts = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
         return " or ".join(told(part) for part in parts)
@@ -91,7 +92,7 @@ def _items(value: Any, hints: tuple[Any, ...]) -> tuple[Any, ...]:
 def _integer(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError
-    number = int(value)  # of another kind, a range would be searched one by one
+    number = int(value)  # `in` would search the range linearly for any other integer type
     if number not in _INTEGERS:
         raise TypeError
     return number

@@ -1,8 +1,8 @@
-"""Warnings of a library, silenced or raised in one thread and nowhere else.
+"""Ignores or raises a library's warnings in one thread only.
 
 `warnings.catch_warnings` saves and restores a list that the whole process shares: two threads whose
-blocks overlap restore each other's state, and a filter stays for ever. Here a block adds one filter
-of its own, which answers only in the thread that added it, and takes exactly that one away again.
+blocks overlap restore each other's state, and a filter stays for ever. Here a block adds a filter
+that matches only in the thread that added it, and removes exactly that filter again.
 """
 
 from __future__ import annotations
@@ -16,25 +16,28 @@ from typing import Any, Literal
 
 
 class _Here:
-    """What a filter asks of a module's name: is this my thread, and is the module meant?"""
+    """A stand-in for a filter's module pattern, which matches only in the thread that made it."""
 
     def __init__(self, module: str) -> None:
         self.thread = threading.get_ident()
         self.module = re.compile(module)
 
     def match(self, name: str) -> bool:
+        """Tell whether the current thread made this object and the module's name matches."""
         return threading.get_ident() == self.thread and self.module.match(name) is not None
 
 
 @contextlib.contextmanager
 def warnings_of(module: str = "", action: Literal["ignore", "error"] = "ignore") -> Iterator[None]:
-    """Ignore, or raise, what this thread is warned of meanwhile.
+    """Ignore the warnings of this thread in the block, or raise them as errors.
 
-    module: a regular expression that the start of the warning module's name must match; every
-    module by default.
+    Args:
+        module: A regular expression that the start of the warning module's name must match; by
+            default every module matches.
+        action: "ignore", or "error" to raise.
     """
     mine: tuple[Any, ...] = (action, None, Warning, _Here(module), 0)
-    # The list itself: `catch_warnings` in another thread may put a copy in its place meanwhile.
+    # Keep the list object: `catch_warnings` in another thread may replace it by a copy meanwhile.
     filters: Any = warnings.filters
     filters.insert(0, mine)
     try:
@@ -45,6 +48,6 @@ def warnings_of(module: str = "", action: Literal["ignore", "error"] = "ignore")
 
 
 def _discard(filters: Any, mine: tuple[Any, ...]) -> None:
-    """Take a filter from a list that other threads may change meanwhile."""
-    with contextlib.suppress(ValueError):  # it is the same list, or one that never had it
-        filters.remove(mine)  # equal only to itself: no other holds this block's _Here
+    """Remove a filter from a list that other threads may change at the same time."""
+    with contextlib.suppress(ValueError):  # removed already, or a list that never held it
+        filters.remove(mine)  # equals no other filter, as no other holds this block's _Here

@@ -1,4 +1,4 @@
-"""What an explanation refers to: its input, where that lies on the original, and its model."""
+"""What an explanation refers to: its input, the model's view of that input, and the model."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ from typing import Any, ClassVar, Protocol, Self
 
 from visxai.errors import ArgumentError
 
-MAX_PIXELS = 2**30  # of an original, over which maps are laid: what a record may ask of memory
+MAX_PIXELS = 2**30  # the largest original, as a record may come from a stranger
 
 
 @dataclass(frozen=True)
 class Transform:
     """How the upright original became the model's input.
 
-    resized: (width, height) of the whole image after the resize; crop: (left, top, width,
-    height) of the model's view in resized pixels, which may reach outside (padding);
-    orientation: the file's EXIF orientation (1 to 8), already undone in the upright image;
-    assumed: the preprocessing was opaque, and the view is taken to be the whole image.
+    Attributes:
+        resized: (width, height) in pixels of the whole image after the resize.
+        crop: (left, top, width, height) of the model's view in resized pixels; it may reach outside
+            the image, where padding lies.
+        orientation: The file's EXIF orientation (1 to 8), already undone in the upright image.
+        assumed: Whether the view is assumed to be the whole image, as the preprocessing is opaque.
     """
 
     resized: tuple[int, int]
@@ -27,6 +29,7 @@ class Transform:
     assumed: bool = False
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values, ready for JSON."""
         return {
             "resized": list(self.resized),
             "crop": list(self.crop),
@@ -36,6 +39,11 @@ class Transform:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Transform:
+        """Read what `to_dict` wrote.
+
+        Raises:
+            ArgumentError: A side of the image or of the view is smaller than one pixel.
+        """
         width, height = (int(value) for value in data["resized"])
         left, top, w, h = (int(value) for value in data["crop"])
         if min(width, height, w, h) < 1:
@@ -50,14 +58,14 @@ class Transform:
 
 @dataclass(frozen=True)
 class ImageRef:
-    """An image that was explained.
+    """An explained image.
 
     Attributes:
-        width: Of the upright image, in pixels.
-        height: Of the upright image, in pixels.
-        transform: How it became the model's input.
-        source_sha256: Of the file's bytes, or of the pixels when there was no file.
-        path: Where it came from, or None.
+        width: Width of the upright image, in pixels.
+        height: Height of the upright image, in pixels.
+        transform: How the upright image became the model's input.
+        source_sha256: SHA-256 (hex) of the file's bytes, or of the pixels where there was no file.
+        path: The image's address, None for an image in memory.
     """
 
     width: int
@@ -72,7 +80,7 @@ class ImageRef:
         return self.path or f"{self.width}x{self.height} image"
 
     def to_columns(self) -> dict[str, Any]:
-        """Write the columns of a record that describe this input."""
+        """Return the columns of a record that describe this input."""
         return {
             "path": self.path,
             "source_sha256": self.source_sha256,
@@ -83,10 +91,10 @@ class ImageRef:
 
     @classmethod
     def from_columns(cls, data: Mapping[str, Any]) -> Self:
-        """Read what `to_columns` wrote.
+        """Read what `to_columns` returned.
 
         Raises:
-            ArgumentError: For more pixels than a map can be laid over.
+            ArgumentError: The image has no pixels, or more than a map can be laid over.
         """
         width, height = data["width"], data["height"]
         if not 1 <= width * height <= MAX_PIXELS:
@@ -103,35 +111,41 @@ class ImageRef:
         )
 
 
-InputRef = ImageRef  # its name before there were other kinds of input
+InputRef = ImageRef  # the earlier name, from before there were other kinds of input
 
 
 class Reference(Protocol):
-    """What every kind of input says of itself."""
+    """The interface that every kind of input implements."""
 
     @property
     def kind(self) -> str:
-        """The kind of record: "image"."""
+        """The kind of record, such as "image"."""
 
     @property
     def source_sha256(self) -> str:
-        """Of the input's bytes."""
+        """The SHA-256 (hex) of the input's bytes."""
 
     @property
     def path(self) -> str | None:
-        """Where the input came from, or None."""
+        """The input's address, None for an input in memory."""
 
     def to_columns(self) -> dict[str, Any]:
-        """Write the columns of a record that describe this input."""
+        """Return the columns of a record that describe this input."""
 
     @classmethod
     def from_columns(cls, data: Mapping[str, Any]) -> Self:
-        """Read what `to_columns` wrote."""
+        """Read what `to_columns` returned."""
 
 
 @dataclass(frozen=True)
 class ModelRef:
-    """A model's identity: its name, the sha256 of its weights, and its preprocessing in words."""
+    """The identity of a model.
+
+    Attributes:
+        name: The model's name.
+        weights_sha256: SHA-256 (hex) of the weights.
+        preprocess: The preprocessing in words.
+    """
 
     name: str
     weights_sha256: str
@@ -140,11 +154,11 @@ class ModelRef:
 
 @dataclass(frozen=True)
 class Caption:
-    """What stands below the picture of an explanation.
+    """The caption below an explanation's picture.
 
     Attributes:
-        label: What was explained.
-        score: What the model reports for it.
+        label: The name of what was explained.
+        score: The score that the model reports for it.
         method: The method and the model, in words.
         source: The input's name.
     """

@@ -1,9 +1,9 @@
-"""Data of strangers held against a JSON Schema: the part of it that visxai's own schemas use.
+"""Checks untrusted data against a JSON Schema, for the keywords that visxai's own schemas use.
 
     mismatch({"width": 0}, {"properties": {"width": {"minimum": 1}}})      "width"
 
-Types, ranges and sizes are held against it; patterns and formats aren't, since nothing that reads
-the data relies on them. Numbers and arrays of numpy and pandas count as JSON's.
+Types, ranges and sizes are checked; patterns and formats aren't, since no code that reads the data
+relies on them. Numbers and arrays of NumPy and pandas count as JSON's.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ Schema = Mapping[str, Any]
 
 
 def mismatch(value: Any, schema: Schema, name: str = "") -> str | None:
-    """Find what doesn't hold.
+    """Find the first part of a value that breaks a schema.
 
     Args:
         value: Data as JSON, TOML or a table give it.
-        schema: type, const, enum, minimum, maximum, exclusiveMinimum, minItems, maxItems, items,
-            properties, required and additionalProperties.
-        name: What the value is called.
+        schema: A schema of the keywords type, const, enum, minimum, maximum, exclusiveMinimum,
+            minItems, maxItems, items, properties, required and additionalProperties.
+        name: The name of the value, which prefixes the result.
 
     Returns:
-        The dotted name of the first part that isn't as the schema says, None where all are.
+        The dotted name of the first part that breaks the schema, None where the value is valid.
     """
     told = schema.get("type", ())
     kinds = (told,) if isinstance(told, str) else tuple(told)

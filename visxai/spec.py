@@ -1,9 +1,10 @@
-"""Spec strings: what names a method or a metric with every option that changes numbers.
+"""Spec strings: a method's or a metric's name with every option that changes numbers.
 
     occlusion(window=32, stride=16, baseline=0.0)
 
-A spec is the repr of a frozen dataclass that lives in a file of its own, called as the class is in
-snake case; the folder is the list of what there is. The file's docstring documents it.
+A spec is the repr of a frozen dataclass. The class lies in a file of its own, whose name is the
+class's name in snake case, so the folder is the list of what exists. The file's docstring
+documents it.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from typing import Any, TypeVar, get_type_hints
 from visxai.errors import ArgumentError, UnknownName
 from visxai.options import fitted, told
 
-_LONGEST = 2**14  # characters of a spec: more are an attack on the parser
-# What Python's parser and `ast.literal_eval` raise of text that is no plain expression, or that
-# is nested beyond what they follow.
+_LONGEST = 2**14  # characters of a spec: a longer text is an attack on the parser
+# The errors that Python's parser and `ast.literal_eval` raise for text that is no plain expression
+# or is nested too deeply.
 _UNREADABLE = (SyntaxError, ValueError, TypeError, RecursionError, MemoryError)
 
 # Python 3.11 counts the depth of a syntax tree for all threads together: two that parse at the same
@@ -35,13 +36,13 @@ PARSING = threading.Lock()
 
 @dataclass(frozen=True, repr=False)
 class Spec:
-    """A frozen dataclass whose repr is its spec string and whose file is its documentation.
+    """A frozen dataclass whose repr is its spec string and whose file's docstring documents it.
 
-    A subclass with a `__post_init__` of its own calls this one first.
+    A subclass with a `__post_init__` of its own calls this `__post_init__` first.
     """
 
     def __post_init__(self) -> None:
-        """Hold every option against its annotation; ArgumentError where one doesn't fit."""
+        """Check every option against its annotation; raise ArgumentError where it doesn't fit."""
         cls: Any = type(self)
         hints = _hints(cls)
         for item in fields(self):
@@ -55,12 +56,19 @@ class Spec:
 
     @classmethod
     def name(cls) -> str:
-        """The name in spec strings: the class's name in snake case, as its file is called."""
+        """Return the name in spec strings: the class's name in snake case, as the file is named."""
         return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", cls.__name__).lower()
 
     @classmethod
     def about(cls, heading: str) -> str:
-        """A paragraph of the file's docstring: "Cost", "Source", or "" for its first sentence."""
+        """Extract a paragraph of the file's docstring.
+
+        Args:
+            heading: "Cost", "Source", or "" for the first paragraph.
+
+        Returns:
+            The paragraph on one line, without its heading; "" where there is none.
+        """
         text = inspect.cleandoc(sys.modules[cls.__module__].__doc__ or "")
         if not heading:
             return " ".join(text.split("\n\n")[0].split())
@@ -75,7 +83,7 @@ class Spec:
         options = ", ".join(
             f"{item.name}={value!r}"
             for item in fields(self)
-            # None goes without saying only where it is the default.
+            # None is left out only where it is the default.
             if (value := getattr(self, item.name)) is not None or item.default is not None
         )
         return f"{self.name()}({options})"
@@ -83,7 +91,7 @@ class Spec:
     __str__ = __repr__
 
     def _require(self, condition: bool, expected: str, got: Any) -> None:
-        """Raise ArgumentError unless an option is as expected."""
+        """Raise ArgumentError with `expected` and `got` unless the condition holds."""
         if not condition:
             raise ArgumentError(f"expected {self.name()} with {expected}, got {got!r}")
 
@@ -97,14 +105,22 @@ def _hints(cls: Any) -> dict[str, Any]:
 
 
 def listed(folder: Iterable[str], besides: tuple[str, ...] = ("base",)) -> tuple[str, ...]:
-    """The names, sorted, of the files in a package's `folder` (its __path__), without importing
-    them; private files and those in `besides` define nothing."""
+    """List the names of the files in a package's folder, sorted, without importing them.
+
+    Args:
+        folder: The package's `__path__`.
+        besides: Names of files that define nothing; private files are left out too.
+    """
     found = (module.name for module in pkgutil.iter_modules(folder))
     return tuple(sorted(n for n in found if n not in besides and not n.startswith("_")))
 
 
 def defined(package: str, name: str, base: type[S]) -> type[S]:
-    """The subclass of `base` called `name` that the file `name` of a package defines."""
+    """Import the file `name` of a package and return the subclass of `base` called `name` in it.
+
+    Raises:
+        ArgumentError: The file defines no such class.
+    """
     module = importlib.import_module(f"{package}.{name}")
     for value in vars(module).values():
         if (
@@ -121,7 +137,7 @@ def defined(package: str, name: str, base: type[S]) -> type[S]:
 
 
 def built(cls: type[S], options: Mapping[str, Any]) -> S:
-    """cls(**options); UnknownName lists its options when one isn't among them."""
+    """Make an instance with these options; raise UnknownName for an option that doesn't exist."""
     known = [item.name for item in fields(cls)]
     for option in options:
         if option not in known:
@@ -130,7 +146,7 @@ def built(cls: type[S], options: Mapping[str, Any]) -> S:
 
 
 def split_specs(text: str, option: str = "methods") -> list[str]:
-    """Method specs separated by commas; those inside brackets or quotes separate nothing.
+    """Split a text at its commas into specs; commas inside brackets or quotes separate nothing.
 
     >>> split_specs("grad_cam,occlusion(window=64, stride=32)")
     ['grad_cam', 'occlusion(window=64, stride=32)']
@@ -156,8 +172,19 @@ def split_specs(text: str, option: str = "methods") -> list[str]:
 
 
 def parse(spec: Any, kind: str, example: str) -> tuple[str, str, dict[str, Any]]:
-    """The name, the member of a family ("" for none) and the options of a spec string; only
-    literals are ever evaluated. `kind` ("method") and `example` go into the errors."""
+    """Parse a spec string; only literals are ever evaluated.
+
+    Args:
+        spec: The spec string, such as "occlusion(window=32)" or "captum:Saliency(abs=True)".
+        kind: The kind of spec for the error messages, such as "method".
+        example: A valid spec for the error messages.
+
+    Returns:
+        The name, the member of a family ("" for none) and the options.
+
+    Raises:
+        ArgumentError: The text isn't a spec.
+    """
     if not isinstance(spec, str):
         raise ArgumentError(
             f"expected a {kind}'s spec string, got {type(spec).__name__}: try {example!r}"
@@ -182,14 +209,14 @@ def parse(spec: Any, kind: str, example: str) -> tuple[str, str, dict[str, Any]]
             options = {str(item.arg): _literal(item.value) for item in node.keywords}
     except _UNREADABLE:
         raise wrong from None
-    # `**options` has no name, and a name given twice leaves fewer options than were written.
+    # `**options` has no name, and a name written twice leaves fewer options than keywords.
     if len(options) != len(node.keywords) or not all(item.arg for item in node.keywords):
         raise wrong
     return (family[1], node.func.id, options) if family else (node.func.id, "", options)
 
 
 def _literal(node: ast.expr) -> Any:
-    """The value of a literal; ValueError for one that its own repr doesn't name, like 1e999."""
+    """Evaluate a literal; raise ValueError for a value whose repr isn't a literal, like 1e999."""
     value = ast.literal_eval(node)
     if ast.literal_eval(repr(value)) != value:
         raise ValueError

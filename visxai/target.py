@@ -1,8 +1,8 @@
-"""What is explained: a target turns scores (batch, classes) into one scalar per map.
+"""Targets: what is explained. A target turns scores (batch, classes) into one scalar per map.
 
-A target is written before any image is seen ("top3", "class=tabby"); `aim` settles it on the
-scores of a batch, and the resulting `Aim` is what methods differentiate or probe. One image can
-have several maps ("top3", "above=0.5"), so an aim says which image each map belongs to.
+A target is written before any image is seen ("top3", "class=tabby"). `Target.aim` settles it on
+the scores of a batch; methods differentiate or probe the resulting `Aim`. An image can have several
+maps ("top3", "above=0.5"), so an aim holds the image of each map.
 
     aim.rows      (r,)  the image of each map
     aim(s, which) (n,)  the scalar of n rows of scores, row i belonging to map which[i]
@@ -28,16 +28,19 @@ FORMS = (
 )
 
 _NAME = re.compile(r"\w[\w -]*").fullmatch
-_LISTED = 4  # classes that a set without a name is called by
+_LISTED = 4  # classes that the label of an unnamed set lists
 
 
 @dataclass(frozen=True)
 class Aim:
     """A target settled on the scores of a batch of b images: r maps.
 
-    rows: (r,) long, the image of each map, ascending. classes: (r,) long, the class each map
-    reports, or None for a callable. function: scores (n, k), which (n,) -> (n,) float32. first:
-    (r,) long, the image of each map in the batch that the target was settled on, if not `rows`.
+    Attributes:
+        rows: (r,) long, the image of each map in the batch, ascending.
+        classes: (r,) long, the class that each map reports, None for a callable target.
+        function: Takes scores (n, k) and the map of each row (n,); returns scalars (n,) float32.
+        first: (r,) long, the image of each map in the batch that the target was settled on, where
+            it isn't `rows`.
     """
 
     rows: Tensor
@@ -49,14 +52,22 @@ class Aim:
         return int(self.rows.shape[0])
 
     def __call__(self, scores: Tensor, which: Tensor | None = None) -> Tensor:
-        """The scalars (n,) of `scores` (n, k); without `which`, row i belongs to map i."""
+        """Compute the scalar of each row of scores.
+
+        Args:
+            scores: (n, k).
+            which: (n,) long, the map that each row belongs to; by default row i belongs to map i.
+
+        Returns:
+            (n,) float32.
+        """
         if which is None:
             which = torch.arange(len(self), device=scores.device)
         return self.function(scores, which)
 
     @property
     def passes(self) -> list[Tensor]:
-        """The maps in as few groups as possible with each image at most once in a group.
+        """The maps in as few groups as possible, each image at most once in a group.
 
         Images are independent in eval mode, so one backward pass serves a whole group.
         """
@@ -71,28 +82,37 @@ class Aim:
         return [torch.tensor(group, device=self.rows.device) for group in groups]
 
     def each(self, keep: Tensor | None = None) -> Aim:
-        """The aim of maps `keep` (n,) (default: all) for a batch with one image a map."""
+        """Return the aim of some maps for a batch that repeats each map's image.
+
+        Args:
+            keep: (n,) long, the maps; all by default.
+        """
         if keep is None:
             keep = torch.arange(len(self), device=self.rows.device)
         return self.at(keep, torch.arange(len(keep), device=self.rows.device))
 
     def part(self, start: int, stop: int) -> Aim:
-        """The aim of images start..stop of its batch, in a batch of their own."""
+        """Return the aim of images start to stop (exclusive), for a batch of only these images."""
         keep = ((self.rows >= start) & (self.rows < stop)).nonzero().squeeze(1)
         return self.at(keep, self.rows[keep] - start)
 
     def images(self, keep: Tensor) -> Aim:
-        """The aim of images `keep` (n,), ascending, in a batch of their own."""
+        """Return the aim of images `keep` (n,), ascending, for a batch of only these images."""
         maps = torch.isin(self.rows, keep).nonzero().squeeze(1)
         return self.at(maps, torch.searchsorted(keep, self.rows[maps]))
 
     @property
     def origin(self) -> Tensor:
-        """(r,) the image of each map in the batch that the target was settled on."""
+        """The image of each map, (r,), in the batch that the target was settled on."""
         return self.rows if self.first is None else self.first
 
     def at(self, keep: Tensor, rows: Tensor) -> Aim:
-        """The aim of maps `keep` (n,), at images `rows` (n,), ascending, of another batch."""
+        """Return the aim of some maps for another batch.
+
+        Args:
+            keep: (n,) long, the maps.
+            rows: (n,) long, the image of each of them in the other batch, ascending.
+        """
         classes = None if self.classes is None else self.classes[keep]
         function = self.function
         return Aim(
@@ -100,28 +120,47 @@ class Aim:
         )
 
     def on(self, transform: Callable[[Tensor], Tensor]) -> Aim:
-        """The same aim at transformed scores, for example at probabilities."""
+        """Return the same aim at transformed scores, for example at probabilities."""
         function = self.function
         return replace(self, function=lambda scores, which: function(transform(scores), which))
 
 
 @dataclass(frozen=True)
 class Target:
-    """A target before it has seen scores; `Target.of` parses every accepted form."""
+    """A target that isn't settled on scores yet; `Target.of` parses every accepted form.
+
+    Attributes:
+        kind: The form of the target.
+        text: The target as text, as the record keeps it.
+        classes: The classes that the target names; of kind "index" the class of each image.
+        value: The count of "top" or the limit of "above".
+        function: The callable of kind "callable": scores (b, k) to scalars (b,).
+        name: The name of a set of classes, "" without a name.
+    """
 
     kind: Kind
     text: str
     classes: tuple[int, ...] = ()
     value: float = 0.0
     function: Callable[[Tensor], Tensor] | None = None
-    name: str = ""  # of a set of classes, where it has one
+    name: str = ""
 
     def __str__(self) -> str:
         return self.text
 
     @classmethod
     def of(cls, target: Any, labels: Sequence[str] | None = None) -> Target:
-        """Parse a target; `labels` lets classes be named. Raises TargetError or UnknownName."""
+        """Parse a target.
+
+        Args:
+            target: A Target, a text such as "top3" or "class=tabby", a class's index, a class for
+                each image, or a callable that turns scores (b, k) into scalars (b,).
+            labels: The model's labels, which let the target name classes.
+
+        Raises:
+            TargetError: The target has none of these forms.
+            UnknownName: A label that the model doesn't have.
+        """
         if isinstance(target, Target):
             return target
         if isinstance(target, bool) or target is None:
@@ -185,7 +224,7 @@ class Target:
         return cls("any", f"{name}=any:{argument}", tuple(sorted(set(members))), name=name)
 
     def part(self, start: int, stop: int) -> Target:
-        """The target of images start..stop of a longer run: only a per-image target differs."""
+        """Return the target of images start to stop of a longer run; it differs for per-image targets."""
         if self.kind != "index":
             return self
         return replace(self, classes=self.classes[start:stop])
@@ -199,9 +238,17 @@ class Target:
             )
 
     def aim(self, scores: Tensor, probabilities: Tensor) -> Aim:
-        """Settle the target on the scores (b, k) of a batch; probabilities are what `above` reads.
+        """Settle the target on the scores of a batch.
 
-        Raises TargetError when a class doesn't exist or the number of targets isn't b.
+        Args:
+            scores: (b, k), as the methods explain them.
+            probabilities: (b, k), which a target "above" compares.
+
+        Returns:
+            The aim of the batch's maps.
+
+        Raises:
+            TargetError: A class doesn't exist, or the number of targets isn't b.
         """
         batch, count = scores.shape
         device = scores.device
@@ -250,7 +297,7 @@ class Target:
 
 @dataclass(frozen=True, eq=False)
 class Settled(Target):
-    """A target settled already, so that altered copies of a batch are explained for its classes.
+    """A target with a fixed aim, so that altered copies of a batch are explained for its classes.
 
     >>> Settled.on_aim(target, aim).aim(other_scores, other_probabilities) is aim
     True
@@ -260,15 +307,17 @@ class Settled(Target):
 
     @classmethod
     def on_aim(cls, target: Target, aim: Aim) -> Settled:
-        """`target`, whatever the scores, as `aim` has settled it."""
+        """Return a copy of `target` whose aim is always `aim`, whatever the scores."""
         given = target.kind, target.text, target.classes, target.value, target.function
         return cls(*given, target.name, aim)
 
     def part(self, start: int, stop: int) -> Settled:
+        """Return the settled target of images start to stop of the batch."""
         assert self.settled is not None
         return replace(self, settled=self.settled.part(start, stop))
 
     def aim(self, scores: Tensor, probabilities: Tensor) -> Aim:
+        """Return the fixed aim; the scores play no part."""
         assert self.settled is not None
         return self.settled
 
@@ -279,9 +328,11 @@ def _pick(classes: Any, device: Any) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def set_label(labels: Sequence[str] | None, classes: Sequence[int]) -> str:
-    """Returns what a set of classes without a name is called: "any of tiger cat, lynx and 3 more".
+    """Name a set of classes without a name: "any of tiger cat, lynx and 3 more".
 
-    labels: the model's, of which each class's first name counts. classes: the set, ascending.
+    Args:
+        labels: The model's labels, of which each class's first name is used.
+        classes: The classes of the set, ascending.
     """
     names = [label_of(labels, index).partition(",")[0] for index in classes]
     rest = len(names) - _LISTED
@@ -289,7 +340,7 @@ def set_label(labels: Sequence[str] | None, classes: Sequence[int]) -> str:
 
 
 def _named(text: str, labels: Sequence[str]) -> int | None:
-    """The class of a label that stands alone; None where it is no label, or nothing is known."""
+    """Find the class of a bare label; return None where it is no label or no labels are known."""
     if labels is UNKNOWN or text.isdecimal():
         return None
     try:
@@ -301,6 +352,6 @@ def _named(text: str, labels: Sequence[str]) -> int | None:
 
 
 def _members(text: str, labels: Sequence[str] | None) -> tuple[int, ...]:
-    """The classes between the commas; none where nothing stands between some."""
+    """Parse classes separated by commas; return an empty tuple where a place is empty."""
     parts = [part.strip() for part in text.split(",")]
     return tuple(class_of(part, labels) for part in parts) if all(parts) else ()
