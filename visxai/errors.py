@@ -25,7 +25,7 @@ _MOST = 40  # choices that a message lists in full
 
 
 class VisxaiError(Exception):
-    """The base class of the errors below: `except visxai.errors.VisxaiError` catches each of them."""
+    """The base class of the errors below: `except visxai.errors.VisxaiError` catches them all."""
 
 
 class ArgumentError(VisxaiError, ValueError):

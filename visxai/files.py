@@ -278,7 +278,7 @@ def _mark(folder: Path, mark: str, written: Iterable[str]) -> None:
 
 
 def _listed(folder: Path, mark: str) -> frozenset[str] | None:
-    """Read the names of the files that visxai wrote in a folder; return None where no list is valid."""
+    """Read the names of the files that visxai wrote in a folder; return None without a list."""
     try:
         names = json.loads((folder / mark).read_text("utf-8"))["files"]
         return frozenset(str(name) for name in names)

@@ -224,7 +224,7 @@ class Target:
         return cls("any", f"{name}=any:{argument}", tuple(sorted(set(members))), name=name)
 
     def part(self, start: int, stop: int) -> Target:
-        """Return the target of images start to stop of a longer run; it differs for per-image targets."""
+        """Return the target of images start to stop of a longer run."""
         if self.kind != "index":
             return self
         return replace(self, classes=self.classes[start:stop])

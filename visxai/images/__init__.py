@@ -1,4 +1,4 @@
-"""Images: found, read under limits, and cut for a model."""
+"""Images: finding them, decoding them within limits, and preprocessing them for a model."""
 
 from __future__ import annotations
 

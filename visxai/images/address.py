@@ -1,4 +1,4 @@
-"""Where an image's bytes come from, told by an address that rows keep as their path.
+"""Addresses of images: where the bytes of an image are read from. Rows keep the address as `path`.
 
     photos/owl.jpg                    a file
     shards/shard-000000.tar/owl.jpg   a member of a tar
@@ -7,7 +7,7 @@
 
     Origin.of("photos/owl.jpg").read(limit)
 
-Only regular files are read, and never more than asked for.
+Only regular files are read, and never more bytes than the caller allows.
 """
 
 from __future__ import annotations
@@ -38,16 +38,21 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 
 
 class Unfetched(Exception):
-    """Bytes that only another process can read are asked for."""
+    """The error for reading bytes that only another process can read."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where an image's bytes come from.
+    """The place that an image's bytes are read from.
 
-    text: the address as given. file: the file's path or URL; member: of the tar that it is.
-    span: offset and size of the member, once known. fetched: the bytes, or why there are none,
-    once read for another process; away: they can't be read in this one.
+    Attributes:
+        text: The address as given.
+        file: The path or URL of the file.
+        member: The name of the member, where the file is a tar; else None.
+        span: (offset, size) in bytes of the member in the tar, once known.
+        fetched: The bytes, or the reason why they can't be read, once they were read for another
+            process.
+        away: Whether this process can't read the bytes.
     """
 
     text: str
@@ -59,14 +64,14 @@ class Origin:
 
     @classmethod
     def of(cls, address: str | os.PathLike[str] | Origin) -> Origin:
-        """Parse an address. A folder may be named like a tar."""
+        """Parse an address; a folder whose name ends in .tar isn't mistaken for a tar."""
         if isinstance(address, Origin):
             return address
         text = os.fspath(address)
         place = local(text)
         sought = place
         if sys.platform == "win32" and not remote(place):
-            sought = place.replace("\\", "/")  # both part folders there
+            sought = place.replace("\\", "/")  # Windows separates folders by either
         start = 0
         while (end := sought.lower().find(f"{tars.ENDING}/", start)) >= 0:
             start = end + len(tars.ENDING)
@@ -79,11 +84,23 @@ class Origin:
 
     @property
     def remote(self) -> bool:
-        """Whether it is a URL."""
+        """Whether the file is a URL."""
         return remote(self.file)
 
     def read(self, limit: int) -> bytes:
-        """The bytes, at most limit + 1 of them; ImageError says why there are none."""
+        """Read the bytes.
+
+        Args:
+            limit: The most bytes allowed; one more is read, so that the caller notices a larger
+                file.
+
+        Returns:
+            At most `limit` + 1 bytes.
+
+        Raises:
+            ImageError: The bytes can't be read.
+            Unfetched: Only another process can read the bytes.
+        """
         if isinstance(self.fetched, str):
             raise ImageError(self.fetched)
         if self.fetched is not None:
@@ -105,19 +122,27 @@ class Origin:
         return data
 
     def located(self) -> Origin:
-        """With the place of a tar's member, so that another process needn't look for it."""
+        """Return the origin with its member's span, so that another process needn't look it up.
+
+        Where the tar can't be read, the origin is returned unchanged: reading it raises the error
+        again.
+        """
         if self.member is None or self.span is not None or self.fetched is not None:
             return self
         try:
             return replace(self, span=self._span())
-        except VisxaiError:  # reading says it again
+        except VisxaiError:  # reading raises it again
             return self
 
     def fetch(self, limit: int, seconds: float) -> Origin:
-        """With its bytes, or why there are none, for a process that can't read them.
+        """Return the origin with its bytes, or the reason for their absence, for another process.
 
-        After `seconds` it gives up: no file system promises to answer. The thread that waits for
-        the answer is left to itself then, and ends with the process at the latest.
+        A file system may never answer. The thread that waits for it is abandoned after `seconds`,
+        and ends with the process at the latest.
+
+        Args:
+            limit: As for `read`.
+            seconds: The longest wait.
         """
         told: list[bytes | str] = []
 
@@ -137,13 +162,16 @@ class Origin:
         return replace(self, fetched=told[0] if told else late, away=False)
 
     def barred(self) -> Origin:
-        """As it is where reading it asks no other machine (by a URL, or a share of Windows), else
-        as one that isn't read: `fetched` is UNASKED."""
+        """Return an origin that is never read from another machine.
+
+        Where reading would contact another machine (for a URL, or a network share on Windows), the
+        result has UNASKED as `fetched`; any other origin is returned unchanged.
+        """
         share = os.name == "nt" and self.file.startswith(("\\\\", "//"))
         return replace(self, fetched=UNASKED) if self.remote or share else self
 
     def exists(self) -> bool:
-        """Whether there is something at the address, readable or not."""
+        """Tell whether the address exists, readable or not."""
         if self.fetched is not None:
             return not isinstance(self.fetched, str)
         try:
@@ -154,6 +182,7 @@ class Origin:
             return False
 
     def _span(self) -> tuple[int, int]:
+        """Look up the offset and size of the member; raise ImageError where the tar lacks it."""
         shard = look(self.file)
         found = shard.members.get(self.member or "")
         if found is None or found.flaw:
@@ -165,12 +194,12 @@ class Origin:
 
 
 def remote(address: str) -> bool:
-    """Whether an address is a URL of another file system than this machine's own."""
+    """Tell whether an address is a URL of a file system other than this machine's own."""
     return _SCHEME.match(address) is not None and local(address) == address
 
 
 def local(address: str) -> str:
-    """An address as a plain path where it is a file:// URL, else as it is."""
+    """Convert a file:// URL to a plain path; return any other address unchanged."""
     if not address.lower().startswith("file://"):
         return address
     from urllib.parse import unquote
@@ -182,7 +211,15 @@ def local(address: str) -> str:
 
 
 def look(file: str, fields: tuple[str, ...] = LABELS) -> tars.Shard:
-    """What is in a tar, looked up again only when it changes; ImageError where it can't be read."""
+    """Read the list of a tar's members; it is cached until the tar changes.
+
+    Args:
+        file: The tar's path or URL.
+        fields: The fields of a JSON file beside an image that may hold its label.
+
+    Raises:
+        ImageError: The tar can't be read.
+    """
     return _looked(file, stamp(file), fields)
 
 
@@ -193,7 +230,7 @@ def _looked(file: str, _: Stamp, fields: tuple[str, ...]) -> tars.Shard:
 
 
 def stamp(file: str) -> Stamp:
-    """What tells that a file was changed; UNKNOWN where there is none or it can't be told."""
+    """Return a file's size and time of change; return UNKNOWN where they can't be determined."""
     if remote(file):
         system, path = file_system(file)
         try:
@@ -208,7 +245,7 @@ def stamp(file: str) -> Stamp:
 
 
 def stamp_of(info: dict[str, Any]) -> Stamp:
-    """The same from what fsspec tells of a file."""
+    """Make a stamp of fsspec's information about a file; an ETag stands in for a missing time."""
     size = info.get("size")
     for name in ("mtime", "LastModified", "last_modified", "updated", "created", "ETag", "etag"):
         value = info.get(name)
@@ -223,7 +260,12 @@ def stamp_of(info: dict[str, Any]) -> Stamp:
 
 
 def file_system(url: str) -> tuple[Any, str]:
-    """fsspec's file system of a URL, and the path there."""
+    """Return fsspec's file system of a URL, and the path on it.
+
+    Raises:
+        MissingExtra: fsspec, or its package for this scheme, isn't installed.
+        ArgumentError: The URL chains several, or its scheme is unknown.
+    """
     scheme = url.partition("://")[0]
     fsspec = require("fsspec", "remote", f"reading {scheme}:// addresses")
     if "::" in url:
@@ -234,7 +276,7 @@ def file_system(url: str) -> tuple[Any, str]:
     try:
         system, path = fsspec.core.url_to_fs(url)
     except ImportError as error:
-        # fsspec says it in words of its own: "Install s3fs to access S3".
+        # fsspec's message names the package: "Install s3fs to access S3".
         needed = re.findall(r'nstall ([A-Za-z][\w-]*)|"([\w-]+)"', str(error))
         pip = " ".join(sorted({first or second for first, second in needed}))
         pip = "'visxai[remote]'" if scheme in ("http", "https") or not pip else pip
@@ -252,7 +294,7 @@ def file_system(url: str) -> tuple[Any, str]:
 
 @contextlib.contextmanager
 def opened(file: str) -> Iterator[IO[bytes]]:
-    """A regular file or a URL, open for reading; ImageError where it can't be read."""
+    """Open a regular file or a URL for reading bytes; raise ImageError where it can't be read."""
     try:
         with _remote(file) if remote(file) else _regular(file) as stream:
             yield stream
@@ -266,9 +308,9 @@ def opened(file: str) -> Iterator[IO[bytes]]:
             "path and its permissions"
         ) from None
     except Exception as error:
-        if isinstance(error, PermissionError) and os.path.isdir(file):  # so says Windows
+        if isinstance(error, PermissionError) and os.path.isdir(file):  # Windows, for a folder
             raise ImageError(_folder(file)) from None
-        # A disk has OSErrors and odd names ValueErrors; other file systems errors of their own.
+        # A disk raises OSError and an invalid name ValueError; other file systems raise anything.
         if not remote(file) and not isinstance(error, (OSError, ValueError)):
             raise
         said = getattr(error, "strerror", None)
@@ -288,15 +330,15 @@ def _folder(file: str) -> str:
 
 def _remote(url: str) -> IO[bytes]:
     system, path = file_system(url)
-    if getattr(system, "local_file", False):  # another name for this machine's own disk
+    if getattr(system, "local_file", False):  # the URL leads to this machine's own disk
         return _regular(path)
     stream: IO[bytes] = system.open(path, "rb")
     return stream
 
 
 def _regular(path: str) -> IO[bytes]:
-    # Without O_NONBLOCK, opening a FIFO would wait for a writer; asking before opening would
-    # leave a moment to swap the file.
+    # Without O_NONBLOCK, opening a FIFO would wait for a writer. The type is checked after opening,
+    # as the file could be swapped between a check and the opening.
     flags = os.O_RDONLY
     for name in ("O_NONBLOCK", "O_CLOEXEC", "O_NOCTTY", "O_BINARY"):
         flags |= getattr(os, name, 0)

@@ -1,8 +1,9 @@
-"""Decoding images safely: any file in, an upright RGB photograph or one error out.
+"""Safe decoding of images: any file gives an upright RGB photograph or an error.
 
-Files come from strangers. Formats are told by content from an allow-list, size and shape are
-checked from the header before a pixel is decoded, no more bytes are read than allowed, and whatever
-Pillow raises on hostile bytes becomes an `ImageError`. No global setting of Pillow is touched.
+Files come from strangers. Formats are recognised by content and restricted to an allow-list, size
+and shape are checked from the header before a pixel is decoded, no more bytes are read than
+allowed, and whatever Pillow raises on hostile bytes becomes an `ImageError`. No global setting of
+Pillow is touched.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ Source = (
 )
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
-# Camera's raw files hold small pictures of themselves, which would be read in their place.
+# Cameras' raw files hold small previews, which would be decoded instead of the photograph.
 RAW = (".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2")
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -53,15 +54,20 @@ _TURNS = {
 }
 _LOADING = threading.RLock()
 _STRIP = 2**22  # pixels that are converted at a time
-_PILLOW = r"PIL\b"  # its modules, whose warnings nobody can act on
+_PILLOW = r"PIL\b"  # Pillow's modules, whose warnings the user can't act on
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What an image may cost: bytes of its file, pixels, and long side over short side.
+    """The limits on an image that is decoded.
 
-    Of animations and multi-page files only the first frame is ever decoded. Pillow's own ceiling
-    (`PIL.Image.MAX_IMAGE_PIXELS`, times two) holds beside `max_pixels`.
+    Only the first frame of animations and multi-page files is ever decoded. Pillow's own limit
+    (twice `PIL.Image.MAX_IMAGE_PIXELS`) applies as well as `max_pixels`.
+
+    Attributes:
+        max_bytes: The most bytes of the file.
+        max_pixels: The most pixels, width times height.
+        max_aspect: The largest ratio of the long side to the short side.
     """
 
     max_bytes: int = 64 * 2**20
@@ -73,8 +79,7 @@ _DEFAULT = Limits()
 
 
 def limits_of(settings: Mapping[str, Any]) -> Limits:
-    """The limits that the settings of a stored run tell, which may be a stranger's: a gigapixel
-    at most."""
+    """Read the limits in a stored run's settings; a stranger's settings get a gigapixel at most."""
     told = settings.get("max_pixels")
     if not isinstance(told, int) or told < 1:
         return _DEFAULT
@@ -85,9 +90,12 @@ def limits_of(settings: Mapping[str, Any]) -> Limits:
 class Photo:
     """A decoded photograph.
 
-    image: RGB, upright (the EXIF orientation is undone). sha256: hex, of the file's bytes, or of
-    the upright RGB pixels and their size when there was no file. path: as given, None without a
-    file. orientation: the EXIF orientation found, 1 to 8.
+    Attributes:
+        image: RGB, upright (the EXIF orientation is undone).
+        sha256: SHA-256 (hex) of the file's bytes, or of the upright RGB pixels and their size where
+            there was no file.
+        path: The address as given, None without a file.
+        orientation: The file's EXIF orientation, 1 to 8.
     """
 
     image: Image.Image
@@ -97,12 +105,19 @@ class Photo:
 
 
 def decode(source: Source, limits: Limits = _DEFAULT) -> Photo:
-    """The photograph at an address, in bytes, an open file, a PIL image, an array or a tensor.
+    """Decode a photograph.
 
-    An address is a path, a tar's member or a URL (see `visxai.images.address`). An open file is
-    whatever has `.read()`, and is read from where it stands. Arrays are grey, RGB or RGBA, of the
-    shapes and types of `visxai.images.objects`; transparency is laid over white. Raises
-    ImageError for what can't be read safely, ArgumentError for another kind of source.
+    Args:
+        source: An address (a path, a tar's member or a URL, see `visxai.images.address`), the bytes
+            of a file, an open file, a PIL image, an array or a tensor. An open file is any object
+            with `read()`, and is read from its current position. Arrays are grey, RGB or RGBA, of
+            the shapes and types of `visxai.images.objects`. Transparent pixels are blended with
+            white.
+        limits: The limits that the image must keep.
+
+    Raises:
+        ImageError: The image can't be read safely.
+        ArgumentError: The source is none of these objects.
     """
     if isinstance(source, np.ndarray) or objects.is_tensor(source):
         source = objects.picture(source)
@@ -142,13 +157,13 @@ def decode(source: Source, limits: Limits = _DEFAULT) -> Photo:
 
 
 def _opened(source: bytes | Image.Image, name: str, limits: Limits) -> tuple[Image.Image, int]:
-    """(upright RGB, EXIF orientation); every failure is an ImageError about `name`."""
+    """Return the upright RGB image and its EXIF orientation; make every failure an ImageError."""
     try:
         if isinstance(source, Image.Image):
             image = source
         else:
             with warnings_of(_PILLOW):
-                # What HEIF's library opens is decoded at once, so its size is checked before.
+                # pillow-heif decodes while it opens, so the size is checked before.
                 known = heif.size(source, name)
                 if known is not None:
                     _check_size(known, name, limits)
@@ -156,9 +171,10 @@ def _opened(source: bytes | Image.Image, name: str, limits: Limits) -> tuple[Ima
                 else:
                     image = Image.open(io.BytesIO(source), formats=_FORMATS)
         _check_size(image.size, name, limits)
-        # Pillow turns a TIFF upright while it loads it; a PNG's EXIF may come after its pixels.
+        # Pillow turns a TIFF upright while loading, so its orientation is read before; a PNG's
+        # EXIF may follow the pixels, so it is read after.
         turned = _orientation(image) if image.format == "TIFF" else None
-        # Several threads may be given one image that isn't loaded yet.
+        # Several threads may share an image that isn't loaded yet.
         shared = _LOADING if image is source else contextlib.nullcontext()
         with shared, warnings_of(_PILLOW):
             image.load()
@@ -185,6 +201,7 @@ def _opened(source: bytes | Image.Image, name: str, limits: Limits) -> tuple[Ima
 
 
 def _check_size(size: tuple[int, int], name: str, limits: Limits) -> None:
+    """Raise ImageError unless (width, height) keep the limits."""
     width, height = size
     if min(size) < 1 or width * height > limits.max_pixels:
         raise ImageError(
@@ -200,7 +217,7 @@ def _check_size(size: tuple[int, int], name: str, limits: Limits) -> None:
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation, 1 to 8; 1 where it is absent, out of range, or the EXIF is damaged."""
+    """Read the EXIF orientation, 1 to 8; return 1 where it is absent, out of range or damaged."""
     try:
         with warnings_of(_PILLOW):
             value = image.getexif().get(ExifTags.Base.Orientation)
@@ -210,10 +227,10 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    """A new RGB image: transparency over white, deep greys scaled to 8 bits.
+    """Convert to a new RGB image: transparent pixels over white, deep greys scaled to 8 bits.
 
-    What needs more than a byte a channel on its way is converted in strips, so that a large image
-    takes little more than its own memory.
+    An image that needs more than a byte a channel during the conversion is converted in strips, so
+    that a large image takes little more than its own memory.
     """
     if image.mode == "F" or image.mode.startswith("I"):
         return _grey(image).convert("RGB")
@@ -229,16 +246,16 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _strips(image: Image.Image) -> Iterator[tuple[int, int, int, int]]:
-    """Boxes of whole rows that cover an image."""
+    """Yield boxes (left, top, right, bottom) of whole rows that cover an image."""
     rows = max(1, _STRIP // image.width)
     for top in range(0, image.height, rows):
         yield 0, top, image.width, min(top + rows, image.height)
 
 
 def _grey(image: Image.Image) -> Image.Image:
-    """16-bit, 32-bit or float greys as 8 bits.
+    """Scale 16-bit, 32-bit or float greys to 8 bits.
 
-    16-bit types span 0..65535. Wider types don't say their range: it is the smallest of 0..1
+    16-bit types span 0..65535. Wider types don't state their range: it is the smallest of 0..1
     (floats), 0..255 and 0..65535 that holds the values, else from their least to their greatest.
     """
     low, high = 0.0, 65535.0
@@ -259,13 +276,13 @@ def _grey(image: Image.Image) -> Image.Image:
 
 
 def _values(image: Image.Image) -> Iterator[NDArray[np.float32]]:
-    """16-bit greys, strip by strip (h, w)."""
+    """Yield 16-bit greys strip by strip, (h, w)."""
     for box in _strips(image):
         yield np.asarray(image.crop(box)).astype(np.float32)
 
 
 def _wide_values(image: Image.Image) -> Iterator[NDArray[np.float64]]:
-    """32-bit or float greys, strip by strip (h, w); what isn't finite is 0."""
+    """Yield 32-bit or float greys strip by strip, (h, w), with 0 for values that aren't finite."""
     for box in _strips(image):
         values = np.asarray(image.crop(box)).astype(np.float64)
         yield np.nan_to_num(values, copy=False, nan=0.0, posinf=0.0, neginf=0.0)

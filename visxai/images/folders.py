@@ -1,4 +1,4 @@
-"""The images below a folder, in order, and the names that outputs about them get."""
+"""Finding the images below a folder, in a fixed order, without following unsafe links."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ READ = (
     *(".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"),
     *(".avif", ".heic", ".heif", ".jfif", ".jpe", ".apng", ".dib"),
 )
-# Whatever is called an image is one of a run's: what can't be read becomes a failure, so that
-# nobody counts on an image that nobody looked at.
+# Every file with an image's ending belongs to a run, also in formats that can't be decoded: it
+# becomes a failure instead of being skipped silently.
 EXTENSIONS = (
     *READ,
     *(".avifs", ".hif", ".jxl", ".jp2", ".j2k", ".jxr", ".psd", ".svg", ".ico", ".exr", ".hdr"),
@@ -27,7 +27,7 @@ EXTENSIONS = (
 
 
 def is_results(folder: str | os.PathLike[str]) -> bool:
-    """Tell whether a folder holds the results of a run, which are no images to be explained."""
+    """Tell whether a folder holds a run's results, whose pictures aren't images to explain."""
     try:
         about = json.loads(Path(folder, "run.json").read_text("utf-8"))
     except (OSError, ValueError):
@@ -36,12 +36,20 @@ def is_results(folder: str | os.PathLike[str]) -> bool:
 
 
 def images_below(root: str | os.PathLike[str]) -> Iterator[Path | Failure]:
-    """The images below a folder, ordered by posix relative path; a file stands for itself.
+    """Yield the images below a folder, ordered by posix relative path.
 
-    Hidden entries are skipped. What can't be followed safely comes as a Failure in its place:
-    links that lead out of the folder or nowhere, folders that can't be listed. Linked folders
-    inside are not entered, their images are found where they lie. Raises ArgumentError for a
-    missing path and for a folder without images.
+    Hidden entries are skipped. Linked folders inside aren't entered: their images are found where
+    they lie.
+
+    Args:
+        root: The folder; a file is yielded itself.
+
+    Yields:
+        The path of each image, or a Failure for what can't be followed safely: a link that leads
+        out of the folder or nowhere, a folder that can't be listed.
+
+    Raises:
+        ArgumentError: The path is missing, or the folder holds no image.
     """
     top = Path(root)
     if not os.path.lexists(top):
@@ -76,20 +84,20 @@ def images_below(root: str | os.PathLike[str]) -> Iterator[Path | Failure]:
 
 
 def _entries(folder: Path) -> list[tuple[Path, bool]]:
-    """(path, is a folder) of the images, folders and linked folders in `folder`, in order."""
+    """List the images, folders and linked folders in a folder as (path, is a folder), in order."""
     kept = []
     with os.scandir(folder) as entries:
         for entry in entries:
             is_folder = entry.is_dir(follow_symlinks=False)
             image = entry.name.lower().endswith(EXTENSIONS)
             if not entry.name.startswith(".") and (is_folder or image or os.path.isdir(entry.path)):
-                # With its slash a folder sorts where its files' paths do.
+                # With a slash at its end a folder sorts where the paths of its files do.
                 kept.append((entry.name + "/" * is_folder, Path(entry.path), is_folder))
     return [(path, is_folder) for _, path, is_folder in sorted(kept)]
 
 
 def _followed(link: Path, inside: Path) -> Path | Failure | None:
-    """`link` if it leads to a file below `inside`, a Failure if astray, None for a folder."""
+    """Return a link to a file below `inside`, a Failure if it leads astray, None for a folder."""
     try:
         target = link.resolve(strict=True)
     except (OSError, RuntimeError):
@@ -100,6 +108,7 @@ def _followed(link: Path, inside: Path) -> Path | Failure | None:
 
 
 def none_below(place: str | os.PathLike[str], tars: str = "") -> ArgumentError:
+    """Make the error for a place without images; `tars` is a pattern that names its tars."""
     remedy = f"name its tars themselves, as in {tars}" if tars else "check the folder"
     return ArgumentError(
         f"expected images ({' '.join(READ)}), got none below {shown(place)}: {remedy}"
@@ -107,6 +116,8 @@ def none_below(place: str | os.PathLike[str], tars: str = "") -> ArgumentError:
 
 
 def _longest() -> tuple[int, int]:
-    """Return how many bytes a component may have, and a name of several: Windows refuses whole
-    paths over 259 characters, unless its administrator has lifted that."""
+    """Return the most bytes of a name's component and of a name of several components.
+
+    Windows refuses whole paths over 259 characters, unless its administrator has lifted that limit.
+    """
     return (80, 120) if sys.platform == "win32" else (200, 1024)

@@ -1,7 +1,8 @@
-"""Where the evidence lies: places a native map on the original image and cuts it into regions.
+"""Heatmaps: places a native map on the original image and cuts it into regions.
 
-Plain numpy arrays in, plain numbers out; coordinates are pixels of the upright original image,
-x to the right, y down, boxes as (left, top, right, bottom) with right and bottom exclusive.
+Functions take NumPy arrays and return plain numbers. Coordinates are pixels of the upright original
+image, x to the right and y down; boxes are (left, top, right, bottom) with right and bottom
+exclusive.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ _ORIENTATIONS = {
     8: (True, True, False),
 }
 
-# Regions and masks are found on a grid of at most this many pixels a side: a map of at most
-# 224 cells gains nothing from being labelled at 12 megapixels.
+# Regions and masks are found on a grid of at most this many pixels a side: a map of at most 224
+# cells a side gains nothing from a grid of 12 megapixels.
 _WORKING_SIDE = 512
 
 
@@ -38,8 +39,10 @@ _WORKING_SIDE = 512
 class Region:
     """A connected area of strong evidence.
 
-    `box` (left, top, right, bottom) and `polygon` ((x, y), ...) are in pixels of the upright
-    original; `share` is its part of all positive evidence, 0 to 1.
+    Attributes:
+        box: (left, top, right, bottom) in pixels of the upright original, ends exclusive.
+        share: The region's part of all positive evidence, 0 to 1.
+        polygon: The outline ((x, y), ...) in pixels of the upright original.
     """
 
     box: tuple[int, int, int, int]
@@ -47,6 +50,7 @@ class Region:
     polygon: tuple[tuple[int, int], ...] = field(default=(), repr=False)  # hundreds of points
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values, ready for JSON."""
         return {
             "box": list(self.box),
             "share": self.share,
@@ -55,10 +59,16 @@ class Region:
 
 
 def resample(values: Array, ys: Array, xs: Array) -> Array:
-    """Bilinear samples of `values` (u, v) at rows `ys` and columns `xs`, edges repeated.
+    """Sample values bilinearly, with edges repeated.
 
-    Coordinates count cells from the first cell's centre, the convention of
-    `interpolate(mode="bilinear", align_corners=False)`. Returns (len(ys), len(xs)).
+    Args:
+        values: float32 (u, v).
+        ys: The rows of the samples, in cells from the first cell's centre, the convention of
+            `interpolate(mode="bilinear", align_corners=False)`.
+        xs: The columns of the samples, likewise.
+
+    Returns:
+        float32 (len(ys), len(xs)).
     """
 
     def along(size: int, at: Array) -> tuple[NDArray[np.intp], NDArray[np.intp], Array]:
@@ -73,10 +83,14 @@ def resample(values: Array, ys: Array, xs: Array) -> Array:
 
 
 def smallest_area(heatmap: Array, share: float) -> NDArray[np.bool_]:
-    """The fewest pixels of `heatmap` (H, W) that hold `share` (0 to 1) of its positive evidence.
+    """Find the fewest pixels that hold a share of the positive evidence.
 
-    NaN (unseen) and negative pixels never belong to it; a map without positive evidence gives
-    an empty mask.
+    Args:
+        heatmap: float32 (H, W). NaN (unseen) and negative pixels never belong to the area.
+        share: The share of the positive evidence, 0 to 1.
+
+    Returns:
+        bool (H, W); all False for a map without positive evidence.
     """
     positive = np.nan_to_num(heatmap, nan=0.0).clip(min=0)
     flat = positive.ravel()
@@ -92,7 +106,16 @@ def smallest_area(heatmap: Array, share: float) -> NDArray[np.bool_]:
 
 
 def regions(heatmap: Array, top: int, share: float) -> tuple[Region, ...]:
-    """The `top` connected parts of the smallest area that holds `share`, strongest first."""
+    """Find the strongest connected parts of the smallest area that holds `share` of the evidence.
+
+    Args:
+        heatmap: float32 (H, W).
+        top: The most regions.
+        share: The share of the positive evidence that the area holds, 0 to 1.
+
+    Returns:
+        The regions, strongest first, in pixels of `heatmap`.
+    """
     import cv2
 
     positive = np.nan_to_num(heatmap, nan=0.0).clip(min=0)
@@ -115,13 +138,13 @@ def regions(heatmap: Array, top: int, share: float) -> tuple[Region, ...]:
 
 
 def working_size(width: int, height: int) -> tuple[int, int]:
-    """(width, height) shrunk so that the longer side is at most 512, and at least 1 each."""
+    """Shrink (width, height) to at most 512 on the longer side and at least 1 on each."""
     factor = min(1.0, _WORKING_SIDE / max(width, height))
     return max(1, round(width * factor)), max(1, round(height * factor))
 
 
 def scaled(region: Region, fx: float, fy: float, width: int, height: int) -> Region:
-    """`region` with coordinates multiplied by (fx, fy) and kept inside width and height."""
+    """Multiply a region's coordinates by (fx, fy) and keep them inside width and height."""
     left, top, right, bottom = region.box
     box = (
         min(width - 1, int(left * fx)),
@@ -138,15 +161,15 @@ def scaled(region: Region, fx: float, fy: float, width: int, height: int) -> Reg
 
 @dataclass(frozen=True, eq=False)
 class PlacedMap:
-    """A method's native map and where it lies on the upright original.
+    """A method's native map and its place on the upright original.
 
     Attributes:
         values: float32 (u, v), unscaled.
-        width: Of the upright original, in pixels.
-        height: Of the upright original, in pixels.
+        width: Width of the upright original, in pixels.
+        height: Height of the upright original, in pixels.
         transform: How the upright original became the model's input.
         two_sided: Whether the method's maps can hold evidence against the target.
-        degenerate: Whether the map says nothing: it is flat, or was not finite.
+        degenerate: Whether the map holds no information: it is flat, or was not finite.
     """
 
     values: Array
@@ -167,10 +190,10 @@ class PlacedMap:
         Args:
             size: (width, height) of the grid that samples the original's area, by default the
                 upright original's own pixels.
-            stored: Whether to give the pixels as the file stores them, before EXIF rotation.
+            stored: Whether to return the pixels as the file stores them, before EXIF rotation.
 
         Returns:
-            float32 (height, width), NaN where the model never looked.
+            float32 (height, width), NaN outside the model's view.
         """
         width, height = size or (self.width, self.height)
         xs, ys = self._view(width, height)
@@ -193,7 +216,7 @@ class PlacedMap:
         return np.ascontiguousarray(out.T if transpose else out)
 
     def seen(self, size: tuple[int, int] | None = None) -> tuple[int, int, int, int]:
-        """Find the box (left, top, right, bottom) that the model saw, ends exclusive.
+        """Find the box (left, top, right, bottom) of the model's view, ends exclusive.
 
         Args:
             size: (width, height) of the grid whose pixels the box is in, as for `on_original`.
@@ -207,10 +230,19 @@ class PlacedMap:
         return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
     def regions(self, top: int = 3, share: float = 0.5) -> tuple[Region, ...]:
-        """Find the `top` connected areas of strongest evidence, in pixels of the upright original.
+        """Find the connected areas of strongest evidence.
 
-        They are the parts of the smallest area that holds `share` (above 0, at most 1) of the
-        positive evidence.
+        They are the parts of the smallest area that holds `share` of the positive evidence.
+
+        Args:
+            top: The most regions.
+            share: Above 0, at most 1.
+
+        Returns:
+            The regions, strongest first, in pixels of the upright original.
+
+        Raises:
+            ArgumentError: `share` is out of range.
         """
         _check_share(share)
         width, height = working_size(self.width, self.height)
@@ -219,10 +251,16 @@ class PlacedMap:
         return tuple(scaled(region, fx, fy, self.width, self.height) for region in found)
 
     def mask(self, share: float = 0.5) -> NDArray[np.bool_]:
-        """Find the smallest area that holds `share` of the positive evidence.
+        """Find the smallest area that holds a share of the positive evidence.
+
+        Args:
+            share: Above 0, at most 1.
 
         Returns:
             bool (height, width) of the upright original.
+
+        Raises:
+            ArgumentError: `share` is out of range.
         """
         _check_share(share)
         width, height = working_size(self.width, self.height)
@@ -234,8 +272,10 @@ class PlacedMap:
         return small[np.ix_(rows, columns)]
 
     def _view(self, width: int, height: int) -> tuple[NDArray[Any], NDArray[Any]]:
-        """The centres of the columns and rows of a width x height grid over the original, in
-        pixels of the model's view (which spans 0 to the crop's width and height)."""
+        """Compute the centres of the columns and rows of a width x height grid over the original.
+
+        They are in pixels of the model's view, which spans 0 to the crop's width and height.
+        """
         resized, crop = self.transform.resized, self.transform.crop
         xs = (np.arange(width) + 0.5) * (resized[0] / width) - crop[0]
         ys = (np.arange(height) + 0.5) * (resized[1] / height) - crop[1]

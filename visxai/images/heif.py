@@ -1,6 +1,6 @@
-"""HEIC photographs, as phones write them, read by pillow-heif (extra `heif`).
+"""HEIC photographs, as phones write them, decoded by pillow-heif (extra `heif`).
 
-Its opener isn't registered with Pillow, which would change what the whole process can open.
+pillow-heif isn't registered with Pillow, as that would change what the whole process can open.
 """
 
 from __future__ import annotations
@@ -12,14 +12,22 @@ from PIL import Image
 
 from visxai.errors import ImageError, MissingExtra, require
 
-# The brands of still pictures in HEVC, and those that any codec may have.
+# The file-type brands of HEVC still pictures, and those shared by all codecs.
 _BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 
 def size(data: bytes, name: str) -> tuple[int, int] | None:
-    """(width, height) that a HEIC file's header tells, None where bytes are something else.
+    """Read (width, height) from a HEIC file's header.
 
-    Raises ImageError where pillow-heif isn't there or can't read the header.
+    Args:
+        data: The file's bytes.
+        name: The file's name, for the error message.
+
+    Returns:
+        The size in pixels, None where the bytes are of another format.
+
+    Raises:
+        ImageError: pillow-heif isn't installed.
     """
     if data[4:8] != b"ftyp" or data[8:12] not in _BRANDS or _avif(data):
         return None
@@ -28,13 +36,13 @@ def size(data: bytes, name: str) -> tuple[int, int] | None:
 
 
 def decoded(data: bytes) -> Image.Image:
-    """The first picture of a HEIC file, upright as its header tells."""
+    """Decode the first picture of a HEIC file, turned upright by its header."""
     image: Image.Image = _file(data, "").to_pillow()
     return image
 
 
 def _avif(data: bytes) -> bool:
-    """Whether a file of any codec's brand is AVIF, which Pillow reads."""
+    """Tell whether a file whose brand any codec may have is AVIF, which Pillow decodes."""
     length = int.from_bytes(data[:4], "big")
     return data[8:12] in (b"mif1", b"msf1") and b"avif" in data[16 : min(length, 256)]
 

@@ -1,10 +1,11 @@
-"""Images that are given as objects rather than by address: open files, arrays and tensors.
+"""Images given as objects rather than by address: open files, arrays and tensors.
 
-    picture(array)        a PIL image of (h, w), (h, w, 1, 3 or 4) or (3 or 4, h, w)
-    content(file, limit)  the bytes of whatever has `.read()`
+    picture(array)        a PIL image of (h, w), (h, w, 1, 3 or 4) or (1, 3 or 4, h, w)
+    content(file, limit)  the bytes of an object with `read()`
 
-uint8 values are 0..255, floats of numpy 0..1. What could be read in two ways is refused: nothing is
-guessed about a stranger's pixels. Tensors are known by what they can do, so torch isn't imported.
+Values of uint8 are 0..255, floats of NumPy 0..1. An array that could be read in two ways is
+refused: nothing is guessed about a stranger's pixels. Tensors are recognised by their methods, so
+torch isn't imported.
 """
 
 from __future__ import annotations
@@ -22,12 +23,21 @@ _FORMS = "(h, w), (h, w, 3) or (h, w, 4)"
 
 
 def is_tensor(source: Any) -> bool:
-    """Whether an object is a tensor of torch."""
+    """Tell whether an object is a tensor of torch."""
     return hasattr(source, "detach") and hasattr(source, "cpu")
 
 
 def content(file: Any, limit: int) -> bytes:
-    """The bytes of an open file from where it stands, at most limit + 1 of them."""
+    """Read the bytes of an open file from its current position.
+
+    Args:
+        file: An object with `read()`.
+        limit: The most bytes allowed; one more is read, so that the caller notices a larger file.
+
+    Raises:
+        ArgumentError: The file is asynchronous, or opened as text.
+        ImageError: The file has no bytes left.
+    """
     data = file.read(limit + 1)
     if hasattr(data, "__await__"):
         data.close()
@@ -53,10 +63,15 @@ def content(file: Any, limit: int) -> bytes:
 
 
 def picture(source: Any) -> Image.Image:
-    """An array or tensor as a PIL image: grey, RGB or RGBA.
+    """Convert an array or tensor to a PIL image: grey, RGB or RGBA.
 
-    Raises ArgumentError for other shapes, types and ranges, and where the axis of the channels
-    can't be told; ImageError for one without a pixel.
+    Args:
+        source: An array or tensor of a shape in the module's docstring; tensors are uint8.
+
+    Raises:
+        ArgumentError: The shape, type or range is another, or the axis of the channels is
+            ambiguous.
+        ImageError: The array has no pixels.
     """
     tensor = is_tensor(source)
     if tensor and source.is_floating_point():
@@ -75,7 +90,7 @@ def picture(source: Any) -> Image.Image:
 
 
 def _channels_last(array: NDArray[Any], tensor: bool) -> NDArray[Any]:
-    """(h, w) or (h, w, 3 or 4) of an array in either order of axes."""
+    """Reorder an array of either order of axes to (h, w) or (h, w, 3 or 4)."""
     if array.ndim == 2:
         return array
     first = array.ndim == 3 and array.shape[0] in _CHANNELS
@@ -92,12 +107,12 @@ def _channels_last(array: NDArray[Any], tensor: bool) -> NDArray[Any]:
 
 
 def _bytes(array: NDArray[Any]) -> NDArray[np.uint8]:
-    """The pixels in 0..255."""
+    """Convert the pixels to uint8 in 0..255."""
     if array.dtype == np.uint8:
         return array
     if array.dtype == np.bool_ or array.dtype.kind != "f":
         raise _unlike(array)
-    if not (array.min() >= 0 and array.max() <= 1):  # also where something is NaN
+    if not (array.min() >= 0 and array.max() <= 1):  # true for NaN too
         raise ArgumentError(
             f"expected floats in 0..1, got values from {array.min():.4g} to {array.max():.4g}: "
             "pass uint8 for pixels in 0..255, and what is normalised already to attribute()"

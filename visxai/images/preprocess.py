@@ -2,11 +2,11 @@
 
     pixels = crop(resize(photo)),    x = (pixels / 255 - mean) / std
 
-`Preprocess` holds these steps as data, so that a record can name them and a map can find its way
-back. Resize and crop run on the CPU and give small uint8 arrays; the arithmetic runs on the whole
-batch, on its device. `Preprocess.of` turns transforms of torchvision, timm and Hugging Face into
-it without importing them; where the steps can't be told it gives an `Opaque`, with the same
-methods `crop` and `normalise`, whose view is taken to be the whole image.
+`Preprocess` holds these steps as data, so that a record can name them and a map can be placed on
+the original. Resize and crop run on the CPU and give small uint8 arrays; the arithmetic runs on the
+whole batch, on its device. `Preprocess.of` converts transforms of torchvision, timm and Hugging
+Face without importing these libraries. Where it can't read the steps, it returns an `Opaque` with
+the same methods `crop` and `normalise`, whose view is assumed to be the whole image.
 """
 
 from __future__ import annotations
@@ -28,25 +28,35 @@ from visxai.references import Transform
 if TYPE_CHECKING:
     from torch import Tensor
 
-# From this many resized pixels on, only the crop is resized: a sliver's whole would fill the
-# memory. Below it the whole is, because Pillow chooses the order of its two passes by their cost,
-# and between them it rounds to 8 bits: resizing just the crop may differ in the last bits.
+# From this many resized pixels on, only the crop is resized, as resizing all of a very long image
+# would fill the memory. Below it the whole image is resized: Pillow chooses the order of its two
+# passes by their cost and rounds to 8 bits between them, so resizing only the crop may differ in
+# the last bits.
 _WHOLE = 2**24
 _LIKE = "write it like Preprocess(size=(224, 224), resize=256)"
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """Resize, centre crop, scale to 0..1, normalise.
+    """The steps of a preprocessing: resize, centre crop, scale to 0..1, normalise.
 
-    size: (height, width) of the model's input in pixels. resize: the short side (the long side is
-    int(resize * long / short), as in torchvision), an exact (height, width), or None; with
-    side="long" the long side (so that a square `size` holds the whole photograph). Where the
-    resized image is smaller than `size`, black surrounds it. mean, std: of pixels in 0..1, in the
-    order of `channels` that the model sees; one number each, as mean=(0.5,), for a model of one
-    channel, which is given the photograph's grey (Pillow's "L"). rounding: where the crop lies
-    when an odd number of pixels goes, "even" (torchvision, timm: half to even) or "down" (Hugging
-    Face).
+    Where the resized image is smaller than `size`, black pixels surround it.
+
+    Attributes:
+        size: (height, width) of the model's input, in pixels.
+        resize: The short side in pixels (the long side is int(resize * long / short), as in
+            torchvision), an exact (height, width), or None for no resize.
+        interpolation: The filter of the resize: "nearest", "bilinear", "bicubic", "lanczos" or
+            "box".
+        mean: The mean of pixels in 0..1, in the order of `channels`; a single number, as in
+            mean=(0.5,), for a model of one channel, whose input is the photograph's grey (Pillow's
+            "L").
+        std: The standard deviation of pixels in 0..1, likewise.
+        channels: The order of the channels that the model expects, "rgb" or "bgr".
+        rounding: The rounding of the crop's offset where an odd number of pixels is cut off: "even"
+            (torchvision, timm: half to even) or "down" (Hugging Face).
+        side: The side that an integer `resize` sets, "short" or "long"; with "long" a square `size`
+            holds the whole photograph.
     """
 
     size: tuple[int, int]
@@ -59,13 +69,14 @@ class Preprocess:
     side: Literal["short", "long"] = "short"
 
     def __post_init__(self) -> None:
+        """Check all fields; raise ArgumentError or UnknownName where a value isn't valid."""
         for name, counts in (("size", (2,)), ("resize", (2,)), ("mean", (3, 1)), ("std", (3, 1))):
             value = getattr(self, name)
             if name == "resize" and (value is None or isinstance(value, int)):
                 continue
             if not isinstance(value, (list, tuple)) or len(value) not in counts:
                 raise ArgumentError(f"expected {counts[0]} numbers as {name}, got {value}: {_LIKE}")
-            object.__setattr__(self, name, tuple(value))  # lists, as from a TOML card, too
+            object.__setattr__(self, name, tuple(value))  # a TOML card gives lists
         if len(self.mean) != len(self.std):
             self._fill_moments()
         resize = self.resize if isinstance(self.resize, tuple) else (self.resize,)
@@ -91,7 +102,7 @@ class Preprocess:
                 raise UnknownName(name, getattr(self, name), known)
 
     def _fill_moments(self) -> None:
-        """Shorten a default to the one channel that the other of mean and std is given for."""
+        """Shorten mean or std to one channel where it is the default and the other has one."""
         for name, default in (("mean", 0.0), ("std", 1.0)):
             if getattr(self, name) == (default,) * 3:
                 object.__setattr__(self, name, (default,))
@@ -103,15 +114,15 @@ class Preprocess:
 
     @property
     def grey(self) -> bool:
-        """Whether the model sees one channel."""
+        """Whether the model's input has one channel."""
         return len(self.mean) == 1
 
     def blank(self) -> NDArray[np.uint8]:
-        """Black pixels, as `crop` gives them."""
+        """Return black pixels in the shape that `crop` returns."""
         return np.zeros((*self.size, len(self.mean)), np.uint8)
 
     def __str__(self) -> str:
-        """One stable line for records, everything that changes the pixels in it."""
+        """Describe the steps on one line for records, with everything that changes the pixels."""
         parts = ["no resize"]
         if self.resize is not None:
             short = isinstance(self.resize, int)
@@ -128,8 +139,12 @@ class Preprocess:
         return ", ".join(parts)
 
     def crop(self, photo: Photo) -> tuple[NDArray[np.uint8], Transform]:
-        """(uint8 RGB (h, w, 3) of `size`, or grey (h, w, 1), where it lies on the upright
-        photograph)."""
+        """Resize a photograph and cut out the model's view.
+
+        Returns:
+            uint8 (h, w, 3) RGB of `size`, or (h, w, 1) grey, and the view's place on the upright
+            photograph.
+        """
         image, (height, width) = photo.image, self.size
         image = image.convert("L") if self.grey else image
         resized = self._resized(image.size)
@@ -152,7 +167,14 @@ class Preprocess:
         return pixels, Transform(resized, (left, top, width, height), photo.orientation)
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """uint8 (b, h, w, c) -> float32 (b, c, h, w), contiguous, on the same device."""
+        """Turn a batch of pixels into the model's input.
+
+        Args:
+            pixels: uint8 (b, h, w, c), as `crop` returns them.
+
+        Returns:
+            float32 (b, c, h, w), contiguous, on the same device.
+        """
         import torch
 
         x = pixels.flip(-1) if self.channels == "bgr" else pixels
@@ -161,7 +183,14 @@ class Preprocess:
         return x.div(255).sub_(mean).div_(std)
 
     def denormalise(self, x: Tensor) -> Tensor:
-        """float (b, c, h, w) as the model sees it -> RGB (b, 3, h, w) in 0..1, clamped."""
+        """Turn a batch of model inputs back into pixels.
+
+        Args:
+            x: float (b, c, h, w), as `normalise` returns it.
+
+        Returns:
+            float RGB (b, 3, h, w), clamped to 0..1.
+        """
         mean, std = self._moments(x)
         rgb = (x * std + mean).clamp(0, 1)
         if self.grey:
@@ -173,7 +202,7 @@ class Preprocess:
         return mean, std
 
     def _resized(self, size: tuple[int, int]) -> tuple[int, int]:
-        """(width, height) of an image of `size` (width, height) after the resize."""
+        """Compute (width, height) after the resize of an image of `size` (width, height)."""
         if self.resize is None:
             return size
         if isinstance(self.resize, tuple):
@@ -186,22 +215,30 @@ class Preprocess:
         return (self.resize, long) if size[0] <= size[1] else (long, self.resize)
 
     def _offset(self, have: int, want: int) -> int:
-        """Where a centred crop of `want` pixels begins; below 0 where it begins with padding."""
+        """Compute the offset of a centred crop of `want` pixels; it is negative with padding."""
         if want > have:
             return -((want - have) // 2)
         return round((have - want) / 2) if self.rounding == "even" else (have - want) // 2
 
     @staticmethod
     def of(source: object) -> Preprocess | Opaque:
-        """`source` as a Preprocess where its steps can be told, else as an Opaque.
+        """Convert a transform, a preset, a configuration or a callable.
 
-        Accepts a Preprocess or Opaque; a torchvision (v1, v2) or timm Compose, or a torchvision
-        weights preset; timm's data config or a Hugging Face image processor, as object or dict;
-        any callable PIL image -> float tensor (3, h, w). Equal to the original within 1e-6,
-        except where that resizes uint8 tensors (v2 after ToImage, Hugging Face's default
-        processors): torch's kernels round otherwise than Pillow's, by 1/255 a pixel, and by more
-        at hard edges with bicubic, which overshoots there and is clipped between the passes.
-        Raises ArgumentError for anything else.
+        The result equals the original within 1e-6, except where that resizes uint8 tensors (v2
+        after ToImage, Hugging Face's default processors): torch's kernels round differently from
+        Pillow's, by 1/255 a pixel, and by more at hard edges with bicubic, which overshoots there
+        and is clipped between the passes.
+
+        Args:
+            source: A Preprocess or Opaque; a torchvision (v1, v2) or timm Compose, or a torchvision
+                weights preset; timm's data config or a Hugging Face image processor, as object or
+                dict; any callable that turns a PIL image into a float tensor (3, h, w).
+
+        Returns:
+            A Preprocess where the steps can be read exactly, else an Opaque.
+
+        Raises:
+            ArgumentError: The source is none of these.
         """
         if isinstance(source, (Preprocess, Opaque)):
             return source
@@ -212,7 +249,7 @@ class Preprocess:
         except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError):
             if not isinstance(source, Mapping):
                 raise
-            steps = None  # a configuration of another form than the libraries write
+            steps = None  # a configuration in a form that the libraries don't write
         if steps is not None:
             return Preprocess(**steps)
         if is_processor(source) and callable(source):
@@ -228,10 +265,13 @@ class Preprocess:
 
 @dataclass(frozen=True)
 class Opaque:
-    """A preprocessing known only as a function: PIL RGB image -> float tensor (3, h, w).
+    """A preprocessing known only as a function: PIL RGB image to float tensor (3, h, w).
 
-    Where its output lies on the photograph can't be told; the whole image is assumed, and the
-    record says so.
+    The place of its output on the photograph is unknown: the whole image is assumed, and the record
+    notes it.
+
+    Attributes:
+        function: The function.
     """
 
     function: Callable[[Image.Image], Any]
@@ -240,7 +280,14 @@ class Opaque:
         return f"opaque {_name(self.function)}"
 
     def crop(self, photo: Photo) -> tuple[NDArray[np.float32], Transform]:
-        """(float32 (3, h, w), assumed placement); ArgumentError for another shape or type."""
+        """Apply the function to a photograph.
+
+        Returns:
+            float32 (3, h, w) or (1, h, w), and the assumed view: the whole image.
+
+        Raises:
+            ArgumentError: The function's result has another shape or type.
+        """
         result = self.function(photo.image)
         if hasattr(result, "detach"):
             result = result.detach().cpu()
@@ -256,7 +303,7 @@ class Opaque:
         return np.ascontiguousarray(array, dtype=np.float32), view
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """float (b, 3, h, w) -> the same as float32: the function has normalised already."""
+        """Convert float (b, 3, h, w) to float32; the function has normalised the pixels already."""
         return pixels.float().contiguous()
 
 
@@ -271,7 +318,7 @@ class _Processed:
 
 
 def _name(source: object) -> str:
-    """A stable name, without the address that a repr may hold."""
+    """Return a stable name of an object, without the memory address that a repr may hold."""
     source = source.processor if isinstance(source, _Processed) else source
     named = source if hasattr(source, "__qualname__") else type(source)
     return f"{named.__module__}.{named.__qualname__}"

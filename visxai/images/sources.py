@@ -1,10 +1,10 @@
-"""What a run explains: the images of files, folders, lists, tables, tars and URLs, in order.
+"""The sources of a run: images of files, folders, lists, tables, tars and URLs, in order.
 
-photos  owl.jpg        files, and folders with all below them
--                      paths on standard input, one a line or NUL-separated: each a source
+photos  owl.jpg        files, and folders with all images below them
+-                      paths on standard input, separated by line ends or NUL: each is a source
 labels.csv             a table of paths, perhaps with labels (`visxai.images.tables`); or Parquet
 shard-000000.tar       images in a tar, perhaps with labels (`visxai.images.tars`)
-s3://bucket/photos     the same on a file system that fsspec knows; * is filled in
+s3://bucket/photos     the same on a file system that fsspec knows; * is expanded
 """
 
 from __future__ import annotations
@@ -26,11 +26,15 @@ _TABLE = 2**31  # bytes of a table
 
 @dataclass(frozen=True)
 class Found:
-    """An image of a run, or why it can't be read.
+    """An image of a run, or the reason why it can't be read.
 
-    path: its address (see `visxai.images.address`), absolute. root: the folder its output's
-    name is relative to. label: what its source says it is. expected: the class of that label, for
-    a model. stamp: its size and time of change, where its listing tells them.
+    Attributes:
+        path: The image's address (see `visxai.images.address`), absolute.
+        root: The folder that the name of its output is relative to.
+        failure: The reason why the image can't be read, None where none is known yet.
+        label: The image's label in its table or tar, None without a label.
+        expected: The class of that label, once a model has assigned it.
+        stamp: The size and time of change, where the source's listing states them.
     """
 
     path: str
@@ -43,7 +47,11 @@ class Found:
 
 @dataclass(frozen=True)
 class Listing:
-    """Sources that a list names: one that is missing is a failure, and no other is lost."""
+    """Sources named by a list: a missing path becomes a failure, and the others are explained.
+
+    Attributes:
+        paths: The paths, each a source of its own.
+    """
 
     paths: tuple[str, ...]
 
@@ -53,7 +61,7 @@ Source = str | os.PathLike[str] | Listing
 
 @dataclass(frozen=True)
 class _Columns:
-    """The columns of paths and labels that were asked for; None finds them by name."""
+    """The names of the columns of paths and labels; None for a column that is found by its name."""
 
     path: str | None
     label: str | None
@@ -64,12 +72,20 @@ class _Columns:
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """The fields of a JSON beside a tar's member that are its label."""
+        """The fields of a JSON file beside a tar's member that may hold its label."""
         return (self.label,) if self.label else tables.LABELS
 
 
 def from_input(sources: Sequence[str], stream: IO[bytes]) -> list[Source]:
-    """The sources with "-" replaced by those that `stream` lists."""
+    """Replace "-" among the sources by those that `stream` lists.
+
+    Args:
+        sources: The sources of the command line.
+        stream: Standard input, opened for bytes.
+
+    Raises:
+        ArgumentError: The stream is a terminal, lists nothing, or isn't UTF-8 on Windows.
+    """
     if "-" not in sources:
         return list(sources)
     if stream.isatty():
@@ -77,11 +93,11 @@ def from_input(sources: Sequence[str], stream: IO[bytes]) -> list[Source]:
             "expected paths on standard input, got a terminal: pipe them in, as in "
             "find photos -name '*.jpg' | visxai explain -"
         )
-    data = stream.read().removeprefix(b"\xef\xbb\xbf")  # PowerShell's mark of UTF-8
+    data = stream.read().removeprefix(b"\xef\xbb\xbf")  # the byte order mark that PowerShell adds
     lines = data.split(b"\0") if b"\0" in data else data.splitlines()
     try:
         paths = tuple(os.fsdecode(line) for line in lines if line)
-    except UnicodeDecodeError as error:  # on Windows, where names are characters and not bytes
+    except UnicodeDecodeError as error:  # on Windows, whose file names are characters, not bytes
         raise ArgumentError(
             f"expected paths in UTF-8 on standard input, got {error.object!r}: run chcp 65001 "
             "before the command in front of the pipe"
@@ -100,7 +116,14 @@ def check(
     path_column: str | None = None,
     label_column: str | None = None,
 ) -> None:
-    """Raise what `find` would, as far as the first image of each source tells."""
+    """Raise the errors of `find`, as far as the first image of each source shows them.
+
+    Args:
+        sources: As for `find`.
+        out: As for `find`.
+        path_column: As for `find`.
+        label_column: As for `find`.
+    """
     for found in _each(sources, out, _Columns(path_column, label_column)):
         next(found, None)
 
@@ -112,11 +135,22 @@ def find(
     path_column: str | None = None,
     label_column: str | None = None,
 ) -> Iterator[Found]:
-    """The images of sources, in order; of a folder by posix relative path.
+    """Yield the images of sources in order; those of a folder by posix relative path.
 
-    Results of visxai that lie below a folder aren't explained again. path_column, label_column:
-    of tables, found by name without them; "none" leaves labels out. Raises ArgumentError for
-    sources that don't exist or hold no image.
+    Results of visxai that lie below a folder aren't explained again.
+
+    Args:
+        sources: Files, folders, tables, tars, URLs and listings.
+        out: The folder for the run's results.
+        path_column: The column of the paths in tables; None finds it by its name.
+        label_column: The column of the labels in tables, or the field of a JSON file in a tar; None
+            finds it by its name, "none" leaves the labels out.
+
+    Yields:
+        Each image; one that can't be read has a failure.
+
+    Raises:
+        ArgumentError: A source doesn't exist or holds no image, or a column doesn't exist.
     """
     for found in _each(sources, out, _Columns(path_column, label_column)):
         yield from found
@@ -125,7 +159,7 @@ def find(
 def _each(
     sources: Iterable[Source], out: str | os.PathLike[str], columns: _Columns
 ) -> Iterator[Iterator[Found]]:
-    """The images of each source."""
+    """Yield the images of each source as an iterator of its own."""
     given: list[tuple[str, bool]] = []
     for source in sources:
         listed = isinstance(source, Listing)
@@ -140,7 +174,7 @@ def _each(
     tops = [_top(path) for path, _ in given]
     try:
         common = os.path.commonpath({top for top in tops if not remote(top)})
-    except ValueError:  # on several drives, or none is a path
+    except ValueError:  # the paths are on several drives, or there are only URLs
         common = ""
     results = {Path(os.path.abspath(out)): True}
     for (path, listed), top in zip(given, tops, strict=True):
@@ -150,7 +184,7 @@ def _each(
 
 
 def _forgiven(found: Iterator[Found], path: str, root: str) -> Iterator[Found]:
-    """The images of one source of many, or the failure that it is."""
+    """Yield the images of a listed source, or a failure where the source can't be used."""
     try:
         yield from found
     except (ArgumentError, ImageError) as error:
@@ -162,7 +196,7 @@ def _absolute(source: str) -> str:
 
 
 def _top(path: str) -> str:
-    """The folder that the names of a source's outputs are relative to."""
+    """Return the folder that the names of a source's outputs are relative to."""
     if remote(path):
         plain, star, _ = path.partition("*")
         ends = plain.lower().endswith((*EXTENSIONS, *tables.ENDINGS, tars.ENDING))
@@ -171,7 +205,7 @@ def _top(path: str) -> str:
 
 
 def _images(path: str, root: str, results: dict[Path, bool], columns: _Columns) -> Iterator[Found]:
-    """The images of one source."""
+    """Yield the images of one source."""
     lower = path.lower()
     folder = not remote(path) and os.path.isdir(path)
     if remote(path) and "*" in path:

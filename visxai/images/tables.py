@@ -1,6 +1,6 @@
-"""Tables of images, their labels and their boxes: CSV with a header, or Parquet.
+"""Tables of images and their labels: CSV with a header, or Parquet.
 
-Columns are found by name, whatever the case; cells are text, "" where there is nothing.
+Columns are found by name in any case; cells are text, "" where a cell is empty.
 """
 
 from __future__ import annotations
@@ -23,23 +23,37 @@ PATHS = (
 
 @dataclass(frozen=True)
 class Table:
-    """A table: its name for messages, its columns, and what reads one of them as text."""
+    """A table whose columns are read on demand.
+
+    Attributes:
+        name: The table's name, for messages.
+        columns: The names of the columns.
+        cells: Takes a column's number and returns its cells as text.
+    """
 
     name: str
     columns: tuple[str, ...]
     cells: Callable[[int], list[str]]
 
     def column(self, name: str) -> list[str]:
-        """A column that there is."""
+        """Return the cells of an existing column."""
         return self.cells(self.columns.index(name))
 
     def find(self, names: Sequence[str]) -> str | None:
-        """The first of the names that a column has."""
+        """Find the column of the first of these names that the table has; return None without a match."""
         known = {column.strip().casefold(): column for column in reversed(self.columns)}
         return next((known[name] for name in names if name in known), None)
 
     def paths(self, column: str | None = None) -> list[str]:
-        """The column of the images' paths: this one, or the one named like it."""
+        """Return the column of the images' paths.
+
+        Args:
+            column: Its name; None finds it by the names in PATHS.
+
+        Raises:
+            UnknownName: There is no column of this name.
+            ArgumentError: No column has one of the names in PATHS.
+        """
         found = self._asked(column) or self.find(PATHS)
         if found is None:
             raise ArgumentError(
@@ -49,7 +63,14 @@ class Table:
         return self.column(found)
 
     def labels(self, column: str | None = None) -> list[str] | None:
-        """The column of the images' labels, None where there is none."""
+        """Return the column of the images' labels, None where the table has none.
+
+        Args:
+            column: Its name; None finds it by the names in LABELS.
+
+        Raises:
+            UnknownName: There is no column of this name.
+        """
         found = self._asked(column) or self.find(LABELS)
         return None if found is None else self.column(found)
 
@@ -60,16 +81,16 @@ class Table:
 
 
 def read(name: str | os.PathLike[str], data: bytes) -> Table:
-    """The table in a file's bytes; ArgumentError where there is none."""
+    """Read a table from a file's bytes, CSV or Parquet; raise ArgumentError where it isn't one."""
     told = shown(name)
     if data[:4] == b"PAR1":
         return _parquet(told, data)
-    # Stray bytes of a path stay what they are.
+    # Bytes of a path that aren't UTF-8 are kept.
     return of_csv(told, data.decode("utf-8-sig", "surrogateescape"))
 
 
 def of_csv(name: str, text: str) -> Table:
-    """The table in the text of a CSV file. Short rows end in empty cells."""
+    """Read a table from the text of a CSV file; short rows are filled with empty cells."""
     reader = csv.reader(io.StringIO(text, newline=""))
     try:
         rows = [row for row in reader if row]
@@ -93,7 +114,7 @@ def _parquet(name: str, data: bytes) -> Table:
     import pyarrow.parquet as pq
 
     wrong = ArgumentError(f"expected a Parquet table in {name}, got a damaged one: write it again")
-    # What pyarrow raises of damaged bytes; text that isn't UTF-8 among them.
+    # The errors that pyarrow raises for damaged bytes, including text that isn't UTF-8.
     damage = (pa.ArrowException, OSError, ValueError)
     try:
         file = pq.ParquetFile(pa.BufferReader(data))
@@ -124,7 +145,7 @@ def _parquet(name: str, data: bytes) -> Table:
 
 
 def _text(value: object) -> str:
-    """A cell as text; whole numbers that a column with gaps made floats are whole again."""
+    """Convert a cell to text; whole numbers that a column with gaps made floats stay whole."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 

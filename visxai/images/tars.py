@@ -1,12 +1,12 @@
-"""Tars of images, as WebDataset writes them: looked into once, read at their members' places.
+"""Tars of images, as WebDataset writes them: indexed once, then read at the members' offsets.
 
     shard-000000.tar
         owl.jpg     an image: the address shard-000000.tar/owl.jpg
         owl.cls     its label: a class index or a name; or owl.json with a field such as "label"
 
 Nothing is ever extracted. Tars come from strangers too: only headers and small labels are read
-here, names that lead elsewhere are refused, and one that ends early or is damaged gives what came
-before, and says so.
+here, and names that lead out of the tar are refused. A tar that ends early or is damaged gives the
+members before the damage, and its flaw is reported.
 """
 
 from __future__ import annotations
@@ -19,14 +19,20 @@ from typing import IO, Any
 
 ENDING = ".tar"
 PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
-_MOST = 2**20  # bytes of a header; more are an attack
-_LABEL = 2**16  # bytes of a label
+_MOST = 2**20  # the most bytes of a header; a longer header is an attack
+_LABEL = 2**16  # the most bytes of a file that holds a label
 
 
 @dataclass(frozen=True)
 class Member:
-    """A file in a tar: where its bytes lie, the label beside it, and why it can't be read, where
-    its name tells."""
+    """A file in a tar.
+
+    Attributes:
+        offset: The offset of its bytes in the tar.
+        size: Its size in bytes.
+        label: The label of the image, from the file beside it, None without a label.
+        flaw: The reason why its name can't be used, None for a plain name.
+    """
 
     offset: int
     size: int
@@ -36,15 +42,25 @@ class Member:
 
 @dataclass(frozen=True)
 class Shard:
-    """The files in a tar by name, in its order, and what is wrong with it, if something is."""
+    """The files in a tar.
+
+    Attributes:
+        members: The files by name, in the order of the tar.
+        flaw: A description of the tar's damage, None for an intact tar.
+    """
 
     members: dict[str, Member]
     flaw: str | None
 
 
 def index(stream: IO[bytes], fields: Sequence[str]) -> Shard:
-    """Look into an uncompressed tar. fields: of a JSON beside an image, those that are its label,
-    the first that is there."""
+    """List the files in an uncompressed tar.
+
+    Args:
+        stream: The tar, open for reading and seeking.
+        fields: The fields of a JSON file beside an image that may hold its label; the first that
+            exists is used.
+    """
     import tarfile
 
     found: dict[str, Member] = {}
@@ -54,7 +70,7 @@ def index(stream: IO[bytes], fields: Sequence[str]) -> Shard:
     try:
         with tarfile.open(fileobj=guarded, mode="r:") as tar:
             for one in tar:
-                tar.members = []  # type: ignore[attr-defined]  # else it keeps them all
+                tar.members = []  # type: ignore[attr-defined]  # tarfile would keep all headers
                 if one.offset <= last:
                     raise tarfile.ReadError("a header that points back")
                 last = one.offset
@@ -84,20 +100,21 @@ def index(stream: IO[bytes], fields: Sequence[str]) -> Shard:
 
 
 class _Guarded:
-    """A stream that refuses to read more than a header may be."""
+    """A stream that refuses reads longer than a header may be."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
         self.seek, self.tell = stream.seek, stream.tell
 
     def read(self, size: int = -1) -> bytes:
+        """Read `size` bytes; raise ValueError for more than a header may have."""
         if not 0 <= size <= _MOST:
             raise ValueError(f"a header of {size} bytes")
         return self._stream.read(size)
 
 
 def _named(name: str) -> tuple[str, str | None]:
-    """A member's name without what says nothing ("./"), and why it can't be used."""
+    """Return a member's name without empty parts ("./"), and the reason why it can't be used."""
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if ".." in parts or name.startswith("/") or "\0" in name or not parts:
         return name, "its name leads out of the tar: pack it again with plain relative names"
@@ -105,13 +122,14 @@ def _named(name: str) -> tuple[str, str | None]:
 
 
 def _split(name: str) -> tuple[str, str]:
-    """The key of a sample and the ending of one of its files: ("a/owl", "seg.png")."""
+    """Split a name into the sample's key and the ending: ("a/owl", "seg.png")."""
     folder, slash, last = name.rpartition("/")
     key, _, ending = last.partition(".")
     return folder + slash + key, ending.lower()
 
 
 def _label(data: bytes, ending: str, fields: Sequence[str]) -> str | None:
+    """Read the label in a .cls or .json file; return None where it holds no label."""
     try:
         text = data.decode("utf-8-sig").strip()
         if ending == "cls":

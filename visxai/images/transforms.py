@@ -1,6 +1,7 @@
 """Reads the steps of foreign transforms from their attributes: torchvision, timm, Hugging Face.
 
-None of these libraries is imported. Steps are read exactly or not at all.
+None of these libraries is imported. A transform whose steps can't be read exactly isn't read at
+all.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def read_steps(source: Any) -> Steps | None:
 
 
 def is_processor(source: object) -> bool:
-    """Whether this is an image processor of Hugging Face."""
+    """Tell whether an object is an image processor of Hugging Face."""
     return hasattr(source, "image_mean") and hasattr(source, "to_dict")
 
 
@@ -62,7 +63,7 @@ def _steps(
 
 
 def _triple(values: Any) -> Triple:
-    """Three floats from three, or one, floats or 0-d tensors, freed of float32's noise."""
+    """Convert one or three floats or 0-d tensors to three floats, without float32's noise."""
     items = list(values) if isinstance(values, Iterable) else [values]
     one, two, three = (
         float(str(np.float32(float(v)))) for v in items * (3 if len(items) == 1 else 1)
@@ -71,7 +72,7 @@ def _triple(values: Any) -> Triple:
 
 
 def _sides(value: Any) -> int | tuple[int, int]:
-    """An int or one-element sequence as the int, a pair (height, width) as a tuple."""
+    """Convert an int or one-element sequence to an int, and a pair (height, width) to a tuple."""
     items = [value] if isinstance(value, int) else [int(item) for item in value]
     return items[0] if len(items) == 1 else (items[0], items[1])
 
@@ -82,7 +83,7 @@ def _pair(value: Any) -> tuple[int, int]:
 
 
 def _filter(value: Any) -> str:
-    """Pillow's number, torchvision's enum or a name as one of `FILTERS`; "" for another."""
+    """Convert Pillow's number, torchvision's enum or a name to a name in `FILTERS`, or ""."""
     value = getattr(value, "value", value)
     if isinstance(value, int):
         return next((name for name, number in FILTERS.items() if number == value), "")
@@ -104,13 +105,13 @@ _TO_TENSOR = {"torchvision": ("ToTensor",), "timm": ("MaybeToTensor",)}
 
 
 def _from_steps(steps: Iterable[Any]) -> Steps | None:
-    """The steps of a Compose, None as soon as one can't be told exactly."""
+    """Read the steps of a Compose; return None where a step can't be read exactly."""
     known: dict[str, Any] = {}
     tensor = scaled = False
     for step in steps:
         name = getattr(step, "__name__", type(step).__name__)
         package = type(step).__module__.split(".")[0]
-        # CLIP's conversions (a photo is RGB already), and one of the tensor's type alone.
+        # CLIP's conversion to RGB, which a photo has already, and a change of the tensor's class.
         if name in ("_convert_image_to_rgb", "_convert_to_rgb", "ToPureTensor"):
             continue
         if package not in _TO_TENSOR or "mean" in known:
@@ -140,7 +141,7 @@ def _from_steps(steps: Iterable[Any]) -> Steps | None:
 
 
 def _from_timm(config: Mapping[str, Any]) -> Steps | None:
-    """timm's data config, by the rules of timm.data.create_transform."""
+    """Read timm's data config, by the rules of timm.data.create_transform."""
     _, height, width = config["input_size"]
     part = config.get("crop_pct") or 0.875
     scaled = math.floor(height / part), math.floor(width / part)
@@ -171,7 +172,7 @@ _PLAIN = {
 
 
 def _from_processor(config: Mapping[str, Any]) -> Steps | None:
-    """A Hugging Face image processor's config (preprocessor_config.json)."""
+    """Read a Hugging Face image processor's config (preprocessor_config.json)."""
     kind = str(config.get("image_processor_type") or config.get("feature_extractor_type") or "")
     for suffix in ("Pil", "Fast", "ImageProcessor", "FeatureExtractor"):
         kind = kind.removesuffix(suffix)
@@ -200,7 +201,7 @@ def _from_processor(config: Mapping[str, Any]) -> Steps | None:
 def _geometry(
     kind: str, config: Mapping[str, Any]
 ) -> tuple[tuple[int, int] | None, int | tuple[int, int] | None]:
-    """(crop, resize) of a processor's config; crop None where it has none or can't be told."""
+    """Read (crop, resize) of a processor's config; crop is None where it can't be read."""
     size = config["size"]
     if isinstance(size, int):  # configs written before size was a dict
         if not kind and config.get("do_center_crop"):
