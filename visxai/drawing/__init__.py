@@ -1,4 +1,4 @@
-"""Maps in colours: over their photographs and side by side."""
+"""Drawing of maps in colours: over their photographs, in panels and on contact sheets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Colours of a map: the scales and how values become pixels."""
+"""Colours of a map: the colour scales, and the conversion of values to pixels."""
 
 from __future__ import annotations
 
@@ -22,19 +22,28 @@ _DIVERGING = ((24, 60, 190), (96, 155, 240), (246, 244, 240), (244, 128, 96), (1
 
 @dataclass(frozen=True)
 class Scale:
-    """The colours of maps and what they mean: symmetric ones have zero in their middle."""
+    """The colour scale of maps.
+
+    Attributes:
+        colormap: The name of the colour map.
+        symmetric: Whether zero lies in the middle of the scale, not at its lower end.
+    """
 
     colormap: str
     symmetric: bool
 
     @property
     def ends(self) -> tuple[str, str]:
-        """What the first and the last colour stand for, in words."""
+        """The meaning of the first and the last colour, in words."""
         return ("against", "for") if self.symmetric else ("little", "much evidence")
 
 
 def lut(colormap: str) -> Pixels:
-    """The 256 colours of a map, uint8 RGB (256, 3)."""
+    """Return the 256 colours of a colour map, uint8 RGB (256, 3).
+
+    Raises:
+        UnknownName: There is no such colour map.
+    """
     if colormap not in COLORMAPS:
         raise UnknownName("colormap", colormap, COLORMAPS)
     if colormap == "diverging":
@@ -48,13 +57,26 @@ def lut(colormap: str) -> Pixels:
 
 
 def scale_of(placed: PlacedMap, colormap: str | None = None) -> Scale:
-    """Choose the colours of a map: by its method, so that all maps of a method are drawn alike."""
+    """Choose the colour scale of a map by its method, so that all maps of a method look alike.
+
+    Args:
+        placed: The map.
+        colormap: The colour map; None takes "turbo", or "diverging" for a symmetric scale.
+    """
     symmetric = placed.two_sided or placed.signed or colormap == "diverging"
     return Scale(colormap or ("diverging" if symmetric else "turbo"), symmetric)
 
 
 def coloured(field: Array, scale: Scale) -> Pixels:
-    """A field (h, w) of -1 to 1, or of 0 to 1, in colours: uint8 RGB (h, w, 3)."""
+    """Colour the values of a map.
+
+    Args:
+        field: float32 (h, w), -1 to 1 for a symmetric scale, else 0 to 1.
+        scale: The colour scale.
+
+    Returns:
+        uint8 RGB (h, w, 3).
+    """
     index = (field + 1) * 127.5 if scale.symmetric else field.clip(min=0) * 255
     tints: Pixels = lut(scale.colormap)[np.rint(index).astype(np.uint8)]
     return tints

@@ -1,9 +1,9 @@
-"""Ink for any label: text as a coverage mask, whatever its script, without a font of our own.
+"""Text for pictures: any label as a coverage mask, whatever its script, without a bundled font.
 
-OpenCV 5 carries a font for Latin, Greek, Cyrillic, Hebrew and CJK, so most text looks the same on
-every machine. It neither joins nor turns round: Arabic and combining marks are left to Pillow and
-an installed font that has them. What no font here can draw is spelled out ("[cat face]",
-"[U+0E01]"): a reader must see that something stood there, and what.
+OpenCV 5 contains a font for Latin, Greek, Cyrillic, Hebrew and CJK, so most text looks the same on
+every machine. It can neither join letters nor set text from right to left: Arabic and combining
+marks are left to Pillow and an installed font that has them. A character that no available font
+has is spelled out ("[cat face]", "[U+0E01]"), so that readers see that it exists and what it is.
 """
 
 from __future__ import annotations
@@ -26,31 +26,39 @@ from PIL import Image, ImageDraw, ImageFont, features
 Mask = NDArray[np.uint8]
 Colour = tuple[int, int, int]
 
-LONGEST = 300  # characters of a label that are looked at
-_JOINERS = "\u200c\u200d"  # they shape Persian and Indic words; other format characters only hide
-_PAUSES = " -–,.:;/()[]…"  # written in the direction of what stands around them
+LONGEST = 300  # characters of a label that are drawn
+_JOINERS = "\u200c\u200d"  # they shape Persian and Indic words; other format characters are dropped
+_PAUSES = " -–,.:;/()[]…"  # characters that take the direction of the text around them
 _FOLDERS = {
     "darwin": ("/System/Library/Fonts", "/Library/Fonts", "~/Library/Fonts"),
     "win32": ("C:/Windows/Fonts", "~/AppData/Local/Microsoft/Windows/Fonts"),
 }.get(sys.platform, ("/usr/share/fonts", "/usr/local/share/fonts", "~/.local/share/fonts"))
-_MOST_FONTS = 400  # a machine with a whole typesetting system must not stall the first label
+_MOST_FONTS = 400  # with thousands of installed fonts the first label would take too long
 # Glyph caches of OpenCV and FreeType aren't documented as safe to share between threads.
 _lock = threading.RLock()
 
 
 class Face(Protocol):
-    """A font: which characters it has, and the ink of one run of them."""
+    """The interface of a font."""
 
-    def covers(self, char: str) -> bool: ...
+    def covers(self, char: str) -> bool:
+        """Tell whether the font has a character."""
 
-    def ink(self, run: str, size: int, bold: bool, right_to_left: bool) -> Mask: ...
+    def ink(self, run: str, size: int, bold: bool, right_to_left: bool) -> Mask:
+        """Draw a run of characters as coverage uint8 (line_height(size), width)."""
 
 
 def ink(text: str, size: int, *, bold: bool = False, width: int | None = None) -> Mask:
-    """One line of `text`: coverage uint8 (height, width), 0 to 255, height `line_height(size)`.
+    """Draw one line of text as a coverage mask.
 
-    `size` is the font's em in pixels. A line longer than `width` pixels ends in "…"; control
-    characters and line breaks are made visible or become spaces.
+    Args:
+        text: The text; control characters are made visible, line breaks become spaces.
+        size: The font's em in pixels.
+        bold: Whether the text is bold.
+        width: The most pixels of the line; a longer line ends in "…".
+
+    Returns:
+        Coverage uint8 (height, width), 0 to 255, of height `line_height(size)`.
     """
     with _lock:
         pieces = _clusters(_visible(text))
@@ -78,21 +86,35 @@ def write(
     bold: bool = False,
     width: int | None = None,
 ) -> int:
-    """Set one line on `canvas` (h, w, 3), at most `width` pixels long; returns where it ends."""
+    """Draw one line of text on a canvas.
+
+    Args:
+        canvas: uint8 RGB (h, w, 3), changed in place.
+        text: The text, as for `ink`.
+        left: The line's left edge, in pixels.
+        top: The line's upper edge, in pixels.
+        size: The font's em in pixels.
+        colour: The text's colour, RGB.
+        bold: Whether the text is bold.
+        width: The most pixels of the line.
+
+    Returns:
+        The line's right edge, in pixels.
+    """
     line = ink(text, size, bold=bold, width=width)
     stamp(canvas, line, left, top, colour)
     return left + int(line.shape[1])
 
 
 def stamp(canvas: Mask, line: Mask, left: int, top: int, colour: Colour) -> None:
-    """Lay ink of one colour on `canvas`, cut off at its edges."""
+    """Draw a coverage mask in one colour on a canvas (h, w, 3), cut off at the canvas's edges."""
     part = canvas[top : top + line.shape[0], left : left + line.shape[1]]
     share = (line[: part.shape[0], : part.shape[1], None] / np.float32(255)).astype(np.float32)
     part[:] = np.rint(part + (np.array(colour, np.float32) - part) * share).astype(np.uint8)
 
 
 def line_height(size: int) -> int:
-    """Pixels from the top of one line to its bottom: room for accents and descenders."""
+    """Return a line's height in pixels, with room for accents and descenders."""
     return _baseline(size) + max(2, round(size * 0.34))
 
 
@@ -101,7 +123,7 @@ def _baseline(size: int) -> int:
 
 
 def _visible(text: str) -> str:
-    """`text` composed, on one line, without characters that only steer or hide others."""
+    """Normalise text to one line, without characters that only control or hide others."""
     shown = []
     for char in unicodedata.normalize("NFC", text[:LONGEST] + ("…" if text[LONGEST:] else "")):
         kind = unicodedata.category(char)
@@ -115,7 +137,7 @@ def _visible(text: str) -> str:
 
 
 def _clusters(text: str) -> list[str]:
-    """Base characters, each with the marks and joiners that follow it."""
+    """Split text into base characters, each with the marks and joiners that follow it."""
     found: list[str] = []
     for char in text:
         if found and (unicodedata.category(char)[0] == "M" or char in _JOINERS):
@@ -126,19 +148,19 @@ def _clusters(text: str) -> list[str]:
 
 
 def _line(clusters: list[str], size: int, bold: bool) -> Mask:
-    """The clusters' runs side by side, in the order they are read on the page."""
+    """Draw clusters side by side, in the order in which they are read."""
     runs: list[tuple[Face, bool, str]] = []
     for cluster in clusters:
         turned = _right_to_left(cluster)
         face, text = _setting(cluster)
         if runs and runs[-1][1] and cluster in _PAUSES and runs[-1][0].covers(cluster):
-            face, turned = runs[-1][:2]  # stays inside a right-to-left phrase
+            face, turned = runs[-1][:2]  # the pause belongs to the right-to-left phrase
         if runs and runs[-1][:2] == (face, turned):
             runs[-1] = (face, turned, runs[-1][2] + text)
         else:
             runs.append((face, turned, text))
     parts = []
-    for face, turned, text in runs:  # what trails a phrase lies between it and the next one
+    for face, turned, text in runs:  # trailing pauses become a part between two phrases
         phrase = text.rstrip(_PAUSES if turned else " ")
         parts += [(face, turned, phrase)] if phrase else []
         parts += [(_builtin(), False, text[len(phrase) :])] if phrase != text else []
@@ -158,7 +180,7 @@ def _combines(cluster: str) -> bool:
 
 @lru_cache(maxsize=8192)
 def _setting(cluster: str) -> tuple[Face, str]:
-    """The face for a cluster, and the text to set in it: itself, or its spelling."""
+    """Choose the font of a cluster, and the text to draw: the cluster or its spelling."""
     if all(unicodedata.category(char) != "Cs" for char in cluster):
         for face in _shaping() if _combines(cluster) else _plain():
             if all(face.covers(char) for char in cluster):
@@ -171,7 +193,7 @@ def _setting(cluster: str) -> tuple[Face, str]:
 
 
 class _OpenCV:
-    """The font inside OpenCV 5. Draws what it lacks as "?", and every run from left to right."""
+    """The font inside OpenCV 5, which draws "?" for missing characters and only left to right."""
 
     def __init__(self) -> None:
         self.font = cv2.FontFace("sans")
@@ -193,10 +215,10 @@ class _OpenCV:
 
     def _part(self, text: str, size: int, weight: int) -> Mask:
         canvas = np.zeros((line_height(size), 2 * size * (len(text) + 1)), np.uint8)
-        start = size  # room on the left too: a parenthesis may be trimmed on both sides
+        start = size  # a margin on the left, as a parenthesis is trimmed on both sides
         at = (start, _baseline(size))
         end, _ = cv2.putText(canvas, text, at, (255,), self.font, size, weight)
-        if text in "()":  # this font gives them the width of an ideograph
+        if text in "()":  # this font makes parentheses as wide as an ideograph
             inked = np.flatnonzero(canvas.any(axis=0))
             beside = max(1, size // 14)
             return canvas[:, int(inked[0]) - beside : int(inked[-1]) + 1 + beside]
@@ -204,7 +226,7 @@ class _OpenCV:
 
 
 class _TrueType:
-    """A font file, or the one inside Pillow, set by Pillow: shaped and turned where it can be."""
+    """A font file, or Pillow's own font, drawn by Pillow: joined and right to left if possible."""
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
@@ -251,12 +273,12 @@ _opened: dict[Path, Face | None] = {}
 
 
 def _installed() -> Iterator[Face]:
-    """The machine's fonts, upright sans serifs first, each opened when it is first asked."""
+    """Yield the machine's fonts, upright sans serifs first; each is opened when it is reached."""
     for path in _font_files():
         if path not in _opened:
             try:
                 _opened[path] = _TrueType(path)
-            except (OSError, ValueError):  # bitmap-only emoji fonts have no size but their own
+            except (OSError, ValueError):  # bitmap-only emoji fonts have a single size
                 _opened[path] = None
         if (face := _opened[path]) is not None:
             yield face
@@ -273,7 +295,7 @@ def _font_files() -> tuple[Path, ...]:
         path
         for folder in _FOLDERS
         for path in Path(os.path.expanduser(folder)).rglob("*")
-        # Fonts that claim every character, to draw boxes or nothing, must not be asked.
+        # Fonts that claim every character, but draw boxes or nothing, are left out.
         if path.suffix.lower() in (".ttf", ".ttc", ".otf")
         and not re.search("lastresort|blank", path.stem.lower())
     )

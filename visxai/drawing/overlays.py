@@ -1,15 +1,14 @@
-"""Maps drawn over their photographs.
+"""Overlays: maps drawn over their photographs.
 
-Only what is seen at full size is worked at full size: maps are coloured on a grid of at most 1024
-pixels a side, enlarged as bytes and blended strip by strip, so a 12-megapixel photograph takes a
-few tenths of a second. Where the model never looked is shown as such, not as zero evidence.
+Only the visible result is computed at full size: maps are coloured on a grid of at most 1024 pixels
+a side, enlarged as bytes and blended strip by strip, so a 12-megapixel photograph takes a few
+tenths of a second. The area outside the model's view is marked, not drawn as zero evidence.
 
-What the colours mean: maps of a method that knows no evidence against the target run from 0 to
-their largest value; those of any other method are symmetric around 0, also where one happens to
-hold nothing against, so that a method's maps are all read alike. Maps of single pixels (64 cells a
-side or more, such as integrated gradients) are noise with outliers when drawn raw, so they are
-smoothed by about 1/150 of their side and scaled by the 99th percentile of their magnitude. The
-record keeps the map as is.
+Maps of a method that has no evidence against the target run from 0 to their largest value. Maps of
+any other method are symmetric around 0, even a map without evidence against the target, so that all
+maps of a method are read alike. Maps of single pixels (64 cells a side or more, such as integrated
+gradients) are noise with outliers when drawn raw, so they are smoothed by about 1/150 of their side
+and scaled by the 99th percentile of their magnitude. The record keeps the map unchanged.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from visxai.images.heatmap import Array, PlacedMap
 
 _FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".png": "PNG"}
 _GRID = 1024  # pixels a side that a map is coloured at
-_FINE = 64  # cells a side from which a map is one of pixels
+_FINE = 64  # cells a side from which a map counts as a map of single pixels
 _STRIP = 512  # rows blended at a time
 _LEVELS = (0.5, 0.8)  # shares of the evidence that contour lines enclose
 
@@ -49,18 +48,28 @@ def overlay(
     boxes: int = 0,
     unseen: Literal["dim", "keep"] = "dim",
 ) -> Image.Image:
-    """The map drawn over `image`: RGB, at the size of `image`.
+    """Draw the map over an image; a flat map draws nothing but the area outside the view.
 
-    image: the upright photograph, at the explained size or any smaller or larger copy of it.
-    colormap: "turbo", "jet", "viridis", "inferno" or "diverging" (blue against, red for); None
-    takes turbo, or diverging for a method that also knows evidence against the target.
-    alpha: "evidence" is transparent where there is none and `strength` (0 to 1) opaque where it
-    is strongest; a number from 0 to 1 is the same everywhere.
-    contours: lines around the smallest areas that hold 50 % and 80 % of the positive evidence.
-    boxes: how many of the strongest regions are boxed, each with its share of that evidence.
-    unseen: "dim" greys out and frames what lay outside the model's view, "keep" leaves it.
+    Args:
+        placed: The map.
+        image: The upright photograph, at the explained size or any smaller or larger copy of it.
+        colormap: "turbo", "jet", "viridis", "inferno" or "diverging" (blue against, red for); None
+            takes turbo, or diverging for a method with evidence against the target.
+        alpha: "evidence" is transparent without evidence and `strength` opaque at the strongest
+            evidence; a number from 0 to 1 is the opacity everywhere.
+        strength: The largest opacity of alpha="evidence", 0 to 1.
+        contours: Whether to draw lines around the smallest areas that hold 50 % and 80 % of the
+            positive evidence.
+        boxes: The number of strongest regions to box, each labelled with its share of that
+            evidence.
+        unseen: "dim" greys out and frames the area outside the model's view, "keep" leaves it.
 
-    A flat map has nothing to show: only the unseen part is marked.
+    Returns:
+        RGB, at the size of `image`.
+
+    Raises:
+        ArgumentError: The opacity is out of range, or `image` has another shape than the original.
+        UnknownName: The colour map or `unseen` isn't among the choices.
     """
     opacity = strength if alpha == "evidence" else alpha
     if not isinstance(opacity, (int, float)) or not 0 <= opacity <= 1:
@@ -90,10 +99,18 @@ def overlay(
 
 
 def save(image: Image.Image, path: str | os.PathLike[str], quality: int = 90) -> None:
-    """Write `image` as JPEG, WebP or PNG, by the ending of `path`: whole, or not at all.
+    """Write an image as JPEG, WebP or PNG atomically, by the ending of the path.
 
-    quality: 1 to 100, of JPEG and WebP. It isn't brought to the disk yet (`visxai.files.sync`), as
-    a run does that for many pictures together.
+    The file isn't synced to the disk (see `visxai.files.sync`), as a run does that for many
+    pictures together.
+
+    Args:
+        image: The image.
+        path: The file to write; its folder must exist.
+        quality: 1 to 100, for JPEG and WebP.
+
+    Raises:
+        UnknownName: The ending is of another format.
     """
     target = Path(path)
     if target.suffix.lower() not in _FORMATS:
@@ -103,7 +120,7 @@ def save(image: Image.Image, path: str | os.PathLike[str], quality: int = 90) ->
 
 
 def _pixels(placed: PlacedMap, image: Image.Image) -> Pixels:
-    """A writable RGB copy of `image`, once it is known to be the explained one's shape."""
+    """Copy an image to writable RGB; raise ArgumentError where its proportions aren't the original's."""
     width, height = placed.width, placed.height
     # Rounding both sides of a copy to whole pixels moves the products by at most their sum.
     if abs(image.width * height - image.height * width) > width + height:
@@ -121,9 +138,11 @@ def _fine(placed: PlacedMap) -> bool:
 def _field(
     placed: PlacedMap, box: tuple[int, int, int, int], width: int, height: int
 ) -> Array | None:
-    """The map for display inside `box`, float32 in -1 to 1 on a grid of at most 1024 a side.
+    """Scale the map inside `box` for display.
 
-    None where there is nothing to draw: the map is degenerate, or none of it was seen.
+    Returns:
+        float32 in -1 to 1 on a grid of at most 1024 pixels a side; None where nothing can be drawn,
+        as the map is degenerate or flat, or none of it was seen.
     """
     left, top, right, bottom = box
     values = np.nan_to_num(placed.values, nan=0.0, posinf=0.0, neginf=0.0)
@@ -152,7 +171,7 @@ def _field(
     peak = float(magnitude.max())
     if not peak > 0 or float(np.ptp(field)) <= 1e-6 * peak:
         return None
-    # A map that is zero nearly everywhere has no percentile to go by.
+    # In a map that is zero nearly everywhere the percentile is zero.
     scale = (float(np.percentile(magnitude, 99)) if fine else peak) or peak
     scaled: Array = np.clip(field / scale, -1, 1)
     return scaled
@@ -174,7 +193,7 @@ def _blend(region: Pixels, tints: Pixels, opacity: float, weight: Array | None) 
 
 
 def _dim(pixels: Pixels, box: tuple[int, int, int, int]) -> None:
-    """Grey out what lies outside `box`, and draw its edge on the outer side."""
+    """Grey out the area outside `box`, and draw the outer side of its edge."""
     height, width = pixels.shape[:2]
     left, top, right, bottom = box
     line = max(1, round(max(height, width) / 600))
@@ -195,7 +214,7 @@ def _dim(pixels: Pixels, box: tuple[int, int, int, int]) -> None:
 
 
 def _contours(pixels: Pixels, field: Array, box: tuple[int, int, int, int], fine: bool) -> None:
-    """Lines around the smallest areas of `field` that hold 50 % and 80 % of its evidence."""
+    """Draw lines around the smallest areas of `field` that hold 50 % and 80 % of its evidence."""
     left, top, right, bottom = box
     rows, columns = field.shape
     # Lines around every grain of a noisy map would hide the picture.
@@ -217,7 +236,7 @@ def _contours(pixels: Pixels, field: Array, box: tuple[int, int, int, int], fine
 
 
 def _boxes(pixels: Pixels, placed: PlacedMap, count: int) -> None:
-    """The `count` strongest regions, each with its share of the evidence on a label."""
+    """Draw boxes around the `count` strongest regions, each labelled with its share of evidence."""
     height, width = pixels.shape[:2]
     fx, fy = width / placed.width, height / placed.height
     line = max(1, round(max(width, height) / 320))

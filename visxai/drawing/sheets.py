@@ -1,4 +1,4 @@
-"""Overlays on pages: a captioned panel of one placed, a contact sheet of many pictures."""
+"""Pages of pictures: a captioned panel of one map, and a contact sheet of many pictures."""
 
 from __future__ import annotations
 
@@ -29,11 +29,18 @@ def panel(
     side: int = 640,
     **style: Any,
 ) -> Image.Image:
-    """Photograph, overlay and (`bare`) the map alone, side by side, over a caption.
+    """Draw photograph, overlay and map side by side, over a caption.
 
-    image: as for `overlay`, which also takes `style`. side: the longest side of each picture in
-    pixels. The caption names the label, its score, the method, the model and the file, and says
-    what the colours mean.
+    The caption shows the label, its score, the method, the model and the file, and explains the
+    colours.
+
+    Args:
+        placed: The map.
+        image: The upright photograph, as for `overlay`.
+        caption: The caption.
+        bare: Whether to draw the map alone as a third picture.
+        side: The longest side of each picture, in pixels.
+        **style: The keyword arguments of `overlay`.
     """
     photo = _fitted(image.convert("RGB"), side, side, smallest=side // 2)
     cells = [("Photograph", photo), ("Evidence", overlays.overlay(placed, photo, **style))]
@@ -79,10 +86,18 @@ def sheet(
     cell: int = 224,
     scales: Iterable[Scale] = (),
 ) -> Image.Image:
-    """A contact sheet: `cells[i][j]` fitted into `cell` pixels, at `rows[i]` and `columns[j]`.
+    """Draw a contact sheet of pictures in rows and columns with names.
 
-    What a row's name has after a line break stands smaller below it. scales: those of the
-    overlays (`colours.scale_of`); each is explained once, below the pictures.
+    Args:
+        cells: The pictures, row by row.
+        columns: The names of the columns.
+        rows: The names of the rows; the text after a line break is drawn smaller below.
+        cell: The side in pixels of the square that each picture is fitted into.
+        scales: The colour scales of the overlays (`colours.scale_of`); each is explained once,
+            below the pictures.
+
+    Raises:
+        ArgumentError: The pictures don't match the names of rows and columns.
     """
     if len(cells) != len(rows) or any(len(row) != len(columns) for row in cells):
         raise ArgumentError(
@@ -125,7 +140,7 @@ def sheet(
 
 
 def _fitted(image: Image.Image, width: int, height: int, smallest: int = 0) -> Image.Image:
-    """`image` shrunk into the box, or enlarged until its longer side has `smallest` pixels."""
+    """Shrink an image into the box, or enlarge it until its longer side has `smallest` pixels."""
     factor = min(width / image.width, height / image.height, 1.0)
     factor = max(factor, smallest / max(image.size)) if factor == 1.0 else factor
     size = max(1, round(image.width * factor)), max(1, round(image.height * factor))
@@ -144,20 +159,20 @@ def _paste(canvas: Pixels, image: Image.Image, left: int, top: int) -> None:
 
 
 def _lines(name: str, size: int, width: int) -> list[tuple[lettering.Mask, lettering.Colour]]:
-    """A row's name and what is below it, drawn at most `width` pixels wide, with their colours."""
+    """Draw a row's name and the text below it, at most `width` pixels wide, with their colours."""
     first, _, rest = name.partition("\n")
     lines = [(lettering.ink(first, size, width=width), _INK)]
     return lines + ([(lettering.ink(rest, size - 3, width=width), _QUIET)] if rest else [])
 
 
 def _bar(canvas: Pixels, scale: Scale, left: int, top: int, width: int) -> None:
-    """All colours of a scale, side by side."""
+    """Draw all colours of a scale side by side."""
     ramp = np.linspace(0, 255, width).astype(np.uint8)
     canvas[top : top + _BAR, left : left + width] = colours.lut(scale.colormap)[ramp]
 
 
 def _keys(canvas: Pixels, scales: Sequence[Scale], top: int) -> None:
-    """The scales side by side, each between what its ends mean."""
+    """Draw the scales side by side, each between the meanings of its ends."""
     left, middle = _MARGIN, (lettering.line_height(_KEY) - _BAR) // 2
     for scale in scales:
         left = lettering.write(canvas, scale.ends[0], left, top, _KEY, _QUIET) + 8

@@ -40,7 +40,7 @@ class Table:
         return self.cells(self.columns.index(name))
 
     def find(self, names: Sequence[str]) -> str | None:
-        """Find the column of the first of these names that the table has; return None without a match."""
+        """Return the column of the first of these names that exists in the table, or None."""
         known = {column.strip().casefold(): column for column in reversed(self.columns)}
         return next((known[name] for name in names if name in known), None)
 

@@ -1,4 +1,4 @@
-"""The record of one explanation, and how it is stored."""
+"""Records: the result of explaining an input, and how a record is stored."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """The record of one explanation: what was explained, by which model and method, and the map.
 
-Frozen, made of numpy arrays and plain values: it needs neither torch nor the file it came from.
-`Explanation` holds what every kind of input shares; a kind adds how its map is placed and drawn.
+A record is frozen and made of NumPy arrays and plain values: it needs neither torch nor the
+original file. `Explanation` holds the fields that every kind of input shares; its subclass for a
+kind of input adds how the map is placed and drawn.
 """
 
 from __future__ import annotations
@@ -29,7 +30,12 @@ _KINDS = {"image": ("visxai.record.image", "ImageExplanation")}
 
 
 class Picture(NamedTuple):
-    """An explanation drawn: bytes and what they are, such as "image/jpeg"."""
+    """A drawn explanation.
+
+    Attributes:
+        media_type: The format, such as "image/jpeg".
+        data: The bytes of the file.
+    """
 
     media_type: str
     data: bytes
@@ -40,28 +46,28 @@ class Explanation(ABC):
     """Why a model gave an input its score for one target.
 
     Attributes:
-        input: What was explained.
-        model: Which model gave the score.
+        input: The input that was explained.
+        model: The model that gave the score.
         values: float32, the method's native map, unscaled: (u, v) for an image.
         method: The method's spec.
-        target: What was explained, as it was asked for.
-        class_index: The class explained, None for a set or a function of the scores.
+        target: The target as the caller wrote it.
+        class_index: The explained class, None for a set of classes or a function of the scores.
         label: The name of what was explained.
-        score: What the model reports for it: a probability for softmax and sigmoid models.
+        score: The score that the model reports: a probability for softmax and sigmoid models.
         logit: The scalar that the map explains.
-        layer: The layer that the map comes from, None for methods without one.
-        device: Where the model ran.
+        layer: The layer that the map comes from, None for methods without a layer.
+        device: The device that the model ran on.
         precision: fp32, bf16 or fp16.
-        accelerate: The prepared form that ran, or "off".
+        accelerate: The prepared form of the model that ran, or "off".
         two_sided: Whether maps of the method can hold evidence against the target.
-        degenerate: Whether the map says nothing: it is flat, or was not finite.
+        degenerate: Whether the map holds no information: it is flat, or was not finite.
         quality: Figures such as completeness, evaluations and converged, by name.
         versions: Versions of the software, by name.
-        created: When, UTC.
-        seconds: This map's share of its batch's time; preparing a faster form of the model, once
-            a process, is left out.
-        source: What the caller passed, when it wasn't a path: the original can't be opened again
-            otherwise.
+        created: The time when the map was made, UTC.
+        seconds: This map's share of its batch's time, without preparing a faster form of the model,
+            which happens once a process.
+        source: The object that the caller passed where it wasn't a path; without it such an
+            original can't be opened again.
     """
 
     input: Reference
@@ -85,10 +91,11 @@ class Explanation(ABC):
     seconds: float = 0.0
     source: Any = field(default=None, repr=False)
 
-    reference: ClassVar[type[Reference]]  # what `input` is
-    axes: ClassVar[str]  # of the map, in words: "(u, v)"
+    reference: ClassVar[type[Reference]]  # the class of `input`
+    axes: ClassVar[str]  # the axes of the map in words: "(u, v)"
 
     def __post_init__(self) -> None:
+        """Make the map a read-only float32 array; raise ArgumentError for a wrong number of axes."""
         values = np.ascontiguousarray(self.values, dtype=np.float32)
         if values.ndim != len(self.axes.split(",")):
             raise ArgumentError(
@@ -103,12 +110,12 @@ class Explanation(ABC):
 
     @property
     def kind(self) -> str:
-        """The kind of the input: "image"."""
+        """The kind of the input, such as "image"."""
         return self.input.kind
 
     @property
     def caption(self) -> Caption:
-        """What stands below a picture of this explanation."""
+        """The caption below a picture of this explanation."""
         return Caption(
             self.label, self.score, f"{self.method}  ·  {self.model.name}", self._source_name
         )
@@ -116,14 +123,14 @@ class Explanation(ABC):
     @property
     @abstractmethod
     def _source_name(self) -> str:
-        """The input's name on a caption."""
+        """The input's name in a caption."""
 
     @abstractmethod
     def render(self) -> Picture:
-        """Draw the explanation as one picture that a page can show."""
+        """Draw the explanation as a single picture that a page can show."""
 
     def row(self) -> dict[str, Any]:
-        """Write the record as one flat row: plain values, the map as bytes (see `pack`)."""
+        """Return the record as one flat row of plain values, with the map as bytes (see `pack`)."""
         blob, scale = pack(self.values)
         known: dict[str, Any] = {
             **self.input.to_columns(),
@@ -143,24 +150,24 @@ class Explanation(ABC):
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """Write the record as JSON-ready values, by `visxai.record.schema()`; the map in base64."""
+        """Return the record as JSON-ready values, as `schema()` describes; the map is base64."""
         row = self.row()
         row["map"] = base64.b64encode(row["map"]).decode("ascii")
         return row
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Read what `to_dict` or `row` wrote, by this or an earlier schema version.
+        """Read what `to_dict` or `row` returned, in this or an earlier schema version.
 
         Args:
             data: The record.
 
         Returns:
-            The explanation of its kind; its map has float16 precision.
+            The explanation, of the class for its kind; its map has float16 precision.
 
         Raises:
-            ArgumentError: For a schema version or a kind that can't be read, a kind that isn't
-                the class's own, and a damaged map.
+            ArgumentError: The schema version or the kind can't be read, the kind isn't this
+                class's, or the record is damaged.
         """
         known = _checked(data)
         module, name = _KINDS[known["kind"]]
@@ -188,11 +195,13 @@ class Explanation(ABC):
 
 
 def _checked(data: Any) -> dict[str, Any]:
-    """The fields of a record, null where a table of pandas says NaN.
+    """Return the fields of a record, with None where a table of pandas has NaN.
 
-    Records come from strangers too: ArgumentError unless the record is of a version that can be
-    read and has each field of its type and within its range. What has a default may be absent, and
-    what else there is doesn't matter.
+    Fields with a default may be absent, and unknown fields are ignored.
+
+    Raises:
+        ArgumentError: The schema version can't be read, or a field is missing, of another type or
+            out of range. Records come from strangers too.
     """
     plain = dict(data) if isinstance(data, Mapping) else {}
     version, kind = plain.get("schema_version", READABLE[-1]), plain.get("kind", "image")
@@ -217,7 +226,10 @@ def _checked(data: Any) -> dict[str, Any]:
 
 @cache
 def _readable(kind: str, version: int) -> dict[str, Any]:
-    """What is asked of a record that is read: a row's map is bytes, and not JSON's text."""
+    """Make the schema that a record must keep to be read.
+
+    It leaves the map out: a stored row holds bytes, and JSON has text.
+    """
     optional = {item.name for item in fields(Explanation) if item.default is not MISSING}
     found = [one for one in columns(kind) if one.since <= version and one.name != "map"]
     properties = {one.name: one.json for one in found}
@@ -227,14 +239,14 @@ def _readable(kind: str, version: int) -> dict[str, Any]:
 
 
 def _map_of(data: Mapping[str, Any]) -> NDArray[np.float32]:
-    """The map of a record's or a row's fields."""
+    """Unpack the map of a record's or a row's fields; raise ArgumentError where it is damaged."""
     blob = data.get("map")
     try:
         packed = base64.b64decode(blob) if isinstance(blob, str) else bytes(memoryview(blob))  # type: ignore[arg-type]
         return unpack(packed, data["map_shape"], data["map_scale"])
     except ArgumentError:
         raise
-    except (ValueError, zlib.error, TypeError) as error:  # ValueError: no base64
+    except (ValueError, zlib.error, TypeError) as error:  # ValueError: invalid base64
         raise ArgumentError(
             f"expected a map as visxai packs it, got something else ({error}): the record is "
             "damaged, fetch it again"

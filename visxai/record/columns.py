@@ -1,7 +1,8 @@
-"""The columns of a record: one table that rows, results folders and the published schema share.
+"""The columns of a record, shared by rows, results folders and the published schema.
 
-A record is flat. Its columns are those that every kind has and those of its kind's input; each is
-described here once, and the JSON Schema and the types of the Parquet table follow from it.
+A record is flat: its columns are those of every kind of record and those of its kind's input. Each
+column is described here once; the JSON Schema and the types of the Parquet table are derived from
+it.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from numpy.typing import NDArray
 
 from visxai.errors import ArgumentError
 
-# What a stored record may ask of memory: the largest map is one a pixel of a model's input.
+# The most cells of a stored map, as a record may be a stranger's: a cell for each pixel of a large
+# model input.
 MAX_CELLS = 2**24
-_MOST = 2**31 - 1  # what a stored row's columns hold
+_MOST = 2**31 - 1  # the largest integer of a stored row's columns
 
 SCHEMA_VERSION = 2
-# What the JSON of one record and one stored row may be read from.
+# The schema versions of records and stored rows that can be read.
 READABLE = (1, 2)
 
 _TEXT, _NUMBER, _INTEGER = {"type": "string"}, {"type": "number"}, {"type": "integer"}
@@ -39,12 +41,13 @@ class Column:
     """One column of a record.
 
     Attributes:
-        name: The key in `Explanation.to_dict()` and the column in Parquet.
-        stored: Its type in Parquet: "string", "int32", "float64", "bool", "binary", "integers"
-            (a list of int32), "transform" or "scores" (structs), or "json" (a string of JSON).
-        meaning: What the value is, with its unit and range, for the published schema.
-        json: The JSON Schema of the value, the description left out.
-        since: The first schema version that has it.
+        name: The key in `Explanation.to_dict()` and the column's name in Parquet.
+        stored: The column's type in Parquet: "string", "int32", "float64", "bool", "binary",
+            "integers" (a list of int32), "transform" or "scores" (structs), or "json" (a string of
+            JSON).
+        meaning: The description of the value for the published schema, with unit and range.
+        json: The JSON Schema of the value, without its description.
+        since: The first schema version with this column.
     """
 
     name: str
@@ -168,10 +171,10 @@ _SHARED = (
 
 
 def columns(kind: str = "image") -> tuple[Column, ...]:
-    """List the columns of a kind of record, its input's first.
+    """List the columns of a kind of record, those of its input first.
 
     Raises:
-        ArgumentError: For a kind that doesn't exist.
+        ArgumentError: The kind doesn't exist.
     """
     if kind != "image":
         raise ArgumentError(f"expected a kind of record ('image'), got {kind!r}")
@@ -179,7 +182,7 @@ def columns(kind: str = "image") -> tuple[Column, ...]:
 
 
 def schema(kind: str = "image") -> dict[str, Any]:
-    """Write the JSON Schema (2020-12) of `Explanation.to_dict()` for a kind of input.
+    """Return the JSON Schema (2020-12) of `Explanation.to_dict()` for a kind of input.
 
     Args:
         kind: "image".
@@ -188,7 +191,7 @@ def schema(kind: str = "image") -> dict[str, Any]:
         The schema as plain values, with a description for each property.
 
     Raises:
-        ArgumentError: For a kind that doesn't exist.
+        ArgumentError: The kind doesn't exist.
     """
     found = columns(kind)
     return {
@@ -218,14 +221,26 @@ def pack(values: NDArray[np.float32]) -> tuple[bytes, float]:
 
 
 def unpack(blob: bytes, shape: Any, scale: float) -> NDArray[np.float32]:
-    """The inverse of `pack`: float32 of `shape`."""
+    """Unpack a map that `pack` compressed.
+
+    Args:
+        blob: The compressed bytes.
+        shape: (rows, columns) of the map.
+        scale: The scale that `pack` returned.
+
+    Returns:
+        float32 of `shape`.
+
+    Raises:
+        ArgumentError: The map is larger than 2**24 cells, or the bytes don't fit the shape.
+    """
     rows, columns = (int(size) for size in shape)
     if min(rows, columns) < 0 or rows * columns > MAX_CELLS:
         raise ArgumentError(
             f"expected a map of at most {MAX_CELLS} values, got {rows}x{columns}: the record is "
             "damaged"
         )
-    # The decompressor is told how much may come out: a hostile blob can't fill the memory.
+    # The output of the decompressor is limited, so that a hostile blob can't fill the memory.
     data = zlib.decompressobj().decompress(blob, 2 * rows * columns + 1)
     if len(data) != 2 * rows * columns:
         raise ArgumentError(

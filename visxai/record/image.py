@@ -1,4 +1,4 @@
-"""The record of an explained image, and a model's scores for one."""
+"""The record of an explained image, and a model's scores for an image."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class ImageExplanation(Explanation):
 
     @property
     def placed(self) -> PlacedMap:
-        """The map and where it lies on the original: what drawing takes."""
+        """The map with its place on the original, as the drawing functions take it."""
         return PlacedMap(
             self.values,
             self.input.width,
@@ -48,40 +48,58 @@ class ImageExplanation(Explanation):
 
     @property
     def signed(self) -> bool:
-        """Whether the map holds evidence against the target too."""
+        """Whether the map holds evidence against the target."""
         return self.placed.signed
 
     def heatmap(self, size: tuple[int, int] | None = None, *, stored: bool = False) -> Array:
-        """Place the map on the original image's pixels.
-
-        Bilinear between the centres of the native cells.
+        """Place the map on the original's pixels, bilinearly between the native cells' centres.
 
         Args:
-            size: (width, height) that sample the same area on a smaller or larger grid; by
-                default the upright image's own, as viewers show it.
-            stored: Whether to give the pixels as the file stores them, before EXIF rotation.
+            size: (width, height) of the grid that samples the original's area, by default the
+                upright image's own pixels, as viewers show it.
+            stored: Whether to return the pixels as the file stores them, before EXIF rotation.
 
         Returns:
-            float32 (height, width), NaN where the model never looked.
+            float32 (height, width), NaN outside the model's view.
         """
         return self.placed.on_original(size, stored=stored)
 
     def seen(self, size: tuple[int, int] | None = None) -> tuple[int, int, int, int]:
-        """Find the box (left, top, right, bottom) that the model saw, ends exclusive."""
+        """Find the box (left, top, right, bottom) of the model's view, ends exclusive.
+
+        Args:
+            size: (width, height) of the grid whose pixels the box is in, as for `heatmap`.
+        """
         return self.placed.seen(size)
 
     def regions(self, top: int = 3, share: float = 0.5) -> tuple[Region, ...]:
-        """Find the `top` connected areas of strongest evidence, in pixels of the upright original.
+        """Find the connected areas of strongest evidence.
 
         They are the parts of the smallest area that holds `share` of the positive evidence.
+
+        Args:
+            top: The most regions.
+            share: Above 0, at most 1.
+
+        Returns:
+            The regions, strongest first, in pixels of the upright original.
+
+        Raises:
+            ArgumentError: `share` is out of range.
         """
         return self.placed.regions(top, share)
 
     def mask(self, share: float = 0.5) -> NDArray[np.bool_]:
-        """Find the smallest area that holds `share` of the positive evidence.
+        """Find the smallest area that holds a share of the positive evidence.
+
+        Args:
+            share: Above 0, at most 1.
 
         Returns:
             bool (height, width) of the upright original.
+
+        Raises:
+            ArgumentError: `share` is out of range.
         """
         return self.placed.mask(share)
 
@@ -91,10 +109,13 @@ class ImageExplanation(Explanation):
         Args:
             image: The original (path, bytes, PIL image or uint8 array); without it the recorded
                 path is opened again and must still hold the same bytes.
-            **style: As of `visxai.drawing.overlay`.
+            **style: The keyword arguments of `visxai.drawing.overlay`.
 
         Returns:
             A PIL image at the original's upright size.
+
+        Raises:
+            ImageError: The original can't be read, has changed, or isn't the explained image.
         """
         from visxai.drawing import overlays
 
@@ -105,7 +126,10 @@ class ImageExplanation(Explanation):
 
         Args:
             image: The original, as for `overlay`.
-            **style: As of `visxai.drawing.panel`.
+            **style: The keyword arguments of `visxai.drawing.panel`.
+
+        Raises:
+            ImageError: The original can't be read, has changed, or isn't the explained image.
         """
         from visxai.drawing import sheets
 
@@ -122,10 +146,14 @@ class ImageExplanation(Explanation):
         return Path(self.input.path).name if self.input.path else "image in memory"
 
     def original(self, image: Any = None) -> Image:
-        """Open the upright RGB original: `image`, what was passed, or the recorded path.
+        """Open the upright RGB original.
+
+        Args:
+            image: The original; without it the object that the caller explained, or else the
+                recorded path, is opened.
 
         Raises:
-            ImageError: Where it can't be read, has changed, or isn't the explained image.
+            ImageError: The original can't be read, has changed, or isn't the explained image.
         """
         from visxai.images import decoding
 
@@ -143,10 +171,10 @@ class ImageExplanation(Explanation):
         return photo.image
 
     def original_source(self) -> Any:
-        """Give what the original can be decoded from: the caller's object, or the recorded path.
+        """Return what the original can be decoded from: the caller's object, or the recorded path.
 
         Raises:
-            ImageError: For a record without either.
+            ImageError: The record has neither.
         """
         found = self.source if self.source is not None else self.input.path
         if found is None:
@@ -159,7 +187,16 @@ class ImageExplanation(Explanation):
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """A model's scores for one image: probabilities (k,) float32, and the strongest class."""
+    """A model's scores for one image.
+
+    Attributes:
+        input: The image.
+        probabilities: float32 (k,), as the model reports its scores.
+        class_index: The class with the greatest score.
+        label: The label of that class.
+        score: The score of that class.
+        labels: The labels of all classes, None where the model has none.
+    """
 
     input: ImageRef
     probabilities: Array

@@ -1,4 +1,4 @@
-"""What a model scored an image: kept of every image of a run, explained or not."""
+"""A model's scores for an image, kept for every image of a run, explained or not."""
 
 from __future__ import annotations
 
@@ -9,19 +9,18 @@ from typing import Any
 
 import numpy as np
 
-TOP = 5  # classes kept of each image
+TOP = 5  # classes kept for each image
 
 
 @dataclass(frozen=True)
 class Scores:
-    """The greatest scores of an image, as the model reports them (probabilities for softmax and
-    sigmoid models).
+    """The greatest scores of an image: probabilities for softmax and sigmoid models.
 
     Attributes:
-        path: The image's address, None for one that came as an object.
+        path: The image's address, None for an image passed as an object.
         classes: At most TOP class indices, the greatest score first.
-        labels: Their labels.
-        values: Their scores, None in place of one that isn't finite once it was stored.
+        labels: The labels of these classes.
+        values: The scores of these classes; a score that isn't finite is stored as None.
         gate: The score that the run's gate compared, None without a gate on scores.
         explained: Whether the image has an explanation.
     """
@@ -35,7 +34,7 @@ class Scores:
 
 
 def pack(scores: Sequence[Scores]) -> dict[str, Any]:
-    """Returns scores as plain values for JSON, each label once."""
+    """Convert scores to plain values for JSON, with each label once."""
     labels = {
         str(index): label
         for one in scores
@@ -52,7 +51,7 @@ def pack(scores: Sequence[Scores]) -> dict[str, Any]:
 
 
 def unpack(packed: Mapping[str, Any]) -> tuple[Scores, ...]:
-    """Returns the scores that `pack` packed."""
+    """Read the scores that `pack` converted."""
     columns = (packed[name] for name in ("path", "classes", "values", "gate", "explained"))
     labels = packed["labels"]
     return tuple(
@@ -69,5 +68,5 @@ def unpack(packed: Mapping[str, Any]) -> tuple[Scores, ...]:
 
 
 def _shortest(value: float | None) -> float | None:
-    """Returns the shortest number that is the same float32, None where JSON has none."""
+    """Return the shortest number with the same float32; return None where it isn't finite."""
     return float(str(np.float32(value))) if value is not None and math.isfinite(value) else None

@@ -1,9 +1,9 @@
-"""What records of schema version 1 leave out: whether their method's maps are two-sided.
+"""The field that records of schema version 1 lack: whether their method's maps are two-sided.
 
-Later records keep that. For those of version 1 it follows from the method's spec, by a table of
-the methods that there were; the table never grows.
+Later records hold it. For records of version 1 it is derived from the method's spec, by a table of
+the methods of that time; the table never grows.
 
-    is_two_sided("grad_cam(relu=True)")      False: 0 is the least there is
+    is_two_sided("grad_cam(relu=True)")      False: the map is never below 0
     is_two_sided("grad_cam(relu=False)")     True, like every method that isn't listed here
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 from visxai.errors import ArgumentError
 from visxai.spec import parse
 
-# Methods whose maps are never negative; with an option, as long as it has this value.
+# Methods whose maps are never negative; those with an option only while it has this value.
 _UNSIGNED: dict[str, tuple[str, Any] | None] = {
     **dict.fromkeys(("attention_rollout", "beyond_intuition", "chefer", "legrad")),
     **dict.fromkeys(("hsic", "sobol")),
@@ -25,7 +25,7 @@ _UNSIGNED: dict[str, tuple[str, Any] | None] = {
     "xgrad_cam": ("relu", True),
     **dict.fromkeys(("saliency", "smooth_grad"), ("signed", False)),
     "captum:Saliency": ("abs", True),
-    # Of no class, so neither for nor against one; negative only where the layer itself is.
+    # Its map belongs to no class, so it holds no evidence against one.
     "eigen_cam": ("centred", False),
 }
 
@@ -35,7 +35,7 @@ def is_two_sided(spec: str) -> bool:
     """Tell whether maps of the method with this spec can be negative."""
     try:
         name, member, options = parse(spec, "method", "grad_cam(relu=True)")
-    except ArgumentError:  # an option that isn't plain, such as a tensor, decides no sign
+    except ArgumentError:  # an option that isn't plain, such as a tensor, doesn't affect the sign
         name, member, options = spec.partition("(")[0], "", {}
     if name == "augmented" and isinstance(options.get("method"), str):
         return is_two_sided(options["method"])

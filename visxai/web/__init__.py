@@ -1,1 +1,1 @@
-"""The shared page: its template, style and scripts."""
+"""The page that galleries share: its template, style and scripts."""

@@ -1,8 +1,9 @@
-"""The page itself: its template, styles and code, filled with data that stays data.
+"""The page as HTML: its template, style and scripts, filled with data.
 
-A page opened from disk can neither fetch nor load modules, so all is inside it. Names of files and
-labels come from strangers: they travel as JSON in a block that is never run, the code puts them on
-the page as text only, and a content security policy runs nothing but the code below, by its hash.
+A page opened from disk can neither fetch nor load modules, so the file contains everything. Names
+of files and labels come from strangers: they are embedded as JSON in a block that is never run, the
+scripts insert them as text only, and a content security policy allows no script but those below, by
+their hash.
 """
 
 from __future__ import annotations
@@ -21,7 +22,15 @@ _CODE = ("data.js", "plots.js", "grid.js", "viewer.js", "page.js")
 
 
 def filled(title: str, data: dict[str, Any]) -> str:
-    """The page as HTML. data: plain values; numbers that aren't finite become null."""
+    """Fill the page with a title and data.
+
+    Args:
+        title: The page's title, any text.
+        data: Plain values; numbers that aren't finite become null.
+
+    Returns:
+        The HTML.
+    """
     style = (_HERE / "page.css").read_text("utf-8")
     code = "".join((_HERE / name).read_text("utf-8") for name in _CODE)
     code = f'"use strict";\n(() => {{\n{code}}})();\n'
@@ -37,7 +46,7 @@ def filled(title: str, data: dict[str, Any]) -> str:
         "code": code,
     }
     pieces = (_HERE / "page.html").read_text("utf-8").split("{{")
-    # Piece by piece, so that nothing in a value is ever taken for a place to fill.
+    # Filled piece by piece, so that text in a value is never taken for a placeholder.
     text = pieces[0]
     for piece in pieces[1:]:
         name, _, rest = piece.partition("}}")
@@ -46,7 +55,7 @@ def filled(title: str, data: dict[str, Any]) -> str:
 
 
 def as_json(data: Any) -> str:
-    """JSON that can lie inside a script element: ASCII, without "<", numbers finite."""
+    """Write JSON that is safe inside a script element: ASCII, without "<", numbers finite."""
     text = json.dumps(_finite(data), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c")
 
