@@ -95,7 +95,7 @@ class Explanation(ABC):
     axes: ClassVar[str]  # the axes of the map in words: "(u, v)"
 
     def __post_init__(self) -> None:
-        """Make the map a read-only float32 array; raise ArgumentError for a wrong number of axes."""
+        """Make the map a read-only float32 array; raise ArgumentError for a wrong shape."""
         values = np.ascontiguousarray(self.values, dtype=np.float32)
         if values.ndim != len(self.axes.split(",")):
             raise ArgumentError(

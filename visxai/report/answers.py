@@ -1,4 +1,4 @@
-"""Whether the model is right about an image, told from what is stored of it."""
+"""The model's answers for labelled images, judged from the stored rows."""
 
 from __future__ import annotations
 
@@ -9,10 +9,15 @@ from visxai.results.rows import Row
 
 
 def right(rows: Sequence[Row], settings: Mapping[str, Any]) -> bool | None:
-    """Whether the model's answer for the image of these rows is its label.
+    """Tell whether the model's answer for the image of these rows is its label.
 
-    None where that can't be told: the image has no label, the classes are independent, or the
-    target is a class that was named rather than the model's answer.
+    Args:
+        rows: The rows of one image.
+        settings: The settings of the run.
+
+    Returns:
+        None where it can't be decided: the image has no label, the classes are independent
+        (sigmoid), or the target is a class that the user named rather than the model's answer.
     """
     expected = rows[0].get("expected")
     # The strongest class is among those explained only where the scores choose them.

@@ -1,10 +1,10 @@
-"""What a map says in a number, and what the maps of a class have in common.
+"""Figures of a map, and the mean maps of the classes.
 
     spread  = the smallest part of the model's view that holds half of the evidence, 0 to 1
     against = negative evidence / all evidence, 0 to 1
     mean map of a class = mean over its images of  map / max |map|,  in the model's view
 
-A small spread is a map that points at something; 0.5 is a map that is the same everywhere.
+A small spread means that the evidence is concentrated; a map that is the same everywhere has 0.5.
 """
 
 from __future__ import annotations
@@ -22,33 +22,40 @@ from visxai.images.heatmap import Array
 from visxai.record.image import ImageExplanation
 
 _FINE = 56  # cells a side at which maps are measured
-_CELLS = 28  # of a mean map
-_CLASSES = 500  # classes whose mean maps a page carries, the most frequent
-_PIXELS = 112  # of a mean map's picture
-_STOPS = 17  # colours that a key is made of
+_CELLS = 28  # cells a side of a mean map
+_CLASSES = 500  # the most classes with mean maps on a page, the most frequent first
+_PIXELS = 112  # pixels a side of a mean map's picture
+_STOPS = 17  # colours of a key
 
 
 def spread(values: Array) -> float | None:
-    """The part of the view that holds half of the positive evidence of a map (u, v), if any."""
+    """Compute the part of the view, 0 to 1, that holds half of the positive evidence.
+
+    Args:
+        values: float32 (u, v).
+
+    Returns:
+        The part, None for a map without positive evidence.
+    """
     area = heatmap.smallest_area(_on_grid(values, _FINE), 0.5)
     return float(area.mean()) if area.any() else None
 
 
 def against(values: Array) -> float:
-    """The share of the evidence of a map (u, v) that is against the target."""
+    """Compute the share, 0 to 1, of the evidence of a map (u, v) that is against the target."""
     total = float(np.abs(values).sum(dtype=np.float64))
     return float(-values.clip(max=0).sum(dtype=np.float64)) / total if total > 0 else 0.0
 
 
 def scale_told(scale: Scale) -> dict[str, Any]:
-    """A scale for a key: colours from first to last, and what its ends mean."""
+    """Describe a colour scale for a key: its colours in order, and the meanings of its ends."""
     picked = lut(scale.colormap)[np.linspace(0, 255, _STOPS).astype(int)]
     colours = ["#" + "".join(f"{part:02x}" for part in colour) for colour in picked]
     return {"colours": colours, "ends": list(scale.ends)}
 
 
 class Figures:
-    """Sums the maps of each method and class, to be drawn as the overlays are."""
+    """The running sums of the maps of each method and class, from which mean maps are drawn."""
 
     def __init__(self, colormap: str | None = None) -> None:
         self._colormap = colormap
@@ -57,14 +64,14 @@ class Figures:
         self._counts: OrderedDict[str, int] = OrderedDict()
 
     def add(self, explanation: ImageExplanation) -> None:
-        """Count an explanation in; a flat map counts, but is no part of a mean."""
+        """Add an explanation; a flat map is counted, but is no part of a mean."""
         label = explanation.label
         self._counts[label] = self._counts.get(label, 0) + 1
         peak = float(np.abs(explanation.values).max(initial=0.0))
         if explanation.degenerate or not np.isfinite(peak) or peak <= 0:
             return
         scale = scale_of(explanation.placed, self._colormap)
-        # One map against the target, and the method is drawn as one that knows such evidence.
+        # A single map with evidence against the target makes the method's scale symmetric.
         if scale.symmetric or explanation.method not in self._scales:
             self._scales[explanation.method] = scale
         key = explanation.method, label
@@ -73,7 +80,12 @@ class Figures:
         self._sums[key] = total + grid, count + 1
 
     def classes(self) -> list[dict[str, Any]]:
-        """The classes, the most frequent first: label, explanations, mean maps by method."""
+        """List the classes, the most frequent first.
+
+        Returns:
+            For each class its label, its count of explanations, and its mean map for each method
+            (`means`) as a data URI.
+        """
         order = sorted(self._counts, key=lambda label: -self._counts[label])
         found: dict[str, dict[str, Any]] = {
             label: {"label": label, "count": self._counts[label], "means": {}} for label in order
@@ -87,6 +99,7 @@ class Figures:
 
 
 def _on_grid(values: Array, cells: int) -> Array:
+    """Resample a map (u, v) to a square grid of cells, with 0 for values that aren't finite."""
     import cv2
 
     finite = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
@@ -97,7 +110,7 @@ def _on_grid(values: Array, cells: int) -> Array:
 
 
 def _picture(scale: Scale, mean: Array) -> str:
-    """A mean map (n, n) as a WebP data URI."""
+    """Draw a mean map (n, n) as a WebP data URI."""
     import cv2
     from PIL import Image
 

@@ -1,4 +1,4 @@
-"""The gallery of a folder run: one page that opens from disk, its pictures beside it.
+"""The gallery of a run: a page that opens from disk, with its pictures beside it.
 
     OUT/report/index.html      the page: data, styles and code are inside it, it needs no server
     OUT/report/pictures/...    photograph, overlay and map of each explanation, at 512 pixels
@@ -6,10 +6,10 @@
     visxai.report.build("OUT")
     visxai.report.build("OUT", single_file=True)    # OUT/report.html, the first 500 embedded
 
-Pictures are named by what they show, so a second call draws only what is new; the page and each
-picture are written aside and renamed. Originals are decoded in worker processes; where one is
-gone or has changed, its cards say so and show what is left. A run that isn't finished gives a
-page of what is, and says so.
+Pictures are named after their content, so a second call draws only new pictures. The page and each
+picture are written aside and renamed. Originals are decoded in worker processes; where an original
+is gone or has changed, its cards note it and show the other pictures. The page of an unfinished run
+shows the finished part and notes that it isn't finished.
 """
 
 from __future__ import annotations
@@ -31,14 +31,20 @@ from visxai.report.pictures import SIDE, Album
 from visxai.results import reading
 from visxai.web import page
 
-EMBEDDED = 500  # explanations whose pictures a single file carries
+EMBEDDED = 500  # explanations whose pictures a single file embeds
 _SMALLER = 320  # pixels of a picture inside a single file
 
 
 @dataclass(frozen=True)
 class Report:
-    """A written gallery: its page, how many explanations it shows and of how many, and how many
-    images' originals are gone or have changed."""
+    """A written gallery.
+
+    Attributes:
+        path: The page.
+        shown: The number of explanations on the page.
+        rows: The number of all explanations.
+        missing: The number of images whose original is gone or has changed.
+    """
 
     path: Path
     shown: int
@@ -54,15 +60,23 @@ def build(
     remote: bool = False,
     progress: Callable[[int, int], None] = lambda done, rows: None,
 ) -> Report:
-    """Write the gallery of the folder run in OUT, finished or not.
+    """Write the gallery of the run in OUT, finished or not.
 
-    single_file: one page OUT/report.html that carries the pictures of the first 500 explanations
-    and shows only those; its plots and mean maps are of all. workers: processes that draw
-    pictures, None for one a core, 0 for none. remote: fetch originals behind URLs, which whoever
-    wrote the rows has chosen. progress is called with the rows done and all rows.
+    Args:
+        out: The folder of a run.
+        single_file: Whether to write a single page OUT/report.html that embeds the pictures of the
+            first 500 explanations and shows only those; its plots and mean maps are of all
+            explanations.
+        workers: The number of processes that draw pictures; None takes one for each core, 0 none.
+        remote: Whether to fetch originals behind URLs, which whoever wrote the rows has chosen.
+        progress: Called with the number of rows done and of all rows.
 
-    Raises StoreError where OUT isn't a run's folder, can't be written, or would have the gallery
-    written elsewhere by a symbolic link.
+    Returns:
+        The page's path and counts.
+
+    Raises:
+        StoreError: OUT isn't a run's folder, can't be written, or a symbolic link would lead the
+            gallery elsewhere.
     """
     folder = Path(os.path.abspath(out))
     about = reading.about(folder)
@@ -90,7 +104,7 @@ def build(
 
 
 def _check_links(report: Path) -> None:
-    """Raise StoreError where a folder of the gallery is a link: an OUT may be a stranger's."""
+    """Raise StoreError where a folder of the gallery is a link, as OUT may be a stranger's."""
     pictures = report / "pictures"
     for place in (report, pictures, *pictures.glob("*")):
         if place.is_symlink():
@@ -101,7 +115,7 @@ def _check_links(report: Path) -> None:
 
 
 def _run(folder: Path, about: dict[str, Any], single_file: bool) -> dict[str, Any]:
-    """What the page says about the run."""
+    """Collect what the page shows about the run."""
     settings = about["settings"]
     known = ("command", "state", "started", "updated", "counts", "seconds")
     return {

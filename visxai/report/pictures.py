@@ -1,8 +1,8 @@
-"""The pictures of a gallery, and the table of what they show.
+"""The pictures of a gallery, and the tables of what they show.
 
-Three pictures an explanation: the photograph (shared by all explanations of an image), the overlay
-and the map, drawn at thumbnail size in worker processes that a hostile file may kill. A picture's
-name is the hash of what it shows, so pictures that are there stay.
+An explanation has three pictures: the photograph (shared by all explanations of an image), the
+overlay and the map. They are drawn at thumbnail size in worker processes, which a hostile file may
+kill. A picture's name is the hash of its content, so existing pictures are kept.
 """
 
 from __future__ import annotations
@@ -50,7 +50,14 @@ Shown = tuple[ImageExplanation, Row]  # an explanation and the row it was read f
 
 @dataclass(frozen=True)
 class Drawing:
-    """An explanation to draw: where its overlay and its map go, and the run's own overlay."""
+    """An explanation to draw.
+
+    Attributes:
+        explanation: The explanation.
+        overlay: The file for its overlay.
+        map: The file for its map.
+        drawn: The run's own overlay, None where the run drew none.
+    """
 
     explanation: ImageExplanation
     overlay: Path
@@ -60,15 +67,27 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Drawn:
-    """What became of an image's pictures: why there is no photograph, and which overlays are
-    there, by their place."""
+    """The result of drawing an image's pictures.
+
+    Attributes:
+        note: The reason why there is no photograph, None where there is a photograph.
+        overlays: Whether each overlay exists, in the order of the drawings.
+    """
 
     note: str | None
     overlays: list[bool]
 
 
 def picture(worker: Any, source: Origin, photo: Path, wanted: list[Drawing], side: int) -> Drawn:
-    """Draw an image's pictures where they aren't there yet; runs in a worker."""
+    """Draw an image's missing pictures; runs in a worker process.
+
+    Args:
+        worker: The worker's state, which decodes images.
+        source: The original.
+        photo: The file for the photograph.
+        wanted: The explanations to draw, at least one.
+        side: The longest side of a picture, in pixels.
+    """
     original, note = None, None
     try:
         found = worker.decoded(source)
@@ -100,7 +119,7 @@ def picture(worker: Any, source: Origin, photo: Path, wanted: list[Drawing], sid
 
 
 def _copy(overlay: Path, target: Path, side: int, limits: Limits) -> None:
-    """The run's own overlay, small, where the photograph under it can't be had any more."""
+    """Copy the run's own overlay at a smaller size, as its photograph can't be read any more."""
     try:
         _save(_small(decoding.decode(overlay, limits).image, side), target)
     except ImageError:
@@ -125,11 +144,19 @@ def _save(image: Image.Image, path: Path) -> None:
 
 @dataclass
 class Album:
-    """Draws the pictures of OUT below `folder` and lists what they show.
+    """The pictures of OUT below `folder`, and the tables of what they show.
 
-    side: pixels of a picture's longest side; limit: explanations that get pictures, None for all;
-    remote: whether originals behind URLs are fetched. The rows of OUT may be a stranger's: what
-    they name is read only where it can't be anything but a photograph or an overlay of this OUT.
+    The rows of OUT may be a stranger's: a file that they name is read only where it can be nothing
+    but a photograph or an overlay of this OUT.
+
+    Attributes:
+        out: The folder of the run.
+        folder: The folder for the pictures.
+        settings: The settings of the run.
+        side: The longest side of a picture, in pixels.
+        limit: The most explanations with pictures, None for all.
+        remote: Whether to fetch originals behind URLs.
+        missing: The number of images without a photograph.
     """
 
     out: Path
@@ -145,7 +172,17 @@ class Album:
     def collect(
         self, figures: Figures, workers: int | None, progress: Callable[[int, int], None]
     ) -> dict[str, Any]:
-        """Draw everything; returns the page's tables, each a dict of columns."""
+        """Draw all pictures.
+
+        Args:
+            figures: Sums of the maps, to which all explanations are added.
+            workers: The number of processes, None for one for each core, 0 for none.
+            progress: Called with the number of rows done and of all rows.
+
+        Returns:
+            The page's tables, each a dict of columns, its colour scales, and the number of all
+            rows.
+        """
         style = self.settings.get("overlays") or {}
         limits = decoding.limits_of(self.settings)
         drawn = Style("webp", style.get("colormap"))
@@ -195,7 +232,7 @@ class Album:
         return tables | {"scales": scales, "total": rows}
 
     def _groups(self) -> Iterator[list[Shown]]:
-        """The explanations of each image."""
+        """Yield the explanations of each image."""
         for rows_of_part in reading.tables(self.out):
             stored = rows_of_part.to_pylist()
             for _, rows in itertools.groupby(stored, key=lambda row: row["path"]):
@@ -207,7 +244,12 @@ class Album:
         group: list[Shown],
         entries: list[dict[str, Any]],
     ) -> tuple[str | None, Task | None]:
-        """The name of an image's photograph, and the task that draws its pictures, if needed."""
+        """Start drawing an image's pictures.
+
+        Returns:
+            The photograph's name, and the task that draws the pictures, None where all of them
+            exist.
+        """
         first = group[0][0]
         photo = _name("photo", first.input.source_sha256, self.side)
         panel = (self.settings.get("overlays") or {}).get("panel", False)
@@ -233,9 +275,9 @@ class Album:
         photo: str | None,
         result: Drawn | Failure | None,
     ) -> None:
-        """Enter what became of an image's pictures."""
+        """Enter the result of drawing an image's pictures into the tables."""
         if isinstance(result, Failure):
-            # The process died at it: some pictures may be there all the same.
+            # The worker process died, but it may have drawn some of the pictures.
             result = Drawn("The original can't be read any more.", [False] * len(entries))
             for entry in entries:
                 entry["map"] = entry["map"] if self._at(entry["map"]).exists() else None
@@ -249,9 +291,11 @@ class Album:
             entry["overlay"] = entry["overlay"] if there else None
 
     def _at(self, name: str) -> Path:
+        """Return the file of a picture."""
         return self.folder / name[:2] / f"{name}.webp"
 
     def _list(self, listed: dict[str, list[Any]], group: list[Shown]) -> None:
+        """Append an image to the table of images."""
         about, rows = group[0][0].input, [row for _, row in group]
         told = (shown(about.path or "image in memory"), about.width, about.height)
         drawn = (about.source_sha256, None, None)
@@ -260,6 +304,7 @@ class Album:
             listed[name].append(value)
 
     def _entry(self, image: int, one: ImageExplanation, row: Row) -> dict[str, Any]:
+        """Make the row of an explanation in the page's table."""
         style = self.settings.get("overlays") or {}
         scale = colours.scale_of(one.placed, style.get("colormap"))
         transform = sorted(one.input.transform.to_dict().items())
@@ -287,6 +332,7 @@ class Album:
         }
 
     def _index(self, table: str, value: str) -> int:
+        """Return the number of a string in a table of strings, to which a new string is added."""
         known = self._tables.setdefault(table, {})
         return known.setdefault(value, len(known))
 

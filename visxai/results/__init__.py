@@ -1,8 +1,8 @@
-"""Folders of results: written by a run, read back, exported.
+"""Results folders: written by a run, read back, exported.
 
     for explanation in visxai.results.read("OUT"): ...
 
-`visxai.results.reading` says what lies in such a folder.
+`visxai.results.reading` describes the files in such a folder.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
-"""A folder run's results in the forms that other tools read.
+"""Exports of a run's results to the formats of other tools.
 
-    visxai.results.export("OUT", "coco")      # writes OUT/export/coco, returns where
+    visxai.results.export("OUT", "coco")      # writes OUT/export/coco
 
     csv          explanations.csv, failures.csv: the rows without their maps
     coco         annotations.json: the strongest regions as boxes, run-length masks and scores
     fiftyone     samples.json, data/, fields/saliency/: a `FiftyOneDataset` to import
-    tensorboard  an event file: photograph beside overlay, scores and figures by step
-    wandb        an offline run of the same; `wandb sync` sends it, visxai doesn't
+    tensorboard  an event file: photograph beside overlay and score by step
+    wandb        an offline run of the same; `wandb sync` uploads it, visxai doesn't
 
-Each is written aside and renamed, so that an export is there whole or not at all. It lists its
-files in .visxai-export: the next one replaces those and keeps what somebody added. Originals that
-are gone or have changed since are left out where a picture is needed, and counted.
+Each export is written aside and renamed, so that it is never incomplete. It lists its files in
+.visxai-export: the next export replaces those files and keeps those that somebody added. Where a
+picture is needed, explanations whose original is gone or has changed are left out and counted.
 """
 
 from __future__ import annotations
@@ -39,14 +39,19 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _SIDE = 1024  # pixels of a copied picture's longest side
-_LOGGED = 320  # and of one in a log
+_LOGGED = 320  # pixels of the longest side of a picture in a log
 _PATIENCE = 60.0  # seconds for an original behind a URL
 
 
 @dataclass
 class Export:
-    """A written export: its folder, the explanations it holds, and those it left out because
-    their original is gone or has changed."""
+    """A written export.
+
+    Attributes:
+        path: The export's folder.
+        written: The number of exported explanations.
+        left_out: The number of explanations left out, as their original is gone or has changed.
+    """
 
     path: Path
     written: int = 0
@@ -55,7 +60,7 @@ class Export:
 
 @dataclass
 class _Job:
-    """One export on its way into `folder`."""
+    """An export while it is written into `folder`."""
 
     out: Path
     folder: Path
@@ -67,14 +72,14 @@ class _Job:
     _photos: dict[str, Image | None] = field(default_factory=dict)
 
     def explanations(self) -> Iterator[ImageExplanation]:
-        """All of them in order, the progress told."""
+        """Yield all explanations in order, and report the progress."""
         total = reading.count(self.out)
         for done, explanation in enumerate(reading.read_images(self.out), 1):
             yield explanation
             self.progress(done, total)
 
     def photo(self, explanation: ImageExplanation, side: int) -> Image | None:
-        """The original at `side` pixels, None where it is gone or has changed."""
+        """Open the original, `side` pixels at most; return None where it is gone or has changed."""
         key = explanation.input.source_sha256
         if key not in self._photos:
             self._photos.clear()  # explanations of one image follow one another
@@ -102,12 +107,22 @@ def export(
     remote: bool = False,
     progress: Callable[[int, int], None] = lambda done, rows: None,
 ) -> Export:
-    """Write the results in OUT for the tool `to`: one of `names()`.
+    """Export the results in OUT for another tool.
 
-    folder: where, OUT/export/NAME by default. remote: fetch originals behind URLs, which whoever
-    wrote the rows has chosen. Raises UnknownName for another tool, MissingExtra
-    where its package isn't installed, StoreError for a folder that is no run's, or a place that
-    can't be written or holds something else.
+    Args:
+        out: The folder of a run.
+        to: The tool, one of `names()`.
+        folder: The folder to write, by default OUT/export/NAME.
+        remote: Whether to fetch originals behind URLs, which whoever wrote the rows has chosen.
+        progress: Called with the number of rows done and of all rows.
+
+    Returns:
+        The export's folder and counts.
+
+    Raises:
+        UnknownName: There is no export for this tool.
+        MissingExtra: The tool's package isn't installed.
+        StoreError: OUT isn't a run's folder, or `folder` can't be written or holds other files.
     """
     if to not in _WRITERS:
         raise UnknownName("tool to export to", to, _WRITERS)
@@ -130,12 +145,12 @@ def export(
 
 
 def names() -> tuple[str, ...]:
-    """The tools there are exports for."""
+    """List the tools that have an export."""
     return tuple(_WRITERS)
 
 
 def _csv(job: _Job) -> None:
-    """Rows without maps; lists, structs and JSON stay JSON."""
+    """Write rows without maps; lists, structs and JSON stay JSON."""
     columns = [name for name in SCHEMA.names if name != "map"]
     with (job.folder / "explanations.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
@@ -156,7 +171,10 @@ def _csv(job: _Job) -> None:
 
 
 def _coco(job: _Job) -> None:
-    """A region an annotation: `score` is the model's, `share` the region's part of the evidence."""
+    """Write each region as an annotation.
+
+    `score` is the model's score, `share` the region's part of the evidence.
+    """
     import cv2
     import numpy as np
 
@@ -209,15 +227,20 @@ def _coco(job: _Job) -> None:
 
 
 def _region(parts: NDArray[Any], box: tuple[int, int, int, int]) -> NDArray[np.uint8]:
-    """The pixels of the region in `box`, in the order COCO wants (Fortran).
+    """Cut out the mask of the region in `box`.
 
-    parts (H, W) numbers the connected parts of the area that the regions were cut from.
+    Args:
+        parts: (H, W), the number of the connected part that each pixel belongs to, 0 for none.
+        box: (left, top, right, bottom) of the region, ends exclusive.
+
+    Returns:
+        uint8 (H, W) of 0 and 1 in Fortran order, as COCO expects.
     """
     import numpy as np
 
     left, top, right, bottom = box
     cut = parts[top:bottom, left:right]
-    # Several parts may reach into a box; its own touches all four sides of it.
+    # Several parts may reach into a box; the region's own part touches all four sides of it.
     sides = (cut[0], cut[-1], cut[:, 0], cut[:, -1])
     own = set.intersection(*({int(part) for part in side} for side in sides)) - {0}
     sizes = np.bincount(cut.ravel(), minlength=2)
@@ -229,7 +252,7 @@ def _region(parts: NDArray[Any], box: tuple[int, int, int, int]) -> NDArray[np.u
 
 
 def _fiftyone(job: _Job) -> None:
-    """One sample an explanation, in the layout of its `FiftyOneDataset` importer."""
+    """Write each explanation as a sample, in the layout of the `FiftyOneDataset` importer."""
     import numpy as np
     from PIL import Image
 
@@ -290,7 +313,7 @@ def _fiftyone(job: _Job) -> None:
 
 
 def _tensorboard(job: _Job) -> None:
-    """Step i is explanation i: its pictures under the method's name, its figures beside them."""
+    """Write explanation i as step i: its picture, label and score under the method's name."""
     require("tensorboard", "export", "exporting to TensorBoard")
     from torch.utils.tensorboard import SummaryWriter
 
@@ -307,14 +330,15 @@ def _tensorboard(job: _Job) -> None:
 
 
 def _plain(text: str) -> str:
-    """Text that a viewer of Markdown shows as it is: indented code."""
+    """Indent text as code, so that a Markdown viewer shows it literally."""
     return "    " + " ".join(text.split())
 
 
 def _wandb(job: _Job) -> None:
-    """An offline run, step i being explanation i: its pictures and its score.
+    """Write an offline run, explanation i as step i: its picture and its score.
 
-    No tables: they would be artifacts, which lie outside the run's folder until they are sent.
+    It has no tables: they would be artifacts, which lie outside the run's folder until they are
+    uploaded.
     """
     with _silenced():
         wandb = require("wandb", "export", "exporting to Weights & Biases")
@@ -345,13 +369,13 @@ def _wandb(job: _Job) -> None:
                 job.written += 1
         finally:
             run.finish()
-            # Its own process may still be writing; only its end says that all is on the disk.
+            # wandb's own process may still be writing until it ends.
             wandb.teardown()
 
 
 @contextlib.contextmanager
 def _silenced() -> Iterator[None]:
-    """wandb writes to the disk alone: no errors are reported to its makers, nothing is sent."""
+    """Restrict wandb to the disk: it reports no errors to its makers and uploads nothing."""
     wanted = {"WANDB_MODE": "offline", "WANDB_ERROR_REPORTING": "false", "WANDB_SILENT": "true"}
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
@@ -365,7 +389,7 @@ def _silenced() -> Iterator[None]:
 
 
 def _beside(one: ImageExplanation, photo: Image) -> NDArray[np.uint8]:
-    """Photograph and overlay side by side, (h, 2 w, 3)."""
+    """Join photograph and overlay side by side, uint8 (h, 2 w, 3)."""
     import numpy as np
 
     from visxai.drawing import overlays

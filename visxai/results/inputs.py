@@ -1,4 +1,4 @@
-"""The ordered input of a run and its cut into chunks: inputs.parquet."""
+"""The ordered input of a run and its division into chunks: inputs.parquet."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _SCHEMA = pa.schema(
     [
         ("chunk", pa.int32()),
         ("path", pa.string()),
-        ("raw", pa.binary()),  # the path's bytes, where they aren't text
+        ("raw", pa.binary()),  # the path's bytes, where they aren't valid text
         ("name", pa.string()),
         ("size", pa.int64()),
         ("modified", pa.int64()),
         ("reason", pa.string()),
         ("kind", pa.string()),
-        ("expected", pa.int32()),  # the class that the image is said to be of
+        ("expected", pa.int32()),  # the class of the label that the image came with
     ]
 )
 _FRESH = "choose another --out, or --fresh to delete what is there and start over"
@@ -37,8 +37,14 @@ _FRESH = "choose another --out, or --fresh to delete what is there and start ove
 
 @dataclass(frozen=True)
 class Input:
-    """One image of the ordered input: its address, the stem its outputs are named by, why it
-    can't be read, where that was known when it was found, and the class it is said to be of."""
+    """An image of the ordered input.
+
+    Attributes:
+        path: The image's address.
+        name: The name that the image's outputs begin with.
+        failure: The reason why it can't be read, where its source already showed it.
+        expected: The class of the label that the image came with, None without a label.
+    """
 
     path: str
     name: str
@@ -48,12 +54,12 @@ class Input:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far the chunks are that a listing may touch.
+    """The state of the chunks when a listing is added.
 
     Attributes:
-        finished: Those that are done whole.
-        again: Those that are done again.
-        divided: Those of the latter whose file holds only their first images.
+        finished: The complete chunks.
+        again: The chunks that are explained again.
+        divided: The chunks of `again` whose file holds only their first images.
     """
 
     finished: Collection[int]
@@ -65,7 +71,7 @@ class Inputs:
     """The ordered input of the run in `out`, as inputs.parquet lists it."""
 
     def __init__(self, out: Path) -> None:
-        """Reads the list, if there is one.
+        """Read the list, if it exists.
 
         Raises:
             StoreError: The list is damaged.
@@ -76,20 +82,22 @@ class Inputs:
 
     @property
     def path(self) -> Path:
+        """The file of the list."""
         return self.out / "inputs.parquet"
 
     def __len__(self) -> int:
         return len(self._table)
 
     def _index(self) -> None:
+        """Look up the first row and the number of images of each chunk."""
         chunks = self._table.column("chunk").to_numpy()
         self._starts = dict(zip(*np.unique(chunks, return_index=True), strict=True))
         sizes = dict(zip(*np.unique(chunks, return_counts=True), strict=True))
-        # The images of each chunk, by its number.
+        # The number of images of each chunk.
         self.sizes = {int(chunk): int(size) for chunk, size in sizes.items()}
 
     def of(self, chunk: int) -> list[Input]:
-        """Returns the images of a chunk, in order."""
+        """Return the images of a chunk, in order."""
         found = []
         for row in self._table.slice(self._starts[chunk], self.sizes[chunk]).to_pylist():
             path = _path(row)
@@ -98,30 +106,29 @@ class Inputs:
         return found
 
     def write(self) -> None:
-        """Writes the list.
+        """Write the list.
 
         Raises:
-            OSError: It can't be written.
+            OSError: The list can't be written.
         """
         sealed.write(self.path, self._table)
 
     def add(
         self, found: Iterable[Found], size: int, progress: Progress
     ) -> tuple[int, int, set[str]]:
-        """Appends what isn't listed yet as new chunks, and enters anew what a listing says about
-        the images of chunks that are done again.
+        """Append new images as new chunks, and update images of chunks that are explained again.
 
         Args:
-            found: The images.
-            size: The images of a chunk.
-            progress: How far the chunks are.
+            found: The images of a listing.
+            size: The number of images of a chunk.
+            progress: The state of the chunks.
 
         Returns:
-            How many images were appended, how many of finished chunks have changed since, and the
-            addresses of all that were found.
+            The number of appended images, the number of images of finished chunks that have changed
+            since, and the addresses of all images of the listing.
 
         Raises:
-            StoreError: An image was listed with another label.
+            StoreError: An image was listed before with another label.
         """
         listed = self._table.to_pylist()
         known = {_path(row): row for row in listed}
@@ -158,6 +165,7 @@ class Inputs:
         return len(rows), changed, met
 
     def _append(self, rows: Sequence[Row], size: int) -> None:
+        """Append rows to the list, divided into new chunks of `size` images."""
         first = max(self.sizes, default=-1) + 1
         numbered = [row | {"chunk": first + index // size} for index, row in enumerate(rows)]
         new = pa.Table.from_pylist(numbered, schema=_SCHEMA)
@@ -166,7 +174,7 @@ class Inputs:
 
 
 def overlay_stems(out: Path) -> frozenset[str]:
-    """Returns the names that the overlays of a run begin with; none where its list is damaged."""
+    """Return the names that a run's overlays begin with; return none where its list is damaged."""
     try:
         return frozenset(Inputs(out)._table.column("name").to_pylist())
     except StoreError:
@@ -174,9 +182,9 @@ def overlay_stems(out: Path) -> frozenset[str]:
 
 
 def _new(one: Found, taken: set[str]) -> Row:
-    """The row of an image that isn't listed yet, `taken` being the names of the others."""
+    """Make the row of an image that isn't listed yet; its name is added to the names `taken`."""
     name = output_name(one.path, one.root)
-    if name in taken:  # another folder's, explained into the same OUT
+    if name in taken:  # an image of another folder that is explained into the same OUT
         name += f"~{uuid.uuid5(uuid.NAMESPACE_URL, one.path).hex[:12]}"
     taken.add(name)
     plain = text(one.path)
@@ -185,14 +193,18 @@ def _new(one: Found, taken: set[str]) -> Row:
 
 
 def _has_changed(one: Found, before: address.Stamp, now: address.Stamp) -> bool:
+    """Tell whether the stamps of an image differ; a URL with an unknown stamp hasn't changed."""
     unknown = address.remote(one.path) and address.UNKNOWN in (before, now)
     return one.failure is None and not unknown and before != now
 
 
 def _relisted(listed: Sequence[Row], met: set[str], progress: Progress) -> list[Row]:
-    """The rows without those of chunks done again that couldn't be read and aren't found any more
-    (a folder that can be listed now); a divided chunk's first images are counted, so it keeps
-    them."""
+    """Drop the rows of unreadable images that the listing no longer contains.
+
+    Such a row is of a folder, for example, that couldn't be listed and now can. Only chunks that
+    are explained again are affected, and of those not the divided chunks: a divided chunk counts
+    its first images, so it keeps them all.
+    """
     whole = set(progress.again) - set(progress.divided)
     return [
         row
@@ -202,17 +214,17 @@ def _relisted(listed: Sequence[Row], met: set[str], progress: Progress) -> list[
 
 
 def _stamp(path: str) -> address.Stamp:
-    """Of what no listing told the size of; URLs aren't asked one by one."""
+    """Return the stamp of an image whose listing doesn't state it; UNKNOWN for a URL."""
     return address.UNKNOWN if address.remote(path) else address.stamp(address.Origin.of(path).file)
 
 
 def _path(row: Row) -> str:
-    """The address in a row."""
+    """Return the address in a row."""
     return os.fsdecode(row["raw"]) if row.get("raw") else str(row["path"])
 
 
 def _read(path: Path) -> pa.Table:
-    """The list; the columns that an older one lacks are empty."""
+    """Read the list; columns that an older list lacks are filled with nulls."""
     file = sealed.read(path, _FRESH)
     try:
         table = file.read()

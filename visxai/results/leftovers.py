@@ -1,4 +1,4 @@
-"""What earlier runs left in OUT: whether it is theirs, and how it is removed, and nothing else."""
+"""Files that earlier runs left in OUT: recognises them, and removes them and nothing else."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PICTURE = re.compile(r"[0-9a-f]{2}/[0-9a-f]{24}\.webp")
 
 
 def check_empty(out: Path) -> None:
-    """Raises StoreError where OUT, which has no run.json, holds what no run leaves there."""
+    """Raise StoreError where OUT, which has no run.json, holds files that no run leaves there."""
     if not out.is_dir():
         return
     for entry in sorted(out.iterdir()):
@@ -31,14 +31,14 @@ def check_empty(out: Path) -> None:
 
 
 def _is_left_by_a_start(entry: Path) -> bool:
-    """Tells whether a run that was killed as it began leaves such an entry of OUT."""
+    """Tell whether a run that was killed at its start can leave such an entry in OUT."""
     if entry.name in _FOLDERS and entry.is_dir():
         return all(files.is_temporary(name) for *_, names in os.walk(entry) for name in names)
     return entry.name == ".lock" or files.is_temporary(entry.name)
 
 
 def sweep(out: Path) -> None:
-    """Removes what killed processes were still writing."""
+    """Remove the files that killed processes were still writing."""
     for entry in list(out.iterdir()):
         if files.is_temporary(entry.name) and not entry.is_dir():
             entry.unlink(missing_ok=True)
@@ -47,15 +47,16 @@ def sweep(out: Path) -> None:
 
 
 def remove(out: Path, names: Container[str], settings: Mapping[str, Any]) -> None:
-    """Removes what a run wrote, and what `visxai report` and `visxai export` made of it.
+    """Remove the files of a run, and those that `visxai report` and `visxai export` made of it.
 
-    Files that somebody else put there stay. run.json stays too: it says whose the rest is. Parts
-    go first, so that a removal that was broken off goes on when the next run finds none.
+    Files that somebody else put there stay. run.json stays too, as it marks the rest as visxai's.
+    Parts are removed first, so that the next run, which finds no parts, completes an interrupted
+    removal.
 
     Args:
         out: The folder.
-        names: Those that the run's overlays begin with (`Input.name`).
-        settings: Those of the run.
+        names: The names that the run's overlays begin with (`Input.name`).
+        settings: The settings of the run.
     """
     for part in parts(out).values():
         part.unlink()
@@ -71,12 +72,12 @@ def remove(out: Path, names: Container[str], settings: Mapping[str, Any]) -> Non
         (out / name).unlink(missing_ok=True)
     files.prune(pictures)
     for name in ("report", "export"):
-        with contextlib.suppress(OSError):  # it isn't there, or holds something of somebody else's
+        with contextlib.suppress(OSError):  # missing, or it holds files of somebody else
             (out / name).rmdir()
 
 
 def _remove_overlays(overlays: Path, names: Container[str], settings: Mapping[str, Any]) -> None:
-    """Removes the files whose names a run of these settings gives to its images' overlays."""
+    """Remove the overlays whose names a run of these settings gives to its images."""
     style = settings.get("overlays")
     if not isinstance(style, Mapping):
         return
@@ -93,7 +94,7 @@ def _remove_overlays(overlays: Path, names: Container[str], settings: Mapping[st
 
 
 def _image(name: str, ending: re.Pattern[str], names: Container[str]) -> bool:
-    """Tells whether an overlay's name is an image's and an ending."""
+    """Tell whether an overlay's name is the name of an image followed by an ending."""
     return any(
         ending.fullmatch(name, at) and name[:at] in names
         for at in range(len(name))

@@ -1,4 +1,4 @@
-"""Names of output files, made of the input's path."""
+"""Names of output files, derived from the input's path."""
 
 from __future__ import annotations
 
@@ -15,12 +15,17 @@ _RESERVED = {"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"} | {
 
 
 def output_name(path: str | os.PathLike[str], root: str | os.PathLike[str]) -> str:
-    """The posix relative name under which outputs about `path`, found below `root`, are stored.
+    """Derive the posix relative name under which outputs about an input are stored.
 
-    Append a suffix to it ("a/x.jpg" + ".png"). It stays below the output folder, is legal on
-    every system, and no two files share one: unsafe characters, "%" and "~" are written %XX, as
-    is the dot of a folder named like an image; a component over 200 bytes (80 on Windows) is cut
-    and ends in "~" and a hash. A path outside `root` is named by its absolute path, or its URL.
+    A suffix is appended to it ("a/x.jpg" + ".png"). The name stays below the output folder, is
+    legal on every system, and no two files share a name: unsafe characters, "%" and "~" are written
+    %XX, as is the dot of a folder named like an image; a component over 200 bytes (80 on Windows)
+    is cut and ends in "~" and a hash.
+
+    Args:
+        path: The input's path, or its URL.
+        root: The folder that the name is relative to. A path outside it is named by its absolute
+            path, or its URL.
     """
     *folders, last = _parts(os.fspath(path), os.fspath(root))
     name = "/".join([*(_component(part, True) for part in folders), _component(last, False)])

@@ -1,21 +1,22 @@
-"""The store of a folder run: what was finished stays finished, whatever kills the process.
+"""Reads the results of a run: its parts, tables and run.json.
 
-    OUT/explanations/part-00000.parquet   one row an image, method and class
+    OUT/explanations/part-00000.parquet   a row for each image, method and class
     OUT/overlays/...                      the pictures, named after their images
-    OUT/failures.parquet                  what could not be explained, and why
-    OUT/scores.parquet                    what the model scores each image, explained or not
-    OUT/inputs.parquet                    the ordered input and its cut into chunks
+    OUT/failures.parquet                  the images that could not be explained, and the reasons
+    OUT/scores.parquet                    the model's scores for each image, explained or not
+    OUT/inputs.parquet                    the ordered input and its division into chunks
     OUT/run.json                          command, settings, versions, counts, seconds by stage
-    OUT/report, report.html, export       what `visxai report` and `visxai export` made of it
+    OUT/report, report.html, export       the output of `visxai report` and `visxai export`
 
-The ordered input is cut into fixed chunks. A chunk's rows and failures are one Parquet part (the
-failures in its footer), written aside, synced and renamed. A part holds the first images of its
-chunk, mostly all; a slow run writes it again as more of them are done, so that little is lost when
-it is killed. Parts, inputs.parquet and run.json carry checksums, and a damaged one is refused.
-Everything else can be derived from the parts and is rewritten when a run opens or ends. Files
-found later become new chunks. Rows hold every field of the record (`Explanation.row`), `overlay`
-(the picture's name below OUT/overlays), `expected` (the label that the image came with, as the
-model calls it, null where it had none), and `quality` and `versions` as JSON.
+The ordered input is divided into fixed chunks. A chunk's rows and failures are one Parquet file, a
+part (the failures in its footer), written aside, synced and renamed: what was finished stays
+finished, whatever kills the process. A part holds the first images of its chunk, mostly all of
+them; a slow run rewrites it as more of them are done, so that little is lost when it is killed.
+Parts, inputs.parquet and run.json contain checksums, and a damaged file is refused. Everything else
+is derived from the parts and is rewritten when a run opens or ends. Files found later become new
+chunks. Rows hold every field of the record (`Explanation.row`), `overlay` (the picture's name below
+OUT/overlays), `expected` (the label that the image came with, as the model names it, null without
+a label), and `quality` and `versions` as JSON.
 
     for explanation in visxai.results.read("OUT"): ...
     pandas.read_parquet("OUT/explanations")
@@ -44,7 +45,7 @@ from visxai.record.scores import Scores, unpack
 from visxai.results import sealed
 from visxai.results.rows import SCHEMA, image_of, of_row
 
-FORMAT = 2  # 1 has neither checksums nor parts that hold the beginning of a chunk
+FORMAT = 2  # format 1 has neither checksums nor parts that hold only a chunk's first images
 _READABLE = (1, 2)
 
 _SCORES = pa.schema(
@@ -60,23 +61,23 @@ _SCORES = pa.schema(
 
 _PART = re.compile(r"part-(?:[0-9]{5}|[1-9][0-9]{5,})\.parquet").fullmatch
 _REMEDY = "delete it, and the command that wrote it explains its images again"
-FOOTER = b"visxai"  # where a part's footer holds its failures and its answers, as JSON
+FOOTER = b"visxai"  # the key in a part's footer of its failures and its answers, as JSON
 EXPORTED = ".visxai-export"  # the file that marks a folder as an export
 
 
 @dataclass(frozen=True)
 class Part:
-    """What a chunk's file holds, read into memory and checked.
+    """The content of a chunk's file, read into memory and verified.
 
     Attributes:
         path: The file.
-        images: How many of the chunk's images are done, from its first on; None for all, as in
-            files of format 1.
-        failures: Those of the images that could not be explained, in order.
-        answers: How many images had a label ("labelled"), and how many of those the model gave
-            the greatest score ("right"); of a run with a gate, how many were scored ("scored")
-            and how many of those explained ("explained").
-        scores: What the model scored the images, in order; none in files of older versions.
+        images: The number of the chunk's images that are done, from its first on; None for all of
+            them, as in files of format 1.
+        failures: The failures of these images, in order.
+        answers: The number of images with a label ("labelled"), and of those whose label the model
+            gave the greatest score ("right"); in a run with a gate, the number of scored images
+            ("scored") and of those that were explained ("explained").
+        scores: The model's scores for the images, in order; empty in files of older versions.
     """
 
     path: Path
@@ -88,10 +89,10 @@ class Part:
 
     @classmethod
     def read(cls, path: Path) -> Part:
-        """Reads a part.
+        """Read a part.
 
         Raises:
-            StoreError: The file is damaged, or another chunk's.
+            StoreError: The file is damaged, or belongs to another chunk.
         """
         file = sealed.read(path, _REMEDY)
         try:
@@ -109,7 +110,15 @@ class Part:
         return int(self._file.metadata.num_rows)
 
     def table(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """Returns the rows, of `columns` those that the file has: older ones have fewer."""
+        """Read the rows.
+
+        Args:
+            columns: The columns, all by default; those that the file lacks are left out, as older
+                files have fewer.
+
+        Raises:
+            StoreError: The file is damaged.
+        """
         try:
             known = self._file.schema_arrow.names
             wanted = None if columns is None else [name for name in columns if name in known]
@@ -119,10 +128,10 @@ class Part:
 
 
 def read(out: str | os.PathLike[str]) -> Iterator[Explanation]:
-    """Yields the explanations below OUT in the order of the input, one part in memory at a time.
+    """Yield the explanations below OUT in the order of the input, one part in memory at a time.
 
     Raises:
-        StoreError: OUT is no run's, or a file in it is damaged.
+        StoreError: OUT isn't a run's folder, or a file in it is damaged.
     """
     for path in parts(_checked(out)).values():
         for row in Part.read(path).table().to_pylist():
@@ -136,17 +145,25 @@ def read(out: str | os.PathLike[str]) -> Iterator[Explanation]:
 
 
 def tables(out: str | os.PathLike[str], columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-    """Yields the rows below OUT part by part, checked; of `columns` those that a part has.
+    """Yield the rows below OUT as a verified table for each part.
+
+    Args:
+        out: The folder of a run.
+        columns: The columns, all by default; those that a part lacks are left out.
 
     Raises:
-        StoreError: OUT is no run's, or a file in it is damaged.
+        StoreError: OUT isn't a run's folder, or a file in it is damaged.
     """
     for path in parts(_checked(out)).values():
         yield Part.read(path).table(columns)
 
 
 def count(out: str | os.PathLike[str]) -> int:
-    """Counts the rows below OUT by what the files say, which only reading them checks."""
+    """Count the rows below OUT by the metadata of the files, which isn't verified.
+
+    Raises:
+        StoreError: OUT isn't a run's folder, or a file's metadata is damaged.
+    """
     rows = 0
     for path in parts(_checked(out)).values():
         try:
@@ -157,19 +174,23 @@ def count(out: str | os.PathLike[str]) -> int:
 
 
 def read_images(out: str | os.PathLike[str]) -> Iterator[ImageExplanation]:
-    """Read the explanations below OUT as `read` does, all of them about images.
+    """Yield the explanations below OUT in the order of the input, all of them about images.
 
     Raises:
-        ArgumentError: For rows about another kind of input.
+        StoreError: OUT isn't a run's folder.
+        ArgumentError: A row is about another kind of input.
     """
     for part in parts(_checked(out)).values():
         yield from map(image_of, pq.read_table(part).to_pylist())
 
 
 def dataset(out: str | os.PathLike[str]) -> Any:
-    """Returns the rows below OUT as one `pyarrow.dataset.Dataset`.
+    """Open the rows below OUT as a `pyarrow.dataset.Dataset`.
 
-    It reads what a query needs, so pages are checked, but not whole files.
+    It reads only what a query needs, so pages are verified, but not whole files.
+
+    Raises:
+        StoreError: OUT isn't a run's folder.
     """
     paths = [str(path) for path in parts(_checked(out)).values()]
     scanning = pyarrow.dataset.ParquetFragmentScanOptions(page_checksum_verification=True)
@@ -178,24 +199,28 @@ def dataset(out: str | os.PathLike[str]) -> Any:
 
 
 def failures(out: str | os.PathLike[str]) -> list[Failure]:
-    """Returns what could not be explained below OUT so far, in the order of the input."""
+    """List the images below OUT that could not be explained so far, in the order of the input.
+
+    Raises:
+        StoreError: OUT isn't a run's folder, or a file in it is damaged.
+    """
     return [one for path in parts(_checked(out)).values() for one in Part.read(path).failures]
 
 
 def scores(out: str | os.PathLike[str]) -> pa.Table:
-    """Returns what the model scored each image below OUT, whether it was explained or not.
+    """Read the model's scores for each image below OUT, whether it was explained or not.
 
-    Runs keep at most five classes an image, the greatest score first, as the model reports them:
-    probabilities for softmax and sigmoid models.
+    Runs keep at most five classes an image, the greatest score first: probabilities for softmax and
+    sigmoid models.
 
     Returns:
-        A table with one row an image, in the order of the input: path; explained, whether it has
-        explanations; gate, the score that --only compared, null without a gate on scores;
+        A table with a row for each image, in the order of the input: path; explained, whether the
+        image has explanations; gate, the score that --only compared, null without a gate on scores;
         classes, labels and scores, lists of equal length (null for a score that isn't finite).
         Images that were explained by a version that kept no scores have no row.
 
     Raises:
-        StoreError: OUT is no run's, or a file in it is damaged.
+        StoreError: OUT isn't a run's folder, or a file in it is damaged.
     """
     found = [one for path in parts(_checked(out)).values() for one in Part.read(path).scores]
     columns: dict[str, list[Any]] = {
@@ -210,6 +235,7 @@ def scores(out: str | os.PathLike[str]) -> pa.Table:
 
 
 def _checked(out: str | os.PathLike[str]) -> Path:
+    """Return OUT as a path; raise StoreError where it isn't a run's folder."""
     if about(Path(out)) is None:
         raise StoreError(
             f"expected a folder that `visxai explain --out` wrote, got {os.fspath(out)}: "
@@ -219,10 +245,10 @@ def _checked(out: str | os.PathLike[str]) -> Path:
 
 
 def about(out: Path) -> dict[str, Any] | None:
-    """Returns what run.json says, or None where there is none that visxai wrote.
+    """Read run.json; return None where visxai wrote none.
 
     Raises:
-        StoreError: It is damaged, or of a format that this version doesn't read.
+        StoreError: The file is damaged, or of a format that this version can't read.
     """
     try:
         told = json.loads((out / "run.json").read_text("utf-8"))
@@ -244,22 +270,22 @@ def about(out: Path) -> dict[str, Any] | None:
 
 
 def checksum(about: Mapping[str, Any]) -> str:
-    """Returns the SHA-256 of what run.json says, its own entry left out."""
+    """Compute the SHA-256 (hex) of run.json's content without its own entry."""
     rest = {name: value for name, value in about.items() if name != "sha256"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def parts(out: Path) -> dict[int, Path]:
-    """Returns the chunks of which images are done, and their files, in order."""
+    """Map the chunks with finished images to their files, in order."""
     found = (path for path in (out / "explanations").glob("part-*.parquet") if _PART(path.name))
     return dict(sorted((chunk_of(path), path) for path in found))
 
 
 def part_of(out: Path, chunk: int) -> Path:
-    """Returns the place of a chunk's file."""
+    """Return the path of a chunk's file."""
     return out / "explanations" / f"part-{chunk:05d}.parquet"
 
 
 def chunk_of(part: Path) -> int:
-    """Returns the number of the chunk whose file this is."""
+    """Return the number of the chunk that a file belongs to."""
     return int(part.stem.removeprefix("part-"))

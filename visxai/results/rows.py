@@ -1,4 +1,4 @@
-"""The rows of a results table and the records they hold."""
+"""The rows of a results table, and the records that they hold."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ _TYPES = {
         ]
     ),
 }
-# What a row holds beside its record: the picture's name below OUT/overlays, and the label that
-# its image came with.
+# The columns of a row: those of the record, the picture's name below OUT/overlays, and the label
+# that the image came with.
 SCHEMA = pa.schema(
     [
         *((one.name, _TYPES[one.stored]) for one in columns("image")),
@@ -45,13 +45,18 @@ Row = dict[str, Any]
 
 
 def text(path: Any) -> Any:
-    """A path as valid text: bytes that are none are written \\xNN."""
+    r"""Convert a path to valid text, with undecodable bytes written as \xNN; keep None."""
     return None if path is None else str(path).encode("utf-8", "backslashreplace").decode()
 
 
 def row_of(explanation: Explanation, overlay: str | None, expected: str | None = None) -> Row:
-    """The stored row of an explanation, `overlay` being its picture's name below OUT/overlays and
-    `expected` the label its image came with."""
+    """Make the stored row of an explanation.
+
+    Args:
+        explanation: The explanation.
+        overlay: The name of its picture below OUT/overlays, None without a picture.
+        expected: The label that its image came with, None without a label.
+    """
     row = explanation.row() | {"overlay": overlay, "expected": expected}
     row["path"] = text(row["path"])
     return row | {name: json.dumps(row[name], sort_keys=True) for name in _JSON}
@@ -61,18 +66,18 @@ def of_row(row: Mapping[str, Any]) -> Explanation:
     """Read the explanation of a stored row; its map has float16 precision.
 
     Raises:
-        StoreError: For a row whose JSON is damaged.
-        ArgumentError: For a row that isn't as the schema says.
+        StoreError: The row's JSON is damaged.
+        ArgumentError: The row doesn't match the schema.
     """
     return Explanation.from_dict(_plain(row))
 
 
 def image_of(row: Mapping[str, Any]) -> ImageExplanation:
-    """Read the explanation of a stored row that is about an image.
+    """Read the explanation of a stored row about an image; its map has float16 precision.
 
     Raises:
-        StoreError: For a row whose JSON is damaged.
-        ArgumentError: For a row that isn't as the schema says, or about another kind of input.
+        StoreError: The row's JSON is damaged.
+        ArgumentError: The row doesn't match the schema, or is about another kind of input.
     """
     return ImageExplanation.from_dict(_plain(row))
 

@@ -1,8 +1,8 @@
-"""Parquet files that carry their own checksum: a damaged one is refused, never believed.
+"""Parquet files that contain their own checksum, so that a damaged file is always refused.
 
 The last entry of a file's key-value metadata, `visxai.sha256`, is the SHA-256 of all its bytes, the
 digest's own place filled with zeros. To every other reader it is a plain Parquet file. Files of
-older versions have no such entry; of those only what Parquet itself finds wrong is refused.
+older versions lack this entry; of those only damage that Parquet itself detects is refused.
 """
 
 from __future__ import annotations
@@ -21,12 +21,21 @@ _KEY = b"visxai.sha256"
 _BLANK = b"0" * 64
 # How Parquet writes the entry: its key, then the type and the length of its value.
 _MARK = _KEY + b"\x18\x40"
-# What Arrow raises for bytes that are no Parquet, or another's.
+# The errors that Arrow raises for bytes that aren't Parquet, or are of another schema.
 DAMAGE = (pa.ArrowException, OSError, ValueError, KeyError, TypeError, MemoryError)
 
 
 def write(path: Path, table: pa.Table, **options: Any) -> None:
-    """Writes a table in the place of `path`, whole or not at all; options are Parquet's."""
+    """Write a table to a file atomically, with its checksum.
+
+    Args:
+        path: The file; its folder must exist.
+        table: The table.
+        **options: The keyword arguments of `pyarrow.parquet.ParquetWriter`.
+
+    Raises:
+        OSError: The file can't be written; the old file stays.
+    """
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(sink, table.schema, write_page_checksum=True, **options) as writer:
         writer.write_table(table)
@@ -41,10 +50,14 @@ def write(path: Path, table: pa.Table, **options: Any) -> None:
 
 
 def read(path: Path, remedy: str) -> pq.ParquetFile:
-    """Reads a file into memory and checks it.
+    """Read a file into memory and verify its checksum.
+
+    Args:
+        path: The file.
+        remedy: What the user can do about a damaged file, for the error message.
 
     Raises:
-        StoreError: The file is damaged or can't be read; `remedy` says what to do.
+        StoreError: The file is missing, damaged or can't be read.
     """
     try:
         data = path.read_bytes()
@@ -59,12 +72,12 @@ def read(path: Path, remedy: str) -> pq.ParquetFile:
 
 
 def damaged(path: Path, remedy: str) -> StoreError:
-    """Returns the error about a file that isn't as visxai wrote it."""
+    """Make the error about a file that isn't as visxai wrote it."""
     return StoreError(f"expected {path} as visxai wrote it, got it damaged: {remedy}")
 
 
 def _place(data: bytes | memoryview) -> int | None:
-    """Where the digest begins, None in a file without one."""
+    """Find where the digest begins; return None in a file without a digest."""
     # The footer ends with its length and a magic number.
     length = int.from_bytes(data[-8:-4], "little")
     tail = bytes(data[max(0, len(data) - 8 - length) :])
@@ -73,6 +86,7 @@ def _place(data: bytes | memoryview) -> int | None:
 
 
 def _is_whole(data: bytes, start: int) -> bool:
+    """Tell whether the digest at `start` is that of the file's other bytes."""
     view, end = memoryview(data), start + len(_BLANK)
     digest = hashlib.sha256(view[:start])
     digest.update(_BLANK)

@@ -1,4 +1,4 @@
-"""How the settings of a run differ from those of an earlier one, in a sentence."""
+"""The differences between a run's settings and those of an earlier run, in a sentence."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-# Settings as the command line has them, and those that follow from others.
+# The command-line option of each setting, and the settings that others determine.
 _OPTIONS = {
     "model": "--model",
     "methods": "--method",
@@ -33,6 +33,7 @@ _FOLLOWS = {
 
 
 def _difference(out: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """Write the error message about settings that differ from those of the run in OUT."""
     names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
     for cause, effects in _FOLLOWS.items():
         if cause in names:
@@ -45,7 +46,7 @@ def _difference(out: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> st
 
 
 def _told(name: str, value: Any) -> str:
-    """A setting as its option is written, where it has one."""
+    """Write a setting as its command-line option, where it has an option."""
     if isinstance(value, dict):  # how overlays are drawn
         parts = (_told(part, inner) for part, inner in value.items() if inner not in (None, False))
         return " ".join(parts)

@@ -1,6 +1,6 @@
-"""Writes a run's results: chunks of the ordered input, whose files are whole at any moment.
+"""Writes a run's results: chunks of the ordered input, whose files are complete at any moment.
 
-See `visxai.results` for what lies in OUT.
+`visxai.results.reading` describes the files in OUT.
 """
 
 from __future__ import annotations
@@ -30,17 +30,22 @@ from visxai.results.settings import _difference
 
 _FAILURES = pa.schema([("path", pa.string()), ("reason", pa.string()), ("kind", pa.string())])
 
-# Strings that repeat are cut to a dictionary; maps never do.
+# Columns of repeated values are dictionary-encoded; maps never repeat.
 _REPEATED = [name for name in SCHEMA.names if name not in ("map", "path", "source_sha256")]
 
 
 class Store:
-    """OUT while a run writes it: one process at a time, from `with Store(...)` to its end.
+    """The results folder of a running run: one process at a time writes it, in `with Store(...)`.
 
-    settings: what must not change between the runs that fill one OUT, as plain values; "chunk"
-    is the images of a chunk. command: for the record. fresh: delete what an earlier run left.
-    retry: chunks with failures are to be done again; each keeps what it holds until then.
-    schema: of the rows, results.SCHEMA and perhaps more.
+    Attributes:
+        out: The absolute path of the folder.
+        schema: The schema of the rows.
+        settings: The run's settings as plain values.
+        seconds: The seconds of each stage, which run.json keeps.
+        counts: The number of images, finished images, maps and failures, and of answers.
+        finished: The complete chunks.
+        again: The chunks that are explained again.
+        seen: The chunk of each finished image without a label, by the SHA-256 of its bytes.
     """
 
     def __init__(
@@ -53,6 +58,21 @@ class Store:
         retry: bool = False,
         schema: pa.Schema = SCHEMA,
     ) -> None:
+        """Open the folder and lock it.
+
+        Args:
+            out: The results folder; it is created where it is missing.
+            settings: The settings that must stay the same between the runs that fill one OUT, as
+                plain values; "chunk" is the number of images of a chunk.
+            command: The command line, which run.json keeps.
+            fresh: Whether to delete what an earlier run left.
+            retry: Whether chunks with failures are explained again; each keeps its rows until then.
+            schema: The schema of the rows: `visxai.results.rows.SCHEMA`, perhaps with more columns.
+
+        Raises:
+            StoreError: Another process writes OUT, it holds other files or results with other
+                settings, a file in it is damaged, or it can't be written.
+        """
         self.out = Path(os.path.abspath(out))
         self.schema = schema
         self.settings = json.loads(json.dumps(settings))  # as they come back from run.json
@@ -73,6 +93,7 @@ class Store:
 
     @property
     def overlays(self) -> Path:
+        """The folder of the pictures."""
         return self.out / "overlays"
 
     def __enter__(self) -> Store:
@@ -82,11 +103,11 @@ class Store:
         self.close()
 
     def close(self) -> None:
-        """Let another process write OUT."""
+        """Release the lock, so that another process can write OUT."""
         os.close(self._lock)
 
     def writing(self) -> contextlib.AbstractContextManager[None]:
-        """Returns a context that raises what the system says about writing as a StoreError."""
+        """Return a context that turns the OSErrors of writing into a StoreError."""
         return files.one_sentence(
             f"to write below {self.out}",
             "make room there or choose another --out (what is finished is kept, the same command "
@@ -94,16 +115,17 @@ class Store:
         )
 
     def _open(self, command: str, fresh: bool, retry: bool) -> None:
+        """Check an earlier run's settings, delete what must go, and read what is done."""
         run, there = about(self.out), parts(self.out)
         listed = self.out / "inputs.parquet"
-        if run is None:  # once more, as another process may have come first
+        if run is None:  # checked again under the lock, as another process may have come first
             leftovers.check_empty(self.out)
         elif there and not fresh and not listed.exists():
             raise StoreError(
                 f"expected {listed} beside the parts it lists, got none: choose another --out, or "
                 "--fresh to delete what is there and start over"
             )
-        # Without a finished image there is nothing that other settings could mix with.
+        # Without a finished image the settings may change: there are no results to mix with.
         cleared = run is not None and (fresh or not there)
         if run is not None and not cleared and run["settings"] != self.settings:
             raise StoreError(_difference(self.out, run["settings"], self.settings))
@@ -129,15 +151,15 @@ class Store:
             self.save()
 
     def _read(self, there: Mapping[int, Path], retry: bool) -> None:
-        """Takes stock of what is done."""
-        # Chunks that are done whole, those of which a first part is, with the number of images
-        # in it, and those that are done again: what they hold stays until then.
+        """Read which chunks are done, and the counts and failures of their images."""
+        # The complete chunks; those whose first images are done, with their number; and those
+        # that are explained again, which keep their rows until then.
         self.finished: set[int] = set()
         self._begun: dict[int, int] = {}
         self.again: set[int] = set()
         self._divided: set[int] = set()
         self.seen: dict[bytes, int] = {}
-        # Of the images that this run is about.
+        # The failures of the images that this run is about, by chunk.
         self._failures: dict[int, list[Failure]] = {}
         for chunk, path in there.items():
             part = Part.read(path)
@@ -165,29 +187,35 @@ class Store:
         self._count_images()
 
     def _count_images(self) -> None:
+        """Count the images, and those that are finished."""
         self.counts["images"] = len(self._inputs)
         whole = sum(self._inputs.sizes[chunk] for chunk in self.finished)
         self.counts["finished"] = whole + sum(self._begun.values())
 
     def _count(self, maps: int, failed: Sequence[Failure]) -> None:
+        """Add to the counts of maps and failures."""
         self.counts["maps"] += maps
         self.counts["failures"] += len(failed)
 
     def _answered(self, answers: Mapping[str, int]) -> None:
+        """Add to the counts of answers."""
         for name, number in answers.items():
             self.counts[name] = self.counts.get(name, 0) + number
 
     # ---- what there is to do ---------------------------------------------------------------------
 
     def add(self, found: Iterable[Found]) -> tuple[int, int]:
-        """Appends what isn't listed yet as new chunks, and enters anew what a listing says about
-        the images of chunks that are done again.
+        """Append new images as new chunks, and update images of chunks that are explained again.
+
+        Args:
+            found: The images of a listing.
 
         Returns:
-            How many images were appended, and how many finished ones have changed since.
+            The number of appended images, and the number of finished images that have changed
+            since.
 
         Raises:
-            StoreError: An image was listed with another label, or OUT can't be written.
+            StoreError: An image was listed before with another label, or OUT can't be written.
         """
         progress = Progress(self.finished, self.again, self._divided)
         appended, changed, met = self._inputs.add(found, self.settings["chunk"], progress)
@@ -198,31 +226,33 @@ class Store:
         with self.writing():
             for chunk in self.again - set(self._inputs.sizes):
                 part_of(self.out, chunk).unlink(missing_ok=True)
-            # First what tells OUT from a stranger's folder, then what it holds.
+            # run.json first, as it marks OUT as a folder of visxai.
             self.save()
             if appended or self.again:
                 self._inputs.write()
         return appended, changed
 
     def pending(self) -> list[int]:
-        """The chunks still to be done, in order."""
+        """List the chunks that are not finished, in order."""
         return sorted(chunk for chunk in self._inputs.sizes if chunk not in self.finished)
 
     def size(self, chunk: int) -> int:
-        """The images of a chunk."""
+        """Return the number of images of a chunk."""
         return self._inputs.sizes[chunk]
 
     def begun(self, chunk: int) -> int:
-        """How many images of a pending chunk are done, from its first on."""
+        """Return how many images of a pending chunk are done, from its first on."""
         return self._begun.get(chunk, 0)
 
     def divisible(self, chunk: int) -> bool:
-        """Whether a chunk may be committed in several steps: not one that is done again, which
-        keeps what it holds until all of it is there."""
+        """Tell whether a chunk may be committed in several steps.
+
+        A chunk that is explained again may not: it keeps its old rows until all new rows exist.
+        """
         return chunk not in self.again
 
     def inputs(self, chunk: int) -> list[Input]:
-        """The images of a chunk, in order."""
+        """Return the images of a chunk, in order."""
         return self._inputs.of(chunk)
 
     # ---- what is done ----------------------------------------------------------------------------
@@ -237,16 +267,16 @@ class Store:
         images: int | None = None,
         scores: Sequence[Scores] = (),
     ) -> None:
-        """Adds rows, failures and answers to a chunk, all at once or nothing of them.
+        """Add rows, failures and answers to a chunk atomically.
 
         Args:
             chunk: A pending chunk.
-            rows: Those of its images from `begun(chunk)` on, in order.
-            failed: Those of these images that could not be explained, in order.
-            answers: How many of these images had a label, and how many of those the model told
-                (`results.Part`).
-            images: How many of the chunk's images are done then, None for all.
-            scores: What the model scored these images, in order.
+            rows: The rows of its images from `begun(chunk)` on, in order.
+            failed: The failures of these images, in order.
+            answers: The counts of these images with a label, a right answer and so on (see
+                `visxai.results.reading.Part`).
+            images: The number of the chunk's images that are done afterwards, None for all of them.
+            scores: The model's scores for these images, in order.
 
         Raises:
             StoreError: OUT can't be written.
@@ -287,8 +317,15 @@ class Store:
             self.save()
 
     def copied(self, chunk: int, digest: str) -> tuple[list[Row], Scores | None]:
-        """The rows that are done of a chunk about the first image with these bytes and no label,
-        and its scores, if they were kept."""
+        """Read the results of a chunk's first unlabelled image with these bytes.
+
+        Args:
+            chunk: The chunk.
+            digest: The SHA-256 (hex) of the image's bytes.
+
+        Returns:
+            Its rows, empty where they aren't done, and its scores, None where they weren't kept.
+        """
         if chunk not in self.finished and chunk not in self._begun:
             return [], None
         part = Part.read(part_of(self.out, chunk))
@@ -301,17 +338,24 @@ class Store:
 
     @property
     def failed(self) -> list[Failure]:
-        """What could not be explained of the images that were added, and of those done since."""
+        """The failures of the images that this run added or explained."""
         return [one for chunk in sorted(self._failures) for one in self._failures[chunk]]
 
     @property
     def accuracy(self) -> float | None:
-        """Of the finished images with a label, the share whose class has the greatest score."""
+        """The share of the finished, labelled images whose class has the greatest score.
+
+        None without a labelled image.
+        """
         labelled = self.counts.get("labelled", 0)
         return self.counts["right"] / labelled if labelled else None
 
     def save(self, state: str = "running") -> None:
-        """Write run.json."""
+        """Write run.json.
+
+        Args:
+            state: "running", "complete" or "interrupted".
+        """
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         told = self._about | {
             "state": state,
@@ -325,7 +369,14 @@ class Store:
         files.write(self.out / "run.json", json.dumps(told, indent=2, ensure_ascii=True) + "\n")
 
     def finish(self, state: str) -> None:
-        """Write the tables of failures and scores, and run.json: "complete" or "interrupted"."""
+        """Write the tables of failures and scores, and run.json.
+
+        Args:
+            state: "complete" or "interrupted".
+
+        Raises:
+            StoreError: OUT can't be written, or a part is damaged.
+        """
         rows = [one.to_dict() for one in reading.failures(self.out)]
         table = pa.Table.from_pylist(rows, schema=_FAILURES)
         with self.writing():
@@ -336,7 +387,7 @@ class Store:
 
 
 def _unlabelled(part: Part) -> pa.Table:
-    """The digests of a part's images that came without a label: the others are no copies."""
+    """Read the digests of a part's unlabelled images; a labelled image can't be copied."""
     table = part.table(["source_sha256", "expected"])
     known = "expected" in table.column_names
     return table.filter(table.column("expected").is_null()) if known else table
