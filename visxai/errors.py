@@ -106,8 +106,9 @@ def require(module: str, extra: str, purpose: str) -> ModuleType:
     Raises:
         MissingExtra: The module isn't installed.
 
-    >>> require("json", "demo", "reading").__name__
-    'json'
+    Example:
+        >>> require("json", "demo", "reading").__name__
+        'json'
     """
     try:
         return importlib.import_module(module)

@@ -151,8 +151,8 @@ def class_finder(labels: Sequence[str] | None) -> Callable[[str], int]:
         labels: The model's labels, in the order of the classes.
 
     Returns:
-        The function; it remembers the labels it has found. It raises UnknownName or TargetError for
-        a label or an index that the model doesn't have.
+        The function, which caches its results. It raises UnknownName or TargetError for a label or
+        an index that the model doesn't have.
     """
     often = Counter(labels or ())
     known = {label: index for index, label in enumerate(labels or ()) if often[label] == 1}

@@ -82,7 +82,7 @@ def _one_of(value: Any, hints: tuple[Any, ...]) -> Any:
 def _items(value: Any, hints: tuple[Any, ...]) -> tuple[Any, ...]:
     many = hints[-1] is ...
     if many and not isinstance(value, (list, tuple)):
-        value = (value,)  # a tuple of any length is also written as its only item
+        value = (value,)  # a single item also stands for a tuple of any length
     if not isinstance(value, (list, tuple)) or not (many or len(value) == len(hints)):
         raise TypeError
     each = hints[:1] * len(value) if many else hints

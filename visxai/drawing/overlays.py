@@ -120,7 +120,7 @@ def save(image: Image.Image, path: str | os.PathLike[str], quality: int = 90) ->
 
 
 def _pixels(placed: PlacedMap, image: Image.Image) -> Pixels:
-    """Copy an image to writable RGB; raise ArgumentError where its proportions are others."""
+    """Copy an image to writable RGB; raise ArgumentError unless it has the original's shape."""
     width, height = placed.width, placed.height
     # Rounding both sides of a copy to whole pixels moves the products by at most their sum.
     if abs(image.width * height - image.height * width) > width + height:

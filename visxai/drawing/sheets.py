@@ -49,7 +49,7 @@ def panel(
         plain = overlays.overlay(placed, blank, colormap=style.get("colormap"), alpha=1.0)
         cells.append(("Map", plain))
     heading, title, small = 13, 24, 15
-    # A strip of a photograph still needs a caption that can be read.
+    # A very narrow photograph still needs room for a readable caption.
     column = max(photo.width, 640 // len(cells))
     width = _MARGIN + len(cells) * (column + _MARGIN)
     top = _MARGIN + lettering.line_height(heading) + 4
@@ -108,7 +108,7 @@ def sheet(
     line = lettering.line_height(size)
     fitted = [[_fitted(picture.convert("RGB"), cell, cell) for picture in row] for row in cells]
     names = [_lines(name, size, 2 * cell) for name in rows]
-    # A row of landscapes needs no square.
+    # A row of landscape pictures is lower than the square cell.
     heights = [
         max([sum(len(ink) for ink, _ in told), *(picture.height for picture in row)])
         for told, row in zip(names, fitted, strict=True)

@@ -239,7 +239,7 @@ def _rgb(image: Image.Image) -> Image.Image:
     canvas = Image.new("RGB", image.size, "white")
     for box in _strips(image):
         part = image.crop(box)
-        # Pillow knows no direct way from La to RGBA.
+        # Pillow can't convert La to RGBA directly.
         rgba = (part.convert("LA") if part.mode == "La" else part).convert("RGBA")
         canvas.paste(rgba, box[:2], rgba.getchannel("A"))
     return canvas

@@ -1,8 +1,8 @@
 """Heatmaps: places a native map on the original image and cuts it into regions.
 
-Functions take NumPy arrays and return plain numbers. Coordinates are pixels of the upright original
-image, x to the right and y down; boxes are (left, top, right, bottom) with right and bottom
-exclusive.
+Inputs and results are NumPy arrays and plain numbers. Coordinates are pixels of the upright
+original image, x to the right and y down; boxes are (left, top, right, bottom) with right and
+bottom exclusive.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _ORIENTATIONS = {
     8: (True, True, False),
 }
 
-# Regions and masks are found on a grid of at most this many pixels a side: a map of at most 224
+# Regions and masks are computed on a grid of at most this many pixels a side: a map of at most 224
 # cells a side gains nothing from a grid of 12 megapixels.
 _WORKING_SIDE = 512
 

@@ -20,7 +20,7 @@ def right(rows: Sequence[Row], settings: Mapping[str, Any]) -> bool | None:
         (sigmoid), or the target is a class that the user named rather than the model's answer.
     """
     expected = rows[0].get("expected")
-    # The strongest class is among those explained only where the scores choose them.
+    # The strongest class is certain to be among the rows only where the scores choose the classes.
     chosen = str(settings.get("target")).startswith(("top", "above"))
     if expected is None or not chosen or settings.get("activation") == "sigmoid":
         return None

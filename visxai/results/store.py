@@ -202,7 +202,7 @@ class Store:
         for name, number in answers.items():
             self.counts[name] = self.counts.get(name, 0) + number
 
-    # ---- what there is to do ---------------------------------------------------------------------
+    # ---- pending work ----------------------------------------------------------------------------
 
     def add(self, found: Iterable[Found]) -> tuple[int, int]:
         """Append new images as new chunks, and update images of chunks that are explained again.
@@ -255,7 +255,7 @@ class Store:
         """Return the images of a chunk, in order."""
         return self._inputs.of(chunk)
 
-    # ---- what is done ----------------------------------------------------------------------------
+    # ---- finished work ---------------------------------------------------------------------------
 
     def commit(
         self,
@@ -364,7 +364,7 @@ class Store:
             **({"accuracy": self.accuracy} if self.accuracy is not None else {}),
             "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
         }
-        told = json.loads(json.dumps(told))  # as it is read again
+        told = json.loads(json.dumps(told))  # the values as they are read back, for the checksum
         told["sha256"] = checksum(told)
         files.write(self.out / "run.json", json.dumps(told, indent=2, ensure_ascii=True) + "\n")
 

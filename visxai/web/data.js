@@ -1,4 +1,4 @@
-// What the page knows, what is chosen of it, and in which order. Nothing here touches the page.
+// The page's data, its filters and its order. Nothing here changes the page itself.
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const { rows, images, strings, failures, run } = data;
@@ -13,7 +13,7 @@ const pathOf = (item) => (failed(item) ? failures[item - ROWS].path ?? "" : imag
 const nameOf = (item) => baseName(pathOf(item));
 const labelOf = (item) => (failed(item) ? "Not explained" : labels[rows.label[item]]);
 
-// What a search looks through, made once.
+// The text that a search is matched against, made once.
 const haystack = Array.from({ length: TOTAL }, (_, item) =>
   (failed(item)
     ? `${pathOf(item)}\n${failures[item - ROWS].reason}`
@@ -29,7 +29,7 @@ const FLAGS = [
   { key: "gone", name: "No original", kind: "", about: "The original is gone or has changed.", has: (i) => images.photo[rows.image[i]] === null },
 ];
 
-// Of images that came with a label.
+// The filters of labelled images.
 const ANSWERS = [
   { key: "right", name: "Right", kind: "good", about: "The model’s answer is the image’s label.", has: (i) => images.right[rows.image[i]] === true },
   { key: "wrong", name: "Wrong", kind: "bad", about: "The model’s answer isn’t the image’s label.", has: (i) => images.right[rows.image[i]] === false },
@@ -64,13 +64,13 @@ const state = { ...fresh(), sort: "input", mix: 1, size: 190 };
 
 const narrowed = (range, ends) => range[0] > ends[0] || range[1] < ends[1];
 
-/** How many filters are in force, the search aside. */
+/** Count the active filters, without the search. */
 function filters() {
   return (state.kind !== "all") + (state.classes.size > 0) + (state.methods.size > 0)
     + (state.flags.size > 0) + (state.answers.size > 0) + narrowed(state.score, SCORE_ENDS) + narrowed(state.spread, SPREAD_ENDS);
 }
 
-/** The items that are chosen, in the order that is chosen. */
+/** List the items that pass the filters, in the chosen order. */
 function chosen() {
   const words = state.query.toLowerCase().split(/\s+/).filter(Boolean);
   const flags = FLAGS.filter((flag) => state.flags.has(flag.key));
@@ -99,7 +99,7 @@ function chosen() {
 function sorted(found) {
   const { by, text } = SORTS[state.sort];
   if (!by && !text) return found;
-  // Failures have nothing to sort by but their names: they stay at the end.
+  // Failures can be sorted by their names only: they stay at the end.
   const done = found.filter((item) => !failed(item)), rest = found.filter(failed);
   if (by) {
     const keys = new Map(done.map((item) => [item, by(item)]));
@@ -112,7 +112,7 @@ function sorted(found) {
   return done.concat(rest);
 }
 
-/** How many of `values` fall into each of `count` equal bins from ends[0] to ends[1]. */
+/** Count the `values` in each of `count` equal bins from ends[0] to ends[1]. */
 function binned(values, [low, high], count) {
   const bins = new Array(count).fill(0);
   for (const value of values)
@@ -124,7 +124,7 @@ const number = (value) => value.toLocaleString("en-US");
 const percent = (value) => `${(100 * value).toFixed(value > 0 && value < 0.1 ? 1 : 0)} %`;
 const isShare = SCORE_ENDS[0] === 0 && SCORE_ENDS[1] === 1;
 const scored = (value) => (value === null ? "–" : isShare ? percent(value) : value.toPrecision(3));
-// A figure of any size: 1.03, 0.0041, 2.1 × 10⁻⁷.
+// Format a number of any magnitude: 1.03, 0.0041, 2.1 × 10⁻⁷.
 const plainly = (value) => {
   if (value === 0 || (Math.abs(value) >= 0.001 && Math.abs(value) < 1e6)) return String(+value.toPrecision(3));
   const [digits, power] = value.toExponential(1).split("e");
@@ -134,13 +134,13 @@ const moment = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle
 const when = (iso) => (Number.isNaN(Date.parse(iso)) ? iso : moment.format(new Date(iso)));
 const counted = (count, noun) => `${number(count)} ${noun}${count === 1 ? "" : "s"}`;
 const spent = (s) => (s < 1 ? `${Math.round(1000 * s)} ms` : s < 90 ? `${s.toFixed(1)} s` : s < 5400 ? `${Math.round(s / 60)} min` : `${(s / 3600).toFixed(1)} h`);
-// A method goes by its name alone where that says which one it is.
+// Show a method's name without its options where the name alone is unambiguous.
 const short = (spec) => spec.split("(", 1)[0];
 const told = new Map();
 for (const spec of new Set([...methods, ...(run.methods ?? [])])) told.set(short(spec), (told.get(short(spec)) ?? 0) + 1);
 const brief = (spec) => (told.get(short(spec)) === 1 ? short(spec) : spec.replace(/\(\)$/, ""));
 
-/** Where a picture lies: beside the page, or inside it. */
+/** Return a picture's URL: a file beside the page, or data inside it. */
 function source(name) {
   if (!name) return null;
   return run.single ? data.pictures[name] ?? null : `pictures/${name.slice(0, 2)}/${name}.webp`;

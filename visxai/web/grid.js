@@ -1,4 +1,4 @@
-// The wall of pictures: justified rows, of which only those near the window exist.
+// The grid of pictures: justified rows, of which only the cards near the window exist.
 
 const GAP = 14, CAPTION = 48;
 const grid = $("grid");
@@ -17,7 +17,7 @@ const wall = {
     this.layout();
   },
 
-  /** The height that pictures should have. */
+  /** Return the intended height of pictures, in pixels. */
   wanted() { return grid.clientWidth < 520 ? Math.min(state.size, 150) : state.size; },
 
   /** Fill rows from left to right, each scaled so that it ends at the right edge. */
@@ -53,7 +53,7 @@ const wall = {
     this.draw();
   },
 
-  /** Make what is near the window, drop what is far from it. */
+  /** Create the cards near the window and remove those far from it. */
   draw() {
     if (!grid.offsetParent) return;
     const from = -grid.getBoundingClientRect().top, tall = window.innerHeight;
@@ -72,7 +72,7 @@ const wall = {
     if (!this.nodes.has(this.active)) this.tab(low);
   },
 
-  /** The row at a height, by halving. */
+  /** Find the row at a vertical position by binary search. */
   rowAt(y) {
     let low = 0, high = this.rows.length - 1;
     while (low < high) {
@@ -103,14 +103,14 @@ const wall = {
     return node;
   },
 
-  /** One card at a time can be reached with Tab. */
+  /** Make a single card reachable with Tab. */
   tab(at) {
     this.nodes.get(this.active)?.firstChild.setAttribute("tabindex", -1);
     this.active = at;
     this.nodes.get(at)?.firstChild.setAttribute("tabindex", 0);
   },
 
-  /** Bring a position into the window and put the focus on it. */
+  /** Scroll to a position and focus its card. */
   focus(at) {
     const box = this.boxes[at];
     if (!box) return;
@@ -123,7 +123,7 @@ const wall = {
     this.nodes.get(at)?.firstChild.focus({ preventScroll: true });
   },
 
-  /** The position that a key leads to, null for other keys. */
+  /** Return the position that a key leads to, null for other keys. */
   towards(key) {
     const last = this.items.length - 1, at = this.active;
     if (key === "ArrowLeft") return Math.max(0, at - 1);
@@ -143,7 +143,7 @@ const wall = {
 
 function aspect(item) {
   if (failed(item)) {
-    // A long reason gets the room it needs: a character takes some 160 square pixels.
+    // A long reason gets a larger card: a character takes about 160 square pixels.
     const tall = wall.wanted();
     return Math.max(1.3, Math.min(2.6, ((160 * failures[item - ROWS].reason.length) / Math.max(40, tall - 44) + 24) / tall));
   }
@@ -151,7 +151,7 @@ function aspect(item) {
   return Math.max(0.62, Math.min(2.4, images.width[image] / images.height[image]));
 }
 
-/** Photograph, overlay and map on top of one another; --mix says how much of each is seen. */
+/** Stack photograph, overlay and map; --mix sets the visibility of each. */
 function picture(item, large) {
   if (failed(item)) {
     const why = el("span", { class: "why", dir: "auto" }, failures[item - ROWS].reason);
@@ -164,14 +164,14 @@ function picture(item, large) {
     const src = source(name);
     if (!src) return;
     const alt = !large ? "" : layer === "photo" ? `Photograph ${nameOf(item)}` : layer === "over" ? `Evidence for ${labelOf(item)} over the photograph` : `Map of the evidence for ${labelOf(item)}`;
-    // Without a photograph the lowest picture there is stays visible.
+    // Without a photograph the lowest existing picture stays visible.
     frame.append(el("img", { class: i === base ? "base" : layer, src, alt, decoding: "async", loading: large ? "eager" : "lazy", draggable: "false" }));
   });
   if (base < 0) frame.append(el("span", { class: "why plain-why" }, images.note[image] ?? "There is no picture of this one."));
   return frame;
 }
 
-/** The quality flags of an item; on a card only those that warn. */
+/** Make the quality flags of an item; on a card only the warnings. */
 function marksOf(item, all) {
   const marks = el("span", { class: all ? "tags" : "marks" });
   const add = (text, kind, title) => marks.append(el("span", { class: `tag ${kind}`, title }, text));
@@ -184,7 +184,7 @@ function marksOf(item, all) {
   return marks;
 }
 
-/** What the colours of these items' maps mean: a bar a scale, between words for its ends. */
+/** Make the key of these items' colours: a bar for each scale, between words for its ends. */
 function keysOf(items) {
   const used = new Set(items.filter((item) => !failed(item)).map((item) => rows.scale[item]));
   return [...used].sort().map((index) => {

@@ -1,4 +1,4 @@
-// The page: what is pressed changes the state, the state is drawn.
+// The page: controls change the state, and the state is drawn.
 
 let plain = []; // the chosen items
 
@@ -22,7 +22,7 @@ const toldCounts = (done, bad) => counted(done, "explanation") + (bad ? `, ${cou
 
 function press(host, key, on) { host.querySelectorAll("button").forEach((b) => b.setAttribute("aria-pressed", on(b.dataset[key]))); }
 
-/** After a filter changed: draw, and start at the top again. */
+/** Redraw after a filter changed, and scroll to the top. */
 function changed() {
   const top = document.querySelector(".stream").getBoundingClientRect().top;
   if (top < 0) window.scrollBy(0, top);
@@ -69,7 +69,7 @@ $("methods-group").hidden = methods.length < 2;
 
 const numbers = new Map(labels.map((label, i) => [label, i]));
 
-/** The classes that a search finds, the most frequent first; the chosen ones always. */
+/** List the classes that match the search, the most frequent first, and all chosen classes. */
 function classList() {
   const query = $("class-search").value.toLowerCase();
   const known = data.classes.filter((one) => numbers.has(one.label));
@@ -110,7 +110,7 @@ document.addEventListener("pointerdown", (event) => {
 
 function mix(value) {
   state.mix = Math.max(0, Math.min(2, value));
-  // The overlay rests in the middle: near a stop the slider stays at it.
+  // The overlay is the middle stop: near a stop the slider snaps to it.
   const stop = Math.round(state.mix);
   if (Math.abs(state.mix - stop) < 0.04) state.mix = stop;
   document.documentElement.style.setProperty("--mix", state.mix);
@@ -170,7 +170,7 @@ TABS.forEach((name, i) => {
   });
 });
 
-/** Distributions of all and, class by class, the mean map beside scores and spread. */
+/** Draw the distributions of all items and, for each class, its mean map, scores and spread. */
 function classesPage(host) {
   const whole = (name, about, values, ends, told) => {
     const shape = histogram(48, name, 0.06);
@@ -224,7 +224,7 @@ function median(values) {
   return known.length ? known[known.length >> 1] : null;
 }
 
-/** What was run, and where its time went. */
+/** Show the settings of the run, and the time of each stage. */
 function runPage(host) {
   const counts = run.counts ?? {}, seconds = Object.entries(run.seconds ?? {}).filter(([name]) => name !== "wall");
   const most = Math.max(...seconds.map(([, value]) => value), 1e-9);
@@ -280,7 +280,7 @@ document.addEventListener("keydown", (event) => {
   const inGrid = grid.contains(event.target);
   if (!inGrid && event.target !== document.body) return;
   const to = wall.towards(event.key);
-  // From nowhere, an arrow first goes to the images; Home and End scroll the page as ever.
+  // Without a focused card an arrow focuses the images first; Home and End scroll the page.
   if (to === null || (!inGrid && !event.key.startsWith("Arrow"))) return;
   event.preventDefault();
   wall.focus(inGrid ? to : wall.active);

@@ -1,4 +1,4 @@
-// Making elements and small plots. Text goes in as text, never as markup.
+// Makes elements and small plots. Text is inserted as text, never as markup.
 
 const $ = (id) => document.getElementById(id);
 
@@ -20,7 +20,7 @@ function svg(tag, attributes, ...children) {
   return node;
 }
 
-/** Bars from 0 to 1 as one path: a plot costs two elements whatever it shows. */
+/** Draw bars from 0 to 1 as a single path: a plot has two elements whatever it shows. */
 function bars(bins, peak, gap) {
   let path = "";
   bins.forEach((count, i) => {
@@ -38,7 +38,7 @@ function histogram(count, name, gap = 0.08) {
   const plot = svg("svg", { class: "plot", viewBox: `0 0 ${count} 1`, preserveAspectRatio: "none", role: "img" }, all, now);
   return {
     plot: el("span", { class: "counts" }, axis, plot),
-    /** Draw bins over those of everything, which they are a part of. */
+    /** Draw the bins of the filtered items over the bins of all items. */
     draw(bins, whole = bins) {
       const peak = Math.max(1, ...whole);
       most.textContent = rounded.format(peak);
@@ -50,7 +50,7 @@ function histogram(count, name, gap = 0.08) {
   };
 }
 
-/** A histogram over two thumbs that narrow it down. */
+/** Make a histogram with two thumbs that select a range. */
 function rangeFilter(host, name, ends, values, told, changed) {
   const BINS = 32, shape = histogram(BINS, name), whole = binned(values, ends, BINS);
   const step = (ends[1] - ends[0]) / 200 || 0.01;
@@ -67,7 +67,7 @@ function rangeFilter(host, name, ends, values, told, changed) {
     right.textContent = told(range[1]);
     low.setAttribute("aria-valuetext", told(range[0]));
     high.setAttribute("aria-valuetext", told(range[1]));
-    // Both thumbs at the right end: the lower one must be the one that can be taken.
+    // With both thumbs at the right end, the lower thumb must be on top to be draggable.
     low.style.zIndex = range[0] > (ends[0] + ends[1]) / 2 ? 2 : 1;
   }
   function move(event) {

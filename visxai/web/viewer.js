@@ -1,4 +1,4 @@
-// One image, large, with everything that is known about it.
+// The viewer: a large image with all its data.
 
 const viewer = $("viewer");
 
@@ -33,7 +33,7 @@ const looking = {
     for (const next of [this.at + 1, this.at - 1]) this.fetch(wall.items[next]);
   },
 
-  /** Have a neighbour's pictures ready. */
+  /** Preload a neighbour's pictures. */
   fetch(item) {
     if (item === undefined || failed(item) || run.single) return;
     for (const name of [images.photo[rows.image[item]], rows.overlay[item]])
@@ -75,7 +75,7 @@ const looking = {
     return found;
   },
 
-  /** Explanations of the same image: they lie side by side. */
+  /** Find the explanations of the same image, which are adjacent. */
   others(item) {
     let first = item, last = item;
     while (first > 0 && rows.image[first - 1] === rows.image[item]) first--;
