@@ -1,4 +1,4 @@
-"""Models by name, on whatever framework they run: `load`, and the cards that describe them."""
+"""Models by name: `load`, and the cards that describe the named models."""
 
 from __future__ import annotations
 

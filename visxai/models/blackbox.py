@@ -1,10 +1,10 @@
-"""A function from pixels to scores as a model: methods that ask for scores alone serve it.
+"""A function from pixels to scores as a model, for methods that need scores alone.
 
     BlackBox(function, preprocess=Preprocess(...))
 
-The function takes float32 pixels (n, c, h, w) in model space and gives scores (n, k), a tensor or
-an array. Rows that are probabilities summing to 1 are turned into their logarithms, so that scores
-are logits; activation="none" takes them as they are.
+The function takes float32 pixels (n, c, h, w) in model space and returns scores (n, k), a tensor or
+an array. Rows that are probabilities summing to 1 are replaced by their logarithms, so that scores
+are logits; activation="none" uses them unchanged.
 """
 
 from __future__ import annotations
@@ -27,7 +27,16 @@ from visxai.target import Aim
 
 
 class BlackBox(Model):
-    """Scores of a function that nothing else is known of."""
+    """A model that offers the scores of a function and nothing else.
+
+    Args:
+        function: from float32 pixels (n, c, h, w) in model space to scores (n, k).
+        ref: the model's identity; the function's name by default.
+        preprocess: how an image becomes pixels in model space.
+        labels: the names of the classes, in order.
+        activation: how scores become probabilities.
+        device: where the results lie; the CPU by default.
+    """
 
     def __init__(
         self,
@@ -73,8 +82,8 @@ class BlackBox(Model):
         return out
 
     def _called(self, x: Tensor) -> Tensor:
-        """Logits (n, k) float32 of pixels."""
-        # A clone, so that a function that writes into its argument changes nothing of ours.
+        """Compute the logits (n, k), float32, of pixels x (n, c, h, w)."""
+        # Cloned, so that a function that writes into its argument doesn't change the batch.
         found = torch.as_tensor(self.function(x.clone()))
         found = found.detach().to(self.device, torch.float32)
         if found.ndim == 1 and len(found) == len(x):
@@ -90,12 +99,12 @@ class BlackBox(Model):
 
 
 def _sums_to_one(rows: Tensor) -> bool:
-    """Whether rows (n, k) are probabilities of exclusive classes."""
+    """Return whether rows (n, k) are probabilities of exclusive classes."""
     return rows.shape[1] > 1 and bool((rows >= 0).all() and ((rows.sum(1) - 1).abs() < 1e-4).all())
 
 
 def _ref(function: Callable[..., Any], described: str) -> ModelRef:
-    """A function by its name: of what it computes nothing can be told, so records compare that."""
+    """Identify a function by its name, because what it computes can't be compared."""
     named = function if hasattr(function, "__qualname__") else type(function)
     name = f"{named.__module__}.{named.__qualname__}"
     return ModelRef(name, hashlib.sha256(f"function {name}".encode()).hexdigest(), described)

@@ -1,4 +1,4 @@
-"""Aims over blocks of rows: which maps a block serves, and the aim of blocks aimed one by one."""
+"""Aims over blocks of rows: the maps that a block serves, and the joint aim of several blocks."""
 
 from __future__ import annotations
 
@@ -21,10 +21,17 @@ class Aimed(Protocol):
 
 
 def maps_of(aim: Aim, image: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """For a block of rows of images `image` (n,): pairs (row numbers, their maps).
+    """Return the maps that a block of rows serves, grouped for the backward passes.
 
-    Each pair holds a row at most once, so one backward serves it; there are as many pairs as the
-    image with most maps has.
+    Each group holds a row at most once, so a single backward serves it; the number of groups is the
+    largest number of maps that an image has.
+
+    Args:
+        aim: the target settled on the images.
+        image: (n,) the image of each row.
+
+    Returns:
+        Pairs (row numbers, their maps), both (m,).
     """
     pairs = []
     for which in aim.passes:
@@ -38,7 +45,7 @@ def maps_of(aim: Aim, image: Tensor) -> list[tuple[Tensor, Tensor]]:
 
 
 def joined_aim(parts: Sequence[Aimed]) -> Aim:
-    """One aim for a batch whose blocks were aimed one by one."""
+    """Join the aims of consecutive blocks of images into the aim of the whole batch."""
     rows, classes, start = [], [], 0
     for part in parts:
         rows.append(part.aim.rows + start)

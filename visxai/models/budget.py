@@ -1,4 +1,4 @@
-"""How many rows fit in memory, and what says that they didn't."""
+"""The number of rows that fit in memory, and the detection of errors for lack of memory."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import torch
 
 from visxai.errors import OutOfMemory
 
-# What the CPU's allocator, CUDA, cuBLAS, cuDNN and ONNX Runtime say when memory runs out. Of the
-# last two, cuDNN says so when no algorithm's workspace fits.
+# The messages of the CPU's allocator, CUDA, cuBLAS, cuDNN and ONNX Runtime when memory runs out.
+# The last two are cuDNN's when no algorithm's workspace fits.
 _OUT_OF_MEMORY = re.compile(
     r"can't allocate memory|out of memory|failed to allocate memory"
     r"|CU[A-Z]+_STATUS_[A-Z_]*ALLOC[A-Z]*_FAILED"
@@ -24,17 +24,28 @@ _OUT_OF_MEMORY = re.compile(
 
 @dataclass
 class RowBudget:
-    """How many rows one call may hold, learned for each kind of call and input shape."""
+    """The number of rows that a call may hold, learned for each kind of call and input shape.
+
+    Attributes:
+        limit: the number of rows to begin with.
+        known: the smaller numbers that were learned, by kind of call and input shape.
+        lock: what keeps threads from changing `known` at once.
+    """
 
     limit: int = 16
     known: dict[tuple[object, ...], int] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def get(self, key: tuple[object, ...]) -> int:
+        """Return how many rows a call may hold."""
         return self.known.get(key, self.limit)
 
     def shrink(self, key: tuple[object, ...], failed: int) -> None:
-        """Note that `failed` rows were too many; raises OutOfMemory when that was one row."""
+        """Record that `failed` rows didn't fit, so that the next block has half as many.
+
+        Raises:
+            OutOfMemory: it was a single row.
+        """
         if failed <= 1:
             raise OutOfMemory(
                 f"expected one row of {key} to fit in memory, but it did not: use a smaller "
@@ -45,7 +56,10 @@ class RowBudget:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether `error` says that memory ran out, on any device or runtime."""
+    """Return whether `error` says that memory ran out, on any device or runtime.
+
+    An `OutOfMemory` of visxai's own doesn't count: it has been handled already.
+    """
     if isinstance(error, OutOfMemory):
         return False
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
@@ -55,10 +69,13 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def looking(at: str) -> Iterator[None]:
-    """Say of memory that ran out while a model is looked at that it did, and nothing else.
+    """Turn a lack of memory while a model is inspected into OutOfMemory; let other errors pass.
 
-    What is learned of a model by running it once is kept; that memory ran out says nothing of the
-    model, so it must reach the caller and not be taken for an answer.
+    What is learned about a model from a first run is kept. A lack of memory says nothing about the
+    model, so it must reach the caller and not be recorded as a property of the model.
+
+    Args:
+        at: the model's name for the message.
 
     Raises:
         OutOfMemory: memory ran out inside.

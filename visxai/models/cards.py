@@ -1,4 +1,4 @@
-"""The cards of named models: what each is, and where its weights and preprocessing come from."""
+"""The cards of named models: what each model is, and where its weights and preprocessing lie."""
 
 from __future__ import annotations
 
@@ -49,7 +49,19 @@ _CARD = {
 
 @dataclass(frozen=True)
 class Card:
-    """A named model's card, as its TOML file states it."""
+    """A named model's card, as its TOML file states it.
+
+    Attributes:
+        name: the model's name, which is also the file's.
+        summary: a sentence that describes the model.
+        licence: the licence of the weights.
+        source: where the weights come from, and their sha256.
+        build: the architecture and the arguments of its constructor.
+        preprocess: the arguments of `Preprocess`.
+        activation: how scores become probabilities.
+        layer: the layer whose activations a CAM reads; None leaves the choice to the model.
+        labels: the names of the classes, in order.
+    """
 
     name: str
     summary: str
@@ -63,7 +75,15 @@ class Card:
 
     @classmethod
     def of(cls, name: str, data: bytes) -> Card:
-        """Read a card's TOML; ModelError where it doesn't state a whole model."""
+        """Read a card from the bytes of its TOML file.
+
+        Args:
+            name: the model's name.
+            data: the file's content, UTF-8.
+
+        Raises:
+            ModelError: the content isn't TOML, or doesn't describe a whole model.
+        """
         try:
             told = tomllib.loads(data.decode("utf-8"))
         except (ValueError, RecursionError) as error:
@@ -93,7 +113,7 @@ class Card:
         )
 
     def stated(self) -> dict[str, Any]:
-        """What the card states about its model, as a model's arguments."""
+        """Return what the card states about its model, as a model's arguments."""
         return {
             "preprocess": _preprocess(self.preprocess),
             "labels": self.labels,
@@ -103,7 +123,7 @@ class Card:
 
 
 def _named(name: str, file: str) -> list[str]:
-    """The labels in a file beside the cards."""
+    """Read the labels in a file beside the cards, a label a line."""
     path = folder() / file
     if Path(file).name != file or not path.is_file():
         raise ModelError(
@@ -114,7 +134,11 @@ def _named(name: str, file: str) -> list[str]:
 
 
 def folder() -> Path:
-    """The cards' folder: beside the package in an installation, above it in a checkout."""
+    """Return the cards' folder: beside the package in an installation, above it in a checkout.
+
+    Raises:
+        ModelError: neither folder exists.
+    """
     here = Path(__file__).resolve().parents[1]
     for found in (here / "_models", here.parent / "models"):
         if found.is_dir():
@@ -125,7 +149,7 @@ def folder() -> Path:
 
 
 def _meant(name: str) -> list[str] | None:
-    """A name that isn't a card's, as another kind's; None where it isn't like any."""
+    """Suggest complete names for a name that has no card; None where it resembles no other kind."""
     if name.lower().endswith(".onnx"):
         return [f"onnx:{name}"]
     if "/" in name:
@@ -135,12 +159,17 @@ def _meant(name: str) -> list[str] | None:
 
 @cache
 def names() -> tuple[str, ...]:
-    """The names of all cards, sorted."""
+    """Return the names of all cards, sorted."""
     return tuple(sorted(path.stem for path in folder().glob("*.toml")))
 
 
 def card(name: str) -> Card:
-    """The card of a named model; UnknownName lists the choices."""
+    """Return the card of a named model.
+
+    Raises:
+        UnknownName: no card has this name; the message lists the choices.
+        ModelError: the card is damaged.
+    """
     if name not in names():
         raise UnknownName("model", name, names(), f"(of libraries: {OTHERS})", _meant(name))
     return Card.of(name, (folder() / f"{name}.toml").read_bytes())
@@ -154,7 +183,7 @@ def _preprocess(stated: Mapping[str, Any]) -> Preprocess:
 
 
 def without_preprocess(name: str) -> str:
-    """The beginning of what is said where a model has no preprocessing."""
+    """Return the beginning of the error message for a model without preprocessing."""
     return (
         f"expected a preprocess for {name}, which has none of its own: pass "
         "preprocess=visxai.Preprocess(size=(224, 224), ...) to the engine (on the command line "
@@ -164,5 +193,5 @@ def without_preprocess(name: str) -> str:
 
 
 def imagenet_labels() -> list[str]:
-    """The names of the 1000 classes of ImageNet-1k, in the usual order."""
+    """Return the names of the 1000 classes of ImageNet-1k, in the usual order."""
     return (folder() / "imagenet1k.txt").read_text("utf-8").splitlines()

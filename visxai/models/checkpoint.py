@@ -1,8 +1,8 @@
-"""Files of a caller's own: a checkpoint's tensors, fitted to an architecture, and class labels.
+"""Checkpoints of the caller's own: their tensors, fitted to an architecture.
 
 Checkpoints are safetensors, or what `torch.save(model.state_dict(), ...)` writes, read with
 `weights_only=True`: no file can run code. Training scripts nest and prefix their state dicts;
-`fit` undoes what is usual and says in one sentence what still doesn't match.
+`fit` undoes the usual forms, and `load_into` says in one sentence what still doesn't match.
 """
 
 from __future__ import annotations
@@ -18,13 +18,20 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _NESTS = ("state_dict", "model_state_dict", "model", "net", "weights")
-# What DistributedDataParallel, torch.compile and Lightning put in front of every name.
+# The prefixes that DistributedDataParallel, torch.compile and Lightning give every name.
 _PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "backbone.")
 _SHOWN = 3
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """The tensors of a checkpoint by name, on the CPU."""
+    """Read the tensors of a checkpoint by name, on the CPU.
+
+    Args:
+        path: a safetensors file by its suffix, else a file of `torch.save`.
+
+    Raises:
+        ModelError: the file doesn't exist, is damaged, or holds no state dict of plain tensors.
+    """
     path = Path(path)
     if not path.is_file():
         raise ModelError(f"expected a checkpoint at {path}, found no such file: check the path")
@@ -61,7 +68,7 @@ def _saved(path: Path) -> Mapping[str, Any]:
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception:
-        # Its own message advises weights_only=False, which would run what is in the file.
+        # torch's own message advises weights_only=False, which would run code in the file.
         found = None
     if not isinstance(found, Mapping):
         raise ModelError(
@@ -73,8 +80,15 @@ def _saved(path: Path) -> Mapping[str, Any]:
 
 
 def fit(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The checkpoint under the architecture's own names: prefixes that all names share are
-    dropped where the architecture has none of them."""
+    """Rename a checkpoint's tensors to the architecture's own names.
+
+    A usual prefix that all names of the checkpoint share, such as "module.", is dropped where no
+    name of the architecture has it.
+
+    Args:
+        state: the checkpoint's tensors by name.
+        wanted: the architecture's state dict.
+    """
     found = dict(state)
     for _ in _PREFIXES:
         for prefix in _PREFIXES:
@@ -85,8 +99,17 @@ def fit(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, 
 
 
 def classes(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], default: int) -> int | None:
-    """The number of classes of a fitted checkpoint, from its classifier: the architecture's last
-    weight with `default` rows. None where that isn't in the checkpoint."""
+    """Return the number of classes of a fitted checkpoint, from its classifier.
+
+    Args:
+        state: the checkpoint's tensors by name.
+        wanted: the architecture's state dict, whose classifier is its last weight with `default`
+            rows.
+        default: the architecture's own number of classes.
+
+    Returns:
+        The number, or None where the classifier isn't in the checkpoint.
+    """
     for name in reversed(list(wanted)):
         like = wanted[name]
         if like.ndim > 1 and like.shape[0] == default and name in state:
@@ -95,7 +118,16 @@ def classes(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], default: 
 
 
 def load_into(module: Any, state: Mapping[str, Tensor], name: str) -> None:
-    """Load a fitted checkpoint, strictly; ModelError names what doesn't match."""
+    """Load a fitted checkpoint into a module, strictly.
+
+    Args:
+        module: the architecture, which is changed.
+        state: the checkpoint's tensors by name.
+        name: the model's name for the message.
+
+    Raises:
+        ModelError: tensors are missing, unexpected or of other shapes; the message names them.
+    """
     wanted = module.state_dict()
     # Counters that older checkpoints lack and that eval mode never reads.
     missing = [k for k in wanted if k not in state and not k.endswith("num_batches_tracked")]

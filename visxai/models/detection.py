@@ -1,24 +1,25 @@
 """Detectors and segmenters as models with scores (b, classes).
 
-A detector returns boxes, as many as it finds; what it says about a class is its strongest
-detection of it:
+A detector returns any number of boxes; its score for a class is that of its strongest detection:
 
-    s_k = max over boxes i of class k of  p_i,       0 where none was found
+    s_k = max over boxes i of class k of  p_i,       0 where no box has class k
 
-so that "top1" and "class=person" mean what they say. With `box`, detections count by how much
-they overlap it: s_k = max_i p_i IoU(box_i, box), which asks for one object among several.
+so that "top1" and "class=person" keep their meaning. With `box`, detections count by how much
+they overlap it: s_k = max_i p_i IoU(box_i, box), which selects a single object among several.
 
-A segmenter scores every pixel; a class is worth its logits where it wins:
+A segmenter scores every pixel; the score of a class is its mean logit over the pixels it wins:
 
     s_k = 1/n  Σ over pixels p where k is the strongest of  ( z_kp - mean_j z_jp ),   n pixels
 
-The mean is subtracted because softmax doesn't see it; the winner's term is then never negative
-and a class that wins nowhere scores 0. With `region`, s_k = mean of z_kp over the region's pixels.
+The mean over classes is subtracted because softmax doesn't depend on it; the winner's term is then
+never negative, and a class that wins no pixel scores 0. With `region`, s_k is the mean of z_kp over
+the region's pixels.
 
-Which boxes are found, and which pixels a class wins, depends on the picture: when a method paints
-over a part, boxes vanish or appear and the target follows the strongest that is left. A drop of s_k
-is a drop of that, not of one particular box; `box` and `region` tie it to a place. Gradients see
-the boxes and pixels of the one picture as they are.
+Which boxes are detected, and which pixels a class wins, depends on the image: when a method masks a
+part, boxes vanish or appear, and the target follows the strongest box that is left. A drop of s_k
+is
+a drop of that maximum, not of a particular box; `box` and `region` tie it to a place. Gradients are
+taken at the boxes and winning pixels of the image as it is.
 
 Source: Petsiuk et al., Black-box explanation of object detectors via saliency maps, CVPR 2021 (the
 overlap); Vinogradova et al., Towards interpretable semantic segmentation via gradient-weighted
@@ -40,17 +41,22 @@ from visxai.images.preprocess import Preprocess
 
 Detection = Mapping[str, Tensor]
 
-# The longer side in pixels: what torchvision's weights were made for.
+# The length of the longer side in pixels that torchvision's weights expect.
 _DETECTION_SIDE = 800
 _SEGMENTATION_SIDE = 520
 
 
 @dataclass(frozen=True)
 class Detections:
-    """A detector's output, one {boxes (n, 4), labels (n,), scores (n,)} an image, to (b, classes).
+    """A function from a detector's output to scores (b, classes).
 
-    box: (left, top, right, bottom) in pixels of the model's input. masks: each score is multiplied
-    by its mask's mean probability inside the mask (above 0.5), for models that give masks.
+    The output holds {boxes (n, 4), labels (n,), scores (n,)} for each image.
+
+    Attributes:
+        classes: the number of classes.
+        box: (left, top, right, bottom) in pixels of the model's input; None counts all boxes fully.
+        masks: whether each score is multiplied by the mean probability inside its mask (above 0.5),
+            for models that output masks.
     """
 
     classes: int
@@ -69,7 +75,7 @@ class Detections:
         return torch.stack([self._of(found) for found in output])
 
     def _of(self, found: Detection) -> Tensor:
-        """(classes,) of one image."""
+        """Compute the scores (classes,) of an image."""
         if not isinstance(found, Mapping) or not {"boxes", "labels", "scores"} <= set(found):
             raise ModelError(
                 "expected a detector to output boxes, labels and scores an image, got "
@@ -87,9 +93,13 @@ class Detections:
 
 @dataclass(frozen=True, eq=False)
 class Segmentation:
-    """A segmenter's logits (b, k, h, w), or a mapping with them as "out", to scores (b, k).
+    """A function from a segmenter's logits to scores (b, k).
 
-    region: (h, w) bool, pixels of the model's input whose class is asked for.
+    The logits are (b, k, h, w), or a mapping with them as "out".
+
+    Attributes:
+        region: (h, w) bool, the pixels of the model's input to average over; None scores each class
+            over the pixels it wins.
     """
 
     region: Tensor | None = None
@@ -124,7 +134,12 @@ class Segmentation:
 
 
 def overlap(boxes: Tensor, box: Sequence[float]) -> Tensor:
-    """Intersection over union (n,) of boxes (n, 4) with one box."""
+    """Compute the intersection over union (n,) of boxes (n, 4) with a box.
+
+    Args:
+        boxes: (left, top, right, bottom) of each box, in pixels.
+        box: the same of a single box.
+    """
     one = boxes.new_tensor(tuple(box))
     low, high = torch.maximum(boxes[:, :2], one[:2]), torch.minimum(boxes[:, 2:], one[2:])
     shared = (high - low).clamp_min(0).prod(1)
@@ -133,7 +148,7 @@ def overlap(boxes: Tensor, box: Sequence[float]) -> Tensor:
 
 
 def _certainty(found: Detection, scores: Tensor) -> Tensor:
-    """The mean probability (n,) inside each mask, 0 for an empty one."""
+    """Compute the mean probability (n,) inside each mask, 0 for an empty mask."""
     if "masks" not in found:
         raise ArgumentError("expected a model that gives masks, got one without: use masks=False")
     masks = found["masks"].float().reshape(len(scores), -1)
@@ -142,8 +157,15 @@ def _certainty(found: Detection, scores: Tensor) -> Tensor:
 
 
 def describe(module: nn.Module) -> dict[str, Any]:
-    """output, activation, layer and preprocess of a torchvision detector or segmenter; empty for
-    any other module."""
+    """Describe a torchvision detector or segmenter by the arguments of a model.
+
+    Args:
+        module: any module.
+
+    Returns:
+        output, preprocess and activation, and layer where the backbone is known; empty for any
+        other module.
+    """
     from torchvision.models.detection.fcos import FCOS
     from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
     from torchvision.models.detection.retinanet import RetinaNet
@@ -159,7 +181,7 @@ def describe(module: nn.Module) -> dict[str, Any]:
             "preprocess": _whole(_SEGMENTATION_SIDE, mean, std),
         }
     elif isinstance(module, (GeneralizedRCNN, RetinaNet, FCOS, SSD)):
-        # Detectors resize and normalise inside; a whole photograph in 0..1 is what they take.
+        # Detectors resize and normalise inside; they take the whole image in 0..1.
         known = {
             "output": Detections(_classes(module)),
             "preprocess": _whole(_DETECTION_SIDE, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
@@ -173,12 +195,18 @@ def describe(module: nn.Module) -> dict[str, Any]:
 def _whole(
     side: int, mean: tuple[float, float, float], std: tuple[float, float, float]
 ) -> Preprocess:
-    """The whole photograph in a square of one size, black around it, so that batches stack."""
+    """Return the preprocessing that fits the whole image into a square, so that batches stack.
+
+    Args:
+        side: the square's side in pixels; what the image doesn't cover is black.
+        mean: the mean of each channel that is subtracted.
+        std: the standard deviation of each channel that is divided by.
+    """
     return Preprocess((side, side), side, "bilinear", mean, std, side="long")
 
 
 def _classes(module: Any) -> int:
-    """The classes of a detector, its background among them."""
+    """Return the number of classes of a detector, its background included."""
     if hasattr(module, "roi_heads"):
         return int(module.roi_heads.box_predictor.cls_score.out_features)
     head = module.head.classification_head
@@ -186,7 +214,7 @@ def _classes(module: Any) -> int:
 
 
 def _last_stage(module: Any) -> str | None:
-    """The backbone's last stage: layer4 of a ResNet, the last block of a MobileNet."""
+    """Return the name of the backbone's last stage: a ResNet's layer4, a MobileNet's last block."""
     from torchvision.models._utils import IntermediateLayerGetter
 
     for name in ("backbone.body", "backbone"):

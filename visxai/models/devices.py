@@ -1,4 +1,4 @@
-"""What this machine can do: devices, precisions, and the versions that compute a map."""
+"""The capabilities of this machine: devices, precisions, and the versions that compute a map."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
 def pick_device(device: str | torch.device) -> torch.device:
-    """A torch device; "auto" is CUDA, then Apple's GPU, then the CPU."""
+    """Return a torch device; "auto" is CUDA, else Apple's GPU, else the CPU.
+
+    Raises:
+        ArgumentError: this machine has no such device.
+    """
     if device == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -34,9 +38,19 @@ def pick_device(device: str | torch.device) -> torch.device:
 def pick_precision(
     precision: str, device: torch.device, served: Sequence[str] = PRECISIONS[1:]
 ) -> str:
-    """ "auto" is bf16 where a CUDA device has it, else fp16 there; float32 on a CPU unless it has
-    matrix units for bf16 (without them bf16 is several times slower than float32), and where the
-    model serves no other."""
+    """Choose the precision to compute in.
+
+    Args:
+        precision: "auto", or one of `served`. "auto" is bf16 on a CUDA device that supports it,
+            fp16 on any other CUDA device, and bf16 on a CPU with matrix units for it (without them
+            bf16 is several times slower than float32); otherwise it is fp32. Where the model serves
+            a single precision, "auto" is that.
+        device: where the model runs.
+        served: the precisions that the model supports.
+
+    Raises:
+        ArgumentError: the model doesn't support the precision.
+    """
     if precision not in ("auto", *served):
         raise ArgumentError(
             f"expected a precision that the model serves, {', '.join(served)}, got {precision}: "
@@ -55,7 +69,7 @@ def pick_precision(
 
 @cache
 def versions() -> dict[str, str]:
-    """The versions of what computes a map."""
+    """Return the installed versions of the packages that compute a map."""
     found = {}
     for package in ("visxai", "torch", "torchvision", "timm", "numpy", "pillow"):
         try:

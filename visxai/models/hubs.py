@@ -1,9 +1,9 @@
 """Models by another library's name: torchvision, timm, Hugging Face.
 
-Each loader gives the module and what is known about it: preprocessing, labels, activation, layer
-and output. Weights come from the library, from a checkpoint of the caller's, or stay random.
-`timm:NAME@REVISION` and `hf:NAME@REVISION` are held at a commit, tag or branch of the hub. Code
-that a hub keeps beside weights is never run.
+Each loader returns the module and what is known about it: preprocessing, labels, activation, layer
+and output. Weights come from the library or from a checkpoint of the caller's, or stay random.
+`timm:NAME@REVISION` and `hf:NAME@REVISION` pin a commit, tag or branch of the hub. Code that a hub
+keeps beside weights is never run.
 """
 
 from __future__ import annotations
@@ -23,10 +23,14 @@ Known = dict[str, Any]
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of a loader.
+    """The model that a loader shall build.
 
-    weights: False leaves them random; checkpoint: a file of them instead; build: arguments of the
-    architecture's constructor; labels: the caller's, which for a CLIP-like model are its prompts.
+    Attributes:
+        name: the model's name in its library, without the prefix.
+        weights: whether to load weights; False leaves them random.
+        checkpoint: a file of weights that replaces the library's.
+        build: arguments of the architecture's constructor.
+        labels: the caller's labels, which for a CLIP-like model are its prompts.
     """
 
     name: str
@@ -37,7 +41,10 @@ class Request:
 
 
 def prefixed(name: str) -> list[str]:
-    """An architecture's name with the libraries that have it: "torchvision:resnet50"."""
+    """Return an architecture's name with the prefix of each library that has it.
+
+    Example: "resnet50" gives "torchvision:resnet50" and "timm:resnet50".
+    """
     import timm as library
 
     found = [f"torchvision:{name}"] * (name in _torchvision_names())
@@ -52,7 +59,19 @@ def _torchvision_names() -> list[str]:
 
 
 def torchvision(request: Request) -> tuple[Any, Known]:
-    """A classifier, detector or segmenter of torchvision."""
+    """Build a classifier, detector or segmenter of torchvision.
+
+    Args:
+        request: the model to build.
+
+    Returns:
+        The module, and what is known about it, as a model's arguments.
+
+    Raises:
+        UnknownName: torchvision has no such model.
+        ArgumentError: the number of labels isn't the checkpoint's number of classes.
+        ModelError: the weights can't be fetched, or the checkpoint doesn't fit.
+    """
     from torchvision import models as zoo
 
     from visxai.models import detection
@@ -79,7 +98,20 @@ def torchvision(request: Request) -> tuple[Any, Known]:
 
 
 def timm(request: Request) -> tuple[Any, Known]:
-    """A classifier of timm."""
+    """Build a classifier of timm.
+
+    Args:
+        request: the model to build.
+
+    Returns:
+        The module and its preprocessing, as a model's arguments.
+
+    Raises:
+        UnknownName: timm has no such model.
+        ArgumentError: the revision can't be used, or the number of labels isn't the checkpoint's
+            number of classes.
+        ModelError: the weights can't be fetched, or the checkpoint doesn't fit.
+    """
     import timm as library
 
     name, revision = _pinned(request.name)
@@ -93,7 +125,7 @@ def timm(request: Request) -> tuple[Any, Known]:
         if not request.weights or request.checkpoint is not None:
             return library.create_model(given, pretrained=False, **options)
         with _fetching(f"timm:{request.name}", _OWN_WEIGHTS):
-            if not options:  # which may name another source
+            if not options:  # options may name another source
                 config = library.get_pretrained_cfg(name, allow_unregistered=True)
                 _reach(name.removeprefix("hf-hub:") if ":" in name else config and config.hf_hub_id)
             return library.create_model(given, pretrained=True, **held, **options)
@@ -103,7 +135,7 @@ def timm(request: Request) -> tuple[Any, Known]:
 
 
 def _pinned(name: str) -> tuple[str, str | None]:
-    """A name and the revision after its @; a folder may have an @ of its own."""
+    """Split a name from the revision after its @; the name of an existing folder stays whole."""
     if os.path.isdir(name):
         return name, None
     plain, at, revision = name.partition("@")
@@ -115,7 +147,7 @@ def _pinned(name: str) -> tuple[str, str | None]:
 
 
 def _held(name: str, revision: str | None) -> dict[str, Any]:
-    """What makes timm take an architecture's weights at a revision of their repository."""
+    """Return the arguments with which timm loads an architecture's weights at a revision."""
     import timm as library
 
     if revision is None:
@@ -130,7 +162,7 @@ def _held(name: str, revision: str | None) -> dict[str, Any]:
 
 
 def timm_preprocess(module: Any) -> dict[str, Any]:
-    """timm's data config of a module, at the input size it was built for."""
+    """Return timm's data config of a module, at the input size that the module was built for."""
     import timm.data
 
     size = getattr(getattr(module, "patch_embed", None), "img_size", None)
@@ -139,7 +171,19 @@ def timm_preprocess(module: Any) -> dict[str, Any]:
 
 
 def hugging_face(request: Request) -> tuple[Any, Known]:
-    """An image classifier, or a CLIP-like model with prompts as classes, by name or folder."""
+    """Build an image classifier, or a CLIP-like model with prompts as classes, by name or folder.
+
+    Args:
+        request: the model to build; for a CLIP-like model, its labels are the prompts.
+
+    Returns:
+        The module, and what is known about it, as a model's arguments.
+
+    Raises:
+        MissingExtra: transformers isn't installed.
+        ArgumentError: the request has a checkpoint or build arguments, or lacks prompts.
+        ModelError: the model can't be fetched.
+    """
     name = request.name
     transformers = require("transformers", "hf", f"the model hf:{name}")
     if request.checkpoint is not None or request.build:
@@ -154,7 +198,7 @@ def hugging_face(request: Request) -> tuple[Any, Known]:
 def _hugging_face(request: Request, transformers: Any) -> tuple[Any, Known]:
     name, revision = _pinned(request.name)
     _reach(None if os.path.isdir(name) else name)
-    # Without the first, code beside the weights would be run once a question about it is answered.
+    # Without trust_remote_code=False the library asks whether to run code beside the weights.
     options: dict[str, Any] = {"trust_remote_code": False}
     if revision is not None:
         options["revision"] = revision
@@ -181,7 +225,7 @@ def _hugging_face(request: Request, transformers: Any) -> tuple[Any, Known]:
 
 
 def hugging_face_labels(config: Any) -> Known:
-    """Labels and activation that a Hugging Face config states."""
+    """Return the labels and the activation that a Hugging Face config states."""
     known: Known = {}
     id2label = getattr(config, "id2label", None)
     if id2label:
@@ -198,7 +242,12 @@ _OWN_WEIGHTS = "give weights of your own with --checkpoint FILE (checkpoint= in 
 
 @contextmanager
 def _fetching(name: str, instead: str) -> Iterator[None]:
-    """What a library raises when it can't fetch a model, as one sentence."""
+    """Turn a library's error when it can't fetch a model into a ModelError of one sentence.
+
+    Args:
+        name: the model's name for the message.
+        instead: what the caller can do without the network.
+    """
     try:
         yield
     except OSError as error:
@@ -214,8 +263,10 @@ def _fetching(name: str, instead: str) -> Iterator[None]:
 
 
 def _reach(repository: str | None) -> None:
-    """Raise OSError at once where a repository of which nothing is kept here can't be reached: its
-    library would wait and try again for most of a minute."""
+    """Raise OSError at once where a repository that isn't in the cache can't be reached.
+
+    Its library alone would wait and try again for most of a minute.
+    """
     if not repository:
         return
     import huggingface_hub as hub
@@ -226,14 +277,20 @@ def _reach(repository: str | None) -> None:
     try:
         hub.get_hf_file_metadata(hub.hf_hub_url(repository, "config.json"))
     except hub.errors.HfHubHTTPError:
-        return  # it answered; what it lacks its library tells
+        return  # the hub answered; the library reports what is missing
     except Exception as error:
-        if "Timeout" not in type(error).__name__:  # slow it may be, and answer when asked again
+        if "Timeout" not in type(error).__name__:  # a slow hub may answer the next request
             raise OSError(str(error)) from error
 
 
 def _fitted(request: Request, build: Callable[..., Any], default: int) -> Any:
-    """The module, with the checkpoint's weights and number of classes where there is one."""
+    """Build the module; a checkpoint brings its weights and its number of classes.
+
+    Args:
+        request: the model to build.
+        build: the constructor, which accepts num_classes.
+        default: the number of classes that the library's own weights have.
+    """
     module = build()
     if request.checkpoint is None:
         return module
@@ -253,7 +310,7 @@ def _fitted(request: Request, build: Callable[..., Any], default: int) -> Any:
 
 
 def _keeps_classes(request: Request, module: Any, default: int) -> bool:
-    """Whether a module still has the library's own classes."""
+    """Return whether a module still has the library's own classes."""
     if request.checkpoint is None:
         return True
     state = module.state_dict()

@@ -1,7 +1,7 @@
-"""What a method may ask of a model.
+"""The interface of a model: the quantities that a method may request.
 
-Every quantity is asked for in rows: images × turns (path points, windows, masks), built block by
-block when their turn comes, so a method never holds more inputs than fit. When memory runs out a
+Every quantity is computed for rows: images × turns (path points, windows, masks). Rows are built
+block by block, so a method never holds more inputs than fit in memory. When memory runs out, the
 block is halved and tried again, and the size that worked is remembered.
 """
 
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 class Need(enum.Flag):
-    """What a method needs of a model, and what a model offers."""
+    """The capabilities that a method needs of a model, or that a model offers."""
 
     SCORES = enum.auto()
     INPUT_GRADIENT = enum.auto()
@@ -51,20 +51,31 @@ class Need(enum.Flag):
 
 
 def _writes(batch: Tensor | None) -> int:
-    """How often a batch was written into, as far as that is counted."""
+    """Return how often a batch was written into, 0 where PyTorch doesn't count its writes."""
     return 0 if batch is None or batch.is_inference() else batch._version
 
 
 def finite(values: Tensor) -> Tensor:
-    """(n,) whether a row's values are all finite."""
+    """Return (n,) whether all values of a row are finite."""
     return values.isfinite().flatten(1).all(1)
 
 
 class Model(ABC):
     """A frozen network in eval mode with its preprocessing, labels and identity.
 
-    Inputs x are float tensors (b, 3, h, w) in model space (normalised), on the model's device.
-    Backends implement what they offer; the rest says which model is needed.
+    Inputs x are float tensors (b, 3, h, w) in model space (normalised), on the model's device. A
+    backend overrides the methods for what it offers; the others raise ModelError, which says what
+    kind of model is needed.
+
+    Attributes:
+        ref: the model's identity: its name, its weights' sha256 and its preprocessing.
+        preprocess: how an image becomes an input; None where it is unknown.
+        labels: the names of the classes, in order; None where they are unknown.
+        activation: how scores become the probabilities that the model reports.
+        offers: what the model can compute.
+        device: where the inputs and the results lie.
+        precision: the precision it computes in, one of `precisions`.
+        budget: how many rows fit in memory, learned while it runs.
     """
 
     ref: ModelRef
@@ -79,37 +90,93 @@ class Model(ABC):
 
     @abstractmethod
     def scores(self, x: Tensor) -> Tensor:
-        """Logits (b, k), float32, without a graph."""
+        """Compute the logits (b, k) of inputs x, float32, without a graph."""
 
     @abstractmethod
     def values(self, rows: Rows, aim: Aim) -> Tensor:
-        """The target's scalars (maps, turns), float32, without a graph: one forward a row."""
+        """Compute the target's scalars at rows of inputs, without a graph: one forward a row.
+
+        Args:
+            rows: the inputs, images × turns.
+            aim: the target settled on the images.
+
+        Returns:
+            (maps, turns), float32.
+        """
 
     def gradients(self, rows: Rows, aim: Aim) -> Iterator[Gradients]:
-        """Gradients of the target at the inputs, block by block: one forward a row, and one
-        backward for each map of the row's image."""
+        """Compute the gradients of the target at rows of inputs, block by block.
+
+        Each row costs one forward, and one backward for each map of its image.
+
+        Args:
+            rows: the inputs, images × turns.
+            aim: the target settled on the images.
+
+        Yields:
+            The gradients and values of a block of pairs of map and turn.
+        """
         raise self._lacks("gradients at the input")
 
     def at_layers(self, x: Tensor, target: Target, layers: Sequence[str] = ()) -> AtLayers:
-        """Activations and gradients at `layers` (default: the model's own choice): one forward
-        without a graph below the first of them, and a backward from the score down to it."""
+        """Compute activations and gradients at layers of the network.
+
+        It costs one forward, without a graph below the first of the layers, and a backward from the
+        score down to that layer.
+
+        Args:
+            x: inputs (b, 3, h, w).
+            target: what the gradients are of.
+            layers: the layers' names; the model's own choice by default.
+
+        Returns:
+            The scores, the settled aim, and activation and gradient (maps, channels, u, v) of each
+            layer.
+        """
         raise self._lacks("gradients at a layer")
 
     def activations(self, x: Tensor, target: Target, layers: Sequence[str] = ()) -> Activations:
-        """Activations alone at `layers` (default: the model's own choice): one forward."""
+        """Compute the activations alone at layers of the network: one forward.
+
+        Args:
+            x: inputs (b, 3, h, w).
+            target: the target to settle on the scores.
+            layers: the layers' names; the model's own choice by default.
+
+        Returns:
+            The scores, the settled aim, and the activation (b, channels, u, v) of each layer.
+        """
         raise self._lacks("activations of a layer")
 
     def replay(self, x: Tensor, target: Target, layer: str = "") -> Replay:
-        """A layer (default: the model's own choice) and the network above it: one forward."""
+        """Compute a layer's activation and prepare the network above it: one forward.
+
+        Args:
+            x: inputs (b, 3, h, w).
+            target: the target to settle on the scores.
+            layer: the layer's name; the model's own choice by default.
+
+        Returns:
+            The activation, and the head, which computes scores from other activations of the layer.
+        """
         raise self._lacks("scores from a layer")
 
     def replayed(self, replay: Replay, rows: Rows) -> Tensor:
-        """The target's scalars (maps, turns), float32, for rows of activations at the replay's
-        layer: one head a row, and nothing below the layer."""
+        """Compute the target's scalars for rows of activations at the replay's layer.
+
+        Only the head above the layer runs, once a row.
+
+        Args:
+            replay: the layer and its head.
+            rows: activations, images × turns of shape (channels, u, v).
+
+        Returns:
+            (maps, turns), float32.
+        """
         raise self._lacks("scores from a layer")
 
     def tokens(self, x: Tensor) -> Tokens:
-        """Blocks, prefix tokens and patch grid of a transformer for inputs like x."""
+        """Describe the blocks, prefix tokens and patch grid of a transformer for inputs like x."""
         raise self._lacks("attention")
 
     def attention(
@@ -121,40 +188,71 @@ class Model(ABC):
         gradient: AttentionGradient = "scores",
         last: bool = False,
     ) -> AtAttention:
-        """What `reduce` makes, block by block, of the attention of all layers (or the last one):
-        one forward, and unless gradient="none" a backward from the score down to the first.
+        """Reduce the attention of all layers (or the last layer), block by block of images.
 
-        gradient: "scores" of the target of the scores; "blocks" at each layer of the target of
-        what the head makes of the tokens right after that layer's block.
+        It costs one forward, and unless gradient="none" a backward from the score down to the first
+        layer.
+
+        Args:
+            x: inputs (b, 3, h, w).
+            target: what the gradients are of.
+            reduce: the method's function, from the attention seen by n maps to values (n, ...).
+            gradient: "scores" is the gradient of the target of the scores; "blocks" is, at each
+                layer, the gradient of the target of what the head computes from the tokens right
+                after that layer's block; "none" computes no gradient.
+            last: whether to read the last layer alone.
+
+        Returns:
+            The scores, the settled aim, and the reduced values of each map.
         """
         raise self._lacks("attention")
 
     def attention_rows(
         self, rows: Rows, aim: Aim, reduce: Callable[[Attended], Tensor], *, last: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """The same for rows: (maps, turns, ...), and (maps, turns) whether a gradient vanished."""
+        """Reduce the attention of all layers (or the last layer) for rows of inputs.
+
+        Args:
+            rows: the inputs, images × turns.
+            aim: the target settled on the images.
+            reduce: the method's function, from the attention seen by n maps to values (n, ...).
+            last: whether to read the last layer alone.
+
+        Returns:
+            The reduced values (maps, turns, ...), and (maps, turns) whether a gradient vanished.
+        """
         raise self._lacks("attention")
 
     def token_values(self, x: Tensor, keep: Tensor, aim: Aim) -> Tensor:
-        """The target's scalars (maps, turns), float32, when only the patches keep (turns, kept)
-        and the prefix tokens enter the first block: one forward a row."""
+        """Compute the target's scalars when only some patches enter the first block.
+
+        It costs one forward for each image and each set of patches.
+
+        Args:
+            x: inputs (b, 3, h, w).
+            keep: indices (turns, kept) of the patches that stay; prefix tokens always stay.
+            aim: the target settled on the images.
+
+        Returns:
+            (maps, turns), float32.
+        """
         raise self._lacks("token subsets")
 
     @property
     def channels(self) -> int:
-        """The channels of its input: 3, unless more is known."""
+        """The number of channels of the model's input: 3, unless the model knows better."""
         return 3
 
     def remedy(self, missing: Need) -> str:
-        """How the model could be built to offer what it lacks, or ""."""
+        """Return how the model could be built to offer `missing`, or "" where nothing helps."""
         return ""
 
     def layer_shape(self, x: Tensor, layer: str) -> tuple[int, int, int]:
-        """(channels, u, v) of a layer for inputs like x."""
+        """Return the shape (channels, u, v) of a layer's activation for inputs like x."""
         raise self._lacks("layers")
 
     def head_weight(self, x: Tensor, classes: int) -> Tensor:
-        """The weights (classes, features) of the last linear layer, one row a class."""
+        """Return the weights (classes, features) of the last linear layer, a row for each class."""
         raise self._lacks("a linear layer of classes")
 
     def through(
@@ -164,29 +262,40 @@ class Model(ABC):
         run: Callable[[nn.Module, Tensor, Tensor], Tensor],
         maps: Tensor | None = None,
     ) -> Tensor:
-        """run(network, inputs (n, 3, h, w), map (n,)) -> (n, ...), over blocks of one row a map,
-        joined: for methods that hook modules themselves. maps: (m,) those meant, default all.
+        """Run a function on the network itself, for methods that hook modules themselves.
 
-        network(inputs, map) gives the target's scalars (n, 1), float32. It is a copy that nobody
-        else sees (its weights are shared), so that whatever is hooked goes with it, and its
-        activations don't work in place.
+        Args:
+            x: inputs (b, 3, h, w).
+            aim: the target settled on the images.
+            run: run(network, inputs (n, 3, h, w), map (n,)) returns (n, ...). network(inputs, map)
+                returns the target's scalars (n, 1), float32. The network is a copy that nothing
+                else runs (its weights are shared), so the caller may hook it freely, and its
+                activation modules don't work in place.
+            maps: the maps (m,) to compute; all by default.
+
+        Returns:
+            The results of `run` (m, ...), over blocks with a row for each map, concatenated.
         """
         raise self._lacks("its module")
 
     def accelerated(self, needs: Need) -> str:
-        """What runs methods with `needs`, in words, for the record."""
+        """Describe what runs methods with `needs`, for the record; "off" is the backend alone."""
         return "off"
 
     def in_precision(self, precision: str) -> Self:
-        """The same model computing in another precision; weights and budgets are shared."""
+        """Return the same model computing in another precision; weights and budgets are shared."""
         other = copy.copy(self)
         other.precision = precision
         return other
 
     def probabilities(self, scores: Tensor) -> Tensor:
-        """What the model reports: softmax, sigmoid or the scores themselves, (n, k) float32.
+        """Convert scores (n, k) to what the model reports, (n, k) float32.
 
-        Whoever reads scores comes by here, so a list of names for other classes goes no further.
+        That is their softmax, their sigmoid or the scores themselves. All code that interprets
+        scores calls this method, so labels of a wrong number are refused here.
+
+        Raises:
+            ArgumentError: the number of labels isn't the number of classes.
         """
         if self.labels and len(self.labels) != scores.shape[1]:
             raise ArgumentError(
@@ -201,39 +310,50 @@ class Model(ABC):
         return scores.sigmoid() if self.activation == "sigmoid" else scores
 
     def aim(self, x: Tensor, target: Target) -> Aim:
-        """The target settled on the clean scores of x."""
+        """Settle the target on the clean scores of x."""
         scores = self.scores(x)
         return target.aim(scores, self.probabilities(scores))
 
     def clean(self, x: Tensor, target: Target) -> tuple[Aim, Tensor]:
-        """The aim settled on x, and the target's scalars (maps,) there."""
-        scores = self.scores(x)  # once, whether or not a probe remembers them
+        """Settle the target on x, and compute its scalars (maps,) at x."""
+        scores = self.scores(x)  # once, whether or not a probe caches them
         aim = target.aim(scores, self.probabilities(scores))
         return aim, aim(scores[aim.rows])
 
     def layer(self, x: Tensor) -> str:
-        """The layer a CAM looks at for inputs like x, several joined by "+"."""
+        """Return the layer whose activations a CAM reads for inputs like x; "+" joins several."""
         raise self._lacks("layers")
 
     def _lacks(self, what: str) -> ModelError:
+        """Return the error for a quantity that the model doesn't offer."""
         return ModelError(
             f"expected a model that offers {what}, but {self.ref.name} offers {self.offers}: "
             "choose a method that needs no more (see `visxai methods`)"
         )
 
     def _computing(self) -> AbstractContextManager[None]:
-        """What a block is computed in: fp32 means all of float32's bits."""
+        """Return the context in which a block is computed: fp32 uses all bits of float32."""
         return exact_float32(self.device) if self.precision == "fp32" else nullcontext()
 
     def _blocks(
         self, rows: Rows, call: str, run: Callable[[Tensor, Tensor, Tensor], T]
     ) -> Iterator[T]:
-        """run(inputs, image, turn) over all rows, in blocks that fit.
+        """Run a function over all rows, in blocks that fit in memory.
 
-        Out of memory halves the block and tries it again, outside the `except`: inside, the
+        When memory runs out, the block is halved and tried again, outside the `except`: inside, the
         exception's traceback would keep the failed block's tensors alive.
 
-        Raises ModelError where a forward wrote into the batch itself, which others still read.
+        Args:
+            rows: the inputs, images × turns.
+            call: the kind of computation, by which the budget remembers block sizes.
+            run: run(inputs (n, ...), image (n,), turn (n,)) computes a block.
+
+        Yields:
+            The result of each block, in order.
+
+        Raises:
+            ModelError: a forward wrote into the batch itself, which others still read.
+            OutOfMemory: a single row doesn't fit.
         """
         total, start, key = rows.images * rows.turns, 0, (call, *rows.shape)
         written = _writes(rows.batch)

@@ -1,11 +1,11 @@
-"""Names to models: the cards in `models/`, and torchvision, timm and Hugging Face by prefix.
+"""Loading of models by name: the cards, and torchvision, timm, Hugging Face and ONNX by prefix.
 
     load("efficientnet_lite0")                 a card's model, its weights from a package
     load("torchvision:resnet50")               torchvision's weights and preprocessing
-    load("timm:vit_small_patch16_224")         timm's
+    load("timm:vit_small_patch16_224")         timm's weights and preprocessing
     load("hf:google/vit-base-patch16-224")     Hugging Face's; also a local folder
-    load("onnx:model.onnx")                    a file, run by ONNX Runtime; what model.toml
-                                               beside it states, as a card does, is known of it
+    load("onnx:model.onnx")                    a file, run by ONNX Runtime; model.toml beside it
+                                               may describe it, as a card does
     load("timm:resnet18", checkpoint="mine.safetensors", labels="labels.txt")
 
 A card states everything about a named model: where the weights come from and their sha256, the
@@ -43,12 +43,26 @@ def load(
     device: Any = None,
     **given: Any,
 ) -> Model:
-    """A model by name. `labels` (names in order, or a file of them) and `given` (preprocess,
-    layer, activation, output; layout for ONNX) override its own.
+    """Load a model by name.
 
-    For torchvision and timm: checkpoint is a file of weights to use instead of the library's, its
-    number of classes told by its classifier; build holds arguments of the architecture's
-    constructor; weights=False leaves the weights random, for tests and benchmarks.
+    Args:
+        name: a card's name, or a name with the prefix torchvision:, timm:, hf: or onnx:.
+        weights: for torchvision, timm and Hugging Face: False leaves the weights random, for tests
+            and benchmarks.
+        checkpoint: for torchvision and timm: a file of weights to load instead of the library's.
+            Its classifier determines the number of classes.
+        build: for torchvision and timm: arguments of the architecture's constructor.
+        labels: the classes' names in order, or a file with a name a line; they replace the model's
+            own.
+        device: where the model runs.
+        given: preprocess, layer, activation, output (and layout for ONNX), which replace the
+            model's own.
+
+    Raises:
+        UnknownName: no model has this name; the message lists the choices.
+        ArgumentError: arguments don't fit the kind of model.
+        ModelError: weights are missing, damaged or of another architecture.
+        MissingExtra: a package that this kind of model needs isn't installed.
     """
     prefix, colon, rest = name.partition(":")
     loaders: dict[str, Callable[[hubs.Request], tuple[Any, dict[str, Any]]]] = {
@@ -93,8 +107,20 @@ def _onnx(path: Path, name: str, device: Any, known: dict[str, Any]) -> Model:
 
 
 def fetch(name: str, progress: Callable[[str], None] | None = None) -> Path:
-    """Fetch the weights of a named model that needs it (others come with visxai); returns where
-    they are kept. progress is told each step in words."""
+    """Fetch the weights of a named model whose weights don't come with visxai.
+
+    Args:
+        name: a card's name.
+        progress: called with a sentence for each step.
+
+    Returns:
+        Where the weights are kept.
+
+    Raises:
+        UnknownName: no card has this name.
+        ArgumentError: the model's weights are installed already, and never fetched.
+        ModelError: the download failed, or the file's sha256 isn't the card's.
+    """
     source = card(name).source
     if "fetch" not in source:
         raise ArgumentError(
@@ -105,7 +131,15 @@ def fetch(name: str, progress: Callable[[str], None] | None = None) -> Path:
 
 
 def describe(module: Any) -> dict[str, Any]:
-    """What a module of the caller's own knows about itself: preprocessing, labels, activation."""
+    """Return what a module of the caller's own states about itself, as a model's arguments.
+
+    Args:
+        module: any module; those of timm, Hugging Face and torchvision's detectors and segmenters
+            state something.
+
+    Returns:
+        Some of preprocess, labels, activation, layer and output; empty for any other module.
+    """
     from visxai.models import detection
 
     timm_config = getattr(module, "pretrained_cfg", None)
@@ -118,8 +152,14 @@ def describe(module: Any) -> dict[str, Any]:
 
 
 def _beside(path: Path) -> dict[str, Any]:
-    """What the card beside a file states of its model, every field optional: model.toml tells of
-    model.onnx."""
+    """Read what the card beside a file states about its model: model.toml describes model.onnx.
+
+    Returns:
+        The model's arguments that the card states; every field is optional, and so is the card.
+
+    Raises:
+        ModelError: the card can't be read.
+    """
     place = path.with_suffix(".toml")
     if not place.is_file():
         return {}
@@ -157,13 +197,13 @@ def _carded(found: Card) -> tuple[Any, dict[str, Any]]:
 
 
 def is_pipeline(source: Any) -> bool:
-    """Whether an object is a pipeline of Hugging Face's that classifies images."""
+    """Return whether an object is a Hugging Face pipeline that classifies images."""
     module, processor = getattr(source, "model", None), getattr(source, "image_processor", None)
     return processor is not None and hasattr(module, "forward") and hasattr(module, "config")
 
 
 def _renamed(state: Mapping[str, Any], wanted: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The weights under the architecture's own names, matched in order by suffix and shape."""
+    """Rename the weights to the architecture's own names, matched in order by suffix and shape."""
     pairs = list(zip(state.items(), wanted.items(), strict=False))
     fits = len(state) == len(wanted) and all(
         old.rpartition(".")[2] == new.rpartition(".")[2] and value.shape == like.shape

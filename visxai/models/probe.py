@@ -1,4 +1,4 @@
-"""A model as one batch sees it: clean scores are computed once, and lost rows run again."""
+"""A model for a single batch: clean scores are computed once, and lost rows are run again."""
 
 from __future__ import annotations
 
@@ -21,10 +21,16 @@ if TYPE_CHECKING:
 
 
 class Probe(Model):
-    """Caches a batch's scores, and runs rows that half precision lost again in float32.
+    """A model that caches a batch's scores and reruns in float32 what half precision lost.
 
-    `reran` (b,) says of which images, since `fresh`. A probe lives as long as its batch x
-    (b, 3, h, w), and nothing in it holds a graph.
+    A probe lives as long as its batch, and nothing in it holds a graph.
+
+    Args:
+        model: the model that computes.
+        x: the batch (b, 3, h, w).
+
+    Attributes:
+        reran: (b,) bool, whether anything of an image was run again since `fresh`.
     """
 
     def __init__(self, model: Model, x: Tensor) -> None:
@@ -33,7 +39,7 @@ class Probe(Model):
         self._scores: Tensor | None = None
         self._aims: dict[Target, Aim] = {}
         self._rerun = Rerun(model, self._mark, lambda _: None)
-        # Images whose cached score came again; those of which anything did.
+        # Images whose cached scores were recomputed, then images of which anything was.
         self._rescored = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         self.reran = self._rescored.clone()
         self.preprocess = model.preprocess
@@ -52,14 +58,17 @@ class Probe(Model):
     def offers(self) -> Need:  # type: ignore[override]
         return self._model.offers
 
-    # ---- what the batch knows ----------------------------------------------------------------
+    # ---- the batch's scores and aims ---------------------------------------------------------
 
     def fresh(self) -> Probe:
-        """The same probe for another method: the scores are known, no row has run again yet."""
+        """Return a probe for another method, with the scores cached and no row run again.
+
+        Images whose cached scores were recomputed still count as run again.
+        """
         return self._knowing(self._x, self._scores, self._rescored, self._aims)
 
     def part(self, keep: Tensor) -> tuple[Probe, Tensor]:
-        """The probe of images `keep` (n,) alone and their inputs; what is known stays known."""
+        """Return a probe of images `keep` (n,) alone, with their cached scores, and the inputs."""
         x = self._x[keep]
         scores = None if self._scores is None else self._scores[keep]
         return self._knowing(x, scores, self._rescored[keep], {}), x
@@ -67,6 +76,7 @@ class Probe(Model):
     def _knowing(
         self, x: Tensor, scores: Tensor | None, rescored: Tensor, aims: dict[Target, Aim]
     ) -> Probe:
+        """Return a probe of some inputs with these scores and aims in its cache."""
         probe = Probe(self._model, x)
         probe._scores, probe._aims = scores, dict(aims)
         probe._rescored, probe.reran = rescored, rescored.clone()
@@ -88,10 +98,10 @@ class Probe(Model):
         return self._aims[target]
 
     def in_precision(self, precision: str) -> Self:
-        """The probe of the model in another precision, in which nothing is known yet."""
+        """Return a probe of the model in another precision, with an empty cache."""
         return type(self)(self._model.in_precision(precision), self._x)
 
-    # ---- what the model answers, lost rows run again ------------------------------------------
+    # ---- the model's quantities, lost rows run again ------------------------------------------
 
     def values(self, rows: Rows, aim: Aim) -> Tensor:
         return self._rerun.values(rows, aim)
@@ -141,7 +151,7 @@ class Probe(Model):
     ) -> Tensor:
         return self._rerun.through(x, aim, run, maps)
 
-    # ---- what the model says of itself --------------------------------------------------------
+    # ---- the model's properties ---------------------------------------------------------------
 
     def probabilities(self, scores: Tensor) -> Tensor:
         return self._model.probabilities(scores)
@@ -167,7 +177,7 @@ class Probe(Model):
     # ---- notes ---------------------------------------------------------------------------------
 
     def _noted(self, x: Tensor, target: Target, call: Callable[[Rerun], Found]) -> Found:
-        """What the call finds of x; of the batch itself its scores and aim become known."""
+        """Run a computation on x; on the batch itself, cache its scores and its aim."""
         if x is not self._x:
             return call(self._rerun)
         with self._learning() as rerun:
@@ -177,7 +187,7 @@ class Probe(Model):
 
     @contextmanager
     def _learning(self) -> Iterator[Rerun]:
-        """Calls that find the batch's scores anew, and note which of them came again."""
+        """Yield a rerun that computes the batch's scores, and note which it had to recompute."""
         rescored: list[Tensor] = []
         yield Rerun(self._model, self._mark, rescored.append)
         self._rescored = torch.zeros_like(self._rescored)
@@ -186,6 +196,6 @@ class Probe(Model):
             self._rescored = self._rescored.index_fill(0, images, True)
 
     def _mark(self, images: Tensor) -> None:
-        """Note that rows of images (n,) ran again; those of other, larger batches have no place."""
-        # Not in place: a probe may be made in inference mode and asked outside it.
+        """Note that images (n,) ran again; indices beyond the batch are those of larger batches."""
+        # Not in place: a probe may be made in inference mode and used outside it.
         self.reran = self.reran.index_fill(0, images[images < len(self.reran)], True)

@@ -2,9 +2,9 @@
 
     scores(x)_k = s cos(e(x), t_k) + c
 
-e is the image's embedding, t_k the text's of prompt k, s and c the model's own scale and bias.
-The prompts are embedded once; the text tower is then let go. A map for class k shows where the
-image agrees with prompt k.
+e is the image's embedding, t_k the text embedding of prompt k, s and c the model's own scale and
+bias. The prompts are embedded once, after which the text tower is deleted. A map for class k shows
+where the image agrees with prompt k.
 """
 
 from __future__ import annotations
@@ -22,14 +22,21 @@ _AGREEMENT = 1e-3
 
 
 class PromptClassifier(nn.Module):
-    """pixels (b, 3, h, w) -> the model's `logits_per_image` (b, prompts)."""
+    """A module from pixels (b, 3, h, w) to the model's `logits_per_image` (b, prompts)."""
 
     text: Tensor
     scale: Tensor
     bias: Tensor
 
     def __init__(self, model: nn.Module, text: Tensor, scale: Tensor, bias: Tensor) -> None:
-        """text: unit vectors (prompts, d); scale, bias: scalars."""
+        """Build the classifier of some prompts.
+
+        Args:
+            model: an image-and-text model with `get_image_features`.
+            text: the prompts' embeddings, unit vectors (prompts, d).
+            scale: the factor of the cosine, a scalar.
+            bias: what is added to it, a scalar.
+        """
         super().__init__()
         self.model = model
         self.register_buffer("text", text)
@@ -37,6 +44,7 @@ class PromptClassifier(nn.Module):
         self.register_buffer("bias", bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Compute the scores (b, prompts) of pixels x (b, 3, h, w)."""
         found: Any = self.model.get_image_features(pixel_values=x)  # type: ignore[operator]
         # Until its version 5 the library returned the embedding itself.
         image = found if isinstance(found, Tensor) else found.pooler_output
@@ -45,7 +53,21 @@ class PromptClassifier(nn.Module):
 
 
 def embed(model: nn.Module, tokenizer: Any, prompts: Sequence[str], name: str) -> PromptClassifier:
-    """The classifier of some prompts; checked against the model's own joint forward."""
+    """Build the classifier of some prompts, and check it against the model's own joint forward.
+
+    Args:
+        model: an image-and-text model, whose text tower is deleted afterwards.
+        tokenizer: the model's tokenizer.
+        prompts: the texts, a class each.
+        name: the model's name for error messages.
+
+    Returns:
+        A module from pixels (b, 3, h, w) to scores (b, prompts).
+
+    Raises:
+        ArgumentError: there are no prompts.
+        ModelError: the model doesn't score by the cosine of its embeddings.
+    """
     if not prompts:
         raise ArgumentError(
             f"expected labels=[...] for {name}, which compares images with texts: pass the "

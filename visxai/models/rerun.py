@@ -1,12 +1,12 @@
-"""The one place where what half precision lost is computed again in float32.
+"""The recomputation in float32 of what half precision lost.
 
 Half precision loses a row in two ways: its gradient is all zero (below fp16's smallest number, or
 rounded away), or a score, value, activation or gradient isn't finite (above fp16's 65504). The
 lost rows alone are run again, so that no map depends on its neighbours in the batch. What float32
-loses too stays as float32 has it.
+loses too is left as float32 computes it.
 
-A target settles on scores of which those that weren't finite came again. The rest is run again
-for the target as it was settled, so a rerun changes the class of no map.
+A target is settled on the scores after those that weren't finite were recomputed. The rest is
+rerun for the target as it was settled, so a rerun changes the class of no map.
 """
 
 from __future__ import annotations
@@ -36,8 +36,17 @@ Found = TypeVar("Found", AtLayers, AtAttention, Activations, Replay)
 
 @dataclass(frozen=True)
 class Pairs:
-    """Lost pairs map (n,), turn (n,) of some rows, and the rows that serve them: an input once,
-    whichever maps it serves. index (n,): where each pair stood among those lost."""
+    """The lost pairs of map and turn among some rows, and the rows to run for them.
+
+    A row is run once, whichever maps it serves.
+
+    Attributes:
+        map: (n,) the map of each pair.
+        turn: (n,) the turn of each pair.
+        index: (n,) where each pair stood among those lost.
+        rows: the inputs to run, each with a single turn.
+        aim: the aim of the n pairs over these rows.
+    """
 
     map: Tensor
     turn: Tensor
@@ -47,7 +56,7 @@ class Pairs:
 
     @classmethod
     def of(cls, rows: Rows, aim: Aim, which: Tensor, turn: Tensor) -> Pairs:
-        """The pairs (which[i], turn[i]) of the maps of `aim` and the turns of `rows`."""
+        """Collect the pairs (which[i], turn[i]) of the maps of `aim` and the turns of `rows`."""
         number = aim.rows[which] * rows.turns + turn
         inputs, place = torch.unique(number, return_inverse=True)
         order = place.argsort(stable=True)
@@ -58,8 +67,15 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Images(Generic[Found]):
-    """Images (n,) of a batch that were run again: `new` is what came of them; scores (b, k) and
-    aim are the whole batch's, and `before` (r,) the images of the maps that half precision had."""
+    """The images (n,) of a batch that were run again, and the merge with the other images.
+
+    Attributes:
+        new: what the rerun computed of these images.
+        scores: (b, k) of the whole batch.
+        aim: the target settled on these scores.
+        images: (n,) the images' indices in the batch.
+        before: (r,) the images of the maps that half precision computed.
+    """
 
     new: Found
     scores: Tensor
@@ -68,9 +84,9 @@ class Images(Generic[Found]):
     before: Tensor
 
     def by_map(self, old: Tensor, new: Tensor) -> Tensor:
-        """Values of all maps: old ones (r, ...) of the other images, new ones of these."""
+        """Merge values of all maps: old (r, ...) of the other images, new of these images."""
         fresh = torch.isin(self.aim.rows, self.images)
-        # Of the old layout in memory: another one is summed in another order.
+        # Keeps the old layout in memory: values of another layout are summed in another order.
         whole = torch.empty_like(old, dtype=new.dtype)
         if len(old) != len(fresh):
             whole = new.new_empty((len(fresh), *new.shape[1:]))
@@ -79,7 +95,7 @@ class Images(Generic[Found]):
         return whole
 
     def by_image(self, old: Tensor, new: Tensor) -> Tensor:
-        """Values (b, ...) of all images: new ones of these."""
+        """Merge values of all images: old (b, ...) of the others, new (n, ...) of these images."""
         whole = old.to(new.dtype, copy=True)
         whole[self.images] = new
         return whole
@@ -87,10 +103,14 @@ class Images(Generic[Found]):
 
 @dataclass(frozen=True)
 class Rerun:
-    """A model whose lost rows are run again.
+    """A model whose lost rows are run again in float32.
 
-    note: is told the images (n,) of what ran again, as `Aim.origin` has them. rescored: is told
-    the images (n,) of the batch asked about whose scores came again.
+    Each method computes what the model's method of the same name does.
+
+    Attributes:
+        model: the model that computes first.
+        note: called with the images (n,) of what ran again, numbered as in `Aim.origin`.
+        rescored: called with the images (n,) of the current batch whose scores were recomputed.
     """
 
     model: Model
@@ -99,7 +119,7 @@ class Rerun:
 
     @property
     def exact(self) -> Model | None:
-        """What computes the lost rows; None where the model itself is as exact."""
+        """The model that computes the lost rows; None where the model itself is as exact."""
         return None if self.model.precision == "fp32" else self.model.in_precision("fp32")
 
     # ---- images of a batch ------------------------------------------------------------------
@@ -109,7 +129,11 @@ class Rerun:
         return scores if self.exact is None else self._finite(self.exact, x, scores)[0]
 
     def _finite(self, exact: Model, x: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores (b, k) of x, and the images (n,) whose scores weren't finite and came again."""
+        """Recompute the scores (b, k) of x that aren't finite.
+
+        Returns:
+            All scores (b, k), and the images (n,) whose scores were recomputed.
+        """
         images = (~finite(scores)).nonzero().squeeze(1)
         if len(images):
             self.rescored(images)
@@ -124,7 +148,18 @@ class Rerun:
         lost: Callable[[], Tensor],
         run: Callable[[Model, Tensor, Target], Found],
     ) -> Images[Found] | None:
-        """The images of x that lost() (n,) names, by run(model, images, target); None for none."""
+        """Run again the images of a batch that half precision lost.
+
+        Args:
+            x: the batch (b, 3, h, w).
+            target: the target, settled anew where scores were recomputed.
+            found: what the model computed of the batch.
+            lost: returns the images (n,) that were lost; those without finite scores are added.
+            run: run(model, images, target) computes the same of some images.
+
+        Returns:
+            The images that ran again; None where no image was lost or the model is exact.
+        """
         exact = self.exact
         if exact is None:
             return None
@@ -178,7 +213,7 @@ class Rerun:
         return Activations(again.scores, again.aim, merged)
 
     def replay(self, x: Tensor, target: Target, layer: str) -> Replay:
-        """Heads compute in float32 always: only what lies below the layer can be lost."""
+        """Prepare a replay; only what lies below the layer can be lost, as heads run in float32."""
         found = self.model.replay(x, target, layer)
         again = self._images(
             x,
@@ -288,7 +323,7 @@ class Rerun:
             yield block
 
     def _mend(self, exact: Model, rows: Rows, aim: Aim, block: Gradients) -> None:
-        """Put what float32 gives into a block where half precision lost it."""
+        """Replace the values of a block that half precision lost by those of float32, in place."""
         lost = (vanished(block.gradient) | ~block.value.isfinite()).nonzero().squeeze(1)
         again = self._pairs(rows, aim, block.map[lost], block.turn[lost])
         if again is not None:
@@ -298,7 +333,7 @@ class Rerun:
                 block.value[at] = new.value.to(block.value)
 
     def _pairs(self, rows: Rows, aim: Aim, which: Tensor, turn: Tensor) -> Pairs | None:
-        """The lost pairs (which[i], turn[i]) to run again, if there are any."""
+        """Collect the lost pairs (which[i], turn[i]) to run again; None where there are none."""
         if not len(which):
             return None
         again = Pairs.of(rows, aim, which, turn)

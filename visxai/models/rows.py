@@ -1,4 +1,4 @@
-"""Rows of inputs that are built block by block, and how many of them fit."""
+"""Rows of inputs that are built block by block, and the reductions over them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Rows:
-    """images × turns inputs that are never all in memory.
+    """The inputs of images × turns, of which only a block is in memory at a time.
 
-    build(image (n,), turn (n,)) makes the inputs (n, *shape) of n pairs of indices. batch: the
-    inputs themselves, where they exist already.
+    Attributes:
+        images: the number of images.
+        turns: the number of inputs that each image has: path points, windows or masks.
+        shape: an input's shape.
+        build: build(image (n,), turn (n,)) makes the inputs (n, *shape) of n pairs of indices.
+        batch: the inputs themselves, where they exist already.
     """
 
     images: int
@@ -25,26 +29,26 @@ class Rows:
 
     @classmethod
     def of(cls, x: Tensor) -> Rows:
-        """The batch itself, one turn each."""
+        """Return rows over a batch x (b, ...), with a single turn for each image."""
         return cls(x.shape[0], 1, tuple(x.shape[1:]), lambda image, _: x[image], x)
 
     def block(self, image: Tensor, turn: Tensor) -> Tensor:
-        """The inputs of consecutive rows; all of a batch are the batch, which isn't copied."""
+        """Build the inputs of consecutive rows; a block of the whole batch is not copied."""
         if self.batch is not None and len(image) == self.images:
             return self.batch
         return self.build(image, turn)
 
     def pairs(self, image: Tensor, turn: Tensor) -> Rows:
-        """The rows (image[i], turn[i]) alone, as images with one turn each."""
+        """Return the rows (image[i], turn[i]) alone, as images with a single turn each."""
         return Rows(len(image), 1, self.shape, lambda i, _: self.build(image[i], turn[i]))
 
 
 def wide(value: Tensor) -> Tensor:
-    """float32, or float64 as it is: what every reduction that makes a map runs in."""
+    """Convert to float32 and keep float64: the types that all reductions of a map compute in."""
     return value if value.dtype in (torch.float32, torch.float64) else value.float()
 
 
 def vanished(gradient: Tensor) -> Tensor:
-    """(n,) whether a row's gradient is all zero, or anywhere not finite."""
+    """Return (n,) whether a row's gradient is all zero, or contains a value that isn't finite."""
     peak = gradient.flatten(1).abs().amax(1)
     return (peak == 0) | ~peak.isfinite()

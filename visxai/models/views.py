@@ -1,4 +1,7 @@
-"""What a model shows of itself to a method: gradients, layers, attention."""
+"""The quantities that a model computes for a method: gradients, layers, attention.
+
+b images have r maps, where r is the number of their targets; k is the number of classes.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Gradients:
-    """Gradients at n inputs: (map, turn) (n,), gradient (n, 3, h, w), value (n,) of the target."""
+    """The gradients of the target at n inputs.
+
+    Attributes:
+        map: (n,) the map of each gradient.
+        turn: (n,) its turn.
+        gradient: (n, 3, h, w).
+        value: (n,) the target's scalar at the input.
+    """
 
     map: Tensor
     turn: Tensor
@@ -27,7 +37,13 @@ class Gradients:
 
 @dataclass(frozen=True)
 class AtLayer:
-    """A layer, seen by r maps: activation and gradient, both (r, channels, u, v), float32."""
+    """A layer's activation and the target's gradient at it, for each of r maps.
+
+    Attributes:
+        name: the layer's dotted name.
+        activation: (r, channels, u, v), float32.
+        gradient: (r, channels, u, v), float32.
+    """
 
     name: str
     activation: Tensor
@@ -36,7 +52,13 @@ class AtLayer:
 
 @dataclass(frozen=True)
 class AtLayers:
-    """One forward's scores (b, k), the aim settled on them, and what the layers hold."""
+    """Activations and gradients at layers in a forward.
+
+    Attributes:
+        scores: (b, k).
+        aim: the target settled on these scores.
+        layers: activation and gradient at each layer.
+    """
 
     scores: Tensor
     aim: Aim
@@ -45,8 +67,13 @@ class AtLayers:
 
 @dataclass(frozen=True)
 class Activations:
-    """One forward's scores (b, k), the aim settled on them, and what the layers hold of every
-    image: each (b, channels, u, v), float32."""
+    """Activations of layers in a forward.
+
+    Attributes:
+        scores: (b, k).
+        aim: the target settled on these scores.
+        layers: the activation of each layer, (b, channels, u, v), float32.
+    """
 
     scores: Tensor
     aim: Aim
@@ -57,9 +84,13 @@ class Activations:
 class Replay:
     """A layer of b images and the network above it, the head, which can be run again.
 
-    scores (b, k), aim: of the clean images. activation: (b, channels, u, v), float32.
-    head(image (n,), activation (n, channels, u, v)) -> scores (n, k) when the layer holds that
-    activation instead for those images.
+    Attributes:
+        name: the layer's dotted name.
+        scores: (b, k) of the clean images.
+        aim: the target settled on these scores.
+        activation: (b, channels, u, v), float32.
+        head: head(image (n,), activation (n, channels, u, v)) computes the scores (n, k) of those
+            images with that activation in the layer's place.
     """
 
     name: str
@@ -76,10 +107,12 @@ class Replay:
 
 @dataclass(frozen=True)
 class Attended:
-    """The attention of a transformer's layers, first to last, as n maps see it.
+    """The attention of a transformer's layers, first to last, for n maps.
 
-    layers: calls of n rows, with the gradient of each map's target if one was asked for; their
-    attention weights are formed when read. tokens: the patch grid and what the head reads.
+    Attributes:
+        layers: calls of attention with n rows, with the gradient of each map's target if it was
+            requested; their attention weights are computed when read.
+        tokens: the patch grid, and the tokens that the head reads.
     """
 
     layers: tuple[Call, ...]
@@ -87,7 +120,7 @@ class Attended:
 
     @property
     def start(self) -> Tensor:
-        """e (n, tokens): one-hot at the class token, or uniform over averaged patches."""
+        """(n, tokens), each row 1 at the class token, or uniform over averaged patches."""
         query = self.layers[0].query
         like = query.float() if query.dtype != torch.float64 else query
         return self.tokens.start(like).expand(len(query), -1)
@@ -95,10 +128,15 @@ class Attended:
 
 @dataclass(frozen=True)
 class AtAttention:
-    """One forward's scores (b, k), the aim settled on them, and for each of r maps what a method
-    made of the attention, values (r, ...), and the norms (r, patches) of the final tokens.
+    """What a method computed from the attention in a forward, for each of r maps.
 
-    vanished: (r,) whether a gradient was all zero, or anywhere not finite.
+    Attributes:
+        scores: (b, k).
+        aim: the target settled on these scores.
+        values: (r, ...) the method's result.
+        norms: (r, patches) the norms of the patches' final tokens.
+        tokens: the patch grid, and the tokens that the head reads.
+        vanished: (r,) whether a gradient was all zero, or contained a value that isn't finite.
     """
 
     scores: Tensor
@@ -111,11 +149,17 @@ class AtAttention:
 
 @dataclass(frozen=True)
 class Tokens:
-    """A transformer's tokens for one input size: prefix + height * width of them.
+    """A transformer's tokens for an input size: `prefix` tokens, then height * width patches.
 
-    blocks: the modules that hold one attention each, first to last. calls: which attention calls
-    of a forward are theirs. read: the tokens whose final state the head reads: prefix tokens,
-    or all patches where they are averaged. droppable: whether it runs without some patches.
+    Attributes:
+        blocks: the modules that hold an attention each, first to last.
+        calls: the blocks' attention calls, numbered among all calls of a forward.
+        prefix: the number of tokens before the patches (class, registers).
+        height: the rows of the patch grid.
+        width: the columns of the patch grid.
+        read: the tokens whose final state the head reads: prefix tokens, or all patches where they
+            are averaged.
+        droppable: whether the model runs without some of its patches.
     """
 
     blocks: tuple[str, ...]
@@ -128,10 +172,15 @@ class Tokens:
 
     @property
     def count(self) -> int:
+        """The number of tokens, prefix and patches."""
         return self.prefix + self.height * self.width
 
     def start(self, like: Tensor) -> Tensor:
-        """e (tokens,): uniform over the tokens that the head reads; one-hot for a class token."""
+        """Return a row (tokens,) that is uniform over the tokens the head reads and 0 elsewhere.
+
+        Args:
+            like: a tensor of the row's type and device.
+        """
         row = torch.zeros(self.count, dtype=like.dtype, device=like.device)
         row[list(self.read)] = 1 / len(self.read)
         return row

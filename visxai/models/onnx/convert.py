@@ -1,8 +1,8 @@
-"""ONNX graphs as nn.Modules, for gradients: onnx2torch, given what it understands.
+"""ONNX graphs as nn.Modules, for gradients: onnx2torch, with the graph rewritten for it first.
 
-Before it sees a graph, node names become plain identifiers, because it writes them into source
-code, and operators newer than opset 17 are written in their older forms. That is done freely:
-whoever converts compares the module with the runtime on the original graph before trusting it.
+Node names become plain identifiers, because onnx2torch writes them into source code, and operators
+newer than opset 17 are replaced by their older forms. The result needn't be right: the caller
+compares the module with the runtime on the original graph before using it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,12 @@ _REDUCTIONS = ("ReduceMean", "ReduceMax", "ReduceMin", "ReduceL2", "ReduceProd")
 
 
 def convert(graph: Graph) -> nn.Module:
-    """The graph as an nn.Module by onnx2torch; raises whatever that does where it can't be."""
+    """Convert a graph to an nn.Module by onnx2torch.
+
+    Raises:
+        MissingExtra: onnx2torch isn't installed.
+        Exception: anything that onnx2torch raises where it can't convert the graph.
+    """
     with warnings_of():
         onnx2torch = require("onnx2torch", "onnx", "gradients of an ONNX model")
         proto = type(graph.proto)()
@@ -48,6 +53,7 @@ class Slice(nn.Module):
         axes: Tensor | None = None,
         steps: Tensor | None = None,
     ) -> Tensor:
+        """Slice x along `axes` (all leading axes by default), as ONNX defines it."""
         count = len(starts)
         axis = range(count) if axes is None else axes.tolist()
         step = [1] * count if steps is None else steps.tolist()
@@ -67,9 +73,10 @@ def _slices(part: nn.Module) -> bool:
 
 
 def _plain_names(proto: Any) -> None:
-    """Give every node a name that is an identifier of its own.
+    """Give every node a unique name that is a plain identifier.
 
-    Names end up in generated source code, unescaped: one with a quote in it could run anything.
+    Names are written into generated source code without escaping: a name with a quote in it could
+    run anything.
     """
     taken: set[str] = set()
     for node in proto.graph.node:
@@ -85,7 +92,7 @@ def _plain_names(proto: Any) -> None:
 
 
 def _older(proto: Any) -> None:
-    """Write what is newer than opset 17 in its older form, where there is one."""
+    """Replace operators newer than opset 17 by their older forms, where they have any."""
     onnx = require("onnx", "onnx", "gradients of an ONNX model")
     standard = [item for item in proto.opset_import if item.domain in ("", "ai.onnx")]
     if not standard or max(item.version for item in standard) <= _OPSET:
@@ -120,7 +127,7 @@ def _drop(node: Any, attribute: str) -> None:
 
 
 def _gelu(node: Any, helper: Any) -> list[Any]:
-    """x/2 (1 + erf(x / sqrt 2)): what the operator of opset 20 stands for."""
+    """Write the Gelu of opset 20 by older operators: x/2 (1 + erf(x / sqrt 2))."""
     x, y, part = node.input[0], node.output[0], f"{node.output[0]}_visxai"
     return [
         helper.make_node("Div", [x, "visxai_root"], [f"{part}_1"]),

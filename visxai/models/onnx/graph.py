@@ -1,9 +1,8 @@
-"""ONNX files read with care, and brought to one form: pixels (n, c, h, w) in, logits (n, k) out.
+"""ONNX files in a single form: pixels (n, c, h, w) in, logits (n, k) out.
 
 A file may come from anywhere, so nothing in it is trusted: weights in other files must lie in the
-model's own folder, operators must be ONNX's or the runtime's own, and node names become plain
-identifiers before a converter writes them into source code. A softmax or sigmoid at the end is
-cut off, since methods read logits; channels-last inputs get a transpose in front.
+model's own folder, and operators must be ONNX's or the runtime's own. A softmax or sigmoid at the
+end is cut off, since methods read logits; channels-last inputs get a transpose in front.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ Layout = Literal["nchw", "nhwc"]
 
 # Protobuf can't hold more in one message.
 _MOST_BYTES = 2**31 - 2**20
-# Operators that a runtime brings itself; those of any other domain need a library of the file's.
+# The domains whose operators the runtime contains; others need a library that comes with the file.
 _DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc")
 # TensorProto's numbers for float32, float16, float64.
 FLOATS = {1: "float32", 10: "float16", 11: "float64"}
@@ -29,9 +28,17 @@ _CHANNELS = (1, 3, 4)
 
 @dataclass(frozen=True)
 class Graph:
-    """A graph in the one form. proto: its ModelProto, weights inside; sha256: of the file and the
-    weights it names; batch, size: the fixed batch and (height, width) of its input, None where
-    free; dtype: its input's; activation: what was cut off its end."""
+    """An ONNX graph from pixels (n, c, h, w) to logits (n, k).
+
+    Attributes:
+        proto: its ModelProto, weights included.
+        sha256: of the file and of the weights files it names.
+        batch: the fixed batch size of its input, None where it is free.
+        size: the fixed (height, width) of its input, None where they are free.
+        channels: the number of its input's channels.
+        dtype: its input's type, such as "float32".
+        activation: the activation that was cut off its end.
+    """
 
     proto: Any
     sha256: str
@@ -43,17 +50,31 @@ class Graph:
 
     @property
     def input(self) -> str:
+        """The name of its input."""
         return str(self.proto.graph.input[0].name)
 
     @property
     def output(self) -> str:
+        """The name of its output."""
         return str(self.proto.graph.output[0].name)
 
 
 def read(path: Path, *, output: str | None, layout: Layout | None, keep_activation: bool) -> Graph:
-    """The graph of an ONNX file. output: which of several outputs holds the scores (default: the
-    first of rank 2); layout: of its input (default: told by the axis of 1, 3 or 4 channels);
-    keep_activation: leave a final softmax or sigmoid in."""
+    """Read the graph of an ONNX file.
+
+    Args:
+        path: the file; weights in other files must lie in its folder.
+        output: which of several outputs holds the scores; by default the first output of rank 2.
+        layout: the input's axes; by default the axis of 1, 3 or 4 channels decides.
+        keep_activation: whether a final softmax or sigmoid stays in the graph.
+
+    Raises:
+        MissingExtra: the package onnx isn't installed.
+        ModelError: the file is missing, damaged or too large, has custom operators, or has an input
+            of another form.
+        UnknownName: the graph has no output of this name, or there is no such layout.
+        ArgumentError: `output` isn't a name.
+    """
     proto, sha256 = _parse(path)
     _check_operators(proto, path.name)
     _single_input(proto, path.name)
@@ -66,7 +87,7 @@ def read(path: Path, *, output: str | None, layout: Layout | None, keep_activati
 
 
 def with_log(graph: Graph) -> Graph:
-    """The same graph with the logarithm of its output, which turns probabilities into logits."""
+    """Return the graph followed by a logarithm, which turns probabilities into logits."""
     from dataclasses import replace
 
     onnx = require("onnx", "onnx", "reading an ONNX model")
@@ -85,7 +106,7 @@ def with_log(graph: Graph) -> Graph:
 
 
 def _parse(path: Path) -> tuple[Any, str]:
-    """(ModelProto with all weights inside, sha256 of what it was read from)."""
+    """Read a file into (ModelProto with all weights inside, sha256 of all bytes that were read)."""
     onnx = require("onnx", "onnx", f"the model {path.name}")
     if not path.is_file():
         raise ModelError(f"expected an ONNX file, found none at {path}: check the path")
@@ -126,7 +147,7 @@ def _check_names(proto: Any, name: str) -> None:
 
 
 def _is_text(message: Any) -> bool:
-    """Whether every string inside a protobuf message is UTF-8: others come as bytes."""
+    """Return whether every string inside a protobuf message is UTF-8; others are read as bytes."""
     for field, value in message.ListFields():
         if field.message_type is not None:
             parts = value if hasattr(value, "__len__") else (value,)
@@ -148,7 +169,7 @@ def _check_size(size: int, name: str) -> None:
 
 
 def _tensors(message: Any) -> Iterator[Any]:
-    """Every TensorProto inside a protobuf message: initializers, attributes, subgraphs."""
+    """Yield every TensorProto inside a protobuf message: initializers, attributes, subgraphs."""
     for field, value in message.ListFields():
         if field.message_type is None:
             continue
@@ -161,7 +182,7 @@ def _tensors(message: Any) -> Iterator[Any]:
 
 
 def _external(tensor: Any, path: Path) -> bytes:
-    """The bytes of a tensor kept in another file, which must lie in the model's folder."""
+    """Read the bytes of a tensor kept in another file, which must lie in the model's folder."""
     entry = {item.key: item.value for item in tensor.external_data}
     location = str(entry.get("location", ""))
     folder = path.parent.resolve()
@@ -211,7 +232,7 @@ def _check_operators(proto: Any, name: str) -> None:
 
 
 def _single_input(proto: Any, name: str) -> None:
-    """Leave one input in the graph: old files list the weights among them."""
+    """Remove all inputs but the image: old files list the weights among the inputs."""
     weights = {tensor.name for tensor in proto.graph.initializer}
     inputs = [value for value in proto.graph.input if value.name not in weights]
     if len(inputs) != 1:
@@ -225,7 +246,7 @@ def _single_input(proto: Any, name: str) -> None:
 
 
 def _single_output(proto: Any, wanted: str | None, name: str) -> None:
-    """Leave the output that holds the scores."""
+    """Remove all outputs but the scores."""
     outputs = list(proto.graph.output)
     if wanted is not None and not isinstance(wanted, str):
         raise ArgumentError(
@@ -244,7 +265,7 @@ def _single_output(proto: Any, wanted: str | None, name: str) -> None:
 
 
 def _input(proto: Any, name: str) -> tuple[list[int | None], str]:
-    """The input's four axes, None where free, and its type."""
+    """Return the input's four axes, None where they are free, and its type."""
     tensor = proto.graph.input[0].type.tensor_type
     dims = [
         int(dim.dim_value) if dim.HasField("dim_value") and dim.dim_value > 0 else None
@@ -276,7 +297,7 @@ def _layout(dims: list[int | None], given: Layout | None, name: str) -> Layout:
 
 
 def _transposed(proto: Any, dims: list[int | None]) -> list[int | None]:
-    """Put a transpose in front of a channels-last graph; returns the axes as callers see them."""
+    """Put a transpose in front of a channels-last graph; return its new axes (n, c, h, w)."""
     onnx = require("onnx", "onnx", "reading an ONNX model")
     given = proto.graph.input[0]
     node = onnx.helper.make_node(
@@ -292,7 +313,7 @@ def _transposed(proto: Any, dims: list[int | None]) -> list[int | None]:
 
 
 def _cut_activation(proto: Any) -> Literal["softmax", "sigmoid"] | None:
-    """Let the graph end before its final softmax or sigmoid, if it has one."""
+    """Remove the graph's final softmax or sigmoid, if it has one, and return which it was."""
     makers = {name: node for node in proto.graph.node for name in node.output}
     output = proto.graph.output[0]
     chain: list[Any] = []

@@ -3,13 +3,14 @@
     load(Path("model.onnx"), preprocess=Preprocess(...), labels=[...])
 
 Where onnx2torch converts the file and both agree to 1e-4 on a first batch, the model is a
-`TorchModel` whose plain forwards in float32 run in ONNX Runtime: every method serves it. Where
-not, it is an `OnnxModel`, which offers scores: the perturbation methods serve it, and what they
-can't do it says with the reason why the file wasn't converted.
+`TorchModel` whose plain forwards in float32 run in ONNX Runtime: every method can use it. Otherwise
+it is an `OnnxModel`, which offers scores alone: perturbation methods can use it, and the error of
+any other method states why the file wasn't converted.
 
 A final softmax or sigmoid is cut off, so that scores are logits; where rows of the output still
-are probabilities that sum to 1, their logarithm is taken. Fixed batches are padded, channels-last
-inputs transposed. Sessions may be run from several threads at once.
+are probabilities that sum to 1, their logarithm is taken. Batches are padded to a fixed size where
+the file has one, and channels-last inputs are transposed. Sessions may be run from several threads
+at once.
 """
 
 from __future__ import annotations
@@ -32,22 +33,28 @@ from visxai.models.pytorch.model import TorchModel
 from visxai.quiet import warnings_of
 from visxai.references import ModelRef
 
-# Inputs of a free size are tried out at this one.
+# The height and width at which inputs of a free size are tried out.
 _USUAL_SIZE = 224
 _AGREEMENT = 1e-4
 
 
 class Runtime:
-    """A session: float pixels (n, c, h, w) to logits (n, k), float32, on the pixels' device.
+    """An ONNX Runtime session: float pixels (n, c, h, w) to logits (n, k), float32.
 
-    provider names what runs it: CUDA's where torch has a CUDA device and asks for it, else the
-    CPU's. (The GPU build of the runtime lists CUDA on machines without, too.)
+    The logits lie on the pixels' device.
+
+    Attributes:
+        provider: the execution provider that runs it: CUDA's where `device` is a CUDA device that
+            both torch and the runtime can use, else the CPU's. (The runtime's GPU build lists CUDA
+            on machines without it, too.)
+        device: where the session computes.
+        sample: two different inputs (2, c, h, w) for checks.
     """
 
     def __init__(self, graph: Graph, name: str, device: torch.device) -> None:
         ort = require("onnxruntime", "onnx", f"the model {name}")
         options = ort.SessionOptions()
-        options.log_severity_level = 4  # what matters is raised
+        options.log_severity_level = 4  # errors that matter are raised
         options.intra_op_num_threads = torch.get_num_threads()
         providers: list[Any] = ["CPUExecutionProvider"]
         wants_cuda = device.type == "cuda" and torch.cuda.is_available()
@@ -128,7 +135,7 @@ class Runtime:
         return x.to(self._dtype).contiguous()
 
     def _whole(self, x: Tensor) -> Tensor:
-        """x with its last row repeated up to a fixed batch."""
+        """Repeat the last row of x up to the fixed batch size, where the file has one."""
         missing = (self._graph.batch or len(x)) - len(x)
         if missing > 0:
             x = torch.cat([x, x[-1:].expand(missing, *x.shape[1:])])
@@ -144,7 +151,12 @@ class Runtime:
 
 
 class OnnxModel(BlackBox):
-    """Scores of an ONNX file, by ONNX Runtime. unconverted: why there are no gradients."""
+    """A model that offers the scores of an ONNX file, computed by ONNX Runtime.
+
+    Attributes:
+        runtime: the session.
+        unconverted: why the model has no gradients.
+    """
 
     def __init__(self, runtime: Runtime, ref: ModelRef, unconverted: str, **known: Any) -> None:
         super().__init__(runtime, ref=ref, device=runtime.device, **known)
@@ -176,10 +188,24 @@ def load(
     output: str | None = None,
     layout: Layout | None = None,
 ) -> Model:
-    """The model in an ONNX file, with gradients where they can be had (see the module).
+    """Load the model in an ONNX file, with gradients where the file can be converted.
 
-    output names the output that holds the scores, layout ("nchw", "nhwc") the input's axes, where
-    the file leaves it open. activation "none" takes the scores as the file gives them.
+    Args:
+        path: the file; weights in other files must lie in its folder.
+        name: the model's name, for records and messages.
+        device: where the model runs; the CPU by default.
+        preprocess: how an image becomes pixels.
+        labels: the names of the classes, in order.
+        activation: how scores become probabilities; "none" takes the scores as the file outputs
+            them.
+        layer: the layer whose activations a CAM reads.
+        output: the output that holds the scores; by default the first output of rank 2.
+        layout: the input's axes, "nchw" or "nhwc", where the file leaves them open.
+
+    Raises:
+        MissingExtra: the packages for ONNX aren't installed.
+        ModelError: the file is damaged, has an input or output of another form, or can't be run.
+        UnknownName: the file has no output of this name, or there is no such layout.
     """
     graph = read(path, output=output, layout=layout, keep_activation=activation == "none")
     wanted = torch.device(device or "cpu")
@@ -206,13 +232,13 @@ def load(
 
 
 def _converted(graph: Graph, runtime: Runtime) -> nn.Module | str:
-    """The graph as a module, or why it doesn't agree with the runtime or has no gradients."""
+    """Convert the graph to a module, or return why the module can't compute its gradients."""
     try:
         module = convert.convert(graph)
     except MissingExtra:
         raise
     except Exception as error:
-        # Whatever a converter stumbles over, the runtime still serves the scores.
+        # Whatever a converter fails at, the runtime still computes the scores.
         return f"onnx2torch: {_told(error)}"
     expected = runtime(runtime.sample)
     with torch.inference_mode(False), torch.enable_grad(), warnings_of(action="error"):
@@ -236,18 +262,18 @@ def _converted(graph: Graph, runtime: Runtime) -> nn.Module | str:
 
 
 def _told(error: Exception) -> str:
-    """An error's kind and first line, shortened."""
+    """Return an error's kind and first line, shortened."""
     line = next(iter(str(error).strip().splitlines()), "")
     return shown(f"{type(error).__name__}: {line}".rstrip(": "))[:240]
 
 
 def _sample(channels: int, height: int, width: int) -> Tensor:
-    """Two different pictures, drawn without a generator: (2, channels, height, width)."""
+    """Return two different pictures (2, channels, height, width) without a random generator."""
     at = torch.linspace(0, 1, 2 * channels * height * width)
     return (at * 977).sin().add((at * 31).cos()).reshape(2, channels, height, width)
 
 
 def _reason(error: Exception) -> str:
-    """The first line of a runtime's message, without its status code, shortened."""
+    """Return the first line of a runtime's message, without its status code, shortened."""
     line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return line.rpartition("[ONNXRuntimeError] : ")[2][:160]

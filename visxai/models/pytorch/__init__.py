@@ -1,1 +1,1 @@
-"""PyTorch modules as models."""
+"""Models that are PyTorch modules, and what they are computed with."""

@@ -1,21 +1,21 @@
-"""Faster forms of what needs no graph, and of the graph where one is needed.
+"""Faster forms of computations without a graph, and of the graph where gradients are needed.
 
     onnx     exported once and run by ONNX Runtime on the CPU
     compile  traced once and compiled by inductor, frozen, on the CPU or CUDA
 
-Two parts of a model are prepared, each when it is first asked for: the whole (plain forwards),
-and the trunk below a layer (what a CAM runs without a graph; its head stays in autograd). For
-gradients at the input the module itself runs in a copy with channels-last weights and batch norms
-folded into the convolutions before them.
+Two parts of a model are prepared, each on its first use: the whole (plain forwards), and the trunk
+below a layer (which a CAM runs without a graph; the head stays in autograd). For gradients at the
+input the module itself runs, in a copy with channels-last weights and batch norms folded into the
+convolutions before them.
 
-Every prepared form is checked against the plain one on the first rows it is used for, alone and
-three at once; where it can't be made or doesn't agree, the plain one runs and `why` says so. In use
-it must go on giving as many rows as it gets. What is traced is a copy of the module that nobody
-else runs, and while it is traced no other forward runs (`tracing.py`).
+Every prepared form is checked against the plain form on the first rows it is used for, a row alone
+and three at once; where it can't be made or doesn't agree, the plain form runs and `why` states the
+reason. Later it must still return as many rows as it gets. What is traced is a copy of the module
+that nothing else runs, and while it is traced no other forward runs (`tracing.py`).
 
 Exported forms are kept in the cache folder by weights, place, input shape and versions, so a second
-run starts fast. Each ends with its sha256: one that was damaged or altered is made anew. When the
-weights are written to (see `modules.Weights`), all forms are prepared again.
+run starts fast. Each ends with its sha256: a file that was damaged or altered is made again. When
+the weights are written to (see `modules.Weights`), all forms are prepared again.
 """
 
 from __future__ import annotations
@@ -48,14 +48,29 @@ Fresh = Callable[[], tuple[Form, nn.Module]]
 Key = tuple[str, tuple[int, ...]]
 KINDS = ("onnx", "compile")
 
-# That memory ran out says nothing of a form: it is tried again, but not for ever.
+# A lack of memory says nothing about a form: it is tried again, but not for ever.
 _NO_ROOM = "no memory left to prepare it"
 _TRIES = 3
 _UNSTEADY = "its weights change while it runs"
 
 
 class Acceleration:
-    """The prepared forms of one model; `kind` is "onnx" or "compile"."""
+    """The prepared forms of a model.
+
+    Args:
+        kind: "onnx" or "compile".
+        weights: the model's weights, whose changes discard the forms.
+        folder: visxai's cache folder.
+
+    Attributes:
+        kind: "onnx" or "compile".
+        why: for each place that runs its plain form, the reason.
+        seconds: the time that the preparation of forms took so far.
+
+    Raises:
+        ArgumentError: there is no such kind.
+        MissingExtra: the packages for ONNX aren't installed.
+    """
 
     def __init__(self, kind: str, weights: Weights, folder: Path) -> None:
         if kind not in KINDS:
@@ -68,7 +83,7 @@ class Acceleration:
         self.seconds = 0.0  # that preparing took
         self._weights = weights
         self._mark = weights.mark()
-        self._unsteady = False  # then only plain forms serve, and there is nothing to forget
+        self._unsteady = False  # then only plain forms run, and there is nothing to discard
         self._folder = folder
         self._forms: dict[Key, Form | None] = {}
         self._modules: dict[tuple[int, ...], nn.Module | None] = {}
@@ -76,11 +91,15 @@ class Acceleration:
         self._lock = threading.RLock()
 
     def form(self, place: str, plain: Form, fresh: Fresh, x: Tensor, axis: int = 0) -> Form:
-        """The prepared form of `plain` at `place` ("whole", "below layer4") for inputs like x.
+        """Return the prepared form of a computation for inputs like x, or its plain form.
 
-        fresh() makes the same computation on a module that nobody else runs, and that module, for
-        tracers. x (b, ...): the first rows it will run on; they check it. axis: of the images in
-        what it gives.
+        Args:
+            place: the part of the model: "whole", or such as "below layer4".
+            plain: the computation in plain PyTorch.
+            fresh: makes the same computation on a module that nothing else runs, for tracers; it
+                returns the computation and the module.
+            x: the first rows (b, ...) that the form will run on; they check it.
+            axis: the axis of the images in what the form returns.
         """
         key = (place, tuple(x.shape[1:]))
         with self._lock:
@@ -97,7 +116,7 @@ class Acceleration:
         return plain if made is None else lambda rows: self._run(key, made, plain, rows, axis)
 
     def _run(self, key: Key, made: Form, plain: Form, rows: Tensor, axis: int) -> Tensor:
-        """made(rows), or where it gives another number of rows, from then on plain(rows)."""
+        """Run a prepared form, or once it returned a wrong number of rows, the plain form."""
         found = made(rows)
         if found.shape[axis] == len(rows):
             return found
@@ -107,6 +126,7 @@ class Acceleration:
         return plain(rows)
 
     def _forget_other_weights(self) -> None:
+        """Discard all forms if the weights were written to since they were made."""
         mark = self._weights.mark()
         if mark != self._mark and not self._unsteady:
             self._forms.clear()
@@ -116,7 +136,7 @@ class Acceleration:
             self._mark = mark
 
     def describe(self, needs: Need) -> str:
-        """What methods with `needs` run on, for the record; the same for every image of a run."""
+        """Describe what methods with `needs` run on; the record of a run has it for all images."""
         if Need.INPUT_GRADIENT in needs:
             text = f"{self.kind}; gradients channels-last, batch norms folded"
         elif Need.LAYER_GRADIENT in needs:
@@ -130,7 +150,13 @@ class Acceleration:
     def gradient_module(
         self, module: nn.Module, run: Callable[[nn.Module, Tensor], Tensor], x: Tensor
     ) -> nn.Module | None:
-        """The module for gradients at the input (see `streamlined`), or None for the plain one."""
+        """Return the module for gradients at the input, or None for the plain module.
+
+        Args:
+            module: the model's module, which is only copied (see `streamlined`).
+            run: run(module, x) computes the scores.
+            x: the first rows (b, 3, h, w) that it will run on; they check it.
+        """
         shape = tuple(x.shape[1:])
         with self._lock:
             self._forget_other_weights()
@@ -152,7 +178,7 @@ class Acceleration:
             return self._modules[shape]
 
     def _may_fit_later(self, place: str, key: tuple[str, tuple[int, ...]]) -> bool:
-        """Whether `place` failed for lack of memory alone, so that it is worth another try."""
+        """Return whether `place` failed for lack of memory alone and is worth another try."""
         self._tries[key] += 1
         return self.why[place] == _NO_ROOM and self._tries[key] < _TRIES
 
@@ -162,7 +188,7 @@ class Acceleration:
 
     @contextlib.contextmanager
     def _preparing(self) -> Iterator[None]:
-        """Count the seconds, and see whether the module's forward writes into its own weights."""
+        """Count the seconds, and note whether the module's forward writes into its own weights."""
         began, before = time.perf_counter(), self._weights.mark()
         try:
             yield
@@ -172,7 +198,7 @@ class Acceleration:
                 self._unsteady = True
 
     def known(self, place: str, shape: tuple[int, ...]) -> bool:
-        """Whether a form is on disk already, so that preparing it costs next to nothing."""
+        """Return whether a form is on disk already, so that preparing it costs next to nothing."""
         return self.kind == "onnx" and self._path(place, shape).is_file()
 
     def _made(self, place: str, plain: Form, fresh: Fresh, x: Tensor) -> Form | None:
@@ -180,7 +206,7 @@ class Acceleration:
             form, module = fresh()
             off_the_fast_path(module)  # no exporter knows the native kernels
             traced = _Module(form, module)
-            two = x[:2]  # traced with as many rows as no check has: one row is often a special case
+            two = x[:2]  # traced with two rows, unlike any check: a single row is often special
             if self.kind == "onnx":
                 made = self._exported(place, traced, two)
             else:
@@ -216,7 +242,7 @@ class Acceleration:
 
 
 class OnnxForm:
-    """An exported form in an ONNX Runtime session; may be called from several threads."""
+    """An exported form in an ONNX Runtime session; several threads may call it."""
 
     def __init__(self, path: Path) -> None:
         ort = require("onnxruntime", "onnx", "accelerate='onnx'")
@@ -239,7 +265,7 @@ class OnnxForm:
 
 
 class _Module(nn.Module):
-    """A callable as a module: what tracers want."""
+    """A callable as a module, which is what tracers take."""
 
     def __init__(self, form: Form, module: nn.Module) -> None:
         super().__init__()
@@ -248,11 +274,12 @@ class _Module(nn.Module):
         self.eval()
 
     def forward(self, x: Tensor) -> Tensor:
+        """Run the callable."""
         return self.form(x)
 
 
 def _export(plain: _Module, x: Tensor, path: Path) -> None:
-    """Write `plain` as ONNX with a free batch axis: beside its place, then renamed into it."""
+    """Write `plain` as ONNX with a free batch axis, to a temporary file that then gets its name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not mkstemp, whose files only their owner may read: a cache may be a team's.
     name = str(path.with_name(f".{uuid.uuid4().hex}.partial"))
@@ -271,8 +298,10 @@ def _export(plain: _Module, x: Tensor, path: Path) -> None:
 
 
 def _seal(content: bytes) -> bytes:
-    """The sha256 of an ONNX file's bytes as one more entry of its metadata, to be written behind
-    them: the whole is an ONNX file again."""
+    """Return the sha256 of an ONNX file's bytes as another entry of its metadata.
+
+    Appended to the bytes, it leaves them an ONNX file.
+    """
     onnx = require("onnx", "onnx", "accelerate='onnx'")
     digest = hashlib.sha256(content).hexdigest()
     entry = onnx.StringStringEntryProto(key="visxai_sha256", value=digest)
@@ -281,7 +310,11 @@ def _seal(content: bytes) -> bytes:
 
 
 def _unsealed(path: Path) -> bytes:
-    """The bytes of a file that `_export` wrote, or ValueError where they aren't the same now."""
+    """Read a file that `_export` wrote.
+
+    Raises:
+        ValueError: its bytes aren't those that were written.
+    """
     content = path.read_bytes()
     length = len(_seal(b""))
     if content[-length:] != _seal(content[:-length]):
@@ -303,9 +336,11 @@ def _write(plain: _Module, x: Tensor, name: str) -> None:
 
 
 def _computes_padding(name: str) -> bool:
-    """Whether an exported file computes what a convolution's input is padded by from its size, as
-    "same" padding does: the runtime can't merge that into the convolution, which costs a third of
-    the time. Traced once more by torch.export, sizes are numbers."""
+    """Return whether an exported file computes a convolution's padding from its input's size.
+
+    "same" padding does: the runtime can't merge such a padding into the convolution, which costs a
+    third of the time. When torch.export traces the module first, sizes are numbers.
+    """
     onnx = require("onnx", "onnx", "accelerate='onnx'")
     nodes = onnx.load(name, load_external_data=False).graph.node
     made_by = {output: node for node in nodes for output in node.output}
@@ -323,7 +358,12 @@ def _computes_padding(name: str) -> bool:
 
 
 def _traced(plain: _Module, x: Tensor) -> Form:
-    """`plain` traced by torch.export for any batch and inputs of the size of x (2 or more)."""
+    """Trace `plain` by torch.export for any batch size.
+
+    Args:
+        plain: what to trace.
+        x: inputs (2 or more, ...) of the size to trace for.
+    """
     batch = torch.export.Dim("batch", min=1, max=65536)
     with torch.no_grad(), warnings_of():
         return torch.export.export(
@@ -332,7 +372,7 @@ def _traced(plain: _Module, x: Tensor) -> Form:
 
 
 def _compiled(plain: _Module, x: Tensor) -> Form:
-    """`plain` traced for any batch, then compiled by inductor with its weights frozen."""
+    """Trace `plain` for any batch size, and compile it by inductor with its weights frozen."""
     from torch._inductor import config
 
     traced = _traced(plain, x)
@@ -349,6 +389,7 @@ def _compiled(plain: _Module, x: Tensor) -> Form:
 
 
 def _reason(error: Exception) -> str:
+    """Return why a form couldn't be made, in a line."""
     if is_out_of_memory(error):
         return _NO_ROOM
     line = next((text for text in str(error).splitlines() if text.strip()), "")

@@ -1,4 +1,4 @@
-"""The one place that says whether a prepared form may stand in for the plain one."""
+"""The decision whether a prepared form may replace the plain form of a computation."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ def refusal(
     limit: float = AGREEMENT,
     difference: Callable[[Tensor, Tensor], float] | None = None,
 ) -> str:
-    """Say why a prepared form can't stand in for the plain one.
+    """Compare a prepared form with the plain form, and return why it can't replace it.
 
     Args:
         made: the prepared form.
-        plain: what it stands in for.
-        x: three rows (3, ...); both run on them together and on the first alone.
+        plain: the form that it replaces.
+        x: three rows (3, ...); both forms run on them together and on the first alone.
         limit: the largest difference that is accepted.
-        difference: of what both gave; `_difference` by default.
+        difference: difference(made(rows), plain(rows)); `_difference` by default.
 
     Returns:
         "" where it can, else "differs by 1.0e-03" or the like; NaN anywhere is a difference.
     """
     for rows in (x, x[:1]):
         apart = (difference or _difference)(made(rows), plain(rows))
-        if not apart <= limit:  # so written because NaN is neither more nor less
+        if not apart <= limit:  # not `apart > limit`, which is False for NaN
             return f"differs by {apart:.1e}"
     return ""
 
 
 def _difference(found: Tensor, expected: Tensor) -> float:
-    """max|found - expected| / max|expected|; infinite where the shapes differ."""
+    """Compute max|found - expected| / max|expected|; infinite where the shapes differ."""
     if found.shape != expected.shape:
         return float("inf")
     worst = (found.to(expected) - expected).abs().max()
@@ -46,6 +46,6 @@ def _difference(found: Tensor, expected: Tensor) -> float:
 
 
 def three_rows(x: Tensor) -> Tensor:
-    """Three different rows (3, ...), as many as there are from x (b, ...)."""
+    """Return three different rows (3, ...) from x (b, ...), flipped and negated where b < 3."""
     x = x.detach()
     return torch.cat([x[:3], x[:1].flip(-1), -x[:1]])[:3]

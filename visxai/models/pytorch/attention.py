@@ -1,7 +1,7 @@
 """Attention, and the score's gradient at it, for the maps of a block of rows.
 
 Nothing of size tokens x tokens outlives a block: of each layer the inputs and the output of its
-attention are kept, and the weights of a few heads are formed when a method asks for them.
+attention are kept, and the weights of a few heads are computed when a method reads them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,13 @@ Reduce = Callable[[Attended], Tensor]
 
 @dataclass(frozen=True)
 class Asked:
-    """What is wanted of the attention: what a method makes of it, at which gradient and layers."""
+    """A method's request for attention.
+
+    Attributes:
+        reduce: the method's function, from the attention seen by n maps to values (n, ...).
+        gradient: what the gradients are of (see `Model.attention`).
+        last: whether to read the last layer alone.
+    """
 
     reduce: Reduce
     gradient: AttentionGradient
@@ -39,13 +45,23 @@ class Asked:
 
     @property
     def key(self) -> str:
+        """The kind of computation, by which the budget remembers block sizes."""
         return f"attention {self.gradient}{' last' if self.last else ''}"
 
 
 @dataclass(frozen=True)
 class Part:
-    """A block of rows with m maps: scores, aim, the maps (m,) and turns (m,), what the method made
-    of each, its patches' norms, and whether its gradient vanished."""
+    """The results of a block of rows with m maps.
+
+    Attributes:
+        scores: (rows, k).
+        aim: the target settled on the images.
+        map: (m,) the maps.
+        turn: (m,) their turns.
+        values: (m, ...) what the method computed from the attention.
+        norms: (m, patches) the norms of the patches' final tokens.
+        vanished: (m,) whether a gradient was all zero or not finite.
+    """
 
     scores: Tensor
     aim: Aim
@@ -57,7 +73,7 @@ class Part:
 
 
 def attend(model: Network, x: Tensor, target: Target, asked: Asked) -> AtAttention:
-    """`Model.attention` for a torch model."""
+    """Compute `Model.attention` for a torch model."""
     tokens = model.tokens(x)
 
     def run(part: Tensor, image: Tensor, turn: Tensor) -> Part:
@@ -86,7 +102,11 @@ def attend(model: Network, x: Tensor, target: Target, asked: Asked) -> AtAttenti
 
 
 def attend_rows(model: Network, rows: Rows, aim: Aim, asked: Asked) -> tuple[Tensor, Tensor]:
-    """`Model.attention_rows` for a torch model: (maps, turns, ...), and (maps, turns) vanished."""
+    """Compute `Model.attention_rows` for a torch model.
+
+    Returns:
+        The reduced values (maps, turns, ...), and (maps, turns) whether a gradient vanished.
+    """
     tokens = model.tokens(torch.zeros(1, *rows.shape, device=model.device))
     out: Tensor | None = None
     lost = torch.zeros(len(aim), rows.turns, dtype=torch.bool, device=model.device)
@@ -104,7 +124,7 @@ def attend_rows(model: Network, rows: Rows, aim: Aim, asked: Asked) -> tuple[Ten
 
 
 def token_values(model: Network, x: Tensor, keep: Tensor, aim: Aim) -> Tensor:
-    """`Model.token_values` for a torch model."""
+    """Compute `Model.token_values` for a torch model."""
     tokens = model.tokens(x)
     keep = keep.to(model.device)
     out = torch.empty(len(aim), len(keep), device=model.device)
@@ -130,7 +150,16 @@ def _part(
     settle: Callable[[Tensor], tuple[Aim, Tensor]],
     asked: Asked,
 ) -> Part:
-    """One forward of x, and for each of its maps what `asked` makes of the attention."""
+    """Run a forward of a block, and reduce its attention for each of its maps.
+
+    Args:
+        model: the network.
+        tokens: its tokens.
+        x: the block's inputs (n, 3, h, w).
+        turn: (n,) the turn of each row.
+        settle: from the scores (n, k) to the aim and the image (n,) of each row.
+        asked: the method's request.
+    """
     wanted = tokens.calls[-1:] if asked.last else tokens.calls
     leaves = {"none": (), "scores": wanted[:1], "blocks": wanted}[asked.gradient]
     separately = separate(model.module, tokens) if asked.gradient == "blocks" else nullcontext()
@@ -140,7 +169,7 @@ def _part(
         capture(model.module, final) as seen,
         separately,
     ):
-        # Given a module, `forward` leaves the number of rows of scores to us.
+        # Given a module, `forward` doesn't check the number of rows of scores.
         scores = wide(model.forward(x, model.module))
         calls = [recorded[i] for i in wanted]
         norms = wide(seen[final])[:, tokens.prefix :].norm(dim=2)
@@ -152,7 +181,7 @@ def _part(
         for number, (chosen, which) in enumerate(pairs):
             gradients, lost = None, torch.zeros(len(which), dtype=torch.bool, device=x.device)
             if asked.gradient != "none":
-                parts = torch.split(scores, len(x))  # one a layer with "blocks", else the one
+                parts = torch.split(scores, len(x))  # a part a layer with "blocks"
                 value = torch.stack([aim(part[chosen], which) for part in parts]).sum(0)
                 outputs = [call.output for call in calls]
                 gradients = model.differentiate(value, outputs, number + 1 < len(pairs))
@@ -173,7 +202,7 @@ def _part(
 
 
 def _of(calls: list[Call], chosen: Tensor, gradients: list[Tensor] | None) -> tuple[Call, ...]:
-    """The layers' calls as the chosen rows made them."""
+    """Select the chosen rows of each layer's call."""
     return tuple(
         call.of(chosen, None if gradients is None else gradients[number])
         for number, call in enumerate(calls)

@@ -1,16 +1,16 @@
-"""Reading, and cutting, what flows through a module during one forward.
+"""Capturing, and cutting, what flows through a module during a forward.
 
     with capture(model, "layer4", cut=True) as seen:
         scores = model(x)
     grad, = torch.autograd.grad(scores[:, 3].sum(), seen["layer4"])
 
 With `cut`, the forward runs without a graph up to the first captured layer; there a fresh leaf
-starts one, so nothing below is saved and no parameter's `.grad` or `requires_grad` is touched.
+starts a graph, so nothing below is saved and no parameter's `.grad` or `requires_grad` changes.
 The layer's consumers get a clone of the leaf: an in-place ReLU after it would otherwise overwrite
 the activation that was captured.
 
-Hooks act only in the thread that set them, so several threads may capture from one module, and
-all of them are gone when the block ends, also after an exception.
+Hooks act only in the thread that set them, so several threads may capture from the same module, and
+all hooks are removed when the block ends, also after an exception.
 """
 
 from __future__ import annotations
@@ -40,10 +40,21 @@ class Captured(dict[str, Tensor]):
 def capture(module: nn.Module, *layers: str, cut: bool = False) -> Iterator[Captured]:
     """Capture the outputs of `layers` (dotted names) for the forwards inside the block.
 
-    With `cut`, gradients start at the captured layers (see above); without, outputs are recorded
-    as they come, without a graph. Either way the block runs outside inference mode
-    and without gradients below the cut, whatever mode the caller is in.
-    Raises UnknownName for a layer that doesn't exist, LayerError for one that runs twice.
+    The block runs outside inference mode and without gradients below the cut, whatever mode the
+    caller is in.
+
+    Args:
+        module: the network.
+        layers: the layers' names.
+        cut: whether gradients start at the captured layers (see above); otherwise outputs are
+            recorded without a graph.
+
+    Yields:
+        The outputs by layer name, which the forwards fill.
+
+    Raises:
+        UnknownName: a layer doesn't exist.
+        LayerError: a layer runs twice, or is read but didn't run.
     """
     seen = Captured()
     owner = threading.get_ident()
@@ -83,19 +94,31 @@ def capture(module: nn.Module, *layers: str, cut: bool = False) -> Iterator[Capt
 
 
 def find(module: nn.Module, name: str) -> nn.Module:
-    """The submodule called `name`, or UnknownName with the nearest names."""
+    """Return the submodule called `name`.
+
+    Raises:
+        UnknownName: the module has no such submodule; the message lists the nearest names.
+    """
     try:
         if name:
             return module.get_submodule(name)
     except AttributeError:
         pass
-    # The last ones first: those are what a long list shows.
+    # The last names first: a long list is cut after the first few.
     known = [one for one, _ in module.named_modules() if one]
     raise UnknownName("layer", name, known[::-1])
 
 
 def first_tensor(output: Any, name: str = "") -> Tensor:
-    """The tensor of a layer's output: itself, or the first one of a tuple, list, dict or record."""
+    """Return the tensor of a layer's output: itself, or the first in a tuple, list or dict.
+
+    Args:
+        output: what the layer returned.
+        name: the layer's name for the message.
+
+    Raises:
+        LayerError: the output holds no tensor.
+    """
     if isinstance(output, Tensor):
         return output
     items: Sequence[Any] = ()
@@ -113,7 +136,7 @@ def first_tensor(output: Any, name: str = "") -> Tensor:
 
 
 def with_first_tensor(output: Any, value: Tensor) -> Any:
-    """`output` with its first tensor replaced by `value`, in the same structure."""
+    """Return `output` with its first tensor replaced by `value`, in the same structure."""
     if isinstance(output, Tensor):
         return value
     if isinstance(output, dict):

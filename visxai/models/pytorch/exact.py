@@ -1,9 +1,9 @@
-"""float32 that is float32 on a GPU too: TensorFloat-32 off while it computes.
+"""Exact float32 on a GPU: TensorFloat-32 is off during a computation.
 
-PyTorch lets convolutions round their inputs to 10 bits on a GPU (TF32), which is fp16's
-precision. What a record calls fp32, what is run again because half precision lost it and the
-small differences that ablation reads all want 23. The switches belong to the whole process:
-they are turned when the first thread begins and turned back when the last one ends.
+PyTorch lets convolutions round their inputs to 10 bits of mantissa on a GPU (TF32), which is fp16's
+precision. All 23 bits are needed where a record says fp32, where rows that half precision lost are
+run again, and where ablation reads small differences. The switches belong to the whole process:
+they are turned off when the first thread begins and restored when the last thread ends.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 
 
 class _Switches:
-    """TF32's two switches, off as long as any thread asks for it."""
+    """TF32's two switches, off as long as any thread needs them off."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -24,6 +24,7 @@ class _Switches:
         self._before = (False, "highest")
 
     def off(self) -> None:
+        """Turn TF32 off, and remember its state if no other thread has turned it off."""
         with self._lock:
             if self._users == 0:
                 matmul = torch.get_float32_matmul_precision()
@@ -32,6 +33,7 @@ class _Switches:
             self._users += 1
 
     def back(self) -> None:
+        """Restore TF32's state if no other thread still needs it off."""
         with self._lock:
             self._users -= 1
             if self._users == 0:

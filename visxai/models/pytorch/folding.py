@@ -1,4 +1,4 @@
-"""A copy of a network with channels-last weights and folded batch norms, for gradients."""
+"""A copy of a network with channels-last weights and folded batch norms, for faster gradients."""
 
 from __future__ import annotations
 
@@ -13,18 +13,25 @@ from torch import Tensor, nn
 from visxai.models.pytorch.agreement import Form, refusal, three_rows
 from visxai.models.pytorch.modules import structural_copy
 
-# ReLU6 and friends switch elsewhere when folded weights round differently: single pixels of a
-# gradient may change, its direction may not.
+# ReLU6 and similar activations switch elsewhere when folded weights round differently: single
+# pixels of a gradient may change, its direction may not.
 GRADIENT_AGREEMENT = 2e-2
 
 
 def streamlined(
     module: nn.Module, run: Callable[[nn.Module, Tensor], Tensor], x: Tensor
 ) -> nn.Module | str:
-    """A copy of `module` with channels-last weights and folded batch norms, or why there is none.
+    """Copy a module with channels-last weights and folded batch norms.
 
-    module is only copied, never run. run(module, x) gives the scores. The copy's scores must agree
-    to 1e-4 and its gradients at x in direction; otherwise a sentence says what didn't.
+    The copy's scores must agree to 1e-4, and its gradients at x in direction.
+
+    Args:
+        module: the network, which is only copied, never run.
+        run: run(module, x) computes the scores.
+        x: rows (b, 3, h, w) that check the copy.
+
+    Returns:
+        The copy, or a sentence that states what didn't agree.
     """
     plain, made = structural_copy(module), copy.deepcopy(module)
     fold(made, run, x[-1:])
@@ -46,10 +53,18 @@ def streamlined(
 
 
 def fold(module: nn.Module, run: Callable[[nn.Module, Tensor], Tensor], x: Tensor) -> int:
-    """Fold every batch norm that directly follows a convolution into it; returns how many.
+    """Fold every batch norm that directly follows a convolution into it.
 
-    What follows what is seen in one forward: a norm whose input is the very tensor that a
-    convolution put out. That nobody else reads it is checked by the caller, by the scores.
+    A forward shows which norms do: their input is the very tensor that a convolution returned.
+    Whether any other module reads that tensor isn't seen: the caller checks the scores.
+
+    Args:
+        module: the network, which is changed.
+        run: run(module, x) computes the scores.
+        x: any input (b, 3, h, w).
+
+    Returns:
+        The number of folded batch norms.
     """
     owner = threading.get_ident()
     made: dict[int, tuple[nn.Conv2d, Any]] = {}
@@ -82,14 +97,14 @@ def fold(module: nn.Module, run: Callable[[nn.Module, Tensor], Tensor], x: Tenso
         folded.add(id(convolution))
         fused = torch.nn.utils.fuse_conv_bn_eval(convolution, norm)
         convolution.weight, convolution.bias = fused.weight, fused.bias
-        # timm's norms bring their activation along; plain ones leave nothing to do.
+        # timm's norms contain their activation; for plain norms nothing is left to do.
         rest = [getattr(norm, name) for name in ("drop", "act") if hasattr(norm, name)]
         norm.forward = nn.Sequential(*rest).forward  # type: ignore[method-assign]
     return len(folded)
 
 
 def _gradient(module: nn.Module, run: Callable[[nn.Module, Tensor], Tensor], x: Tensor) -> Tensor:
-    """The gradient of the best scores at x."""
+    """Compute the gradient of each row's largest score at x."""
     with torch.inference_mode(False), torch.enable_grad():
         leaf = x.detach().clone().requires_grad_()
         best = run(module, leaf).max(1).values
@@ -98,5 +113,5 @@ def _gradient(module: nn.Module, run: Callable[[nn.Module, Tensor], Tensor], x: 
 
 
 def _turned(found: Tensor, expected: Tensor) -> float:
-    """|found - expected| / |expected|, norms over all rows: how far a gradient turned."""
+    """Compute how far a gradient turned: |found - expected| / |expected|, norms over all rows."""
     return float((found - expected).norm() / expected.norm().clamp_min(1e-30))

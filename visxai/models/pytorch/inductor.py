@@ -1,6 +1,6 @@
-"""Where inductor keeps what it compiled: a folder that only its user can read and write.
+"""The folder for inductor's compiled code, which only its user can read and write.
 
-By default that is a folder in the shared /tmp, and what lies there is loaded and run.
+By default inductor uses a folder in the shared /tmp, from which it loads and runs code.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ _VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 
 
 def keep_private(folder: Path) -> None:
-    """Let inductor keep its files in `folder`, in a subfolder for the user alone.
+    """Set inductor's cache to a subfolder of `folder` for this user alone.
 
-    The setting holds for the whole process, since inductor compiles again when inputs change. One
-    that is made already, by the environment or by an earlier call, stays.
+    The setting holds for the whole process, since inductor compiles again when inputs change. A
+    setting that exists already, from the environment or an earlier call, stays.
 
     Args:
         folder: visxai's cache folder, which several users may share.
@@ -32,7 +32,7 @@ def keep_private(folder: Path) -> None:
 
 
 def _is_private(folder: Path) -> bool:
-    """Whether the folder is this user's and nobody else can use it; takes others' rights away."""
+    """Return whether the folder is this user's alone, after taking away the rights of others."""
     if not hasattr(os, "getuid"):
         return True  # where there are no modes, the user's cache folder is private by itself
     if folder.is_symlink() or folder.stat().st_uid != os.getuid():

@@ -1,12 +1,11 @@
-"""What keeps images apart from each other, and the caller's tensors from the forwards they enter.
+"""The isolation of images from each other, and of the caller's tensors from a network's writes.
 
 A forward may write into its input (`x.div_(255)`, an in-place activation first of all). It then
-gets a copy. Whether it does is seen once, by the version that PyTorch counts up with every write,
-so a network that leaves its input alone is never handed a copy again.
+gets a copy. Whether it writes is observed in the first forward, by the version that PyTorch counts
+up with every write, so a network that leaves its input alone gets no further copies.
 
-A batch norm without running statistics normalises by the batch at hand: an image's scores would
-depend on its neighbours, and no map could be told from the batch it was made in. Such networks
-are refused.
+A batch norm without running statistics normalises by the current batch: an image's scores would
+depend on its neighbours, and so would its map. Such networks are refused.
 """
 
 from __future__ import annotations
@@ -22,18 +21,19 @@ from visxai.errors import ModelError
 
 
 class Inputs:
-    """Whether a network writes into its inputs, learned from its first forward."""
+    """A record of whether a network writes into its inputs, learned from its first forward."""
 
     def __init__(self) -> None:
         self._overwritten: bool | None = None
 
     def run(self, part: Callable[[Tensor], Any], x: Tensor, *, whole: bool) -> Any:
-        """part(x), or part of a copy where the network is not known to leave its input alone.
+        """Run a part of a network on x, or on a copy where the network may write into x.
 
         Args:
             part: the network or a part of it.
-            x: its input (b, ...), of which nobody else may see a change.
-            whole: whether `part` is the network itself, so that its forward tells something.
+            x: its input (b, ...), which must not change.
+            whole: whether `part` is the network itself, so that its forward shows whether it
+                writes.
 
         Returns:
             What `part` returned.
@@ -58,7 +58,7 @@ def check_independent(module: nn.Module, name: str) -> None:
 
     Args:
         module: any network.
-        name: what the error calls it.
+        name: the network's name for the message.
 
     Raises:
         ModelError: a batch norm in it has no running statistics.

@@ -1,9 +1,9 @@
-"""Finding the layer a CAM should look at, and where the positions lie in a layer's output.
+"""The layer that a CAM should read, and where the positions lie in a layer's output.
 
-One forward on a single image records what every module outputs. From that follow the grid of
-patches, the number of prefix tokens (class, registers), the layout of any layer, and the layer
-of choice: for a CNN the last output that still has positions; for a transformer the first norm
-of the last block, whose tokens the class token still reads.
+A forward on a single image records what every module outputs. From that follow the grid of
+patches, the number of prefix tokens (class, registers), the layout of any layer, and the default
+layer: for a CNN the last output that still has positions; for a transformer the first norm of the
+last block, whose tokens the class token still reads.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from visxai.errors import LayerError
 from visxai.models.pytorch.capture import first_tensor
 
-# Modules that move or thin out positions but decide nothing.
+# Modules that only move, drop or pool positions: a CAM reads the layers before them.
 _PASSIVE = re.compile(r"pool|dropout|droppath|identity|permute|flatten|padding", re.IGNORECASE)
 _NORM = re.compile(r"norm", re.IGNORECASE)
 _MOST_PREFIX_TOKENS = 16
@@ -29,7 +29,7 @@ _MOST_PREFIX_TOKENS = 16
 
 @dataclass(frozen=True)
 class Visit:
-    """A module's first run: its name, class and the shape of its first output tensor."""
+    """A module's first run: its name, its class and the shape of its first output tensor."""
 
     name: str
     kind: str
@@ -38,18 +38,28 @@ class Visit:
 
 @dataclass(frozen=True)
 class Survey:
-    """What one image's forward showed: modules in the order they finished, and the patch size."""
+    """The result of an image's forward: the modules in the order they finished, and the patch size.
+
+    Attributes:
+        visits: each module's first run, in the order they finished.
+        image: the image's (height, width) in pixels.
+        patch: the patch size (height, width) in pixels, None where no convolution cuts patches.
+    """
 
     visits: tuple[Visit, ...]
     image: tuple[int, int]
     patch: tuple[int, int] | None
 
     def order(self, name: str) -> int:
-        """When layer `name` finished among the modules of a forward."""
+        """Return when layer `name` finished in the forward, as its number among the modules."""
         return next(number for number, visit in enumerate(self.visits) if visit.name == name)
 
     def layout(self, name: str) -> Layout:
-        """The layout of a layer's output, for inputs of the survey's size."""
+        """Return the layout of a layer's output, for inputs of the survey's size.
+
+        Raises:
+            LayerError: the layer didn't run, or its output has no positions.
+        """
         for visit in self.visits:
             if visit.name == name:
                 return self._layout(visit.shape, name)
@@ -77,12 +87,12 @@ class Survey:
         )
 
     def grid(self, tokens: int) -> tuple[int, int, int] | None:
-        """(prefix tokens, height, width) of a sequence of patches, None if it is none."""
+        """Return (prefix tokens, height, width) of a sequence of patches; None for any other."""
         found = _grid(tokens, self.image, self.patch)
         return found if found and found[1] * found[2] > 1 else None
 
     def spatial(self, visit: Visit) -> bool:
-        """Whether a visit's output has more than one position."""
+        """Return whether a visit's output has more than one position."""
         try:
             layout = self._layout(visit.shape, visit.name)
         except LayerError:
@@ -93,7 +103,7 @@ class Survey:
         return layout.height * layout.width > 1
 
     def candidates(self) -> Iterator[str]:
-        """Layers a CAM could look at, the best first."""
+        """Yield the layers that a CAM could read, the best first."""
         usable = [visit for visit in self.visits if visit.name and self.spatial(visit)]
         if usable and len(usable[-1].shape) == 3:
             yield from self._block_norms()
@@ -104,7 +114,7 @@ class Survey:
                 yield visit.name
 
     def _block_norms(self) -> Iterator[str]:
-        """The first norm in the last of a run of like blocks over tokens, the deepest run first."""
+        """Yield the first norm of the last block in each run of like blocks, longest run first."""
         runs: dict[tuple[str, str], list[str]] = {}
         for visit in self.visits:
             parent, _, _ = visit.name.rpartition(".")
@@ -122,7 +132,14 @@ class Survey:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where positions lie in a layer's output: an image of cells, or a sequence of tokens."""
+    """Where positions lie in a layer's output: an image of cells, or a sequence of tokens.
+
+    Attributes:
+        kind: "nchw", "nhwc", "tokens" (b, tokens, c) or "tokens first" (tokens, b, c).
+        prefix: the number of tokens before the patches.
+        height: the rows of the patch grid.
+        width: the columns of the patch grid.
+    """
 
     kind: str
     prefix: int = 0
@@ -130,7 +147,11 @@ class Layout:
     width: int = 0
 
     def maps(self, value: Tensor) -> Tensor:
-        """(batch, channels, u, v) from a layer's output, prefix tokens dropped."""
+        """Convert a layer's output to (batch, channels, u, v), without its prefix tokens.
+
+        Raises:
+            LayerError: the number of patches isn't the layout's.
+        """
         if self.kind == "nchw":
             return value
         if self.kind == "nhwc":
@@ -146,7 +167,7 @@ class Layout:
         return patches.reshape(*patches.shape[:2], self.height, self.width)
 
     def prefix_tokens(self, value: Tensor) -> Tensor:
-        """(batch, prefix, channels): what `maps` drops of a layer's output."""
+        """Return a layer's prefix tokens (batch, prefix, channels), which `maps` drops."""
         if self.kind in ("nchw", "nhwc"):
             return value.new_empty(value.shape[0], 0, 0)
         if self.kind == "tokens first":
@@ -154,11 +175,11 @@ class Layout:
         return value[:, : self.prefix].clone()
 
     def unmaps(self, maps: Tensor, like: Tensor) -> Tensor:
-        """The inverse of `maps`: a layer's output like `like`, its positions set to `maps`."""
+        """Invert `maps`: return a layer's output like `like`, with its positions set to `maps`."""
         return self.joined(maps, self.prefix_tokens(like))
 
     def joined(self, maps: Tensor, prefix: Tensor) -> Tensor:
-        """A layer's output again, from its `maps` and its `prefix_tokens`."""
+        """Build a layer's output from its `maps` and its `prefix_tokens`."""
         if self.kind == "nchw":
             return maps
         if self.kind == "nhwc":
@@ -170,8 +191,11 @@ class Layout:
 def _grid(
     tokens: int, image: tuple[int, int], patch: tuple[int, int] | None
 ) -> tuple[int, int, int] | None:
-    """(prefix, height, width) of a token sequence: from the patch size where there is one, halved
-    as pyramids halve it; otherwise the smallest prefix that leaves the image's aspect."""
+    """Return (prefix, height, width) of a token sequence, None where no grid fits.
+
+    Where the patch size is known the grid follows from it, halved as pyramids halve it; otherwise
+    it is the grid of the image's aspect that leaves the fewest prefix tokens.
+    """
     if patch is not None:
         height, width = image[0] // patch[0], image[1] // patch[1]
         if 0 <= tokens - height * width <= _MOST_PREFIX_TOKENS:
@@ -192,7 +216,7 @@ def _grid(
 
 
 def survey(module: nn.Module, forward: Callable[[Tensor], Any], x: Tensor) -> Survey:
-    """Run one image (1, 3, h, w) and note every module's output shape. Leaves no hook behind."""
+    """Run an image x (1, c, h, w) and record every module's output shape; leave no hook behind."""
     visits: dict[str, Visit] = {}
     patch: list[tuple[int, int]] = []
     owner = threading.get_ident()

@@ -1,12 +1,12 @@
 """Any nn.Module as a model: forwards, gradients at the input, activations and gradients at layers.
 
-The module that is run is a structural copy that shares every parameter and buffer with the
-caller's: it is in eval mode and carries visxai's hooks, while the caller's own keeps its mode,
-its hooks and its `requires_grad`, and weights updated there are seen here: whatever was computed
-of the old ones, prepared forms and the sha256, is made anew (see `modules.Weights`).
+The module that runs is a structural copy that shares every parameter and buffer with the caller's:
+it is in eval mode and carries visxai's hooks, while the caller's own keeps its mode, its hooks and
+its `requires_grad`. Weights that the caller updates take effect: what was computed from the old
+weights, prepared forms and the sha256, is computed again (see `modules.Weights`).
 
-Every further copy is made from `pristine`, which nobody runs or hooks: a copy of the module that
-is run would keep the hooks that another thread has set on it at that moment.
+Every further copy is made from `pristine`, which never runs and is never hooked: a copy of the
+module that runs would keep the hooks that another thread has set on it at that moment.
 """
 
 from __future__ import annotations
@@ -60,7 +60,32 @@ from visxai.target import Aim, Target
 
 
 class TorchModel(Network):
-    """An nn.Module that classifies images; see `visxai.models.load` for models by name."""
+    """An nn.Module that classifies images; see `visxai.models.load` for models by name.
+
+    Args:
+        module: the network; torch.compile's and DataParallel's wrappers are removed.
+        name: the model's name for records; the module's class by default.
+        preprocess: how an image becomes an input.
+        labels: the names of the classes, in order.
+        activation: how scores become probabilities.
+        layer: the layer that a CAM reads, by name or as a module, or several; by default the model
+            chooses.
+        output: a function from the module's output to scores (b, k); by default the first tensor
+            that looks like scores (see `modules.adapt`).
+        device: where the model runs; by default where its parameters lie.
+        precision: "fp32", "bf16" or "fp16".
+        ref: the model's identity, where it is known already.
+
+    Attributes:
+        runtime: what computes float32 forwards that need no graph, where the module itself doesn't.
+        acceleration: prepared forms of the module; None runs plain PyTorch.
+
+    Raises:
+        ArgumentError: `module` isn't an nn.Module.
+        UnknownName: the module has no layer of the given name.
+        LayerError: the given layer isn't part of the module.
+        ModelError: the module can't be copied, or its batch norms make images depend on each other.
+    """
 
     def __init__(
         self,
@@ -90,7 +115,7 @@ class TorchModel(Network):
         )
         # What runs float32 forwards that need no graph, where it isn't the module itself.
         self.runtime: Callable[[Tensor], Tensor] | None = None
-        # Faster forms of what needs no graph, and of gradients at the input; None is plain.
+        # Faster forms of forwards without a graph and of gradients at the input; None is plain.
         self.acceleration: Acceleration | None = None
         self._always = (
             Need.SCORES
@@ -108,7 +133,7 @@ class TorchModel(Network):
             self._layer = name_of(original, layer)
         except UnknownName as plain:
             error = plain
-            with contextlib.suppress(Exception):  # where it can't be run, the names alone are told
+            with contextlib.suppress(Exception):  # where it can't run, names are listed alone
                 assert isinstance(self.preprocess, Preprocess)
                 count = len(self.preprocess.mean)
                 blank = torch.zeros(1, count, *self.preprocess.size, device=self.device)
@@ -117,7 +142,7 @@ class TorchModel(Network):
 
     @property
     def offers(self) -> Need:  # type: ignore[override]
-        """What methods may ask; whether attention is among it is found out on first use."""
+        """What methods may request; whether attention is included is determined on first use."""
         if isinstance(self.module, torch.jit.ScriptModule):
             return Need.SCORES | Need.INPUT_GRADIENT
         return self._always | self._of_tokens[0]
@@ -132,6 +157,7 @@ class TorchModel(Network):
 
     @property
     def _of_tokens(self) -> tuple[Need, str]:
+        """What the model's tokens offer, and the remedy where they offer nothing."""
         with self._lock:
             if self._offered is None:
                 self._offered = offered(self)
@@ -140,7 +166,7 @@ class TorchModel(Network):
     # ---- forwards ------------------------------------------------------------------------
 
     def _plain(self, x: Tensor) -> Tensor:
-        """Logits (b, k), float32, of a forward that needs no graph."""
+        """Compute the logits (b, k), float32, by a forward that needs no graph."""
         runtime, fast = self._served, self._fast
         if runtime is not None:
             return runtime(x)
@@ -155,25 +181,27 @@ class TorchModel(Network):
 
     @property
     def _served(self) -> Callable[[Tensor], Tensor] | None:
-        """The runtime, where it serves: in float32, while the weights are those it was made of."""
+        """The runtime where it may run: in float32, while the weights are those it was made of."""
         usable = self.runtime is not None and self.precision == "fp32" and self.weights.original
         return self.runtime if usable else None
 
     @property
     def _fast(self) -> Acceleration | None:
-        """The acceleration, where it serves: its forms compute in float32."""
+        """The acceleration, where it may be used: its forms compute in float32."""
         usable = self.precision == "fp32" and self.dtype == torch.float32
         return self.acceleration if usable else None
 
     def accelerated(self, needs: Need) -> str:
-        """What runs methods with `needs`, for the record; "off" is PyTorch alone."""
+        """Describe what runs methods with `needs`, for the record; "off" is PyTorch alone."""
         if self._served is not None:
             return str(self._served)
         return "off" if self._fast is None else self._fast.describe(needs)
 
     def with_output(self, output: Callable[[Any], Tensor]) -> TorchModel:
-        """The same model, its output turned into scores (b, k) by another function; its name,
-        which records keep, says which."""
+        """Return the same model with another function from the module's output to scores (b, k).
+
+        The function's name becomes part of the model's name, which records keep.
+        """
         other = copy.copy(self)
         read_by = str(getattr(output, "__qualname__", output))
         other._name = f"{self._name} read by {read_by}"
@@ -183,10 +211,11 @@ class TorchModel(Network):
         return other
 
     def with_module(self, module: nn.Module, layer: str | None = None) -> TorchModel:
-        """The same model around another module, which is run as it is and not copied, and which
-        nobody runs yet.
+        """Return the same model around another module, which runs as it is, without a copy.
 
-        layer: where a CAM looks in it; None keeps this model's.
+        Args:
+            module: the module, which nothing else runs at the moment.
+            layer: the layer that a CAM reads in it; None keeps this model's.
         """
         other = copy.copy(self)
         other.module, other.runtime, other._ref, other._offered = module, None, None, None
@@ -212,7 +241,7 @@ class TorchModel(Network):
     def _scalars(
         self, rows: Rows, aim: Aim, call: str, forward: Callable[[Tensor, Tensor], Tensor]
     ) -> Tensor:
-        """The target's scalars (maps, turns) of forward(row inputs, their images)."""
+        """Compute the target's scalars (maps, turns) from forward(inputs (n, ...), image (n,))."""
         out = torch.empty(len(aim), rows.turns, device=self.device)
 
         def run(x: Tensor, image: Tensor, turn: Tensor) -> bool:
@@ -278,6 +307,7 @@ class TorchModel(Network):
         return replays.replay(self, x, target, name, self.layout(name, x), self.split(name, x))
 
     def _at_layers(self, x: Tensor, target: Target, names: tuple[str, ...]) -> AtLayers:
+        """Compute activations and gradients at layers for a block of inputs x (b, 3, h, w)."""
         module, inside, run = self._above(names, x)
         with capture(module, *names, cut=True) as seen:
             logits = self.forward(inside, run)
@@ -310,10 +340,13 @@ class TorchModel(Network):
     def _above(
         self, names: tuple[str, ...], x: Tensor
     ) -> tuple[nn.Module, Tensor, Callable[[Tensor], Any] | None]:
-        """What is run and differentiated for gradients at layers `names`, and on what input.
+        """Choose what runs and is differentiated for gradients at layers `names`.
 
-        The module itself on x, or with acceleration the head above the first of the layers on
-        what the fast form of the trunk below it makes of x.
+        That is the module itself on x, or with acceleration the head above the first of the layers,
+        whose input the trunk's fast form computes from x.
+
+        Returns:
+            The module that holds the layers, its input, and what runs it (None: the module itself).
         """
         if self._fast is None:
             return self.module, x, None
@@ -333,7 +366,7 @@ class TorchModel(Network):
         return parts.head.module, inside, parts.head
 
     def _differentiable(self, x: Tensor) -> nn.Module | None:
-        """The faster module for gradients at the input, or None for the module itself."""
+        """Return the faster module for gradients at the input; None means the module itself."""
         if self._fast is None:
             return None
         return self._fast.gradient_module(self.pristine, lambda m, part: self.forward(part, m), x)
@@ -341,7 +374,7 @@ class TorchModel(Network):
     # ---- tokens --------------------------------------------------------------------------
 
     def tokens(self, x: Tensor) -> Tokens:
-        """Blocks, prefix tokens and patch grid; kept for each input size."""
+        """Describe blocks, prefix tokens and patch grid; kept for each input size."""
         size = tuple(x.shape[1:])
         with self._lock:
             if size not in self._tokens:
@@ -372,7 +405,12 @@ class TorchModel(Network):
     # ---- layers --------------------------------------------------------------------------
 
     def layout(self, name: str, x: Tensor) -> Layout:
-        """Where the positions lie in the output of layer `name` for inputs like x."""
+        """Return where the positions lie in the output of layer `name` for inputs like x.
+
+        Raises:
+            UnknownName: the module has no such layer.
+            LayerError: the layer doesn't run, or outputs no positions.
+        """
         try:
             find(self.module, name)
         except UnknownName:
@@ -380,7 +418,10 @@ class TorchModel(Network):
         return self.survey(x).layout(name)
 
     def _unknown_layer(self, name: str, x: Tensor) -> UnknownName:
-        """With what a CAM would look at by itself and could look at, the late layers first."""
+        """Return the error for a name that no layer has, with the layers that a CAM can read.
+
+        The late layers come first, and the layer that visxai would choose is named.
+        """
         late = list(itertools.islice(dict.fromkeys(self.survey(x).candidates()), 5))
         names = [known for known, _ in self.module.named_modules() if known]
         near = difflib.get_close_matches(name, names, n=3)
@@ -395,7 +436,11 @@ class TorchModel(Network):
         return channels, height, width
 
     def split(self, name: str, x: Tensor) -> Split:
-        """The model in two at layer `name`, for inputs like x; kept for each input size."""
+        """Split the model at layer `name`, for inputs like x; kept for each input size.
+
+        Raises:
+            LayerError: the model can't be split there, or the layer runs more than once.
+        """
         key = (name, tuple(x.shape[1:]))
         with self._lock:
             if key not in self._splits:
@@ -409,18 +454,19 @@ class TorchModel(Network):
         return found
 
     def _exactly(self, x: Tensor, part: Callable[[Tensor], Any]) -> Tensor:
-        """The scores of a part of the model on up to three images, in float32."""
+        """Compute the scores of a part of the model on up to three images, in float32."""
         with looking(self._name):
             return self.in_precision("fp32").forward(x, part)
 
     def layer(self, x: Tensor) -> str:
-        """The layer a CAM looks at: the one given, or the best one that feeds the scores."""
+        """Return the layer that a CAM reads: the given layer, or the best that feeds the scores."""
         with self._lock:
             if self._layer is None:
                 self._layer = self._choose_layer(x)
             return self._layer
 
     def _choose_layer(self, x: Tensor) -> str:
+        """Return the best of the survey's candidates at which a gradient reaches the positions."""
         seen = self.survey(x)
         probe = torch.linspace(-1, 1, x[0].numel(), device=self.device).reshape(1, *x.shape[1:])
         blank: list[str] = []
@@ -442,7 +488,7 @@ class TorchModel(Network):
 
 
 def _joined(parts: Sequence[AtLayers], layouts: Sequence[Layout]) -> AtLayers:
-    """The blocks of a batch as one, activations and gradients as float32 maps."""
+    """Join the blocks of a batch, with activations and gradients as float32 maps."""
     scores = torch.cat([part.scores for part in parts])
     aim = parts[0].aim if len(parts) == 1 else joined_aim(parts)
     layers = []

@@ -1,4 +1,4 @@
-"""What an nn.Module needs before it is explained: unwrapped, copied, named, its output read."""
+"""The preparation of an nn.Module: unwrapping, copies, layer names, and reading its output."""
 
 from __future__ import annotations
 
@@ -17,7 +17,14 @@ from visxai.models.pytorch.capture import find
 
 
 def adapt(output: Any) -> Tensor:
-    """The scores in what a model returns: a tensor, a Hugging Face output, a dict or a tuple."""
+    """Return the scores in a model's output: a tensor, a Hugging Face output, a dict or a tuple.
+
+    A tensor is returned as it is; otherwise the fields logits, logits_per_image and scores are
+    tried, then the first tensor (b, k).
+
+    Raises:
+        ModelError: the output holds no such tensor.
+    """
     if isinstance(output, Tensor):
         return output
     for name in ("logits", "logits_per_image", "scores"):
@@ -36,7 +43,11 @@ def adapt(output: Any) -> Tensor:
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
-    """The module inside torch.compile's and DataParallel's wrappers: hooks need the plain one."""
+    """Return the module inside torch.compile's and DataParallel's wrappers, which hooks need.
+
+    Raises:
+        ArgumentError: `module` isn't an nn.Module.
+    """
     if not isinstance(module, nn.Module):
         raise ArgumentError(
             f"expected a model's name or an nn.Module, got {type(module).__name__}: "
@@ -52,7 +63,17 @@ def unwrapped(module: nn.Module) -> nn.Module:
 
 
 def private_copy(module: nn.Module, device: str | torch.device | None) -> nn.Module:
-    """A copy in eval mode that shares all parameters and buffers; copied only to change device."""
+    """Copy a module in eval mode over the same parameters and buffers.
+
+    Inference tensors alone are copied, because they can't take part in a backward.
+
+    Args:
+        module: the caller's module, which stays as it is.
+        device: where the copy shall lie; on another device its weights are copies too.
+
+    Raises:
+        ModelError: the module can't be copied.
+    """
     shared: dict[int, Any] = {}
     with torch.inference_mode(False):
         for tensor in [*module.parameters(), *module.buffers()]:
@@ -133,7 +154,13 @@ def _address(tensor: Tensor) -> int:
 
 
 def weights_sha256(module: nn.Module) -> str:
-    """sha256 over the names, types, shapes and bytes of all parameters and buffers, in order."""
+    """Compute the sha256 of the names, types, shapes and bytes of all parameters and buffers.
+
+    They are taken in the order of their names.
+
+    Returns:
+        64 hexadecimal digits.
+    """
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         if not isinstance(tensor, Tensor):
@@ -147,11 +174,19 @@ def weights_sha256(module: nn.Module) -> str:
 def name_of(
     module: nn.Module, layer: str | nn.Module | Sequence[str | nn.Module] | None
 ) -> str | None:
-    """The dotted name of a layer given as name or module, of several joined by "+"; UnknownName or
-    LayerError where the model has none such."""
+    """Return the dotted name of a layer, or the names of several joined by "+".
+
+    Args:
+        module: the network.
+        layer: the layer by name or as a module, or several; None gives None.
+
+    Raises:
+        UnknownName: the network has no layer of this name.
+        LayerError: the layer isn't part of the network.
+    """
     if layer is None:
         return None
-    # Sequential modules are collections too, but layers themselves.
+    # nn.Sequential is a collection too, but also a layer itself, so only tuples and lists count.
     if isinstance(layer, (tuple, list)):
         return "+".join(str(name_of(module, one)) for one in layer) or None
     assert isinstance(layer, (str, nn.Module))

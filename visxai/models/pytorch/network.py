@@ -1,8 +1,8 @@
-"""A PyTorch module as visxai runs it: one forward, one backward, and what it shows of itself.
+"""A PyTorch module as visxai runs it: its forward, its backward, and its properties.
 
-The module that is run is a structural copy that shares every parameter and buffer with the
-caller's: it is in eval mode and carries visxai's hooks, while the caller's own keeps its mode, its
-hooks and its `requires_grad`, and weights updated there are seen here.
+The module that runs is a structural copy that shares every parameter and buffer with the caller's:
+it is in eval mode and carries visxai's hooks, while the caller's own keeps its mode, its hooks and
+its `requires_grad`, and weights that the caller updates take effect here.
 """
 
 from __future__ import annotations
@@ -34,9 +34,15 @@ _FP16_SCALE = 1024.0
 
 
 class Network(Model):
-    """A module that classifies images, without what methods ask of its layers and tokens.
+    """A module that classifies images, without the computations at its layers and tokens.
 
-    See `visxai.models.pytorch.model.TorchModel`, which adds that.
+    `visxai.models.pytorch.model.TorchModel` adds these and describes the arguments.
+
+    Attributes:
+        pristine: the copy that never runs, from which further copies are made.
+        module: the copy that runs.
+        weights: the parameters and buffers, and whether they were written to.
+        dtype: the type of the parameters, which inputs are converted to.
     """
 
     def __init__(
@@ -75,7 +81,10 @@ class Network(Model):
 
     @property
     def ref(self) -> ModelRef:  # type: ignore[override]
-        """Name, sha256 of the weights (computed on first use and after writes), preprocessing."""
+        """The name, the sha256 of the weights and the preprocessing.
+
+        The sha256 is computed on first use and again after writes.
+        """
         sha256 = self.weights.sha256()
         with self._lock:
             if self._ref is None:
@@ -87,7 +96,7 @@ class Network(Model):
 
     @property
     def channels(self) -> int:
-        """The channels of its input, as its first convolution tells."""
+        """The number of channels of its input, which is that of its first convolution."""
         for part in self.module.modules():
             if isinstance(part, nn.Conv2d):
                 return part.in_channels
@@ -102,7 +111,15 @@ class Network(Model):
         return structural_copy(self.pristine)
 
     def forward(self, x: Tensor, module: Callable[[Tensor], Any] | None = None) -> Tensor:
-        """Logits (b, k) as the model computes them, in the caller's grad mode."""
+        """Compute the logits (b, k) of x, in the caller's grad mode.
+
+        Args:
+            x: inputs (b, 3, h, w), or what a given module takes.
+            module: what runs instead of the module itself; its number of rows isn't checked.
+
+        Raises:
+            ModelError: the output holds no scores, or another number of rows than x.
+        """
         with running(), torch.autocast(self.device.type, DTYPES[self.precision], self._autocast):
             scores = self.logits(self._run(module or self.module, x))
         if module is None and scores.shape[0] != x.shape[0]:
@@ -114,7 +131,7 @@ class Network(Model):
         return scores
 
     def _run(self, part: Callable[[Tensor], Any], x: Tensor) -> Any:
-        """part(x) in the module's own type, where nothing is written into x."""
+        """Run a part on x in the module's own type, such that nothing is written into x."""
         inside = x.to(self.device, self.dtype)
         if inside is not x:
             return part(inside)
@@ -125,7 +142,11 @@ class Network(Model):
         return DTYPES[self.precision] is not None
 
     def logits(self, output: Any) -> Tensor:
-        """Scores (b, k) in what the module returned."""
+        """Return the scores (b, k) in what the module returned.
+
+        Raises:
+            ModelError: the output holds no float scores (b, k).
+        """
         scores = self._output(output) if self._output is not None else adapt(output)
         if scores.ndim == 1:
             scores = scores.unsqueeze(1)
@@ -142,7 +163,18 @@ class Network(Model):
     def differentiate(
         self, value: Tensor, inputs: Sequence[Tensor], keep_graph: bool
     ) -> list[Tensor]:
-        """d value.sum() / d inputs, in float32 or wider."""
+        """Compute the gradients of value.sum() at the inputs, in float32 or wider.
+
+        In fp16 the value is scaled before the backward, so that fewer gradients vanish.
+
+        Args:
+            value: the target's scalars (n,), with a graph.
+            inputs: tensors in that graph.
+            keep_graph: whether another backward follows.
+
+        Raises:
+            LayerError: the value doesn't depend on all inputs.
+        """
         if not value.requires_grad:
             raise LayerError(
                 "expected the score to depend on the layer or input that was differentiated, but "
@@ -161,11 +193,11 @@ class Network(Model):
         return gradients if scale == 1 else [gradient / scale for gradient in gradients]
 
     def survey(self, x: Tensor) -> Survey:
-        """What one image of this size shows of the modules; kept for each input size."""
+        """Record the modules in a forward of an image like x; kept for each input size."""
         size = tuple(x.shape[1:])
         with self._lock:
             if size not in self._surveys:
-                # Any picture does; this one is drawn without touching the global generator.
+                # Any picture will do; this one is made without the global random generator.
                 noise = torch.linspace(-1, 1, x[0].numel()).sin().reshape(1, *size)
                 with looking(self._name):
                     self._surveys[size] = survey(self.module, self.forward, noise)
@@ -184,8 +216,15 @@ class Network(Model):
 
 
 class Scalars(nn.Module):
-    """(inputs (n, 3, h, w), map (n,)) -> the target's scalars (n, 1), by a copy of the module
-    that may be hooked at will: it shares the weights and nothing else."""
+    """A module from (inputs (n, 3, h, w), map (n,)) to the target's scalars (n, 1).
+
+    It runs a copy of the network that shares the weights alone and may be hooked freely.
+
+    Args:
+        module: the copy, whose activation modules are set not to work in place.
+        forward: forward(x, module) computes the scores.
+        aim: the target settled on the images.
+    """
 
     def __init__(
         self, module: nn.Module, forward: Callable[[Tensor, nn.Module], Tensor], aim: Aim
@@ -199,4 +238,5 @@ class Scalars(nn.Module):
         self._forward, self._aim = forward, aim
 
     def forward(self, x: Tensor, which: Tensor) -> Tensor:
+        """Compute the target's scalars (n, 1) of inputs x (n, 3, h, w) for maps `which` (n,)."""
         return self._aim(wide(self._forward(x, self.network)), which).unsqueeze(1)

@@ -1,4 +1,4 @@
-"""Reading a layer of a PyTorch model without gradients, and running again what lies above it."""
+"""Activations of a PyTorch model's layers, without gradients, and the network above a layer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,15 @@ if TYPE_CHECKING:
 def activations(
     model: Network, x: Tensor, target: Target, names: Sequence[str], layouts: Sequence[Layout]
 ) -> Activations:
-    """What the layers `names` hold of x, in one forward without a graph."""
+    """Compute the activations of layers in a forward without a graph.
+
+    Args:
+        model: the network.
+        x: inputs (b, 3, h, w).
+        target: the target to settle on the scores.
+        names: the layers' names.
+        layouts: where the positions lie in each layer's output.
+    """
 
     def run(part: Tensor, *_: Tensor) -> list[Tensor]:
         with capture(model.module, *names) as seen:
@@ -37,10 +45,18 @@ def activations(
 def replay(
     model: Network, x: Tensor, target: Target, name: str, layout: Layout, parts: Split
 ) -> Replay:
-    """The layer `name` of x and the head above it: one trunk and one head an image.
+    """Compute a layer's activation and prepare the head above it: a trunk and a head an image.
 
-    The trunk runs in the model's precision, the head in float32: what one channel changes of a
-    score is smaller than bfloat16's steps.
+    The trunk runs in the model's precision, the head in float32: the effect of a channel on a score
+    is smaller than bfloat16's steps.
+
+    Args:
+        model: the network.
+        x: inputs (b, 3, h, w).
+        target: the target to settle on the scores.
+        name: the layer's name.
+        layout: where the positions lie in its output.
+        parts: the model split at the layer or below it.
     """
     exact = model.in_precision("fp32")
 
@@ -55,7 +71,7 @@ def replay(
         with capture(parts.head.module, name) as seen:
             scores = wide(model.forward(part, both))
             raw = seen[name]
-        # At the layer's own output the head reads nothing else; further out it starts below.
+        # A cut at the layer's output needs nothing from below; a cut further out starts there.
         below = scores[:, :0] if parts.at.output else kept[0].movedim(parts.axis, 0)
         return [scores, wide(layout.maps(raw)), layout.prefix_tokens(raw), below]
 
@@ -74,6 +90,6 @@ def replay(
 
 
 def _joined(model: Network, x: Tensor, run: Callable[..., list[Tensor]]) -> list[Tensor]:
-    """run's tensors, images along axis 0, over a batch that is run block by block."""
+    """Run a batch block by block, and concatenate the tensors of `run`, images along axis 0."""
     blocks = list(model._blocks(Rows.of(x), "scores", run))
     return [torch.cat(column) for column in zip(*blocks, strict=True)]

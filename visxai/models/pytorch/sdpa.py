@@ -1,17 +1,17 @@
-"""Reading attention out of a forward, without giving up the fused kernels.
+"""Attention recorded during a forward, without giving up the fused kernels.
 
     with record_attention(module) as calls:
         scores = module(x)
     calls[0].query, calls[0].output
 
-torchvision, timm and Hugging Face all call `torch.nn.functional.scaled_dot_product_attention`, so
-one wrapper around it serves them all. A fused kernel never forms the attention weights; what is
-recorded are its inputs and output, from which they and their gradient follow:
+torchvision, timm and Hugging Face all call `torch.nn.functional.scaled_dot_product_attention`, so a
+single wrapper around it suffices for all of them. A fused kernel never forms the attention weights;
+its inputs and output are recorded, from which the weights and their gradient follow:
 
     A = softmax(q kᵀ * scale + mask),    dy/dA = (dy/do) vᵀ
 
-The function is global: it is wrapped under a lock while anybody records (the first saves, the last
-restores), and each thread records into a list of its own.
+The function is global: it is wrapped under a lock while any thread records (the first thread saves
+it, the last restores it), and each thread records into a list of its own.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# Attention weights held at once, in elements: 256 MB in float32. Heads beyond it wait their turn.
+# Attention weights held at once, in elements: 256 MB in float32. More heads are computed in turn.
 _MOST_WEIGHTS = 2**26
 
 _lock = threading.Lock()
@@ -38,10 +38,18 @@ _thread = threading.local()
 
 @dataclass(frozen=True)
 class Call:
-    """One call of attention by r rows: query, key, value, output (r, heads, tokens, depth).
+    """A call of attention by r rows.
 
-    mask: (tokens, tokens) or broadcastable to (r, heads, tokens, tokens), True or 0 where a query
-    may attend. gradient: dy/d output of the target's scalar, the same shape as output.
+    Attributes:
+        query: (r, heads, queries, depth).
+        key: (r, heads, keys, depth).
+        value: (r, heads, keys, depth).
+        output: (r, heads, queries, depth).
+        mask: (queries, keys) or broadcastable to (r, heads, queries, keys): boolean and True where
+            a query may attend, or a number that is added to the logits.
+        causal: whether a query attends to the keys up to its own position alone.
+        scale: the factor of the logits; None is 1 / sqrt(depth).
+        gradient: the gradient of the target's scalar at the output, of the output's shape.
     """
 
     query: Tensor
@@ -54,7 +62,7 @@ class Call:
     gradient: Tensor | None = None
 
     def of(self, rows: Tensor, gradient: Tensor | None) -> Call:
-        """The call as rows `rows` (n,) made it, with the gradient at their outputs."""
+        """Select rows `rows` (n,) of the call, with the gradient at their outputs."""
         mask = self.mask
         if mask is not None and mask.ndim == 4 and mask.shape[0] > 1:
             mask = mask[rows]
@@ -69,8 +77,12 @@ class Call:
         )
 
     def heads(self) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Attention weights A (r, some heads, queries, keys) and dy/dA, float32 or wider, as many
-        heads at a time as fit comfortably."""
+        """Compute attention weights and their gradients, as many heads at a time as fit in memory.
+
+        Yields:
+            A and dy/dA, both (r, some heads, queries, keys), float32 or wider; dy/dA is None where
+            the call has no gradient.
+        """
         rows, heads, queries, _ = self.query.shape
         step = max(1, _MOST_WEIGHTS // max(1, rows * queries * self.key.shape[2]))
         for start in range(0, heads, step):
@@ -81,8 +93,15 @@ class Call:
             yield self._weights(part), gradient
 
     def mean(self, form: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        """The mean over heads of form(A, dy/dA), some heads at a time: (r, ...). Where no gradient
-        was asked for, form gets A twice."""
+        """Compute the mean over heads of form(A, dy/dA), some heads at a time.
+
+        Args:
+            form: from A and dy/dA, both (r, some heads, queries, keys), to (r, some heads, ...).
+                Where the call has no gradient, both arguments are A.
+
+        Returns:
+            (r, ...).
+        """
         total = None
         for weights, gradient in self.heads():
             found = form(weights, weights if gradient is None else gradient).sum(1)
@@ -91,7 +110,10 @@ class Call:
         return total / self.query.shape[1]
 
     def rows(self, start: Tensor) -> tuple[Tensor, Tensor]:
-        """start (r, queries) times A, and times dy/dA: both (r, heads, keys)."""
+        """Multiply `start` (r, queries) by A, and by dy/dA: both (r, heads, keys).
+
+        Where the call has no gradient, both results are those of A.
+        """
         weights, gradients = [], []
         for some, gradient in self.heads():
             weights.append(_row(start, some))
@@ -99,6 +121,7 @@ class Call:
         return torch.cat(weights, 1), torch.cat(gradients, 1)
 
     def _weights(self, part: slice) -> Tensor:
+        """Compute the attention weights A (r, some heads, queries, keys) of a slice of heads."""
         query, key = _wide(self.query[:, part]), _wide(self.key[:, part])
         scale = 1 / math.sqrt(query.shape[-1]) if self.scale is None else self.scale
         logits = query @ key.mT * scale
@@ -116,7 +139,7 @@ class Call:
 
 
 def _row(start: Tensor, matrices: Tensor) -> Tensor:
-    """start (r, queries) times matrices (r, heads, queries, keys)."""
+    """Multiply `start` (r, queries) by matrices (r, heads, queries, keys): (r, heads, keys)."""
     return (start[:, None, None] @ matrices).squeeze(2)
 
 
@@ -124,9 +147,16 @@ def _row(start: Tensor, matrices: Tensor) -> Tensor:
 def record_attention(module: nn.Module, *, leaves: Collection[int] = ()) -> Iterator[list[Call]]:
     """Record this thread's attention calls in the forwards of `module` inside the block.
 
-    leaves: the numbers of the calls whose output becomes a fresh leaf, where a graph starts and
-    nothing below is saved; without any there is no graph. From the first leaf on, the recorded
-    outputs can be differentiated at. The caller's grad mode comes back at the end.
+    The caller's grad mode is restored at the end.
+
+    Args:
+        module: the network.
+        leaves: the numbers of the calls whose output becomes a fresh leaf, where a graph starts and
+            nothing below is saved; without any there is no graph. From the first leaf on, gradients
+            can be taken at the recorded outputs.
+
+    Yields:
+        The calls in order, which the forwards fill.
     """
     calls: list[Call] = []
 
@@ -162,6 +192,7 @@ def _call(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Call:
+    """Build the record of a call from the arguments of scaled_dot_product_attention."""
     if enable_gqa and key.shape[1] != query.shape[1]:
         times = query.shape[1] // key.shape[1]
         key, value = key.repeat_interleave(times, 1), value.repeat_interleave(times, 1)
@@ -170,13 +201,14 @@ def _call(
 
 
 def _dispatch(*args: Any, **kwargs: Any) -> Tensor:
-    """What stands in for scaled_dot_product_attention while anybody records."""
+    """Replace scaled_dot_product_attention while any thread records."""
     attend = getattr(_thread, "attend", None)
     return (_plain if attend is None else attend)(*args, **kwargs)
 
 
 @contextmanager
 def _wrapped() -> Iterator[None]:
+    """Wrap scaled_dot_product_attention while at least a thread is inside."""
     global _users, _plain
     with _lock:
         if _users == 0:
@@ -193,15 +225,19 @@ def _wrapped() -> Iterator[None]:
 
 
 def off_the_fast_path(module: nn.Module) -> list[Any]:
-    """Hook nn.MultiheadAttention so that it calls scaled_dot_product_attention without gradients.
+    """Add hooks with which nn.MultiheadAttention calls scaled_dot_product_attention.
 
-    Its native kernel is only for query, key and value that are the same object; a view of the
-    query is the same numbers, and no global switch is touched. nn.TransformerEncoderLayer leaves
-    its own native kernel when a module inside it has a hook.
+    Without gradients it would run a native kernel, but only when query, key and value are the same
+    object. The hook replaces the query by a view of it, which holds the same numbers, so no global
+    switch is touched. nn.TransformerEncoderLayer avoids its own native kernel when a module inside
+    it has a hook.
+
+    Returns:
+        The hooks' handles.
     """
     owner = threading.get_ident()
 
-    # Another thread may call it, while it is set or removed, as a hook without keywords.
+    # While it is set or removed, another thread may call it without keyword arguments.
     def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> Any:
         if threading.get_ident() != owner or kwargs is None:
             return None
@@ -217,5 +253,5 @@ def off_the_fast_path(module: nn.Module) -> list[Any]:
 
 
 def _wide(value: Tensor) -> Tensor:
-    """float32, or float64 as it is: what attention is formed in."""
+    """Convert to float32 and keep float64: the types that attention weights are computed in."""
     return value if value.dtype in (torch.float32, torch.float64) else value.float()

@@ -6,16 +6,17 @@
 
 Both parts are copies that share every parameter and buffer with the module. The trunk is the
 module stopped by an exception at the cut. The head is the module's own forward run again, in
-which every outermost call that finished before the cut is replaced by a stub: it returns NaNs of
-the recorded structure and shape, one number expanded, so it costs nothing, and whatever of the
-lower part still reached the scores would show. At the cut the given activation is put in.
+which every outermost call that finished before the cut is replaced by a stub. A stub returns NaNs
+of the recorded structure and shape: they cost nothing, being a single number expanded, and if
+anything of the lower part still reached the scores, the NaNs would show it. At the cut the given
+activation is inserted.
 
-Cutting at the layer itself is wrong where something goes around it: the residual around a
-transformer block's norm. So the cut is looked for outward, at the layer's output, then at the
-inputs of the modules that enclose it, up to the model's own input, and each candidate is verified
-against the plain module. What runs between a cut further out and the layer is part of the head.
+Cutting at the layer itself is wrong where something bypasses it: the residual around a
+transformer block's norm. So cuts are tried outward: at the layer's output, then at the inputs of
+the modules that enclose it, up to the model's own input. Each candidate is verified against the
+plain module. What runs between a cut further out and the layer is part of the head.
 
-State of a replay is thread-local, so several threads may use one split at once.
+The state of a replay is thread-local, so several threads may use a split at once.
 """
 
 from __future__ import annotations
@@ -42,7 +43,12 @@ TOLERANCE = 1e-5  # of the scores, relative to the largest
 
 @dataclass(frozen=True)
 class Cut:
-    """A place in a forward: the output, or the input, of a module's call."""
+    """A place in a forward: the output or the input of a module's call.
+
+    Attributes:
+        module: the module's dotted name; "" is the model itself.
+        output: whether the place is the output.
+    """
 
     module: str
     output: bool
@@ -55,9 +61,13 @@ class Cut:
 class Split:
     """A verified split: head(trunk(x)) equals the module's output, for any batch.
 
-    trunk: x -> activation at the cut, a plain callable, so that a compiled form can take its
-    place. head: activation -> the module's output. at: where the cut lies; when `whole`, that is
-    the model's own input and the head is the whole model. axis: the activation's batch axis.
+    Attributes:
+        layer: the layer's name that the split was made for.
+        at: where the cut lies.
+        trunk: from x to the activation at the cut, a plain callable, so that a compiled form can
+            replace it.
+        head: from the activation to the module's output.
+        axis: the activation's batch axis.
     """
 
     layer: str
@@ -68,17 +78,24 @@ class Split:
 
     @property
     def whole(self) -> bool:
+        """Whether the cut is the model's own input, so that the head is the whole model."""
         return not self.at.module
 
     def rows(self, activation: Tensor, image: Tensor) -> Tensor:
-        """The activations of images `image` (n,) of a batch's activation at the cut."""
+        """Select images `image` (n,) from a batch's activation at the cut."""
         return activation.index_select(self.axis, image)
 
 
 @dataclass(eq=False)
 class Call:
-    """One call of a module as a forward made it: its first tensor argument's shape, and its
-    output's structure with a `Shape` for every tensor."""
+    """A module's call as a forward made it.
+
+    Attributes:
+        module: the module's dotted name.
+        parent: the call that it ran inside.
+        given: the shape of its first tensor argument.
+        output: its output's structure, with a `Shape` for every tensor.
+    """
 
     module: str
     parent: Call | None
@@ -88,7 +105,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Shape:
-    """A tensor without its numbers."""
+    """A tensor's size, type and device, without its numbers."""
 
     size: tuple[int, ...]
     dtype: torch.dtype
@@ -97,7 +114,15 @@ class Shape:
 
 @dataclass(frozen=True)
 class Placeholder:
-    """A tensor to be made for any batch: `factors` times the batch along each axis, or `size`."""
+    """A tensor of NaNs to be made for any batch size.
+
+    Attributes:
+        size: its size for a single image.
+        factors: for each axis, how many times the batch size it is long; 0 where it is always
+            `size`.
+        dtype: its type.
+        device: its device.
+    """
 
     size: tuple[int, ...]
     factors: tuple[int, ...]
@@ -105,35 +130,49 @@ class Placeholder:
     device: torch.device
 
     def make(self, batch: int) -> Tensor:
+        """Make the tensor for `batch` images: NaN, or 0 for integers, a single number expanded."""
         sizes = [f * batch if f else s for s, f in zip(self.size, self.factors, strict=True)]
         fill = float("nan") if self.dtype.is_floating_point else 0
         return torch.full((), fill, dtype=self.dtype, device=self.device).expand(sizes)
 
 
 class Unsplittable(Exception):
-    """Why a candidate cut can't serve; never leaves this file."""
+    """The reason why a candidate cut can't be used; never leaves this module."""
 
 
 class _Reached(BaseException):
-    """Carries the activation out of a stopped forward; no `except Exception` may catch it."""
+    """The exception that carries the activation out of a stopped forward.
+
+    It is a BaseException, so that no `except Exception` in the network catches it.
+    """
 
     def __init__(self, value: Tensor) -> None:
         self.value = value
 
 
 def split(module: nn.Module, run: Run, layer: str, x: Tensor) -> Split | str:
-    """The split of `module` nearest to `layer`, or in one sentence why there is none.
+    """Split a module at the cut nearest to a layer.
 
-    module is only copied, never run or hooked, so other threads may copy it too. run(x, part)
-    gives the scores of a part on x; x (1, 3, h, w) is any input of the size meant.
-    Raises LayerError for a layer that runs twice in a forward.
+    Args:
+        module: the network; it is only copied, never run or hooked, so other threads may copy it
+            too.
+        run: run(x, part) computes the scores of a part on x.
+        layer: the layer's name.
+        x: any input (1, 3, h, w) of the size to split for.
+
+    Returns:
+        The split, or a sentence that states why there is none.
+
+    Raises:
+        LayerError: the layer doesn't run exactly once in a forward.
+        OutOfMemory: memory ran out, which says nothing about the cut.
     """
     traced = structural_copy(module)
     probe = _waves(2, 40, x)
     with torch.inference_mode(False), torch.no_grad():
         one = _trace(traced, run, probe[:1])
         two = _trace(traced, run, probe)
-        # Other pictures, in other numbers: what a module kept of the traced ones must not serve.
+        # Other pictures in other batch sizes: what a module cached of the traced ones fails here.
         checks = [(seen, run(seen, traced)) for seen in (_waves(3, 29, x), _waves(1, 17, x))]
         if [call.module for call in one] != [call.module for call in two]:
             return "the forward of two images calls other modules than that of one"
@@ -151,7 +190,7 @@ def split(module: nn.Module, run: Run, layer: str, x: Tensor) -> Split | str:
                 for seen, expected in checks:
                     _verify(made, run, seen, expected)
             except (OutOfMemory, MemoryError):
-                raise  # which says nothing of the cut
+                raise  # which says nothing about the cut
             except Exception as error:  # whatever a module raises that isn't run as it was built
                 reasons.append(
                     f"{cut}: {next(iter(str(error).splitlines()), type(error).__name__)}"
@@ -162,12 +201,17 @@ def split(module: nn.Module, run: Run, layer: str, x: Tensor) -> Split | str:
 
 
 def _waves(count: int, periods: float, like: Tensor) -> Tensor:
-    """`count` different pictures (count, 3, h, w) of waves: nothing about them is trivial."""
+    """Return `count` different pictures of waves, (count, 3, h, w), none of them constant."""
     waves = torch.linspace(-periods, periods, count * like[0].numel(), device=like.device).sin()
     return (waves * 1.5).reshape(count, *like.shape[1:]).to(like.dtype)
 
 
 def _verify(made: Split, run: Run, probe: Tensor, expected: Tensor) -> None:
+    """Check a split's scores on `probe` (n, 3, h, w) against the expected scores (n, k).
+
+    Raises:
+        Unsplittable: the scores differ, or the head overwrites its input.
+    """
     kept: list[tuple[Tensor, Tensor]] = []
 
     def trunk_and_head(x: Tensor) -> Any:
@@ -186,12 +230,16 @@ def _verify(made: Split, run: Run, probe: Tensor, expected: Tensor) -> None:
 
 @dataclass(frozen=True)
 class Trace:
-    """The calls of a forward of one image, each beside the same call with two, as they began."""
+    """The calls of a forward of one image, each paired with the same call for two images.
+
+    Attributes:
+        pairs: in order of the calls' starts.
+    """
 
     pairs: list[tuple[Call, Call]]
 
     def before(self, call: Call) -> Iterator[tuple[Call, Call]]:
-        """The pairs that began before `call`."""
+        """Yield the pairs that began before `call`."""
         for pair in self.pairs:
             if pair[1] is call:
                 return
@@ -199,7 +247,7 @@ class Trace:
 
 
 def _trace(module: nn.Module, run: Run, x: Tensor) -> list[Call]:
-    """The module calls of one forward as they began. Leaves no hook behind."""
+    """Record the module calls of a forward in order of their starts; leave no hook behind."""
     calls: list[Call] = []
     stack: list[Call] = []
     owner = threading.get_ident()
@@ -235,7 +283,7 @@ def _shape(value: Tensor) -> Shape:
 
 
 def _candidates(call: Call) -> Iterator[tuple[Cut, Call]]:
-    """Where to cut for a layer, the nearest first: its output, then inputs outward."""
+    """Yield where to cut for a layer, the nearest first: its output, then inputs outward."""
     yield Cut(call.module, output=True), call
     outer: Call | None = call
     while outer is not None:
@@ -244,9 +292,10 @@ def _candidates(call: Call) -> Iterator[tuple[Cut, Call]]:
 
 
 def _make(module: nn.Module, layer: str, cut: Cut, call: Call, trace: Trace) -> Split:
+    """Build the trunk and the head for a cut at a call."""
     one = next(pair[0] for pair in trace.pairs if pair[1] is call)
     # Calls still running at the cut are replayed; what they called before it becomes stubs, in
-    # order, so that a shared module's later calls are told from its earlier ones.
+    # order, so that a shared module's later calls are kept apart from its earlier ones.
     running = []
     outer = call.parent
     while outer is not None:
@@ -268,7 +317,7 @@ def _make(module: nn.Module, layer: str, cut: Cut, call: Call, trace: Trace) -> 
 
 
 def _batch_axis(recipe: Any) -> int:
-    """The axis of a recipe's first tensor along which every image takes one place."""
+    """Return the axis of a recipe's first tensor along which every image takes a single place."""
     first = next((p for p in pytree.tree_leaves(recipe) if isinstance(p, Placeholder)), None)
     if first is None or sorted(first.factors) != [0] * (len(first.factors) - 1) + [1]:
         raise Unsplittable("no axis of images")
@@ -276,7 +325,7 @@ def _batch_axis(recipe: Any) -> int:
 
 
 def _recipe(one: Any, two: Any) -> Any:
-    """A call's output with `Placeholder` for its tensors, from runs of one and two images."""
+    """Merge a call's outputs for one and two images, with a `Placeholder` for each tensor."""
     leaves, spec = pytree.tree_flatten(one)
     others, other_spec = pytree.tree_flatten(two)
     if spec != other_spec:
@@ -296,7 +345,7 @@ def _recipe(one: Any, two: Any) -> Any:
 
 
 class _State(threading.local):
-    """What one thread's run of a part is about."""
+    """The state of a thread's run of a part."""
 
     def __init__(self) -> None:
         self.activation: Tensor | None = None
@@ -305,7 +354,11 @@ class _State(threading.local):
 
 
 class Trunk:
-    """x -> the activation at the cut; nothing above it runs. `module` is the copy that runs."""
+    """The network up to the cut: from x to the activation there; nothing above it runs.
+
+    Attributes:
+        module: the copy that runs.
+    """
 
     def __init__(self, source: nn.Module, cut: Cut, earlier: int) -> None:
         self.module = structural_copy(source)
@@ -330,7 +383,7 @@ class Trunk:
         part.forward = stop
 
     def again(self) -> Trunk:
-        """The same trunk on a module of its own: tracers change what they trace."""
+        """Return the same trunk on a module of its own, because tracers change what they trace."""
         return Trunk(*self._made_of)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -348,10 +401,12 @@ class Trunk:
 
 
 class Head:
-    """The activation at the cut -> the module's output.
+    """The network above the cut: from the activation there to the module's output.
 
-    head(activation, output) also overwrites what the layer outputs, for a cut further out.
-    `module` is the copy that runs: its layers can be captured and cut like the model's own.
+    head(activation, output) also overwrites the layer's output, for a cut further out.
+
+    Attributes:
+        module: the copy that runs: its layers can be captured and cut like the model's own.
     """
 
     def __init__(
@@ -430,5 +485,5 @@ class Head:
 
 
 def _filled(recipe: Any, batch: int) -> Any:
-    """A recipe's structure for `batch` images."""
+    """Build a recipe's structure for `batch` images."""
     return pytree.tree_map_only(Placeholder, lambda tensor: tensor.make(batch), recipe)

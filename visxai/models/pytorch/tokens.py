@@ -1,8 +1,9 @@
-"""What a transformer does with its tokens: its blocks, its patch grid, and what its head reads.
+"""The tokens of a transformer: its blocks, its patch grid, and the tokens that its head reads.
 
-Two or three forwards on one image show it. A model qualifies when every self-attention goes
-through scaled_dot_product_attention over the same sequence, prefix tokens and then one token a
-patch. Windowed attention (Swin) doesn't: its attention says nothing of tokens in other windows.
+They are determined by two or three forwards of an image. A model qualifies when every
+self-attention calls scaled_dot_product_attention over the same sequence, prefix tokens and then a
+token for each patch. Windowed attention (Swin) doesn't qualify: it says nothing about tokens in
+other windows.
 """
 
 from __future__ import annotations
@@ -29,15 +30,18 @@ if TYPE_CHECKING:
     from visxai.models.pytorch.network import Network
 
 _SDPA = "scaled_dot_product_attention"
-# A token is read by the head when its gradient is more than this share of the strongest.
+# The head reads a token when the norm of its gradient exceeds this share of the largest norm.
 _READ = 1e-4
 
 
 def offered(model: Network) -> tuple[Need, str]:
-    """What a model's tokens allow, and where they allow nothing, how that could change.
+    """Return what a model's tokens offer, and the remedy where they offer nothing.
 
-    Where the input size isn't known beforehand, a module that seems to attend is taken at its
-    word; a call that finds otherwise raises ModelError.
+    Where the input size isn't known beforehand, a module that seems to use attention is assumed to
+    qualify; a later call on a model that doesn't raises ModelError.
+
+    Raises:
+        OutOfMemory: memory ran out, which says nothing about the model.
     """
     if not any(_attends(part) for part in model.module.modules()):
         return Need(0), _remedy(model.module)
@@ -46,7 +50,7 @@ def offered(model: Network) -> tuple[Need, str]:
         return Need.ATTENTION | Need.TOKENS, ""
     try:
         found = model.tokens(torch.zeros(1, 3, *size, device=model.device))
-    except OutOfMemory:  # says nothing of the model
+    except OutOfMemory:  # says nothing about the model
         raise
     except (VisxaiError, RuntimeError):
         return Need(0), _remedy(model.module)
@@ -54,7 +58,7 @@ def offered(model: Network) -> tuple[Need, str]:
 
 
 def _attends(part: nn.Module) -> bool:
-    """Whether a module seems to call scaled_dot_product_attention."""
+    """Return whether a module seems to call scaled_dot_product_attention."""
     if isinstance(part, nn.MultiheadAttention) or getattr(part, "fused_attn", None) is True:
         return True
     implementation = getattr(getattr(part, "config", None), "_attn_implementation", None)
@@ -70,7 +74,7 @@ def _attends(part: nn.Module) -> bool:
 
 
 def _remedy(module: nn.Module) -> str:
-    """How a module could be built so that its attention can be read, or ""."""
+    """Return how a module could be built so that its attention can be read, or ""."""
     if getattr(getattr(module, "config", None), "_attn_implementation", "sdpa") != "sdpa":
         return "build it with attn_implementation='sdpa'"
     parts = [part for part in module.modules() if getattr(part, "fused_attn", True) is False]
@@ -80,7 +84,7 @@ def _remedy(module: nn.Module) -> str:
 
 
 def _input_size(model: Network) -> tuple[int, int] | None:
-    """The (height, width) a model expects, as far as it says so."""
+    """Return the (height, width) that a model states it expects; None where it doesn't."""
     if isinstance(model.preprocess, Preprocess):
         return model.preprocess.size
     module = model.module
@@ -98,7 +102,11 @@ def _input_size(model: Network) -> tuple[int, int] | None:
 
 
 def find_tokens(model: Network, x: Tensor) -> Tokens:
-    """The tokens of a model for inputs like x (1, 3, h, w), or ModelError."""
+    """Determine the tokens of a model for inputs like x (1, 3, h, w).
+
+    Raises:
+        ModelError: the model doesn't attend over a single sequence of prefix and patch tokens.
+    """
     calls, ranges = _trace(model, x)
     which = tuple(i for i, call in enumerate(calls) if call.query.shape[-2] == call.key.shape[-2])
     lengths = {tuple(calls[i].query.shape[:1] + calls[i].query.shape[2:3]) for i in which}
@@ -126,8 +134,12 @@ def find_tokens(model: Network, x: Tensor) -> Tokens:
 def _trace(
     model: Network, x: Tensor
 ) -> tuple[list[Call], list[tuple[str, int, int, tuple[int, ...]]]]:
-    """The attention calls of a forward, and for each module, in the order they start, its name,
-    the calls it holds (first, end) and its output's shape."""
+    """Record the attention calls of a forward, and which of them each module makes.
+
+    Returns:
+        The calls, and for each module in the order of their starts: its name, the first of its
+        calls, the end of its calls, and its output's shape.
+    """
     ranges: list[tuple[str, int, int, tuple[int, ...]]] = []
     running: list[tuple[int, int]] = []
     owner = threading.get_ident()
@@ -163,7 +175,7 @@ def _trace(
 
 
 def _block(ranges: list[tuple[str, int, int, tuple[int, ...]]], call: int, count: int) -> str:
-    """The outermost module that holds this attention call alone and outputs tokens."""
+    """Return the outermost module that makes this attention call alone and outputs tokens."""
     for name, first, end, shape in ranges:
         if name and (first, end) == (call, call + 1) and len(shape) == 3 and shape[1] == count:
             return name
@@ -174,8 +186,12 @@ def _block(ranges: list[tuple[str, int, int, tuple[int, ...]]], call: int, count
 
 
 def _read(model: Network, x: Tensor, found: Tokens) -> tuple[int, ...]:
-    """The tokens that the head reads: prefix tokens that the scores' gradient reaches after the
-    last block, or all patches where it reaches no prefix token."""
+    """Return the tokens that the head reads.
+
+    These are the prefix tokens that the scores' gradient reaches after the last block, or all
+    patches where it reaches patches alone. Where it reaches no token at all, the first prefix token
+    is assumed.
+    """
     name = found.blocks[-1]
     patches = tuple(range(found.prefix, found.count))
     try:
@@ -195,7 +211,7 @@ def _read(model: Network, x: Tensor, found: Tokens) -> tuple[int, ...]:
 
 
 def _droppable(model: Network, x: Tensor, found: Tokens) -> bool:
-    """Whether the model runs on half its patches: positions must be added before the blocks."""
+    """Return whether the model runs on half its patches, with positions added before the blocks."""
     half = torch.arange(0, found.height * found.width, 2, device=x.device)
     try:
         with record_attention(model.module) as calls, dropping(model.module, found, half[None]):
@@ -209,8 +225,13 @@ def _droppable(model: Network, x: Tensor, found: Tokens) -> bool:
 
 @contextmanager
 def dropping(module: nn.Module, tokens: Tokens, keep: Tensor) -> Iterator[None]:
-    """Let this thread's forwards go on, from the first block, with the prefix tokens and the
-    patches keep (rows, kept) only."""
+    """Let this thread's forwards continue, from the first block, without some patches.
+
+    Args:
+        module: the network.
+        tokens: its tokens.
+        keep: indices (rows, kept) of the patches that stay; prefix tokens always stay.
+    """
     prefix = torch.arange(tokens.prefix, device=keep.device).expand(len(keep), -1)
     index = torch.cat([prefix, keep + tokens.prefix], 1)
 
@@ -225,10 +246,10 @@ def dropping(module: nn.Module, tokens: Tokens, keep: Tensor) -> Iterator[None]:
 def _changing_input(
     module: nn.Module, block: str, count: int, change: Callable[[Tensor], Tensor]
 ) -> Iterator[None]:
-    """Let the tokens that enter a block be changed, in this thread's forwards."""
+    """Change the tokens that enter a block, in this thread's forwards."""
     owner = threading.get_ident()
 
-    # Another thread may call it, while it is set or removed, as a hook without keywords.
+    # While it is set or removed, another thread may call it without keyword arguments.
     def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> Any:
         if threading.get_ident() != owner or kwargs is None:
             return None
@@ -248,8 +269,15 @@ def _changing_input(
 
 @contextmanager
 def separate(module: nn.Module, tokens: Tokens) -> Iterator[None]:
-    """Let this thread's forward run every block on an input without a graph, and the head on the
-    tokens after each block: rows of scores for the last block, then for the first, second, ..."""
+    """Let this thread's forward give the tokens after each block a gradient of their own.
+
+    Every block runs on an input without a graph, and the head runs on the tokens after each block:
+    it returns rows of scores for the last block, then for the first, the second, and so on.
+
+    Args:
+        module: the network.
+        tokens: its tokens.
+    """
     owner = threading.get_ident()
     states: list[Tensor] = []
 

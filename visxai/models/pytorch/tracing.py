@@ -1,10 +1,10 @@
-"""Tracers and exporters have the process to themselves: no other thread's forward sees them.
+"""Locks that keep tracers and exporters apart from the forwards of other threads.
 
 torch.onnx, torch.export and torch.compile work through state that all threads share: flags such as
 `torch.onnx.is_in_onnx_export()`, and while torch.export traces, `nn.Module.__call__` itself. A
-forward that another thread runs meanwhile may fail, take another way, or leave its mark on what is
-traced. So every forward of a model runs inside `running`, of which any number go on at once, and
-whatever traces runs inside `alone`, which waits for them and keeps new ones waiting.
+forward that another thread runs meanwhile may fail, take another path, or become part of the trace.
+So every forward of a model runs inside `running`, which any number of threads may enter at once,
+and whatever traces runs inside `alone`, which waits for them and keeps new forwards waiting.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _alone: int | None = None  # the thread inside `alone`, or waiting for forwards 
 
 
 class _Depth(threading.local):
-    """How many blocks of either kind this thread is in: only the outermost one counts."""
+    """The number of blocks of either kind that this thread is in: only the outermost counts."""
 
     running = 0
     alone = 0
@@ -33,7 +33,10 @@ _depth = _Depth()
 
 @contextlib.contextmanager
 def running() -> Iterator[None]:
-    """Run a forward while nobody traces; nests in itself and in `alone`. Take no lock inside."""
+    """Run a forward while no other thread traces; nests in itself and in `alone`.
+
+    Take no lock inside: a thread that traces may hold it and wait for this forward.
+    """
     global _forwards
     outermost = not _depth.running and not _depth.alone
     if outermost:
@@ -75,8 +78,10 @@ def alone() -> Iterator[None]:
 
 @contextlib.contextmanager
 def silent_exporter() -> Iterator[None]:
-    """Keep the ONNX exporter from printing its graph to standard output when it fails; it turns
-    its log on by itself. Inside `alone` only."""
+    """Keep the ONNX exporter from printing its graph to standard output when it fails.
+
+    The exporter turns its log on by itself. Use this inside `alone` only.
+    """
     inner: Any = torch._C
     plain = getattr(inner, "_jit_onnx_log", None)
     if plain is None:
