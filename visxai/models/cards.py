@@ -176,6 +176,7 @@ def card(name: str) -> Card:
 
 
 def _preprocess(stated: Mapping[str, Any]) -> Preprocess:
+    """Build the preprocessing that a card states."""
     from visxai.images.preprocess import Preprocess
 
     options: dict[str, Any] = dict(stated)  # Preprocess makes tuples of its lists

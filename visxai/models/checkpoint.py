@@ -50,6 +50,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 
 def _safetensors(path: Path) -> Mapping[str, Any]:
+    """Read a safetensors file; raise ModelError where it is damaged."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -63,6 +64,7 @@ def _safetensors(path: Path) -> Mapping[str, Any]:
 
 
 def _saved(path: Path) -> Mapping[str, Any]:
+    """Read a file of `torch.save` without unpickling; raise ModelError for other objects."""
     import torch
 
     try:
@@ -83,7 +85,7 @@ def fit(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, 
     """Rename a checkpoint's tensors to the architecture's own names.
 
     A usual prefix that all names of the checkpoint share, such as "module.", is dropped where no
-    name of the architecture has it.
+    name of the architecture begins with it.
 
     Args:
         state: the checkpoint's tensors by name.

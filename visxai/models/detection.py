@@ -72,6 +72,12 @@ class Detections:
             )
 
     def __call__(self, output: Sequence[Detection]) -> Tensor:
+        """Compute the scores (b, classes), each of the strongest detection of its class.
+
+        Raises:
+            ModelError: the output isn't a detector's.
+            ArgumentError: `masks` is set, but the output has no masks.
+        """
         return torch.stack([self._of(found) for found in output])
 
     def _of(self, found: Detection) -> Tensor:
@@ -111,6 +117,12 @@ class Segmentation:
         return f"Segmentation(region of {int(self.region.sum())} pixels, {digest})"
 
     def __call__(self, output: Any) -> Tensor:
+        """Compute the scores (b, k), over the region or the pixels that each class wins.
+
+        Raises:
+            ModelError: the output isn't a segmenter's.
+            ArgumentError: the region is empty or isn't of the logits' size.
+        """
         logits = output["out"] if isinstance(output, Mapping) and "out" in output else output
         if not isinstance(logits, Tensor) or logits.ndim != 4:
             raise ModelError(

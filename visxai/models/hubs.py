@@ -43,7 +43,7 @@ class Request:
 def prefixed(name: str) -> list[str]:
     """Return an architecture's name with the prefix of each library that has it.
 
-    Example: "resnet50" gives "torchvision:resnet50" and "timm:resnet50".
+    Example: "resnet50" becomes "torchvision:resnet50" and "timm:resnet50".
     """
     import timm as library
 
@@ -52,6 +52,7 @@ def prefixed(name: str) -> list[str]:
 
 
 def _torchvision_names() -> list[str]:
+    """Return the names of torchvision's classifiers, detectors and segmenters."""
     from torchvision import models as zoo
 
     parts = (zoo, zoo.detection, zoo.segmentation)
@@ -196,6 +197,7 @@ def hugging_face(request: Request) -> tuple[Any, Known]:
 
 
 def _hugging_face(request: Request, transformers: Any) -> tuple[Any, Known]:
+    """Build the model of a request; code beside its weights is never run."""
     name, revision = _pinned(request.name)
     _reach(None if os.path.isdir(name) else name)
     # Without trust_remote_code=False the library asks whether to run code beside the weights.

@@ -240,7 +240,7 @@ class Model(ABC):
 
     @property
     def channels(self) -> int:
-        """The number of channels of the model's input: 3, unless the model knows better."""
+        """The number of channels of the model's input: 3, unless a backend determines another."""
         return 3
 
     def remedy(self, missing: Need) -> str:

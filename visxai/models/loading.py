@@ -101,6 +101,7 @@ def load(
 
 
 def _onnx(path: Path, name: str, device: Any, known: dict[str, Any]) -> Model:
+    """Load the model in an ONNX file."""
     from visxai.models.onnx.model import load as load_onnx
 
     return load_onnx(path, name=name, device=device, **known)
@@ -184,6 +185,7 @@ def _beside(path: Path) -> dict[str, Any]:
 
 
 def _carded(found: Card) -> tuple[Any, dict[str, Any]]:
+    """Build the model of a card; return the module and what the card states about it."""
     import timm
 
     path = bundled_file(found.source) if "bundled" in found.source else packaged_file(found.source)

@@ -83,6 +83,7 @@ class Probe(Model):
         return probe
 
     def scores(self, x: Tensor) -> Tensor:
+        """Compute the logits (b, k); those of the batch itself are cached."""
         if x is not self._x:
             return self._rerun.scores(x)
         if self._scores is None:
@@ -91,6 +92,7 @@ class Probe(Model):
         return self._scores
 
     def aim(self, x: Tensor, target: Target) -> Aim:
+        """Settle the target on the clean scores of x; aims of the batch itself are cached."""
         if x is not self._x:
             return super().aim(x, target)
         if target not in self._aims:

@@ -125,6 +125,7 @@ class Rerun:
     # ---- images of a batch ------------------------------------------------------------------
 
     def scores(self, x: Tensor) -> Tensor:
+        """Compute the logits (b, k), those that weren't finite in float32."""
         scores = self.model.scores(x)
         return scores if self.exact is None else self._finite(self.exact, x, scores)[0]
 
@@ -176,6 +177,7 @@ class Rerun:
         return Images(new, scores, aim, images, found.aim.rows)
 
     def at_layers(self, x: Tensor, target: Target, layers: Sequence[str]) -> AtLayers:
+        """Compute activations and gradients at layers; see `Model.at_layers`."""
         found = self.model.at_layers(x, target, layers)
 
         def lost() -> Tensor:
@@ -198,6 +200,7 @@ class Rerun:
         return AtLayers(again.scores, again.aim, merged)
 
     def activations(self, x: Tensor, target: Target, layers: Sequence[str]) -> Activations:
+        """Compute the activations of layers; see `Model.activations`."""
         found = self.model.activations(x, target, layers)
 
         def lost() -> Tensor:
@@ -247,6 +250,8 @@ class Rerun:
         gradient: AttentionGradient,
         last: bool,
     ) -> AtAttention:
+        """Reduce the attention of images; see `Model.attention`."""
+
         def run(model: Model, part: Tensor, target: Target) -> AtAttention:
             return model.attention(part, target, reduce, gradient=gradient, last=last)
 
@@ -265,6 +270,7 @@ class Rerun:
         return AtAttention(again.scores, again.aim, values, norms, found.tokens, gone)
 
     def token_values(self, x: Tensor, keep: Tensor, aim: Aim) -> Tensor:
+        """Compute the target's scalars with some patches alone; see `Model.token_values`."""
         found = self.model.token_values(x, keep, aim)
         if self.exact is None or bool(found.isfinite().all()):
             return found
@@ -281,6 +287,7 @@ class Rerun:
         run: Callable[[nn.Module, Tensor, Tensor], Tensor],
         maps: Tensor | None,
     ) -> Tensor:
+        """Run a function on the network itself; see `Model.through`."""
         found = self.model.through(x, aim, run, maps)
         if self.exact is None:
             return found
@@ -294,6 +301,7 @@ class Rerun:
     # ---- rows of images x turns -------------------------------------------------------------
 
     def values(self, rows: Rows, aim: Aim) -> Tensor:
+        """Compute the target's scalars (maps, turns) at rows of inputs; see `Model.values`."""
         found = self.model.values(rows, aim)
         if self.exact is None:
             return found
@@ -305,6 +313,7 @@ class Rerun:
     def attention_rows(
         self, rows: Rows, aim: Aim, reduce: Callable[[Attended], Tensor], last: bool
     ) -> tuple[Tensor, Tensor]:
+        """Reduce the attention of rows of inputs; see `Model.attention_rows`."""
         found, gone = self.model.attention_rows(rows, aim, reduce, last=last)
         if self.exact is None:
             return found, gone
@@ -317,6 +326,7 @@ class Rerun:
         return found, gone
 
     def gradients(self, rows: Rows, aim: Aim) -> Iterator[Gradients]:
+        """Compute the gradients of the target at rows of inputs; see `Model.gradients`."""
         for block in self.model.gradients(rows, aim):
             if self.exact is not None:
                 self._mend(self.exact, rows, aim, block)

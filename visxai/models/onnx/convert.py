@@ -69,6 +69,7 @@ class Slice(nn.Module):
 
 
 def _slices(part: nn.Module) -> bool:
+    """Return whether a module is the converter's Slice."""
     return type(part).__name__ == "OnnxSlice"
 
 
@@ -122,6 +123,7 @@ def _older(proto: Any) -> None:
 
 
 def _drop(node: Any, attribute: str) -> None:
+    """Remove an attribute from a node, if the node has it."""
     for item in [item for item in node.attribute if item.name == attribute]:
         node.attribute.remove(item)
 

@@ -138,6 +138,7 @@ def _parse(path: Path) -> tuple[Any, str]:
 
 
 def _check_names(proto: Any, name: str) -> None:
+    """Raise ModelError unless all names are UTF-8 and every input and output has a name."""
     ends = (*proto.graph.input, *proto.graph.output)
     if not _is_text(proto) or not all(value.name for value in ends):
         raise ModelError(
@@ -161,6 +162,7 @@ def _is_text(message: Any) -> bool:
 
 
 def _check_size(size: int, name: str) -> None:
+    """Raise ModelError for more bytes than a protobuf message can hold."""
     if size > _MOST_BYTES:
         raise ModelError(
             f"expected an ONNX model of less than 2 GiB, got {name} with more: use the model in "
@@ -222,6 +224,7 @@ def _external(tensor: Any, path: Path) -> bytes:
 
 
 def _check_operators(proto: Any, name: str) -> None:
+    """Raise ModelError for operators that neither ONNX, nor the runtime, nor the file defines."""
     known = {*_DOMAINS, *(function.domain for function in proto.functions)}
     foreign = sorted({node.domain for node in proto.graph.node} - known)
     if foreign:
@@ -280,6 +283,7 @@ def _input(proto: Any, name: str) -> tuple[list[int | None], str]:
 
 
 def _layout(dims: list[int | None], given: Layout | None, name: str) -> Layout:
+    """Return the input's axis order: the given layout, or by the axis of 1, 3 or 4 channels."""
     if given is not None:
         if given not in ("nchw", "nhwc"):
             raise UnknownName("layout", given, ("nchw", "nhwc"))

@@ -92,6 +92,12 @@ class Runtime:
         return f"onnxruntime {self._version} {self.provider}"
 
     def __call__(self, x: Tensor) -> Tensor:
+        """Compute the logits (n, k), float32, of pixels x (n, c, h, w), on the device of x.
+
+        Raises:
+            MemoryError: memory ran out.
+            ModelError: the file takes pixels of another size, or the session failed.
+        """
         self._check(x)
         inside = x.detach().to(self.device)
         batch = self._graph.batch
@@ -102,6 +108,12 @@ class Runtime:
         return torch.cat(parts).to(x.device)
 
     def _run(self, x: Tensor) -> Tensor:
+        """Run the session on pixels of its own type and batch size; return logits (n, k), float32.
+
+        Raises:
+            MemoryError: memory ran out.
+            ModelError: the session failed for another reason.
+        """
         binding = self._session.io_binding()
         out = torch.empty(len(x), *self._tail, dtype=self._output_dtype, device=self.device)
         for bind, name, tensor in (
@@ -132,6 +144,7 @@ class Runtime:
         return out.reshape(len(x), -1).float()
 
     def _ready(self, x: Tensor) -> Tensor:
+        """Convert pixels to the session's type, contiguous in memory."""
         return x.to(self._dtype).contiguous()
 
     def _whole(self, x: Tensor) -> Tensor:
@@ -142,6 +155,7 @@ class Runtime:
         return self._ready(x[: self._graph.batch])
 
     def _check(self, x: Tensor) -> None:
+        """Raise ModelError for pixels of another size or number of channels than the file's."""
         wanted = (self._graph.channels, *self._graph.size)
         if any(side not in (None, got) for side, got in zip(wanted, x.shape[1:], strict=True)):
             raise ModelError(

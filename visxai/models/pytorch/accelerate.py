@@ -48,7 +48,7 @@ Fresh = Callable[[], tuple[Form, nn.Module]]
 Key = tuple[str, tuple[int, ...]]
 KINDS = ("onnx", "compile")
 
-# A lack of memory says nothing about a form: it is tried again, but not for ever.
+# A lack of memory says nothing about a form, so it is tried again, a few times in all.
 _NO_ROOM = "no memory left to prepare it"
 _TRIES = 3
 _UNSTEADY = "its weights change while it runs"
@@ -63,7 +63,6 @@ class Acceleration:
         folder: visxai's cache folder.
 
     Attributes:
-        kind: "onnx" or "compile".
         why: for each place that runs its plain form, the reason.
         seconds: the time that the preparation of forms took so far.
 
@@ -94,7 +93,7 @@ class Acceleration:
         """Return the prepared form of a computation for inputs like x, or its plain form.
 
         Args:
-            place: the part of the model: "whole", or such as "below layer4".
+            place: the part of the model: "whole", or a name such as "below layer4".
             plain: the computation in plain PyTorch.
             fresh: makes the same computation on a module that nothing else runs, for tracers; it
                 returns the computation and the module.
@@ -136,7 +135,7 @@ class Acceleration:
             self._mark = mark
 
     def describe(self, needs: Need) -> str:
-        """Describe what methods with `needs` run on; the record of a run has it for all images."""
+        """Describe what methods with `needs` run on, for the record of a whole run."""
         if Need.INPUT_GRADIENT in needs:
             text = f"{self.kind}; gradients channels-last, batch norms folded"
         elif Need.LAYER_GRADIENT in needs:
@@ -183,6 +182,7 @@ class Acceleration:
         return self.why[place] == _NO_ROOM and self._tries[key] < _TRIES
 
     def _fits(self, place: str) -> None:
+        """Forget that `place` once failed for lack of memory."""
         if self.why.get(place) == _NO_ROOM:
             del self.why[place]
 
@@ -202,6 +202,7 @@ class Acceleration:
         return self.kind == "onnx" and self._path(place, shape).is_file()
 
     def _made(self, place: str, plain: Form, fresh: Fresh, x: Tensor) -> Form | None:
+        """Prepare a form and check it; return None, with the reason in `why`, where that fails."""
         try:
             form, module = fresh()
             off_the_fast_path(module)  # no exporter knows the native kernels
@@ -222,6 +223,7 @@ class Acceleration:
         return made
 
     def _path(self, place: str, shape: tuple[int, ...]) -> Path:
+        """Return where the cache keeps a form, by weights, place, input shape and versions."""
         runtime = require("onnxruntime", "onnx", "accelerate='onnx'").__version__
         weights = self._weights.sha256()
         text = f"{weights} {place} {shape} {torch.__version__} {runtime} 4"
@@ -229,6 +231,7 @@ class Acceleration:
         return self._folder / "accelerated" / f"{name}.onnx"
 
     def _exported(self, place: str, plain: _Module, x: Tensor) -> Form:
+        """Load the exported form of `plain` from the cache, or export it for inputs like x."""
         path = self._path(place, tuple(x.shape[1:]))
         if not path.is_file():
             _export(plain, x, path)
@@ -255,6 +258,7 @@ class OnnxForm:
         self._session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
     def __call__(self, x: Tensor) -> Tensor:
+        """Run the session on inputs x (b, 3, h, w); MemoryError where memory runs out."""
         try:
             (out,) = self._session.run(None, {"x": x.detach().float().contiguous().numpy()})
         except Exception as error:
@@ -279,7 +283,7 @@ class _Module(nn.Module):
 
 
 def _export(plain: _Module, x: Tensor, path: Path) -> None:
-    """Write `plain` as ONNX with a free batch axis, to a temporary file that then gets its name."""
+    """Write `plain` as ONNX with a free batch axis, to a temporary file that is then renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not mkstemp, whose files only their owner may read: a cache may be a team's.
     name = str(path.with_name(f".{uuid.uuid4().hex}.partial"))
@@ -298,10 +302,7 @@ def _export(plain: _Module, x: Tensor, path: Path) -> None:
 
 
 def _seal(content: bytes) -> bytes:
-    """Return the sha256 of an ONNX file's bytes as another entry of its metadata.
-
-    Appended to the bytes, it leaves them an ONNX file.
-    """
+    """Return the sha256 of an ONNX file's bytes as a metadata entry, to append to them."""
     onnx = require("onnx", "onnx", "accelerate='onnx'")
     digest = hashlib.sha256(content).hexdigest()
     entry = onnx.StringStringEntryProto(key="visxai_sha256", value=digest)
@@ -323,6 +324,7 @@ def _unsealed(path: Path) -> bytes:
 
 
 def _write(plain: _Module, x: Tensor, name: str) -> None:
+    """Export `plain` to the file `name` by the TorchScript exporter, with a free batch axis."""
     with warnings_of(), torch.no_grad(), silent_exporter():
         torch.onnx.export(
             plain,

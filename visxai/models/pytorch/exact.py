@@ -41,6 +41,7 @@ class _Switches:
 
     def _set(self, convolutions: bool, matmul: str) -> None:
         # Only what differs: setting a switch makes compiled code check its guards anew.
+        """Set both switches: TF32 in convolutions, and the precision of matrix products."""
         if torch.backends.cudnn.allow_tf32 != convolutions:
             torch.backends.cudnn.allow_tf32 = convolutions
         if torch.get_float32_matmul_precision() != matmul:

@@ -69,6 +69,7 @@ class Survey:
         )
 
     def _layout(self, shape: tuple[int, ...], name: str) -> Layout:
+        """Return the layout of an output of this shape; LayerError where it has no positions."""
         if len(shape) == 4:
             ratio = math.log(self.image[0] / self.image[1])
             _, a, b, c = shape

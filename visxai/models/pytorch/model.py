@@ -439,7 +439,7 @@ class TorchModel(Network):
         """Split the model at layer `name`, for inputs like x; kept for each input size.
 
         Raises:
-            LayerError: the model can't be split there, or the layer runs more than once.
+            LayerError: the model can't be split there, or the layer doesn't run exactly once.
         """
         key = (name, tuple(x.shape[1:]))
         with self._lock:

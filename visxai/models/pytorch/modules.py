@@ -96,8 +96,8 @@ def structural_copy(module: nn.Module) -> nn.Module:
     """Copy a module over the same parameters and buffers.
 
     Args:
-        module: one that no thread runs or hooks: a copy would keep what a forward in progress has
-            hooked or left in attributes.
+        module: a module that no thread runs or hooks: a copy would keep what a forward in progress
+            has hooked or left in attributes.
 
     Returns:
         A module of the same structure, mode and permanent hooks, which shares every parameter and
@@ -111,9 +111,13 @@ def structural_copy(module: nn.Module) -> nn.Module:
 class Weights:
     """The parameters and buffers of a module, and whether they still hold the same numbers.
 
-    Seen is every write that PyTorch counts: optimiser steps, `load_state_dict`, operations in
-    place, and another tensor put into `.data`. Not seen are writes past the count: in place
+    Every write that PyTorch counts is noticed: optimiser steps, `load_state_dict`, operations in
+    place, and another tensor put into `.data`. Writes that it doesn't count are missed: in place
     through `.data` (`weight.data.mul_(2)`) or through a NumPy array of the same memory.
+
+    Args:
+        module: the module.
+        sha256: the weights' sha256, where it is known already.
     """
 
     def __init__(self, module: nn.Module, sha256: str | None = None) -> None:
@@ -124,7 +128,7 @@ class Weights:
         self._lock = threading.Lock()
 
     def mark(self) -> tuple[tuple[int, int], ...]:
-        """Return where each tensor lies and how often it was written: equal marks, equal weights.
+        """Return where each tensor lies and how often it was written; equal for equal weights.
 
         Returns:
             (address, writes) of each parameter and buffer.
@@ -140,7 +144,7 @@ class Weights:
         """Return the weights' sha256 (see `weights_sha256`), computed again after a write.
 
         Returns:
-            64 hexadecimal digits; until the first write those given at the start, if any.
+            64 hexadecimal digits; until the first write those passed at construction, if any.
         """
         with self._lock:
             mark = self.mark()
@@ -150,6 +154,7 @@ class Weights:
 
 
 def _address(tensor: Tensor) -> int:
+    """Return the address of a tensor's memory, or what identifies a tensor that isn't strided."""
     return tensor.data_ptr() if tensor.layout == torch.strided else id(tensor)
 
 

@@ -103,7 +103,7 @@ class Network(Model):
         return super().channels
 
     def copied(self) -> nn.Module:
-        """Copy the module over the same weights, for one caller to hook or change at will.
+        """Copy the module over the same weights, for a caller to hook or change at will.
 
         Returns:
             A module that carries no hook of any forward in progress.
@@ -139,6 +139,7 @@ class Network(Model):
 
     @property
     def _autocast(self) -> bool:
+        """Whether the precision is computed by autocast."""
         return DTYPES[self.precision] is not None
 
     def logits(self, output: Any) -> Tensor:
@@ -204,6 +205,11 @@ class Network(Model):
             return self._surveys[size]
 
     def head_weight(self, x: Tensor, classes: int) -> Tensor:
+        """Return the weight (classes, features) of the last linear layer or 1x1 convolution.
+
+        Raises:
+            ModelError: no such layer has this number of classes.
+        """
         for visit in reversed(self.survey(x).visits):
             part = self.module.get_submodule(visit.name)
             weight = getattr(part, "weight", None)

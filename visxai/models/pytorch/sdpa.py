@@ -77,11 +77,11 @@ class Call:
         )
 
     def heads(self) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Compute attention weights and their gradients, as many heads at a time as fit in memory.
+        """Compute attention weights and their gradients, some heads at a time.
 
         Yields:
-            A and dy/dA, both (r, some heads, queries, keys), float32 or wider; dy/dA is None where
-            the call has no gradient.
+            A and dy/dA, both (r, some heads, queries, keys), float32 or wider, of at most
+            `_MOST_WEIGHTS` elements or a single head; dy/dA is None where the call has no gradient.
         """
         rows, heads, queries, _ = self.query.shape
         step = max(1, _MOST_WEIGHTS // max(1, rows * queries * self.key.shape[2]))
@@ -208,7 +208,7 @@ def _dispatch(*args: Any, **kwargs: Any) -> Tensor:
 
 @contextmanager
 def _wrapped() -> Iterator[None]:
-    """Wrap scaled_dot_product_attention while at least a thread is inside."""
+    """Wrap scaled_dot_product_attention while any thread is inside."""
     global _users, _plain
     with _lock:
         if _users == 0:

@@ -279,6 +279,7 @@ def _trace(module: nn.Module, run: Run, x: Tensor) -> list[Call]:
 
 
 def _shape(value: Tensor) -> Shape:
+    """Return a tensor's shape, without its numbers."""
     return Shape(tuple(value.shape), value.dtype, value.device)
 
 
@@ -387,6 +388,11 @@ class Trunk:
         return Trunk(*self._made_of)
 
     def __call__(self, x: Tensor) -> Tensor:
+        """Compute the activation at the cut for inputs x (b, 3, h, w).
+
+        Raises:
+            LayerError: the forward took another path and didn't reach the cut.
+        """
         state = self._state
         state.calls.clear()
         try:
@@ -402,8 +408,6 @@ class Trunk:
 
 class Head:
     """The network above the cut: from the activation there to the module's output.
-
-    head(activation, output) also overwrites the layer's output, for a cut further out.
 
     Attributes:
         module: the copy that runs: its layers can be captured and cut like the model's own.
@@ -429,6 +433,12 @@ class Head:
         self._wrap(cut.module, self._injected, len(stubs.get(cut.module, ())), cut, at)
 
     def __call__(self, activation: Tensor, output: Tensor | None = None) -> Any:
+        """Compute the module's output from the activation at the cut.
+
+        Args:
+            activation: the activation at the cut.
+            output: what overwrites the layer's output, for a cut further out.
+        """
         state = self._state
         state.activation, state.output = activation, output
         state.calls.clear()
@@ -438,10 +448,12 @@ class Head:
             state.activation = state.output = None
 
     def _wrap(self, name: str, wrap: Callable[..., Part], *how: Any) -> None:
+        """Replace the forward of a submodule by wrap(forward, *how)."""
         part = self.module.get_submodule(name)
         part.forward = wrap(part.forward, *how)
 
     def _stubbed(self, plain: Part, name: str, recipes: Sequence[Any]) -> Callable[..., Any]:
+        """Return a forward whose first calls return the recipes' structures instead of running."""
         state = self._state
 
         def forward(*args: Any, **kwargs: Any) -> Any:
@@ -454,6 +466,7 @@ class Head:
         return forward
 
     def _injected(self, plain: Part, earlier: int, cut: Cut, at: Any) -> Callable[..., Any]:
+        """Return a forward that inserts the activation at the cut, after `earlier` other calls."""
         state = self._state
 
         def forward(*args: Any, **kwargs: Any) -> Any:
@@ -475,6 +488,7 @@ class Head:
         return forward
 
     def _overwritten(self, plain: Part) -> Callable[..., Any]:
+        """Return a forward whose output is overwritten where the caller passed an output."""
         state = self._state
 
         def forward(*args: Any, **kwargs: Any) -> Any:

@@ -189,8 +189,8 @@ def _read(model: Network, x: Tensor, found: Tokens) -> tuple[int, ...]:
     """Return the tokens that the head reads.
 
     These are the prefix tokens that the scores' gradient reaches after the last block, or all
-    patches where it reaches patches alone. Where it reaches no token at all, the first prefix token
-    is assumed.
+    patches where it reaches patches alone or can't be computed. Where it reaches no token at all,
+    the first prefix token is assumed, if the model has any.
     """
     name = found.blocks[-1]
     patches = tuple(range(found.prefix, found.count))
@@ -211,7 +211,10 @@ def _read(model: Network, x: Tensor, found: Tokens) -> tuple[int, ...]:
 
 
 def _droppable(model: Network, x: Tensor, found: Tokens) -> bool:
-    """Return whether the model runs on half its patches, with positions added before the blocks."""
+    """Return whether the model runs on half its patches.
+
+    That requires that positions are added to the tokens before the first block.
+    """
     half = torch.arange(0, found.height * found.width, 2, device=x.device)
     try:
         with record_attention(model.module) as calls, dropping(model.module, found, half[None]):
