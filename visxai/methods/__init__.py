@@ -1,9 +1,9 @@
-"""The methods, one file each, found by listing this folder.
+"""The explanation methods, one file each, discovered by listing this folder.
 
-names()                                   what there is
+names()                                   the names of all methods
 load("occlusion(window=32, stride=16)")   a method from its spec string
 load("captum:DeepLift(baseline=0.0)")     a member of a family of methods
-load("GradCAM")                           another name of one (`visxai.methods._names`)
+load("GradCAM")                           another name of a method (`visxai.methods._names`)
 """
 
 from __future__ import annotations
@@ -22,13 +22,21 @@ __all__ = ["Maps", "Method", "find", "load", "names"]
 
 @cache
 def names() -> tuple[str, ...]:
-    """The names of all methods, sorted: the files of this folder, without importing them."""
+    """List the names of all methods, sorted, without importing their files."""
     return listed(__path__)
 
 
 @cache
 def find(name: str) -> type[Method]:
-    """The class of a method by name, with or without a member; UnknownName lists the choices."""
+    """Look up the class of a method by name.
+
+    Args:
+        name: The method's name or another spelling of it, with or without a member
+            ("captum:DeepLift").
+
+    Raises:
+        UnknownName: No method has that name; the error lists the choices.
+    """
     name = _known(name).partition(":")[0]
     if name not in names():
         raise UnknownName("method", name, names(), near=_near(name))
@@ -36,10 +44,17 @@ def find(name: str) -> type[Method]:
 
 
 def load(spec: str | Method) -> Method:
-    """A method from its spec string: a name, or a name with keyword arguments.
+    """Load a method from its spec string: a name, or a name with keyword arguments.
 
     >>> load("occlusion(window=32, stride=16)").window
     32
+
+    Args:
+        spec: The spec string; a method is returned as it is.
+
+    Raises:
+        UnknownName: The method, its member or an option doesn't exist.
+        ArgumentError: The spec can't be parsed, or an option's value is not allowed.
     """
     if isinstance(spec, Method):
         return spec
@@ -51,15 +66,14 @@ def load(spec: str | Method) -> Method:
 
 
 def _known(name: str) -> str:
-    """A name as methods have it, where it is another way to write one; else as it is."""
+    """Translate another spelling of a method's name; return any other text unchanged."""
     if ":" in name or not re.search(r"\w", name):
         return name
     return meant(name, names()) or name
 
 
 def _near(name: str) -> list[str] | None:
-    """At most four methods, captum's among them, that may have been meant; None where no name is
-    spelt alike."""
+    """List up to four methods, captum's included, that are spelt like `name`; None without any."""
     from visxai.methods.captum import NAMES
 
     spelt = {folded(one): one for one in names() if one != "captum"}

@@ -1,11 +1,12 @@
-"""What the attention methods share: from relevance of tokens to a map, with outliers masked.
+"""Shared code of the attention methods: a map from the relevance of tokens, with outliers masked.
 
-Some vision transformers keep global notes in a few background patches, whose tokens then have
-norms far above the others' and draw attention that says nothing of the place (Darcet et al.,
-Vision transformers need registers, ICLR 2024). `outliers=z` takes for outliers the patches whose
-token after the last block has a norm more than z robust standard deviations above the image's
-median (1.4826 times the median absolute deviation), and gives each the median of its up to eight
-neighbours that aren't. None, the default, leaves the map as the method defines it.
+Some vision transformers store global information in a few background patches. The tokens of these
+patches have norms far above the others' and draw attention that is unrelated to their place
+(Darcet et al., Vision transformers need registers, ICLR 2024). With `outliers=z`, a patch is an
+outlier if its token after the last block has a norm more than z robust standard deviations (1.4826
+times the median absolute deviation) above the image's median; its value is replaced by the median
+of those of its up to eight neighbours that aren't outliers. With None, the default, the map stays
+as the method defines it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,12 @@ from visxai.models.views import AtAttention
 
 @dataclass(frozen=True, repr=False)
 class AttentionMethod(Method):
-    """A map made of attention; outliers: see the module's docstring."""
+    """A method whose map is made of attention weights.
+
+    Attributes:
+        outliers: Robust standard deviations above the median from which a patch's norm makes it an
+            outlier, see the module's docstring; None masks no patch.
+    """
 
     outliers: float | None = None
 
@@ -38,7 +44,12 @@ class AttentionMethod(Method):
         return Cost(forwards=1, backwards=1)
 
     def maps(self, relevance: Tensor, seen: AtAttention) -> Maps:
-        """Maps (r, u, v) of the patches' relevance, from that of all tokens (r, tokens)."""
+        """Arrange the relevance of all tokens (r, tokens) as maps (r, u, v) over the patches.
+
+        Args:
+            relevance: One value for each token, prefix tokens (class, registers) first.
+            seen: The attention it was computed from, for the patch grid and the tokens' norms.
+        """
         grid = (seen.tokens.height, seen.tokens.width)
         values = relevance[:, seen.tokens.prefix :].reshape(-1, *grid)
         if self.outliers is not None:
@@ -47,16 +58,26 @@ class AttentionMethod(Method):
 
 
 def outlying(norms: Tensor, limit: float) -> Tensor:
-    """Which of an image's patches (r, patches) have norms more than `limit` robust standard
-    deviations above the median."""
+    """Mark the patches whose norms are far above the median of their image.
+
+    Args:
+        norms: Norms of the patch tokens (r, patches).
+        limit: Robust standard deviations above the median beyond which a patch is an outlier.
+
+    Returns:
+        A boolean tensor (r, patches), true for outliers.
+    """
     away = norms - norms.median(1, keepdim=True).values
     spread = 1.4826 * away.abs().median(1, keepdim=True).values
     return away > limit * spread.clamp_min(torch.finfo(norms.dtype).tiny)
 
 
 def smoothed(maps: Tensor, outliers: Tensor) -> Tensor:
-    """maps (r, u, v) with outliers set to the median of their neighbours that are none, or of
-    the whole map's where all neighbours are outliers."""
+    """Replace the outliers of maps (r, u, v) by the median of their neighbours.
+
+    Only neighbours that aren't outliers themselves count; where all of them are, the median of the
+    whole map's other values is taken.
+    """
     kept = maps.masked_fill(outliers, float("nan"))
     around = F.pad(kept, (1, 1, 1, 1), value=float("nan")).unfold(1, 3, 1).unfold(2, 3, 1)
     near = around.flatten(3).nanmedian(3).values

@@ -1,4 +1,4 @@
-"""Arithmetic that several methods share: weighted sums, fusing, upsampling, baselines."""
+"""Arithmetic shared by several methods: weighted sums, fusing, upsampling, baselines."""
 
 from __future__ import annotations
 
@@ -10,8 +10,16 @@ from visxai.errors import ArgumentError
 
 
 def weighted(weights: Tensor, activation: Tensor, relu: bool) -> Tensor:
-    """sum_k w_k A_k, (r, u, v), of weights (r, k) or (r, k, u, v) and activations (r, k, u, v);
-    with `relu` what is above zero."""
+    """Sum activations over channels with weights: sum_k w_k A_k.
+
+    Args:
+        weights: Weights (r, k), or (r, k, u, v) where every position has its own.
+        activation: Activations (r, k, u, v).
+        relu: Whether to set negative sums to zero.
+
+    Returns:
+        Maps (r, u, v).
+    """
     if weights.ndim == 2:
         signed = torch.einsum("rk,rkuv->ruv", weights, activation)
     else:
@@ -20,12 +28,12 @@ def weighted(weights: Tensor, activation: Tensor, relu: bool) -> Tensor:
 
 
 def quotient(numerator: Tensor, divisor: Tensor) -> Tensor:
-    """numerator / divisor, and zero where the divisor is."""
+    """Divide two tensors, with zero where the divisor is zero."""
     return torch.where(divisor == 0, torch.zeros_like(numerator), numerator / divisor)
 
 
 def fuse(maps: list[Tensor]) -> Tensor:
-    """One map (r, u, v) from several layers' maps, as `LayerMethod` describes."""
+    """Average the maps (r, u', v') of several layers to maps (r, u, v); see `LayerMethod`."""
     if len(maps) == 1:
         return maps[0]
     finest = max((tuple(m.shape[-2:]) for m in maps), key=lambda size: size[0] * size[1])
@@ -38,7 +46,7 @@ def fuse(maps: list[Tensor]) -> Tensor:
 
 
 def upsample(maps: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Maps (r, u, v) at (r, *size): bilinear, align_corners=False, in float32."""
+    """Resize maps (r, u, v) to (r, *size): bilinear, align_corners=False."""
     if tuple(maps.shape[-2:]) == tuple(size):
         return maps
     resized = F.interpolate(maps.unsqueeze(1), size, mode="bilinear", align_corners=False)
@@ -46,10 +54,19 @@ def upsample(maps: Tensor, size: tuple[int, ...]) -> Tensor:
 
 
 def baseline_like(x: Tensor, baseline: float | str | Tensor) -> Tensor:
-    """The baseline of x (b, c, h, w), of x's shape or broadcastable to it, in model space.
+    """Build the baseline of a batch x (b, c, h, w) in model space.
 
-    A number fills every value; "mean" is each image's own mean colour; "blur" a Gaussian blur of
-    it (σ a tenth of the shorter side, edges repeated); a tensor is taken as it is.
+    Args:
+        x: The batch.
+        baseline: A number fills every value; "mean" is each image's own mean colour; "blur" is the
+            image blurred by a Gaussian (σ a tenth of the shorter side, edges repeated); a tensor is
+            taken as it is.
+
+    Returns:
+        A tensor of x's shape, or broadcastable to it.
+
+    Raises:
+        ArgumentError: The baseline is none of these.
     """
     if isinstance(baseline, Tensor):
         return baseline.to(x)
@@ -65,8 +82,13 @@ def baseline_like(x: Tensor, baseline: float | str | Tensor) -> Tensor:
 
 
 def gaussian_blur(x: Tensor, sigma: float, radius: int | None = None) -> Tensor:
-    """x (b, c, h, w) blurred by a Gaussian of `sigma` pixels, edges repeated, cut at `radius`
-    pixels from its centre (default: 3 σ)."""
+    """Blur x (b, c, h, w) by a Gaussian, with its edges repeated.
+
+    Args:
+        x: The batch.
+        sigma: The standard deviation in pixels; 0 or less returns x.
+        radius: Pixels from the centre at which the kernel is cut, by default 3 σ.
+    """
     if sigma <= 0:
         return x
     radius = radius or max(1, int(3 * sigma + 0.5))

@@ -1,4 +1,4 @@
-"""What the methods that paint over parts of an image share: the paint, the cells, the responses."""
+"""Shared code of the methods that paint over parts of an image: paint, parts and responses."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ from visxai.target import Aim, Target
 
 @dataclass(frozen=True, repr=False)
 class Masked(Method):
-    """A map made from the scores of an image that is partly painted over.
+    """A method whose map is made from the scores of partly painted images.
 
-    baseline: the paint, in model space: a number, 'mean' (the image's mean colour), 'blur' or a
-    tensor. output: 'logit' aims the target at the scores, 'probability' at what the model reports
-    (softmax, sigmoid or the scores themselves).
+    Attributes:
+        baseline: The paint, in model space: a number, 'mean' (the image's mean colour), 'blur' or a
+            tensor.
+        output: 'logit' aims the target at the scores, 'probability' at what the model reports
+            (softmax, sigmoid or the scores themselves).
     """
 
     baseline: float | str | Tensor = 0.0
@@ -37,7 +39,11 @@ class Masked(Method):
         self._require(self.output in known, f"an output of {' or '.join(known)}", self.output)
 
     def clean(self, model: Model, x: Tensor, target: Target) -> tuple[Aim, Tensor]:
-        """The aim settled on x at this method's output, and its scalars (maps,) there."""
+        """Settle the target on x, and evaluate it there.
+
+        Returns:
+            The aim at this method's output, and its scalars (r,) on the unpainted images.
+        """
         aim = model.aim(x, target)
         if self.output == "probability":
             aim = aim.on(model.probabilities)
@@ -51,8 +57,19 @@ class Masked(Method):
         turns: int,
         keep: Callable[[Tensor, Tensor], Tensor],
     ) -> Tensor:
-        """The target (maps, turns) where keep(image (n,), turn (n,)) (n, 1, h, w), from 0 to 1,
-        says how much of x shows through the paint."""
+        """Evaluate the target on images that are partly painted over.
+
+        Args:
+            model: The model.
+            x: Images (b, c, h, w) in model space.
+            aim: The target, settled on x.
+            turns: The number of masks for each image.
+            keep: A function of image (n,) and turn (n,) indices that returns (n, 1, h, w) in 0..1:
+                how much of each pixel shows through the paint.
+
+        Returns:
+            The target's scalars (r, turns).
+        """
         paint = baseline_like(x, self.baseline).expand_as(x)
 
         def painted(image: Tensor, turn: Tensor) -> Tensor:
@@ -62,10 +79,12 @@ class Masked(Method):
 
 
 def shown(labels: Tensor, presence: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-    """The `keep` of parts that are shown or painted.
+    """Build the `keep` function of `Masked.responses` for parts that are shown or painted.
 
-    labels (b, h, w), long: the part each pixel belongs to, or (1, h, w) for all images.
-    presence (b, turns, parts), from 0 to 1, or (1, turns, parts) for all images.
+    Args:
+        labels: The part each pixel belongs to, (b, h, w) long, or (1, h, w) for all images.
+        presence: How much of each part is shown, in 0..1: (b, turns, parts), or (1, turns, parts)
+            for all images.
     """
     flat = labels.flatten(1)
 
@@ -78,9 +97,16 @@ def shown(labels: Tensor, presence: Tensor) -> Callable[[Tensor, Tensor], Tensor
 
 
 def cells(size: tuple[int, ...], grid: tuple[int, int]) -> Tensor:
-    """(1, h, w) long: the cell of a grid (rows, columns) each pixel lies in, numbered row by row.
+    """Label the pixels with the cells of a grid, numbered row by row.
 
-    Sides that don't divide make cells that differ by at most one pixel.
+    Sides that the grid doesn't divide give cells that differ by at most one pixel.
+
+    Args:
+        size: Height and width in pixels.
+        grid: Rows and columns of cells.
+
+    Returns:
+        Labels (1, h, w), long.
     """
     (height, width), (rows, columns) = size, grid
     down = torch.arange(height) * rows // height
@@ -89,17 +115,22 @@ def cells(size: tuple[int, ...], grid: tuple[int, int]) -> Tensor:
 
 
 def grid_of(x: Tensor, segments: int | tuple[int, int]) -> tuple[int, int] | None:
-    """The grid that `segments` asks for, no finer than the pixels of x; None for superpixels."""
+    """Return the grid that `segments` names, no finer than x's pixels; None for superpixels."""
     if isinstance(segments, int):
         return None
     return min(segments[0], x.shape[2]), min(segments[1], x.shape[3])
 
 
 def parts_of(x: Tensor, segments: int | tuple[int, int]) -> tuple[Tensor, list[int]]:
-    """Labels (b or 1, h, w) of the parts of each image x (b, c, h, w), and how many each has.
+    """Cut each image x (b, c, h, w) into parts.
 
-    A pair is a grid (rows, columns); a number asks for about that many SLIC superpixels, found in
-    each image alone, after its values were stretched to 0..1.
+    Args:
+        x: The batch.
+        segments: A pair is a grid (rows, columns); a number is the approximate number of SLIC
+            superpixels, computed for each image alone after its values are stretched to 0..1.
+
+    Returns:
+        Labels (b, h, w), or (1, h, w) for a grid, and the number of parts of each image.
     """
     grid = grid_of(x, segments)
     if grid is not None:
@@ -116,7 +147,7 @@ def parts_of(x: Tensor, segments: int | tuple[int, int]) -> tuple[Tensor, list[i
 
 
 def padded(matrices: Sequence[Tensor], device: torch.device) -> Tensor:
-    """Matrices (n_i, m_i) as one (b, max n, max m) float32, zero where a matrix ends."""
+    """Stack matrices (n_i, m_i) as (b, max n, max m) float32, padded with zeros."""
     rows, columns = (max(one.shape[axis] for one in matrices) for axis in (0, 1))
     out = torch.zeros(len(matrices), rows, columns)
     for into, one in zip(out, matrices, strict=True):

@@ -1,4 +1,4 @@
-"""Other names that methods go by: those of captum, of grad-cam, of shap and of papers.
+"""Other names of methods: those of captum, of grad-cam, of shap and of papers.
 
 Case, underscores, hyphens and blanks don't count, and a plus sign is read as "plus", so GradCAM,
 Score-CAM and gradcam++ need no entry of their own.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-# What somebody may write, folded, and the method that is meant.
+# Folded spellings, and the method that each of them stands for.
 OTHERS = {
     "gradcampp": "grad_cam_plus_plus",
     "layergradcam": "grad_cam",
@@ -46,7 +46,7 @@ OTHERS = {
 
 
 def folded(name: str) -> str:
-    """A name without what may be written in several ways.
+    """Reduce a name to a form that all its spellings share.
 
     >>> folded("Grad-CAM++")
     'gradcamplusplus'
@@ -55,6 +55,14 @@ def folded(name: str) -> str:
 
 
 def meant(name: str, known: Iterable[str]) -> str | None:
-    """The method, of the `known` ones or of captum's, that a name without a member stands for."""
+    """Look up the method that a name without a member stands for.
+
+    Args:
+        name: A name in any spelling.
+        known: The names of visxai's methods.
+
+    Returns:
+        A method's name, a captum attribution ("captum:DeepLift"), or None.
+    """
     wanted = folded(name)
     return OTHERS.get(wanted) or next((one for one in known if folded(one) == wanted), None)

@@ -4,7 +4,7 @@
 
 A_ki is channel k of the layer's output at position i, y the target's scalar, y_k the scalar when
 channel k is zero at the layer (on a transformer: at its patch tokens). The divisor is |y| and not
-the paper's y, for a negative logit would turn the map around; where y is zero the map is.
+the paper's y, since a negative logit would invert the map; where y is zero the map is zero.
 `relu=False` keeps the signed sum. No gradient is needed, so saturated scores are no obstacle.
 
     visxai.Engine().explain("cat.jpg", method="ablation_cam")
@@ -33,7 +33,11 @@ from visxai.target import Target
 
 @dataclass(frozen=True, repr=False)
 class AblationCam(LayerMethod):
-    """Activations weighted by the drop of the score without them; see the module's docstring."""
+    """Activations weighted by the drop of the score without them; see the module's docstring.
+
+    Attributes:
+        relu: Whether to set negative values to zero; False keeps the signed sum.
+    """
 
     relu: bool = True
 
@@ -58,7 +62,7 @@ class AblationCam(LayerMethod):
 
 
 def ablated(at: Replay) -> Rows:
-    """The layer's activations with one channel zero, a turn for each."""
+    """Build the layer's activations with one channel set to zero, a turn for each channel."""
     images, channels = at.activation.shape[:2]
 
     def build(image: Tensor, turn: Tensor) -> Tensor:

@@ -28,7 +28,11 @@ from visxai.target import Target
 
 @dataclass(frozen=True, repr=False)
 class AttentionCam(AttentionMethod):
-    """The last attention, weighted by head; see the module's docstring."""
+    """The last layer's attention, weighted by head; see the module's docstring.
+
+    Attributes:
+        relu: Whether to set negative values to zero; False keeps the signed sum.
+    """
 
     relu: bool = True
 
@@ -42,7 +46,7 @@ class AttentionCam(AttentionMethod):
 
 
 def weighted(seen: Attended) -> Tensor:
-    """The signed map over all tokens (n, tokens)."""
+    """Compute the signed map (n, tokens) over all tokens."""
     (layer,) = seen.layers
     weights, gradients = layer.rows(seen.start)
     return (gradients.mean(2, keepdim=True) * weights).mean(1)

@@ -43,11 +43,11 @@ class AttentionRollout(AttentionMethod):
 
 
 def rollout(seen: Attended) -> Tensor:
-    """The row r (n, tokens) after all layers."""
+    """Carry the row r (n, tokens) from the last layer down to the input."""
     row = seen.start
     for layer in reversed(seen.layers):
         mixed = layer.mean(lambda weights, _: weights)
-        # A row of A sums to one, so a row of A + I to two, but for what rounding adds.
+        # A row of A sums to one, so a row of A + I sums to two, up to rounding.
         share = row / (mixed.sum(2) + 1)
         row = share + (share.unsqueeze(1) @ mixed).squeeze(1)
     return row

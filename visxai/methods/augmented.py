@@ -3,12 +3,12 @@
     M = mean over variants v of  v^-1 ( map of method at v(x) )
 
 A variant mirrors the image (`flip`), resizes its content about the centre while the input keeps
-its size (`scales`: 1.25 looks closer, below 1 the edges are repeated around), and adds normal
-noise of `noise` times the image's range of values (`copies` draws). Its map is brought back to
-the plain frame, at the resolution the method has, before it counts; where a closer look doesn't
-reach, the other scales' mean stands. All variants explain the classes that the clean image
-settles, and all images share the draws, made from `seed`. Maps are averaged as they are, unscaled;
-quality figures belong to single variants and aren't kept.
+its size (`scales`: 1.25 enlarges the centre, below 1 the edges are repeated around), and adds
+normal noise of `noise` times the image's range of values (`copies` draws). Its map is transformed
+back to the original frame, at the method's resolution, before it is averaged; where an enlarged
+variant doesn't cover a place, the other scales' mean is used. All variants explain the classes
+that the clean image settles, and all images share the draws, made from `seed`. Maps are averaged
+as they are, unscaled; quality figures belong to single variants and aren't kept.
 
 With `flip` the map of a mirrored image is the mirrored map, whatever the network. Around
 saliency(signed=True), noise alone is SmoothGrad.
@@ -42,10 +42,16 @@ from visxai.target import Settled, Target
 
 @dataclass(frozen=True, repr=False)
 class Augmented(Method):
-    """A method under augmentation; see the module's docstring.
+    """A method averaged over augmented images; see the module's docstring.
 
-    method: a spec string, or a method; scales: content sizes, at least one of them at most 1, so
-    that no pixel is left out.
+    Attributes:
+        method: The method that is augmented: a spec string, or a method.
+        flip: Whether to add the mirrored image to every variant.
+        scales: Sizes of the content relative to the image's, at least one of them at most 1, so
+            that no pixel is left out.
+        noise: Standard deviation of the noise, relative to each image's range of values.
+        copies: Noise draws for each scale.
+        seed: Seed of the noise.
     """
 
     method: str | Method = "grad_cam"
@@ -55,7 +61,7 @@ class Augmented(Method):
     copies: int = 1
     seed: int = 0
 
-    needs = GradCam.needs  # of the default; an instance states those of its own method
+    needs = GradCam.needs  # the default method's; an instance has those of its own method
 
     @property
     def two_sided(self) -> bool:
@@ -75,7 +81,7 @@ class Augmented(Method):
 
     @property
     def inner(self) -> Method:
-        """The method that is augmented."""
+        """Return the method that is augmented."""
         return methods.load(self.method)
 
     def __repr__(self) -> str:
@@ -89,7 +95,7 @@ class Augmented(Method):
 
     def __call__(self, model: Model, x: Tensor, target: Target) -> Maps:
         inner = self.inner
-        # The plain image goes first: what its map has settled, the other variants repeat.
+        # The plain image goes first: the other variants explain the classes that it settles.
         plain = inner(model, x, target).values if self._has_plain else None
         settled = Settled.on_aim(target, model.aim(x, target))
         total, seen = torch.zeros(()), torch.zeros(())
@@ -113,7 +119,7 @@ class Augmented(Method):
         return self.noise == 0 and 1.0 in self.scales
 
     def _variants(self, x: Tensor, scale: float) -> Iterator[tuple[Tensor, bool]]:
-        """The variants of one scale, and whether each is mirrored."""
+        """Yield the variants of one scale, each with whether it is mirrored."""
         resized = zoomed(x, scale)
         noise = Noise.of(x, self.copies, self.noise, self.seed) if self.noise else None
         images = torch.arange(len(x), device=x.device)
@@ -138,7 +144,12 @@ class Augmented(Method):
 
 
 def zoomed(x: Tensor, scale: float) -> Tensor:
-    """x (b, c, h, w) with its content resized about the centre, bilinear, edges repeated."""
+    """Resize the content of x (b, c, h, w) about the centre: bilinear, edges repeated, size kept.
+
+    Args:
+        x: The batch.
+        scale: The size of the content relative to its present one; above 1 enlarges it.
+    """
     if scale == 1 or not len(x):
         return x
     matrix = x.new_tensor([[1 / scale, 0, 0], [0, 1 / scale, 0]]).expand(len(x), 2, 3)
@@ -147,7 +158,7 @@ def zoomed(x: Tensor, scale: float) -> Tensor:
 
 
 def _reach(maps: Tensor, scale: float) -> Tensor:
-    """(u, v): 1 where a cell's centre lies in what a variant of this scale has seen, else 0."""
+    """Mark (u, v) the cells whose centres a variant of this scale covers: 1 inside, else 0."""
     inside = []
     for size in maps.shape[-2:]:
         centre = (2 * torch.arange(size, device=maps.device) + 1) / size - 1

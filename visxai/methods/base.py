@@ -1,7 +1,11 @@
-"""What a method is: a frozen dataclass whose call is a pure function (model, x, target) -> maps.
+"""The base classes of methods: frozen dataclasses that map (model, x, target) to saliency maps.
 
-A method's file is its documentation: theory, equation, cost and source in the docstring, then
-the code. Its repr is its spec string, which names every option that changes numbers.
+A method's call is a pure function. Its file is its documentation: theory, equation, cost and
+source in the docstring, then the code. Its repr is its spec string, which names every option that
+changes numbers.
+
+Shapes are written with b images, r maps (one for each image and class that the target settles on),
+c channels, h x w pixels of the model's input and u x v positions of a map's native resolution.
 """
 
 from __future__ import annotations
@@ -23,10 +27,12 @@ from visxai.target import Target
 
 @dataclass(frozen=True)
 class Maps:
-    """What a method returns for r maps.
+    """The result of a method: r maps and their quality figures.
 
-    values: (r, u, v), float32, the native resolution, unscaled. quality: figures a map, such as
-    completeness (relative error) or evaluations, each (r,).
+    Attributes:
+        values: The maps (r, u, v), float32, at native resolution, unscaled.
+        quality: Figures of each map, each (r,), such as completeness (relative error) or
+            evaluations.
     """
 
     values: Tensor
@@ -35,10 +41,12 @@ class Maps:
 
 @dataclass(frozen=True)
 class Cost:
-    """Rows through the network for one image with one map, the clean forward included.
+    """The rows that go through the network for one image with one map, the clean forward included.
 
-    forwards: through the whole network, or from the input to the layer; heads: from a layer to
-    the scores only; backwards: from the score down.
+    Attributes:
+        forwards: Rows through the whole network, or from the input to the layer.
+        backwards: Rows from the score down.
+        heads: Rows from a layer to the scores only.
     """
 
     forwards: int
@@ -48,34 +56,54 @@ class Cost:
 
 @dataclass(frozen=True, repr=False)
 class Method(Spec, ABC):
-    """An explanation method. Subclasses are final, frozen, and state their needs."""
+    """An explanation method.
+
+    Subclasses are final and frozen, and state what they need of a model.
+
+    Attributes:
+        needs: What a model must offer for the method to run.
+    """
 
     needs: ClassVar[Need]
 
     @abstractmethod
     def __call__(self, model: Model, x: Tensor, target: Target) -> Maps:
-        """Maps for a batch x (b, 3, h, w) in model space: one a map of the aimed target."""
+        """Explain a batch.
+
+        Args:
+            model: The model; it must offer the method's `needs`.
+            x: Images (b, 3, h, w) in model space.
+            target: What to explain; it settles on one or more classes for each image.
+
+        Returns:
+            One map for each image and class that the target settles on.
+        """
 
     @abstractmethod
     def cost(self, model: Model, x: Tensor) -> Cost:
-        """What one image like x (1, 3, h, w) costs."""
+        """Count the rows that one image like x (1, 3, h, w) sends through the network."""
 
     @property
     def two_sided(self) -> bool:
-        """Whether maps can hold evidence against the target.
+        """Return whether maps can hold evidence against the target.
 
-        Maps of a one-sided method are never negative. Records keep this, and all maps of a method
-        are drawn in the colours that it decides, whatever each happens to hold.
+        Maps of a one-sided method are never negative. Records keep this flag, and it decides the
+        colours in which all maps of a method are drawn, whatever values each of them holds.
         """
         return True
 
     def layer_of(self, model: Model, x: Tensor) -> str | None:
-        """The layer the maps come from, for the record; None for methods without one."""
+        """Return the name of the layer that the maps come from, for the record, or None."""
         return None
 
     @classmethod
     def of(cls, member: str, options: Mapping[str, Any]) -> Method:
-        """The method with these options; `member` names one of a family ("captum:DeepLift")."""
+        """Build the method from options; `member` names a member of a family ("captum:DeepLift").
+
+        Raises:
+            UnknownName: The method has no such option.
+            ArgumentError: The method has no members, or an option's value is not allowed.
+        """
         if member:
             raise ArgumentError(
                 f"expected {cls.name()} without a member, got {cls.name()}:{member}: drop the "
@@ -86,11 +114,14 @@ class Method(Spec, ABC):
 
 @dataclass(frozen=True, repr=False)
 class LayerMethod(Method):
-    """A map made of what one layer holds, or of several layers' maps, fused.
+    """A method whose map comes from a layer, or from several layers whose maps are fused.
 
-    layer: a dotted name, or several, joined by "+" ("layer3+layer4") or as a tuple; None is the
-    model's own choice. Fused maps are each divided by their largest magnitude, brought to the
-    finest resolution and averaged, so that no layer outweighs another by its units.
+    Fused maps are each divided by their largest magnitude, resized to the finest resolution and
+    averaged, so that no layer outweighs another by its units.
+
+    Attributes:
+        layer: A dotted name, or several, joined by "+" ("layer3+layer4") or as a tuple; None is the
+            model's own choice.
     """
 
     layer: str | None = None
@@ -105,13 +136,13 @@ class LayerMethod(Method):
         return self.layer or model.layer(x)
 
     def layers(self, model: Model, x: Tensor) -> list[str]:
-        """The names of the layers, one by one."""
+        """List the names of the layers."""
         return self.layer_of(model, x).split("+")
 
 
 @dataclass(frozen=True, repr=False)
 class Cam(LayerMethod):
-    """A map made of one layer's activations and gradients, or of several layers' fused."""
+    """A class activation map: made of the activations and gradients of one layer, or of several."""
 
     needs = Need.LAYER_GRADIENT
 
@@ -121,7 +152,7 @@ class Cam(LayerMethod):
 
     @abstractmethod
     def map(self, at: AtLayer) -> Tensor:
-        """The map (r, u, v) of one layer."""
+        """Compute the map (r, u, v) of one layer from its activations and gradients."""
 
     def cost(self, model: Model, x: Tensor) -> Cost:
         return Cost(forwards=1, backwards=1)

@@ -33,7 +33,11 @@ from visxai.target import Target
 
 @dataclass(frozen=True, repr=False)
 class BeyondIntuition(AttentionMethod):
-    """Token attribution by importance of heads; see the module's docstring."""
+    """Token attribution by the importance of heads; see the module's docstring.
+
+    Attributes:
+        points: Points on the path from a blank image to x.
+    """
 
     points: int = 20
 
@@ -49,7 +53,7 @@ class BeyondIntuition(AttentionMethod):
         seen = model.attention(x, target, perception_and_worth)
         row, worth = seen.values[:, 0], seen.values[:, 1:]
         if self.points > 1:
-            # The path's end is the image itself, seen above.
+            # The path's end is the image itself, whose attention is known already.
             shares = torch.arange(1, self.points, device=x.device) / self.points
 
             def build(image: Tensor, turn: Tensor) -> Tensor:
@@ -65,12 +69,12 @@ class BeyondIntuition(AttentionMethod):
 
 
 def worths(seen: Attended) -> Tensor:
-    """dy/dA of the last layer at the class row (n, heads, tokens)."""
+    """Return dy/dA of the last layer at the class row (n, heads, tokens)."""
     return seen.layers[-1].rows(seen.start)[1]
 
 
 def perception_and_worth(seen: Attended) -> Tensor:
-    """The class row of R, then `worths`: (n, 1 + heads, tokens)."""
+    """Compute the class row of R, followed by `worths`: (n, 1 + heads, tokens)."""
     row = seen.start
     for layer in reversed(seen.layers):
         mixed, total = torch.zeros_like(row), row.new_zeros(len(row), 1)

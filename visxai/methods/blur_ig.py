@@ -3,8 +3,8 @@
     M_p = integral over s from sigma down to 0 of  sum over c of  dy/dL_cp * dL_cp/ds  ds
 
 L(s) is the image blurred with a standard deviation of s pixels. No baseline colour is needed:
-the path starts from the image's own coarse layout, and at every scale only what that scale adds
-can earn attribution. The blur is heat diffusion with closed borders (a product in the cosine
+the path starts from the image's own coarse layout, and each scale attributes only the detail that
+appears at that scale. The blur is heat diffusion with closed borders (a product in the cosine
 transform), exact at every s: no kernel is cut off, and the mean colour stays.
 
 The path is cut where s = sigma (1 - j/steps)^2, finer towards the sharp end, where the image
@@ -35,7 +35,12 @@ from visxai.target import Target
 
 @dataclass(frozen=True, repr=False)
 class BlurIg(Method):
-    """Integrated gradients along a blur; see the module's docstring."""
+    """Integrated gradients along a blur; see the module's docstring.
+
+    Attributes:
+        steps: Steps of the path.
+        sigma: Standard deviation of the strongest blur, in pixels.
+    """
 
     steps: int = 50
     sigma: float = 50.0
@@ -51,7 +56,7 @@ class BlurIg(Method):
         aim, clean = model.clean(x, target)
         blur = Blur.of(x)
         sigmas = self.sigma * (1 - torch.arange(self.steps + 1, device=x.device) / self.steps) ** 2
-        # A point stands for half of the step before it and half of the one after.
+        # A point represents half of the step before it and half of the step after it.
         after, before = sigmas.roll(-1), sigmas.roll(1)
         after[-1], before[0] = sigmas[-1], sigmas[0]
 
@@ -72,19 +77,26 @@ class BlurIg(Method):
 
 @dataclass(frozen=True)
 class Blur:
-    """Images (b, c, h, w) in the cosine basis, where blurring is a product."""
+    """Images in the cosine basis, where blurring is a product.
 
-    waves: Tensor  # (b, c, h, w), the images' coefficients
-    down: Tensor  # (h, h), rows are cosines along an image's height
-    across: Tensor  # (w, w)
+    Attributes:
+        waves: The images' coefficients (b, c, h, w).
+        down: The cosine transform along the height (h, h), a row for each frequency.
+        across: The cosine transform along the width (w, w).
+    """
+
+    waves: Tensor
+    down: Tensor
+    across: Tensor
 
     @classmethod
     def of(cls, x: Tensor) -> Blur:
+        """Transform the images x (b, c, h, w) to the cosine basis."""
         down, across = (_cosines(size).to(x) for size in x.shape[2:])
         return cls(down @ x @ across.T, down, across)
 
     def __call__(self, image: Tensor, sigma: Tensor) -> Tensor:
-        """Images (n,) blurred by sigma (n,) pixels: (n, c, h, w)."""
+        """Blur the images of indices (n,) by sigma (n,) pixels: (n, c, h, w)."""
         fall = -0.5 * sigma.to(self.waves).square().unsqueeze(1)
         rows, columns = (
             (fall * (math.pi * torch.arange(size, device=fall.device) / size) ** 2).exp()
@@ -96,7 +108,7 @@ class Blur:
 
 
 def _cosines(size: int) -> Tensor:
-    """The orthonormal cosine transform (frequencies, positions): closed borders, type II."""
+    """Build the orthonormal cosine transform (frequencies, positions): type II, closed borders."""
     at = torch.arange(size, dtype=torch.float64)
     basis: Tensor = (math.pi / size * at[:, None] * (at + 0.5)).cos() * (2 / size) ** 0.5
     basis[0] *= 0.5**0.5

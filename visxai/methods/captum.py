@@ -1,24 +1,24 @@
-"""Captum's long tail: any captum attribution of the input, under visxai's contracts.
+"""Captum's further methods: any captum attribution of the input, under visxai's contracts.
 
     captum:NAME(option=value)        M = sum over channels of captum.attr.NAME's attribution
 
 Gradient attributions are summed over the channels, with their sign; perturbation attributions,
 which captum repeats in every channel, are averaged over them, so that they hold the score's
-change itself. Captum's own options have captum's names and defaults; of ours there are
+change itself. Captum's own options have captum's names and defaults; visxai adds
 
 * baseline: a number in model space, 'mean', 'blur' or a tensor, where captum takes baselines;
-* grid: cells a side that are painted as one, where captum takes a feature mask (default 8);
+* grid: cells a side that are painted together, where captum takes a feature mask (default 8);
 * seed: where captum draws. Each map is then computed alone with the same seed, so it never
-  depends on its batch-mates.
+  depends on the other images of its batch.
 
 Lime is fitted by ridge regression (alpha 1) and KernelShap by least squares, neither of which
 needs another package. Captum draws from the global generators and warns through Python's global
 filters, so its calls take turns under a lock, and generators and filters are put back.
 
-DeepLift knows only some activations, each a module used once. What it can't follow shows in its
-contributions not adding up to the score's change; beyond 10 % that is an error, below it is
-recorded as `completeness`. GuidedBackprop and Deconvolution change nothing but torch.nn.ReLU, and
-a model without any is refused.
+DeepLift supports only some activations, each a module used once. Where it can't follow the
+network, its contributions don't add up to the score's change: a relative error beyond 10 % raises
+an error, a smaller one is recorded as `completeness`. GuidedBackprop and Deconvolution change
+nothing but torch.nn.ReLU, and a model without any is refused.
 
     visxai.Engine().explain("cat.jpg", method="captum:GradientShap(n_samples=8)")
 
@@ -53,7 +53,7 @@ from visxai.quiet import warnings_of
 from visxai.target import Target
 
 RECTIFIED = ("Deconvolution", "GuidedBackprop")
-FITTED = {"KernelShap": 0.0, "Lime": 1.0}  # the ridge of each
+FITTED = {"KernelShap": 0.0, "Lime": 1.0}  # the ridge penalty of each
 PERTURBED = ("FeatureAblation", "Occlusion", "ShapleyValueSampling", *FITTED)
 DRAWN = ("GradientShap", "ShapleyValueSampling", *FITTED)
 NAMES = (
@@ -68,7 +68,7 @@ REFUSED = {
     "ShapleyValues": "it runs through every order of the features; kernel_shap is exact sooner",
     "DeepLiftShap": "it needs a data set of baselines, which a spec can't name",
 }
-# Arguments that are visxai's to give, or don't change the map.
+# Arguments that visxai sets itself, or that don't change the map.
 HIDDEN = {
     *("self", "kwargs", "model", "forward_func", "inputs", "target", "baselines", "feature_mask"),
     *("additional_forward_args", "return_convergence_delta", "show_progress", "abs_"),
@@ -82,7 +82,16 @@ _LOCK = threading.RLock()
 
 @dataclass(frozen=True, repr=False)
 class Captum(Method):
-    """One captum attribution; see the module's docstring. options: captum's own, by name."""
+    """A captum attribution; see the module's docstring.
+
+    Attributes:
+        algorithm: The name of the attribution in captum.attr.
+        baseline: The baseline in model space: a number, 'mean', 'blur' or a tensor; None where
+            captum takes none.
+        grid: Cells a side that are painted together; None where captum takes no feature mask.
+        seed: Seed of captum's draws; None where captum draws nothing.
+        options: Captum's own options, as pairs of name and value.
+    """
 
     algorithm: str
     baseline: float | str | Tensor | None = None
@@ -129,7 +138,7 @@ class Captum(Method):
         object.__setattr__(self, "options", tuple({**defaults, **given}.items()))
 
     def _ours(self) -> dict[str, Any]:
-        """The options of visxai that this algorithm takes, with their defaults."""
+        """Return the options of visxai that this algorithm takes, with their defaults."""
         taken = _arguments(self.algorithm)[0]
         return {
             **({"baseline": 0.0} if "baselines" in taken else {}),
@@ -139,6 +148,7 @@ class Captum(Method):
 
     @classmethod
     def of(cls, member: str, options: Mapping[str, Any]) -> Method:
+        """Build the attribution `member` names; raise ArgumentError without a member."""
         if not member:
             raise ArgumentError(
                 "expected captum:NAME, got captum alone: choose a NAME of "
@@ -205,9 +215,9 @@ class Captum(Method):
     def _attributed(
         self, network: nn.Module, inputs: Tensor, which: Tensor, baseline: Tensor | None
     ) -> Tensor:
-        """Maps (n, h, w) of inputs (n, c, h, w), in float32."""
+        """Compute the maps (n, h, w), float32, of inputs (n, c, h, w)."""
         if self.seed is not None and len(inputs) > 1:
-            # Captum draws for the batch as a whole; alone, every row gets the same draws.
+            # Captum draws for the batch as a whole; row by row, every row gets the same draws.
             return torch.cat(
                 [
                     self._attributed(
@@ -242,13 +252,14 @@ class Captum(Method):
 
 
 class Count(nn.Module):
-    """A network that gives the sum of each input, and counts its rows in both directions."""
+    """A network that outputs the sum of each input, and counts its rows in both directions."""
 
     def __init__(self) -> None:
         super().__init__()
         self.forwards = self.backwards = 0
 
     def forward(self, x: Tensor, which: Tensor) -> Tensor:
+        """Sum each input (n, c, h, w) to a score (n, 1), and count the rows."""
         self.forwards += len(x)
         out = x.flatten(1).sum(1, keepdim=True)
         if out.requires_grad:
@@ -261,7 +272,7 @@ class Count(nn.Module):
 
 @contextmanager
 def _quiet(seed: int | None, device: torch.device) -> Iterator[None]:
-    """Captum's turn: no warnings, and global generators that are seeded and put back."""
+    """Serialise captum's calls: mute its warnings, seed the global generators and restore them."""
     on_gpu = device.type == "cuda"
     with _LOCK, warnings_of():
         if seed is None:
@@ -281,9 +292,15 @@ def _quiet(seed: int | None, device: torch.device) -> Iterator[None]:
 
 
 def _completeness(maps: Tensor, change: Tensor, name: str) -> Tensor:
-    """How far each map's sum is from the score's change, relative; ModelError beyond 10 %."""
+    """Measure the relative error of each map's sum (r,); raise ModelError beyond 10 %.
+
+    Args:
+        maps: Maps (r, h, w).
+        change: The score's change from the baseline to the image (r,).
+        name: The model's name, for the error.
+    """
     missing = (maps.sum((1, 2)) - change).abs()
-    # A change that is small beside its parts is rounding's to lose.
+    # Where contributions cancel, rounding makes the relative error of the change meaningless.
     scale = torch.maximum(change.abs(), 0.05 * maps.abs().sum((1, 2)))
     worst = float((missing / scale.clamp_min(1e-6)).max()) if len(maps) else 0.0
     if worst > INCOMPLETE:
@@ -297,20 +314,20 @@ def _completeness(maps: Tensor, change: Tensor, name: str) -> Tensor:
 
 def _algorithm(name: str) -> Any:
     with _LOCK, warnings_of():
-        from captum import attr  # brings matplotlib, which only this method needs
+        from captum import attr  # imports matplotlib, which only this method needs
 
         return getattr(attr, name)
 
 
 @cache
 def _setup(name: str) -> frozenset[str]:
-    """The arguments of the constructor of a captum attribution."""
+    """List the arguments of the constructor of a captum attribution."""
     return frozenset(inspect.signature(_algorithm(name).__init__).parameters)
 
 
 @cache
 def _arguments(name: str) -> tuple[frozenset[str], Mapping[str, Any], frozenset[str]]:
-    """The arguments an attribution takes, the defaults of its options, and those without one."""
+    """Inspect an attribution: its arguments, its options' defaults, and its required options."""
     signatures = [inspect.signature(part) for part in _parts(name)]
     every = {key: value for one in signatures for key, value in one.parameters.items()}
     plain = (bool, int, float, str, tuple)
@@ -353,7 +370,7 @@ def _ridge_class() -> type[Any]:
             scores = scores - (weights * scores).sum(0) / total
             gram = features.T @ (weights * features)
             gram += self.alpha * torch.eye(len(gram), dtype=gram.dtype)
-            # The pseudo-inverse leaves alone what too few samples don't determine.
+            # The pseudo-inverse gives zero to weights that too few samples leave undetermined.
             self.weights: Tensor = torch.linalg.pinv(gram, hermitian=True) @ (
                 features.T @ (weights * scores)
             )

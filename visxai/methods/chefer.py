@@ -3,8 +3,9 @@
     A_l = mean_h ( dy/dA_lh * A_lh )⁺,    R <- R + A_l R from the first layer,    R = I at first
 
 The map is the class token's row of R, over the patches. Only that row is carried, from the last
-layer down: r <- r + r A_l, r = e, which is the same row. Where the model averages its patches e
-is uniform over them, and e itself, which says nothing of the place, is left out of the map.
+layer down: r <- r + r A_l, r = e, which gives the same row (e is one-hot at the class token). Where
+the model averages its patches, e is uniform over them, and e itself, which is the same everywhere,
+is left out of the map.
 
     visxai.Engine("timm:deit_small_patch16_224").explain("cat.jpg", method="chefer")
 
@@ -43,7 +44,7 @@ class Chefer(AttentionMethod):
 
 
 def relevance(seen: Attended) -> Tensor:
-    """The row r - e (n, tokens) after all layers."""
+    """Carry the row r from the last layer down, and return r - e (n, tokens)."""
     row = seen.start
     for layer in reversed(seen.layers):
         gain = layer.mean(lambda weights, gradient: (weights * gradient).relu())

@@ -32,7 +32,11 @@ from visxai.target import Target
 
 @dataclass(frozen=True, repr=False)
 class EigenCam(LayerMethod):
-    """First principal component of a layer's activations; see the module's docstring."""
+    """First principal component of a layer's activations; see the module's docstring.
+
+    Attributes:
+        centred: Whether to subtract each channel's mean over positions first.
+    """
 
     centred: bool = False
 
@@ -40,7 +44,7 @@ class EigenCam(LayerMethod):
 
     @property
     def two_sided(self) -> bool:
-        # Of no class, so neither for nor against one; negative only where the layer itself is.
+        # The map belongs to no class; it is negative only where the layer itself is.
         return self.centred
 
     def __call__(self, model: Model, x: Tensor, target: Target) -> Maps:
@@ -49,11 +53,11 @@ class EigenCam(LayerMethod):
         return Maps(maps[seen.aim.rows])
 
     def map(self, activation: Tensor) -> Tensor:
-        """The map (b, u, v) of activations (b, channels, u, v)."""
+        """Compute the map (b, u, v) of activations (b, channels, u, v)."""
         a = activation.flatten(2)
         if self.centred:
             a = a - a.mean(2, keepdim=True)
-        # The eigenvectors of the smaller Gram matrix: exact, the same on every run, and one call.
+        # The eigenvectors of the smaller Gram matrix: exact and the same on every run, in one call.
         if a.shape[1] <= a.shape[2]:
             v = torch.linalg.eigh(a @ a.mT).eigenvectors[:, :, -1:]
             component = (v.mT @ a).squeeze(1)

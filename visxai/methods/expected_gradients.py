@@ -33,12 +33,18 @@ from visxai.models.interface import Model, Need
 from visxai.models.rows import Rows
 from visxai.target import Target
 
-CORRELATION = 0.9  # between the channels of a photograph
+CORRELATION = 0.9  # correlation between the channels of a photograph
 
 
 @dataclass(frozen=True, repr=False)
 class ExpectedGradients(Method):
-    """Integrated gradients in expectation over baselines; see the module's docstring."""
+    """Integrated gradients in expectation over baselines; see the module's docstring.
+
+    Attributes:
+        samples: Points, each on the path from a baseline to the image.
+        baselines: 'pink', 'colours', or a tensor (k, c, h, w) or (k, c, 1, 1) in model space.
+        seed: Seed of the points and of the drawn baselines.
+    """
 
     samples: int = 50
     baselines: str | Tensor = "pink"
@@ -87,16 +93,22 @@ class ExpectedGradients(Method):
 
 
 def colours(count: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Plain colours (count, c, 1, 1), normal with variance 1."""
+    """Draw plain colours (count, c, 1, 1), normal with variance 1."""
     return _correlated(torch.randn(count, shape[0], 1, 1, generator=generator))
 
 
 def pink(count: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Noise (count, c, h, w) whose amplitudes fall with frequency as 1/f; variance 1."""
+    """Draw noise (count, c, h, w) whose amplitudes fall with frequency as 1/f; variance 1.
+
+    Args:
+        count: The number of draws.
+        shape: The shape (c, h, w) of a draw.
+        generator: The generator to draw from.
+    """
     _, height, width = shape
     down, across = torch.fft.fftfreq(height), torch.fft.rfftfreq(width)
     frequency = torch.hypot(down[:, None], across)
-    # The constant term, a picture's mean colour, gets the amplitude of the lowest frequency.
+    # The constant term, an image's mean colour, gets the amplitude of the lowest frequency.
     amplitude = 1 / frequency.clamp_min(1 / max(height, width))
     white = torch.randn((count, *shape), generator=generator)
     noise = torch.fft.irfft2(torch.fft.rfft2(white) * amplitude, (height, width))
@@ -104,7 +116,7 @@ def pink(count: int, shape: tuple[int, ...], generator: torch.Generator) -> Tens
 
 
 def _deviation(amplitude: Tensor, width: int) -> Tensor:
-    """The standard deviation of white noise filtered by a half-plane of amplitudes."""
+    """Compute the standard deviation of white noise filtered by a half-plane of amplitudes."""
     twice = torch.full(amplitude.shape[-1:], 2.0)
     twice[0] = 1
     if width % 2 == 0:
@@ -113,7 +125,7 @@ def _deviation(amplitude: Tensor, width: int) -> Tensor:
 
 
 def _correlated(noise: Tensor) -> Tensor:
-    """Independent channels of variance 1 (count, c, h, w) made to correlate, variance kept."""
+    """Correlate independent channels of variance 1 (count, c, h, w), with the variance kept."""
     channels = noise.shape[1]
     mean = noise.mean(1, keepdim=True)  # variance 1 / c
     common = (channels * CORRELATION + 1 - CORRELATION) ** 0.5

@@ -6,8 +6,8 @@
 
 A_ki is channel k of the layer's output at position i, y_c the score of class c. The nearest
 classes are those whose rows in the last linear layer have the largest cosine similarity to c's.
-What c shares with them (any cat has ears) cancels and its own marks stay: Grad-CAM for
-fine-grained classes. gamma=0 is Grad-CAM itself; `relu=False` keeps the signed sum, which is
+Features that c shares with them (any cat has ears) cancel and its distinctive ones stay: Grad-CAM
+for fine-grained classes. gamma=0 is Grad-CAM itself; `relu=False` keeps the signed sum, which is
 linear in the scores. The contrast is drawn for single classes: targets like any=, diff= and
 callables, which are not one class's score, are refused.
 
@@ -34,7 +34,13 @@ from visxai.target import Aim, Target
 
 @dataclass(frozen=True, repr=False)
 class FinerCam(LayerMethod):
-    """Grad-CAM of a class against its nearest ones; see the module's docstring."""
+    """Grad-CAM of a class against its nearest classes; see the module's docstring.
+
+    Attributes:
+        gamma: Weight of the nearest classes' mean score; 0 is Grad-CAM.
+        similar: Number of nearest classes.
+        relu: Whether to set negative values to zero; False keeps the signed sum.
+    """
 
     gamma: float = 0.6
     similar: int = 3
@@ -65,8 +71,18 @@ class FinerCam(LayerMethod):
         return GradCam(self.layer, self.relu)(model, x, against)
 
     def nearest(self, weight: Tensor) -> Tensor:
-        """(classes, n): for every class the n = min(similar, classes - 1) others whose rows of
-        weight are most like its own."""
+        """Rank the classes by the similarity of their rows in the last layer's weight.
+
+        Args:
+            weight: The weight of the last linear layer (classes, features).
+
+        Returns:
+            (classes, n), long: for every class its n = min(similar, classes - 1) most similar
+            others.
+
+        Raises:
+            ArgumentError: The model has fewer than 2 classes.
+        """
         others = len(weight) - 1
         if others < 1:
             raise ArgumentError(
@@ -74,7 +90,9 @@ class FinerCam(LayerMethod):
                 f"against others, got {len(weight)}: use grad_cam"
             )
         unit = F.normalize(weight, dim=1)
-        likeness = (unit @ unit.T).fill_diagonal_(-2)  # below any cosine: a class isn't its own
+        likeness = (unit @ unit.T).fill_diagonal_(
+            -2
+        )  # below any cosine: a class isn't its own neighbour
         return likeness.topk(min(self.similar, others), dim=1).indices
 
     def cost(self, model: Model, x: Tensor) -> Cost:
@@ -85,7 +103,11 @@ class FinerCam(LayerMethod):
 class Against(Target):
     """The score of a target's class less gamma times the mean of its nearest classes' scores.
 
-    nearest(classes) gives (classes, k): what each class is compared with.
+    Attributes:
+        plain: The target whose class is explained.
+        nearest: A function from the number of classes to a tensor (classes, k): the classes that
+            each class is compared with.
+        gamma: Weight of their mean score.
     """
 
     plain: Target | None = None
@@ -94,7 +116,7 @@ class Against(Target):
 
     @classmethod
     def of_target(cls, target: Target, nearest: Callable[[int], Tensor], gamma: float) -> Against:
-        """`target`, against the classes that are nearest to its own."""
+        """Contrast the classes of `target` with those nearest to them."""
         asked = target.kind, target.text, target.classes
         return cls(*asked, plain=target, nearest=nearest, gamma=gamma)
 

@@ -24,7 +24,11 @@ from visxai.models.views import AtLayer
 
 @dataclass(frozen=True, repr=False)
 class GradCam(Cam):
-    """Gradient-weighted class activation map; see the module's docstring."""
+    """Gradient-weighted class activation map; see the module's docstring.
+
+    Attributes:
+        relu: Whether to set negative values to zero; False keeps the signed sum.
+    """
 
     relu: bool = True
 

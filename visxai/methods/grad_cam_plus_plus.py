@@ -29,7 +29,11 @@ from visxai.models.views import AtLayer
 
 @dataclass(frozen=True, repr=False)
 class GradCamPlusPlus(Cam):
-    """Grad-CAM with positions weighted by higher derivatives; see the module's docstring."""
+    """Grad-CAM with positions weighted by higher derivatives; see the module's docstring.
+
+    Attributes:
+        relu: Whether to set negative values to zero; False keeps the signed sum.
+    """
 
     relu: bool = True
 
@@ -38,7 +42,7 @@ class GradCamPlusPlus(Cam):
         return not self.relu
 
     def map(self, at: AtLayer) -> Tensor:
-        # Reduced by g, which appears in numerator and divisor: g^3 underflows where g does not.
+        # Divided by g^2, which numerator and divisor share: g^3 underflows where g does not.
         g = at.gradient
         total = at.activation.sum((2, 3), keepdim=True)
         alpha = quotient((g != 0).to(g), 2 + total * g)

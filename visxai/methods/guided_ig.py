@@ -42,7 +42,14 @@ from visxai.target import Target
 
 @dataclass(frozen=True, repr=False)
 class GuidedIg(Method):
-    """Integrated gradients on an adaptive path; see the module's docstring."""
+    """Integrated gradients on an adaptive path; see the module's docstring.
+
+    Attributes:
+        steps: Steps of the path.
+        fraction: Share of all values that move together as a group, above 0 and at most 1.
+        max_dist: How far a value may leave the straight line, as a share of its way, in 0..1.
+        baseline: Start of the path in model space: a number, 'mean', 'blur' or a tensor.
+    """
 
     steps: int = 50
     fraction: float = 0.25
@@ -74,10 +81,16 @@ class GuidedIg(Method):
         return Maps(maps, {"completeness": incompleteness(maps, change)})
 
     def advance(self, progress: Tensor, steepness: Tensor, length: Tensor, goal: float) -> Tensor:
-        """The progress of every value, 0 to 1, once each path has covered `goal` of its length.
+        """Move the values until each path has covered `goal` of its length.
 
-        progress, steepness (the gradient's magnitude) and length (of each value's way): each
-        (r, c, h, w).
+        Args:
+            progress: How far each value is on its way from the baseline, (r, c, h, w) in 0..1.
+            steepness: Magnitude of the gradient (r, c, h, w); the smallest moves first.
+            length: Length of each value's way (r, c, h, w).
+            goal: Share of the path's length to cover, in 0..1.
+
+        Returns:
+            The new progress (r, c, h, w).
         """
         low, high = max(goal - self.max_dist, 0.0), min(goal + self.max_dist, 1.0)
         if goal == 1:
@@ -91,7 +104,7 @@ class GuidedIg(Method):
         sorted_room = F.pad(room.flatten(1).gather(1, order), (0, -count % size))
         groups = sorted_room.reshape(len(order), -(-count // size), size).sum(2)
         before = groups.cumsum(1) - groups
-        # Whole groups first; the one in which the distance is reached moves a part of its way.
+        # Whole groups move first; the group that reaches the distance moves a part of its way.
         share = ((need.unsqueeze(1) - before) / groups.clamp_min(1e-30)).clamp(0, 1)
         spread = share.repeat_interleave(size, 1)[:, :count]
         share = torch.empty_like(spread).scatter_(1, order, spread).reshape(progress.shape)

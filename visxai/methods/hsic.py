@@ -33,12 +33,19 @@ from visxai.methods.base import Cost, Maps
 from visxai.models.interface import Model
 from visxai.target import Target
 
-CHUNK = 16  # maps whose kernels (samples, samples) exist at one time
+CHUNK = 16  # maps whose kernels (samples, samples) are held at once
 
 
 @dataclass(frozen=True, repr=False)
 class Hsic(Masked):
-    """Dependence of the score on each cell; see the module's docstring."""
+    """Dependence of the score on each cell; see the module's docstring.
+
+    Attributes:
+        output: 'probability' or 'logit': what the target is evaluated at.
+        samples: Number of masks, even.
+        grid: Cells a side.
+        seed: Seed of the masks.
+    """
 
     output: Literal["logit", "probability"] = "probability"
     samples: int = 500
@@ -69,14 +76,22 @@ class Hsic(Masked):
         return Cost(1 + self.samples)
 
     def _masks(self) -> Tensor:
-        """(samples, cells) of 0 and 1, half of each in every column."""
+        """Draw masks (samples, cells) of 0 and 1, half of each in every column."""
         generator = torch.Generator().manual_seed(self.seed)
         order = torch.rand(self.grid**2, self.samples, generator=generator).argsort(1)
         return (order < self.samples // 2).float().T
 
 
 def dependence(centred: Tensor, scores: Tensor) -> Tensor:
-    """HSIC (r, cells) of columns (samples, cells) that sum to zero and scores (r, samples)."""
+    """Compute the HSIC of every cell with the scores.
+
+    Args:
+        centred: Columns (samples, cells) that sum to zero.
+        scores: Scores (r, samples).
+
+    Returns:
+        HSIC (r, cells), never negative.
+    """
     count = scores.shape[1]
     variance = scores.var(1, correction=0).reshape(-1, 1, 1).clamp_min(1e-30)
     apart = (scores.unsqueeze(2) - scores.unsqueeze(1)).square()

@@ -30,7 +30,12 @@ from visxai.target import Target
 
 @dataclass(frozen=True, repr=False)
 class Idgi(Method):
-    """Important direction gradient integration; see the module's docstring."""
+    """Important direction gradient integration; see the module's docstring.
+
+    Attributes:
+        steps: Steps of the path.
+        baseline: Start of the path in model space: a number, 'mean', 'blur' or a tensor.
+    """
 
     steps: int = 50
     baseline: float | str | Tensor = 0.0
@@ -51,14 +56,14 @@ class Idgi(Method):
         for block in model.gradients(path.at(alphas.expand(len(x), self.steps)), aim):
             power = block.gradient.square().sum(1)
             total = power.sum((1, 2), keepdim=True)
-            # A vanished gradient has no direction to share by.
+            # A zero gradient has no direction, so its step attributes nothing.
             shares = torch.where(total > 0, power / total, 0).to(maps)
             for index in sorted(set(block.map.tolist())):
                 mine = block.map == index
                 values, first = block.value[mine].to(last), int(block.turn[mine][0]) == 0
                 if first:
                     start[index] = last[index] = values[0]
-                # A step's end is the next one's start, which may be in the next block.
+                # A step ends where the next step starts, which may be in the next block.
                 values = torch.cat([last[index : index + 1], values])
                 weights = torch.cat([share[index : index + 1], shares[mine]])
                 maps[index] += torch.einsum("n,nhw->hw", values.diff(), weights[:-1])

@@ -14,8 +14,8 @@ the integrand m(a) jumps wherever the path crosses a kink of the network, most o
   the expected squared error over norm(M) is recorded as `map_error`: the map's relative L2 error,
   estimated.
 * tolerance=0.1: the fast tier. The same, but an image stops when its completeness error was
-  within the tolerance twice in succession, and leaves the batch. One that isn't there after
-  `max_steps` points is marked converged=false.
+  within the tolerance twice in succession, and leaves the batch. An image that hasn't reached it
+  after `max_steps` points is marked converged=false.
 * schedule='gauss_legendre': `steps` fixed points, as captum's default.
 
     visxai.Engine().explain("cat.jpg", method="integrated_gradients(steps=30)")
@@ -46,9 +46,13 @@ GRADING = 0.1  # the first grid is even in log(a + GRADING): scores change most 
 
 
 class Plan(NamedTuple):
-    """How a path is bisected: `intervals` at first; a round adds a point for every `growth` there
-    are; an interval's missed change counts `weight` times beside its map error. The values below
-    were chosen by measurement on photographs."""
+    """The settings of a bisection; the plans below were chosen by measurement on photographs.
+
+    Attributes:
+        intervals: Intervals of the first grid.
+        growth: A round adds one point for every `growth` points that exist.
+        weight: Factor of an interval's missed change beside its map error.
+    """
 
     intervals: int
     growth: int
@@ -61,14 +65,20 @@ FAST = Plan(intervals=8, growth=6, weight=1.0)
 
 @dataclass(frozen=True)
 class Path:
-    """A straight path for each of r maps: from baseline to x, both (r, c, h, w)."""
+    """A straight path from the baseline to x for each of r maps.
+
+    Attributes:
+        x: The images (r, c, h, w), one for each map.
+        baseline: The baselines (r, c, h, w).
+        aim: The target, settled on one image for each map.
+    """
 
     x: Tensor
     baseline: Tensor
-    aim: Aim  # one image a map
+    aim: Aim
 
     def at(self, alphas: Tensor) -> Rows:
-        """The points alphas (r, n) of every path, as rows."""
+        """Build the points alphas (r, n), in 0..1, of every path as rows."""
         difference = self.x - self.baseline
 
         def build(image: Tensor, turn: Tensor) -> Tensor:
@@ -78,7 +88,16 @@ class Path:
         return Rows(self.x.shape[0], alphas.shape[1], tuple(self.x.shape[1:]), build)
 
     def integral(self, model: Model, alphas: Tensor, weights: Tensor) -> Tensor:
-        """sum over the points alphas (r, n) of weight * integrand, (r, h, w)."""
+        """Sum the integrand over points, with weights.
+
+        Args:
+            model: The model.
+            alphas: Points (r, n) in 0..1.
+            weights: Weights (r, n) of the points.
+
+        Returns:
+            Maps (r, h, w).
+        """
         total, _ = gradient_sum(
             model,
             self.at(alphas),
@@ -88,7 +107,7 @@ class Path:
         return ((self.x - self.baseline) * total).sum(1)
 
     def sample(self, model: Model, alphas: Tensor) -> Samples:
-        """The score and the integrand at the points alphas (r, n)."""
+        """Evaluate the score and the integrand at the points alphas (r, n)."""
         count, n = alphas.shape
         values = alphas.new_empty(count, n)
         maps = self.x.new_empty(count, n, *self.x.shape[2:])
@@ -99,30 +118,40 @@ class Path:
         return Samples(alphas, values, maps)
 
     def part(self, keep: Tensor) -> Path:
-        """The paths of the maps `keep` (n,) alone."""
+        """Select the paths of the maps whose indices are `keep` (n,)."""
         return Path(self.x[keep], self.baseline[keep], self.aim.each(keep))
 
 
 @dataclass(frozen=True)
 class Samples:
-    """What is known of r paths: alphas and scores (r, n), integrands (r, n, h, w), by alpha."""
+    """Points on r paths, sorted by alpha.
+
+    Attributes:
+        alphas: The points (r, n), in 0..1.
+        values: The scores at the points (r, n).
+        maps: The integrands at the points (r, n, h, w).
+    """
 
     alphas: Tensor
     values: Tensor
     maps: Tensor
 
     def trapezoid(self) -> Tensor:
-        """The integral of the integrands, (r, h, w)."""
+        """Integrate the integrands by the trapezoid rule: maps (r, h, w)."""
         h = self.alphas.diff(dim=1) / 2
         zero = h.new_zeros(len(h), 1)
         weights = torch.cat([h, zero], 1) + torch.cat([zero, h], 1)
         return torch.einsum("rn,rnuv->ruv", weights, self.maps)
 
     def errors(self) -> tuple[Tensor, Tensor]:
-        """Of each interval, both (r, n - 1): the squared error expected of the map over the map's
-        squared norm, and the missed part of the score's change over that change."""
+        """Estimate the errors of each interval, both (r, n - 1).
+
+        Returns:
+            The expected squared error of the map over the map's squared norm, and the missed part
+            of the score's change over that change.
+        """
         h = self.alphas.diff(dim=1)
-        # One by one: all differences together would be another copy of the integrands.
+        # In a loop: all differences together would be another copy of the integrands.
         jumps = [
             (self.maps[:, i + 1] - self.maps[:, i]).square().sum((1, 2)) for i in range(h.shape[1])
         ]
@@ -133,7 +162,7 @@ class Samples:
         return h.square() * torch.stack(jumps, 1) / (12 * norm), missed / change
 
     def midpoints(self, plan: Plan, most: int) -> Tensor:
-        """The middles (r, m) of the intervals that most need one, at most `most`."""
+        """Choose the middles (r, m), m at most `most`, of the intervals with the largest errors."""
         expected, missed = self.errors()
         count = min(most, max(2, self.alphas.shape[1] // plan.growth))
         error = expected + (plan.weight * missed).square()
@@ -142,14 +171,19 @@ class Samples:
         return (self.alphas.gather(1, worst) + self.alphas.gather(1, worst + 1)) / 2
 
     def joined(self, other: Samples) -> Samples:
-        """Both, by alpha."""
+        """Merge two sets of samples, sorted by alpha."""
         alphas, order = torch.cat([self.alphas, other.alphas], 1).sort(dim=1, stable=True)
         row = torch.arange(len(order), device=order.device).unsqueeze(1)
         values = torch.cat([self.values, other.values], 1)[row, order]
         return Samples(alphas, values, torch.cat([self.maps, other.maps], 1)[row, order])
 
     def quality(self, maps: Tensor, clean: Tensor) -> dict[str, Tensor]:
-        """The figures (r,) of the maps made of these samples."""
+        """Compute the quality figures, each (r,), of the maps made of these samples.
+
+        Args:
+            maps: The maps (r, h, w).
+            clean: The scores of the images (r,).
+        """
         expected, _ = self.errors()
         return {
             "completeness": incompleteness(maps, clean - self.values[:, 0]),
@@ -158,13 +192,22 @@ class Samples:
         }
 
     def part(self, keep: Tensor) -> Samples:
-        """The samples of the maps `keep`, a mask (r,), alone."""
+        """Select the samples of the maps where the mask `keep` (r,) is true."""
         return Samples(self.alphas[keep], self.values[keep], self.maps[keep])
 
 
 @dataclass(frozen=True, repr=False)
 class IntegratedGradients(Method):
-    """Path-integrated gradients; see the module's docstring."""
+    """Path-integrated gradients; see the module's docstring.
+
+    Attributes:
+        steps: Points on the path.
+        schedule: 'adaptive' or 'gauss_legendre'.
+        baseline: Start of the path in model space: a number, 'mean', 'blur' or a tensor.
+        tolerance: Completeness error at which an image of the fast tier stops; None for a path
+            of `steps` points.
+        max_steps: Most points of an image in the fast tier; by default 256 beside a tolerance.
+    """
 
     steps: int = 30
     schedule: Literal["adaptive", "gauss_legendre"] = "adaptive"
@@ -194,7 +237,7 @@ class IntegratedGradients(Method):
     def __repr__(self) -> str:
         if self.tolerance is None:
             return super().__repr__()
-        # The fast tier has neither a number of steps nor a schedule to name.
+        # The fast tier has neither a number of steps nor a schedule.
         return (
             f"{self.name()}(tolerance={self.tolerance!r}, max_steps={self.max_steps!r}, "
             f"baseline={self.baseline!r})"
@@ -216,7 +259,7 @@ class IntegratedGradients(Method):
         return Maps(maps, samples.quality(maps, clean))
 
     def _until_complete(self, model: Model, path: Path, clean: Tensor) -> Maps:
-        """The fast tier: each image is bisected until it is complete enough, then leaves."""
+        """Bisect each image until it is complete enough, and take it out of the batch then."""
         assert self.tolerance is not None
         assert self.max_steps is not None
         samples = path.sample(model, first_grid(path, FAST.intervals))
@@ -241,7 +284,7 @@ class IntegratedGradients(Method):
         return Maps(maps, {**quality, "converged": passed >= 2})
 
     def _fixed(self, model: Model, path: Path, clean: Tensor) -> Maps:
-        """Gauss-Legendre: `steps` points, the same for every image."""
+        """Integrate by Gauss-Legendre quadrature with `steps` points, the same for every image."""
         nodes, weights = np.polynomial.legendre.leggauss(self.steps)
         shape = (len(clean), self.steps)
         maps = path.integral(
@@ -263,12 +306,17 @@ class IntegratedGradients(Method):
 
 
 def first_grid(path: Path, intervals: int) -> Tensor:
-    """The first alphas (r, intervals + 1), from 0 to 1, dense near 0 as GRADING says."""
+    """Build the first alphas (r, intervals + 1), from 0 to 1, dense near 0 as GRADING sets."""
     t = torch.linspace(0, 1, intervals + 1, dtype=torch.float64)
     alphas = GRADING * ((1 + 1 / GRADING) ** t - 1)
     return alphas.to(path.x).expand(len(path.x), intervals + 1)
 
 
 def incompleteness(maps: Tensor, change: Tensor) -> Tensor:
-    """abs(sum of each map - change) / max(abs(change), 0.01), (r,)."""
+    """Compute the relative error (r,) of sums: abs(sum - change) / max(abs(change), 0.01).
+
+    Args:
+        maps: Maps (r, h, w), each with its sum.
+        change: The score's change from the baseline to the image (r,).
+    """
     return (maps.sum((1, 2)) - change).abs() / change.abs().clamp_min(SMALLEST_CHANGE)

@@ -3,15 +3,15 @@
     w = argmin_w  sum_z  k(z) ( f(x with z) - f(b) - w z )^2      with  sum w = f(x) - f(b)
     k(z) = (S - 1) / ( C(S, s) s (S - s) ),      s = |z| parts shown of S
 
-z in {0, 1}^S says which parts of the image are shown, the others are painted. Up to `samples`
-coalitions are all taken with their weights, and the values are exact (S <= 9 with the default).
-Beyond, sizes are drawn by their weight's total, members uniformly, each coalition beside its
-complement, which halves the noise. Either way the fit is linear in the scores: one matrix, made
-once for each number of parts, and the constraint holds exactly.
+z in {0, 1}^S says which parts of the image are shown, the others are painted. Where no more than
+`samples` coalitions exist, all are taken with their weights, and the values are exact (S <= 9 with
+the default). Otherwise sizes are drawn by their weight's total, members uniformly, each coalition
+beside its complement, which halves the noise. Either way the fit is linear in the scores: one
+matrix, made once for each number of parts, and the constraint holds exactly.
 
     visxai.Engine().explain("cat.jpg", method="kernel_shap(segments=50, samples=1000)")
 
-`segments` is the number of SLIC superpixels asked for, or a grid (rows, columns). The map sums to
+`segments` is the approximate number of SLIC superpixels, or a grid (rows, columns). The map sums to
 f(x) - f(b): a superpixel's value is spread evenly over its pixels; a grid gives a map of the
 grid's size, a value a cell.
 
@@ -36,7 +36,13 @@ from visxai.target import Target
 
 @dataclass(frozen=True, repr=False)
 class KernelShap(Masked):
-    """Shapley values of parts of the image; see the module's docstring."""
+    """Shapley values of parts of the image; see the module's docstring.
+
+    Attributes:
+        segments: Approximate number of superpixels, or a grid (rows, columns).
+        samples: Number of coalitions.
+        seed: Seed of the coalitions.
+    """
 
     segments: int | tuple[int, int] = 50
     samples: int = 1000
@@ -54,7 +60,7 @@ class KernelShap(Masked):
         labels, counts = parts_of(x, self.segments)
         plans = {count: coalitions(count, self._turns(x), self.seed) for count in set(counts)}
         fits = {count: fit(*plan) for count, plan in plans.items()}
-        # Turn 0 is the paint alone.
+        # Turn 0 shows the paint alone.
         presence = [torch.nn.functional.pad(plans[count][0], (0, 0, 1, 0)) for count in counts]
         keep = shown(labels, padded(presence, x.device))
         responses = self.responses(model, x, aim, 1 + self._turns(x), keep)
@@ -74,16 +80,22 @@ class KernelShap(Masked):
         return Cost(2 + self._turns(x))
 
     def _turns(self, x: Tensor) -> int:
-        """Coalitions for inputs like x: on a grid never more than exist."""
+        """Count the coalitions for inputs like x; on a grid, at most as many as exist."""
         grid = grid_of(x, self.segments)
         return self.samples if grid is None else min(self.samples, 2 ** (grid[0] * grid[1]) - 2)
 
 
 def coalitions(count: int, turns: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Coalitions (turns, count) of 0 and 1 and their weights (turns,), float64.
+    """Enumerate the coalitions of `count` parts where they fit in `turns`; otherwise draw pairs.
 
-    All of them where they fit (the rest of the turns repeats the empty one with weight zero),
-    else a draw of pairs.
+    Args:
+        count: The number of parts.
+        turns: The number of coalitions to return. Where fewer exist, the empty coalition fills the
+            rest with weight zero.
+        seed: The seed of the draws.
+
+    Returns:
+        Coalitions (turns, count) of 0 and 1, and their weights (turns,), float64.
     """
     if 2**count - 2 <= turns:
         number = torch.arange(1, 2**count - 1).unsqueeze(1)
@@ -107,10 +119,17 @@ def coalitions(count: int, turns: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def fit(presence: Tensor, weights: Tensor) -> Tensor:
-    """(count, turns + 1): from [ v(z) = f(x with z) - f(b), f(x) - f(b) ] to the values.
+    """Build the matrix that maps scores of coalitions to Shapley values.
 
     Least squares under sum w = D:  w = G v + u (D - 1' G v),  G = A^-1 Z'W,  A = Z'WZ,
     u = A^-1 1 / (1' A^-1 1).
+
+    Args:
+        presence: Coalitions Z (turns, count) of 0 and 1.
+        weights: Their weights (turns,), the diagonal of W.
+
+    Returns:
+        (count, turns + 1), to be applied to [ v(z) = f(x with z) - f(b), D = f(x) - f(b) ].
     """
     count = presence.shape[1]
     if count == 1:

@@ -2,9 +2,10 @@
 
     L_i = relu( sum_k relu(g_ki) A_ki ),    g_ki = dy / dA_ki
 
-A_ki is channel k of the layer's output at position i, y the target's scalar. Weights of their
-own for every position keep maps sharp at early layers, where a channel's mean gradient says
-little; several layers joined by "+" combine detail and meaning. `relu=False` keeps the signed sum.
+A_ki is channel k of the layer's output at position i, y the target's scalar. Separate weights for
+every position keep maps sharp at early layers, where a channel's mean gradient is hardly
+informative; several layers joined by "+" combine detail and meaning. `relu=False` keeps the signed
+sum.
 
     visxai.Engine().explain("cat.jpg", method="layer_cam(layer='blocks.2+bn2')")
 
@@ -25,7 +26,11 @@ from visxai.models.views import AtLayer
 
 @dataclass(frozen=True, repr=False)
 class LayerCam(Cam):
-    """Positive gradients times activations; see the module's docstring."""
+    """Positive gradients times activations; see the module's docstring.
+
+    Attributes:
+        relu: Whether to set negative values to zero; False keeps the signed sum.
+    """
 
     relu: bool = True
 

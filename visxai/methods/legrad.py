@@ -3,12 +3,12 @@
     M_j = sum_l mean_h mean_i ( ds_l / dA_lhij )⁺,    s_l = y( head( norm( pool( Z_l ))))
 
 Z_l are the tokens after block l, pooled, normalised and classified as the model does with the
-last ones; i runs over all queries, j over the patches as keys. A layer's gradient stops at
-its own attention: what it adds to earlier layers' is theirs to say.
+last block's; i runs over all queries, j over the patches as keys. A layer's gradient stops at
+its own attention: what it contributes through earlier layers is left to their terms of the sum.
 
     visxai.Engine("timm:deit_small_patch16_224").explain("cat.jpg", method="legrad")
 
-All layers' tokens go through the model's own head in the one forward, as rows of its batch.
+All layers' tokens go through the model's own head in a single forward, as rows of its batch.
 
 Cost: one forward, a head for each layer but the last, and a backward through each layer's own head
 and block.
@@ -48,6 +48,6 @@ class Legrad(AttentionMethod):
 
 
 def sensitivity(seen: Attended) -> Tensor:
-    """The sum over layers of the mean positive gradient at each key (n, tokens)."""
+    """Sum the mean positive gradient at each key over the layers (n, tokens)."""
     layers = [layer.mean(lambda _, gradient: gradient.relu().mean(2)) for layer in seen.layers]
     return torch.stack(layers).sum(0)

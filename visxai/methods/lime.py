@@ -4,14 +4,14 @@
     k(z) = exp( -d(z)^2 / (2 kernel_width^2) ),      d = 1 - sqrt(shown parts / parts)
 
 z in {0, 1}^S says which parts of the image are shown, each with probability 1/2; d is the cosine
-distance of z to all ones, and the first z is all ones. `segments` is the number of SLIC
-superpixels asked for, or a grid (rows, columns). The fit is linear in the scores, so it is one
-matrix, made once for each number of parts; the intercept is free of the ridge.
+distance of z to all ones, and the first z is all ones. `segments` is the approximate number of
+SLIC superpixels, or a grid (rows, columns). The fit is linear in the scores, so it is one
+matrix, made once for each number of parts; the intercept is not penalised by the ridge.
 
     visxai.Engine().explain("cat.jpg", method="lime(segments=50, samples=1000)")
 
 A pixel of the map carries the weight of its superpixel: the score that its presence adds. A grid
-gives a map of the grid's size, superpixels one at pixel resolution. The weights depend on the
+gives a map of the grid's size, superpixels a map at pixel resolution. The weights depend on the
 kernel and the ridge, which is why both are in the spec; kernel_shap has no such freedom.
 
 Cost: one forward, and `samples` more.
@@ -34,7 +34,15 @@ from visxai.target import Target
 
 @dataclass(frozen=True, repr=False)
 class Lime(Masked):
-    """Weights of a local linear model of superpixels; see the module's docstring."""
+    """Weights of a local linear model of superpixels; see the module's docstring.
+
+    Attributes:
+        segments: Approximate number of superpixels, or a grid (rows, columns).
+        samples: Number of masks.
+        kernel_width: Width of the kernel that weights masks by their distance to the image.
+        ridge: Penalty on the squared weights.
+        seed: Seed of the masks.
+    """
 
     segments: int | tuple[int, int] = 50
     samples: int = 1000
@@ -57,7 +65,7 @@ class Lime(Masked):
         fits = padded([self._fit(one) for one in presence], x.device)
         keep = shown(labels, padded(presence, x.device))
         responses = self.responses(model, x, aim, self.samples, keep)
-        # A fit's rows sum to zero; differences keep the constant part out of the rounding.
+        # A fit's rows sum to zero, so subtracting a constant only reduces rounding errors.
         change = (responses - clean.unsqueeze(1)).unsqueeze(2)
         weights = (fits[aim.rows] @ change.to(fits)).squeeze(2)
         grid = grid_of(x, self.segments)
@@ -70,14 +78,14 @@ class Lime(Masked):
         return Cost(1 + self.samples)
 
     def _presence(self, count: int) -> Tensor:
-        """(samples, count) of 0 and 1, the first row all ones."""
+        """Draw the masks (samples, count) of 0 and 1, the first row all ones."""
         generator = torch.Generator().manual_seed(self.seed)
         presence = (torch.rand(self.samples, count, generator=generator) < 0.5).double()
         presence[0] = 1
         return presence
 
     def _fit(self, presence: Tensor) -> Tensor:
-        """(count, samples): from the scores of the masks to the weights of the parts."""
+        """Build the matrix (count, samples) from the masks' scores to the weights of the parts."""
         distance = 1 - presence.mean(1).sqrt()
         kernel = torch.exp(-(distance**2) / (2 * self.kernel_width**2))
         centred = presence - (kernel @ presence) / kernel.sum()

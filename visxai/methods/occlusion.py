@@ -32,7 +32,13 @@ from visxai.target import Target
 
 @dataclass(frozen=True, repr=False)
 class Occlusion(Method):
-    """Score drop by painted windows; see the module's docstring."""
+    """Score drop by painted windows; see the module's docstring.
+
+    Attributes:
+        window: Side, or height and width, of a window in pixels.
+        stride: Distance between windows in pixels, no larger than the window.
+        baseline: The paint in model space: a number, 'mean', 'blur' or a tensor.
+    """
 
     window: int | tuple[int, int] = 32
     stride: int | tuple[int, int] = 16
@@ -86,7 +92,7 @@ class Occlusion(Method):
         return Cost(1 + len(self._spans(x.shape[2], 0)[0]) * len(self._spans(x.shape[3], 1)[0]))
 
     def _spans(self, size: int, axis: int) -> tuple[list[int], list[int]]:
-        """Starts and lengths of the windows along an axis of `size` pixels."""
+        """Compute the starts and lengths of the windows along an axis of `size` pixels."""
         window, stride = _pair(self.window)[axis], _pair(self.stride)[axis]
         count = max(0, math.ceil((size - window) / stride)) + 1
         starts = [index * stride for index in range(count)]
@@ -98,7 +104,7 @@ def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def _coverage(size: int, starts: list[int], lengths: list[int]) -> Tensor:
-    """(windows, size) with 1 where a window covers a pixel."""
+    """Build a matrix (windows, size) with 1 where a window covers a pixel."""
     at = torch.arange(size)
     first = torch.tensor(starts).unsqueeze(1)
     return ((at >= first) & (at < first + torch.tensor(lengths).unsqueeze(1))).float()

@@ -5,16 +5,17 @@
            + ( f(c + N) - f(c + R) ) R present, half the weight,    and likewise R
 
 The image is halved along its longer axis, again and again, down to single cells of a
-(grid, grid) raster. Each node shares out what its showing adds, in each context, between its
-halves, as Shapley values of two players; so values are exact Owen values where the tree was
+(grid, grid) raster. Each node divides the score that showing it adds, in each context, between
+its halves, as Shapley values of two players; so values are exact Owen values where the tree was
 followed to its cells, and sum to f(x) - f(b) wherever it was left. A node in its context costs
-two forwards (c + L and c + R); the one with the largest weighted change is next,
-`max_evaluations` in all. A node that is never opened spreads its value evenly over its cells.
+two forwards (c + L and c + R); the node with the largest weighted change is opened next, up to
+`max_evaluations` forwards in all. A node that is never opened spreads its value evenly over its
+cells.
 
     visxai.Engine().explain("cat.jpg", method="partition_shap(max_evaluations=2000)")
 
 The precise tier for appeals: no draws, sums exactly, and forwards go where the evidence is. The
-order of opening is found on the host, a few nodes a round; each map has an order of its own.
+order of opening is computed on the host, a few nodes a round; each map has an order of its own.
 
 Cost: one forward of the image, one of the paint, and up to max_evaluations - 2 more for each map.
 Source: Owen, Values of games with a priori unions, 1977; the image partition explainer of
@@ -38,7 +39,7 @@ from visxai.methods.base import Cost, Maps
 from visxai.models.interface import Model
 from visxai.target import Target
 
-OPENED = 8  # nodes a map opens in one round, 16 forwards
+OPENED = 8  # nodes that a map opens in a round, with two forwards each
 
 
 class Box(NamedTuple):
@@ -51,14 +52,16 @@ class Box(NamedTuple):
 
     @property
     def size(self) -> int:
+        """Count the cells."""
         return (self.bottom - self.top) * (self.right - self.left)
 
     @property
     def cells(self) -> tuple[slice, slice]:
+        """Return the box as an index of an array (rows, columns)."""
         return slice(self.top, self.bottom), slice(self.left, self.right)
 
     def halves(self) -> tuple[Box, Box]:
-        """The two halves along the longer axis, rows first when both are equal."""
+        """Cut the box in two along its longer axis, along its rows when both are equal."""
         top, bottom, left, right = self
         if bottom - top >= right - left:
             middle = (top + bottom) // 2
@@ -68,7 +71,15 @@ class Box(NamedTuple):
 
 
 class Node(NamedTuple):
-    """A box in a context: shown (grid, grid) bool without the box, the score without and with."""
+    """A box in a context.
+
+    Attributes:
+        box: The cells that are shown or not.
+        context: The cells shown beside the box (rows, columns), bool.
+        without: The score of the context alone.
+        with_box: The score of the context with the box.
+        weight: The share of the context among all contexts of the box.
+    """
 
     box: Box
     context: np.ndarray
@@ -78,11 +89,17 @@ class Node(NamedTuple):
 
     @property
     def value(self) -> float:
+        """Return the weighted change of the score that showing the box makes."""
         return (self.with_box - self.without) * self.weight
 
 
 class Search:
-    """The best-first refinement of one map."""
+    """The best-first refinement of one map.
+
+    Attributes:
+        values: The attribution of each cell so far (rows, columns).
+        left: The forwards that are left.
+    """
 
     def __init__(self, root: Node, evaluations: int) -> None:
         self.values = np.zeros(root.context.shape)
@@ -95,18 +112,24 @@ class Search:
         if node.box.size == 1:
             self.values[node.box.cells] += node.value
         else:
-            # Equal changes are opened in the order they were met.
+            # Nodes with equal changes are opened in the order in which they were added.
             heapq.heappush(self._queue, (-abs(node.value), self._count, node))
             self._count += 1
 
     def take(self) -> list[Node]:
-        """The nodes to open in this round; none when all is done."""
+        """Take the nodes to open in this round from the queue; none when the search is done."""
         count = min(OPENED, self.left // 2, len(self._queue))
         self.left -= 2 * count
         return [heapq.heappop(self._queue)[2] for _ in range(count)]
 
     def open(self, node: Node, first: float, second: float) -> None:
-        """Share out a node, given the scores with its first and its second half alone."""
+        """Split a node into its halves, given the scores of its context with each half alone.
+
+        Args:
+            node: The node.
+            first: The score with the first half.
+            second: The score with the second half.
+        """
         one, two = node.box.halves()
         half = node.weight / 2
         with_one, with_two = shows(node.context, one), shows(node.context, two)
@@ -116,7 +139,7 @@ class Search:
         self._add(Node(two, with_one, first, node.with_box, half))
 
     def finish(self) -> np.ndarray:
-        """The map (grid, grid): what was never opened is spread evenly over its cells."""
+        """Spread unopened nodes evenly over their cells, and return the map (rows, columns)."""
         for _, _, node in self._queue:
             self.values[node.box.cells] += node.value / node.box.size
         return self.values
@@ -124,7 +147,12 @@ class Search:
 
 @dataclass(frozen=True, repr=False)
 class PartitionShap(Masked):
-    """Owen values of the image's cells; see the module's docstring."""
+    """Owen values of the image's cells; see the module's docstring.
+
+    Attributes:
+        max_evaluations: Most forwards for each map, the image and the paint included.
+        grid: Cells a side.
+    """
 
     max_evaluations: int = 1000
     grid: int = 32
@@ -165,19 +193,19 @@ class PartitionShap(Masked):
         return Cost(2 + min((self.max_evaluations - 2) // 2 * 2, most))
 
     def _whole(self, x: Tensor) -> Box:
-        """The raster of the image: no finer than its pixels."""
+        """Return the raster of the image, no finer than its pixels."""
         return Box(0, min(self.grid, x.shape[2]), 0, min(self.grid, x.shape[3]))
 
 
 def shows(context: np.ndarray, box: Box) -> np.ndarray:
-    """The context with the box shown too."""
+    """Return a copy of the context with the box shown too."""
     out = context.copy()
     out[box.cells] = True
     return out
 
 
 def rounds(searches: list[Search]) -> Iterator[list[tuple[int, Node]]]:
-    """Round after round, the nodes to open and the search each belongs to."""
+    """Yield, round after round, the nodes to open, each with the index of its search."""
     while nodes := [
         (number, node) for number, search in enumerate(searches) for node in search.take()
     ]:
@@ -186,7 +214,7 @@ def rounds(searches: list[Search]) -> Iterator[list[tuple[int, Node]]]:
 
 @cache
 def openings(box: Box) -> int:
-    """How many nodes, each in each of its contexts, there are to open below and with a box."""
+    """Count the nodes to open at and below a box, each once for each of its contexts."""
     if box.size == 1:
         return 0
     return 1 + 2 * sum(openings(half) for half in box.halves())

@@ -2,16 +2,16 @@
 
     M_p = sum_m f(x under m) m_p / sum_m m_p  -  mean_m f(x under m)
 
-an estimate of E[ f | pixel p is shown ] - E[ f ]; `centred=False` leaves the second term away,
-as the paper does, and the map then stands on the level E[ f ], of any height.
+an estimate of E[ f | pixel p is shown ] - E[ f ]; `centred=False` omits the second term, as the
+paper does, and the map's values then lie around E[ f ], whatever that is.
 
 Each mask m is a grid of cells, shown with probability `show`, enlarged bilinearly to one cell
-more than the image and cut out at a random shift, so that its blobs are smooth and lie anywhere.
+more than the image and cropped at a random shift, so that its blobs are smooth and lie anywhere.
 The masks are drawn once from `seed` and are the same for every image.
 
 The paper divides by masks * show, the expectation of the sum of m_p; the sum itself is taken
-here. Both have the same limit, but only the latter is flat, as it should be, for a model that
-always says the same: with few masks most of the paper's texture is how often a pixel was shown.
+here. Both have the same limit, but only the latter is flat, as it should be, for a model with a
+constant output: with few masks most of the paper's texture is how often a pixel was shown.
 
     visxai.Engine().explain("cat.jpg", method="rise(masks=4000)")
 
@@ -36,12 +36,21 @@ from visxai.methods.base import Cost, Maps
 from visxai.models.interface import Model
 from visxai.target import Target
 
-CHUNK = 64  # masks that exist at pixel resolution at one time, beside those of a block of rows
+CHUNK = 64  # masks held at pixel resolution at once, beside those of a block of rows
 
 
 @dataclass(frozen=True, repr=False)
 class Rise(Masked):
-    """Mean score while a pixel is shown; see the module's docstring."""
+    """Mean score while a pixel is shown; see the module's docstring.
+
+    Attributes:
+        output: 'probability' or 'logit': what the target is evaluated at.
+        masks: Number of masks.
+        grid: Cells a side of a mask.
+        show: Probability that a cell is shown, between 0 and 1.
+        centred: Whether to subtract the mean score.
+        seed: Seed of the masks.
+    """
 
     output: Literal["logit", "probability"] = "probability"
     masks: int = 4000
@@ -62,7 +71,7 @@ class Rise(Masked):
         responses = self.responses(
             model, x, aim, self.masks, lambda _, turn: draw(turn).unsqueeze(1)
         )
-        # Around the first response: a constant model's differences are exact zeros.
+        # Relative to the first response: for a constant model the differences are exact zeros.
         first = responses[:, :1]
         weights = torch.cat([responses - first, responses.new_ones(1, self.masks)])
         total = x.new_zeros((len(weights), x.shape[2] * x.shape[3]), dtype=weights.dtype)
@@ -76,10 +85,10 @@ class Rise(Masked):
         return Cost(1 + self.masks)
 
     def _masks(self, x: Tensor) -> Callable[[Tensor], Tensor]:
-        """A function from turns (n,) to their masks (n, h, w) in 0..1.
+        """Build a function from turns (n,) to their masks (n, h, w) in 0..1.
 
-        A shifted bilinear enlargement is a matrix on either side of the grid; so a mask costs
-        two small products, and only those asked for exist.
+        A shifted bilinear enlargement is a matrix on either side of the grid; so a mask costs two
+        small products, and only the masks of the given turns are made.
         """
         generator = torch.Generator().manual_seed(self.seed)
         drawn = torch.rand(self.masks, self.grid, self.grid, generator=generator)

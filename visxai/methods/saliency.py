@@ -26,7 +26,11 @@ from visxai.target import Target
 
 @dataclass(frozen=True, repr=False)
 class Saliency(Method):
-    """The gradient at the input; see the module's docstring."""
+    """The gradient at the input; see the module's docstring.
+
+    Attributes:
+        signed: Whether to sum the gradient over channels, rather than take the largest magnitude.
+    """
 
     signed: bool = False
 

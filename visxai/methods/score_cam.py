@@ -10,12 +10,12 @@ bilinear (align_corners=False), the extremes are taken after it, and a channel t
 everything. The paper writes the increase y(x * M_k) - y(baseline); the baseline's score is the
 same for all channels and cancels in the softmax, so it is not computed.
 
-y is the logit, as in the paper. A softmax over logits that differ by tens lets one channel take
-all; output='probability' reads the model's activation instead, whose weights are flatter.
+y is the logit, as in the paper. A softmax over logits that differ by tens lets a single channel
+dominate; output='probability' reads the model's activation instead, whose weights are flatter.
 `relu=False` keeps the signed sum. No gradient is needed.
 
-`top=64` looks through 64 channels only, those whose activation varies most over positions: the
-softmax leaves little to the others, and the cost falls with their number.
+`top=64` uses 64 channels only, those whose activation varies most over positions: the softmax
+gives the others little weight, and the cost falls with their number.
 
     visxai.Engine().explain("cat.jpg", method="score_cam")
 
@@ -43,7 +43,13 @@ from visxai.target import Target
 
 @dataclass(frozen=True, repr=False)
 class ScoreCam(LayerMethod):
-    """Activations weighted by the scores of masked images; see the module's docstring."""
+    """Activations weighted by the scores of masked images; see the module's docstring.
+
+    Attributes:
+        output: 'logit' or 'probability': what the target is evaluated at.
+        relu: Whether to set negative values to zero; False keeps the signed sum.
+        top: Number of channels used; None uses all.
+    """
 
     output: Literal["logit", "probability"] = "logit"
     relu: bool = True
@@ -79,7 +85,7 @@ class ScoreCam(LayerMethod):
 
 
 def masked(x: Tensor, activation: Tensor) -> Rows:
-    """x (b, 3, h, w) seen through each channel of activation (b, channels, u, v)."""
+    """Build x (b, 3, h, w) masked by each channel of activation (b, channels, u, v)."""
 
     def build(image: Tensor, turn: Tensor) -> Tensor:
         channel = activation[image, turn].unsqueeze(1)

@@ -31,7 +31,15 @@ from visxai.target import Target
 
 @dataclass(frozen=True, repr=False)
 class SmoothGrad(Method):
-    """The mean gradient under noise; see the module's docstring."""
+    """The mean gradient under noise; see the module's docstring.
+
+    Attributes:
+        copies: Number of noisy copies.
+        sigma: Standard deviation of the noise, relative to each image's range of values.
+        signed: Whether to sum the gradient over channels, rather than take the largest magnitude.
+        squared: Whether to average squared gradients; not together with `signed`.
+        seed: Seed of the noise.
+    """
 
     copies: int = 25
     sigma: float = 0.15
@@ -67,21 +75,33 @@ class SmoothGrad(Method):
 
 @dataclass(frozen=True)
 class Noise:
-    """Normal noise for copies of a batch: draws (copies, c, h, w), spread (b, 1, 1, 1)."""
+    """Normal noise for copies of a batch.
+
+    Attributes:
+        draws: Standard normal draws (copies, c, h, w), shared by all images.
+        spread: Standard deviation for each image (b, 1, 1, 1).
+    """
 
     draws: Tensor
     spread: Tensor
 
     @classmethod
     def of(cls, x: Tensor, copies: int, sigma: float, seed: int) -> Noise:
-        """`sigma` times each image's own range; the draws are the same for every image."""
+        """Draw noise for a batch x (b, c, h, w).
+
+        Args:
+            x: The batch.
+            copies: The number of draws, the same for every image.
+            sigma: The standard deviation, relative to each image's range of values.
+            seed: The seed of the draws.
+        """
         generator = torch.Generator().manual_seed(seed)
         draws = torch.randn((copies, *x.shape[1:]), generator=generator).to(x)
         low, high = x.flatten(1).aminmax(dim=1)
         return cls(draws, sigma * (high - low).reshape(-1, 1, 1, 1))
 
     def __call__(self, image: Tensor, copy: Tensor) -> Tensor:
-        """The noise (n, c, h, w) of copies (n,) of images (n,)."""
+        """Return the noise (n, c, h, w) of the copies (n,) of images (n,)."""
         return self.spread[image] * self.draws[copy]
 
 

@@ -3,10 +3,10 @@
     M_i = 1 / (2 n) * sum_a ( f(A_a) - f(A_a with column i from B) )^2 / Var(f)
 
 The total Sobol index of cell i, by Jansen's estimator: A and B are n = `samples` rows of a
-scrambled Sobol sequence in twice as many dimensions as there are cells, each value saying how much
-of a cell shows through the paint. Unlike single drops, it holds every interaction of the cell with
-others. Var(f) is taken over A and B together. The sequence is drawn from `seed` and is the
-same for every image.
+scrambled Sobol sequence in twice as many dimensions as there are cells, each value the degree to
+which a cell shows through the paint. Unlike single drops, it includes every interaction of the
+cell with others. Var(f) is taken over A and B together. The sequence is drawn from `seed` and is
+the same for every image.
 
     visxai.Engine().explain("cat.jpg", method="sobol(samples=32, grid=8)")
 
@@ -34,7 +34,14 @@ from visxai.target import Target
 
 @dataclass(frozen=True, repr=False)
 class Sobol(Masked):
-    """Total Sobol index of each cell; see the module's docstring."""
+    """Total Sobol index of each cell; see the module's docstring.
+
+    Attributes:
+        output: 'probability' or 'logit': what the target is evaluated at.
+        samples: Rows of each of the matrices A and B.
+        grid: Cells a side.
+        seed: Seed of the sequence.
+    """
 
     output: Literal["logit", "probability"] = "probability"
     samples: int = 32
@@ -66,7 +73,10 @@ class Sobol(Masked):
         return Cost(1 + self.samples * (self.grid**2 + 2))
 
     def _masks(self) -> Tensor:
-        """(samples * (cells + 2), cells) in 0..1: A, B, and A with each column in turn from B."""
+        """Draw the masks (samples * (cells + 2), cells) in 0..1.
+
+        The rows are A, B, and A with each column in turn replaced by B's.
+        """
         count = self.grid**2
         engine = SobolEngine(2 * count, scramble=True, seed=self.seed)  # type: ignore[no-untyped-call]
         drawn = engine.draw(self.samples, dtype=torch.float32)

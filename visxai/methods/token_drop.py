@@ -6,7 +6,8 @@ A subset keeps a share `keep` of the patches, and only those, with the class and
 enter the first block: nothing is painted over, so no paint is mistaken for evidence, and the
 sequences are shorter, so each subset costs less than a forward. Subsets are drawn as smooth random
 fields of `cells` x `cells` values whose highest patches stay, since single missing patches barely
-move a transformer; every other field is the one before it turned over. All rows share the draws.
+change a transformer's score; every other field is the negative of the one before. All images share
+the draws.
 
     visxai.Engine("timm:deit_small_patch16_224").explain("cat.jpg", method="token_drop")
 
@@ -34,7 +35,14 @@ from visxai.target import Target
 
 @dataclass(frozen=True, repr=False)
 class TokenDrop(Method):
-    """Score by random subsets of patches; see the module's docstring."""
+    """Score by random subsets of patches; see the module's docstring.
+
+    Attributes:
+        masks: Number of subsets.
+        keep: Share of the patches that a subset keeps, between 0 and 1.
+        cells: Values a side of the random fields.
+        seed: Seed of the subsets.
+    """
 
     masks: int = 256
     keep: float = 0.5
@@ -56,14 +64,19 @@ class TokenDrop(Method):
         values = model.token_values(x, keep.to(x.device), aim)
         kept = torch.zeros(self.masks, tokens.height * tokens.width)
         kept = kept.scatter(1, keep, 1.0).to(values)
-        # Centred first: the scores' level would otherwise drown small differences.
+        # Centred first: rounding relative to the scores' mean would hide small differences.
         values = values - values.mean(1, keepdim=True)
         present, absent = kept.sum(0).clamp_min(1), (1 - kept).sum(0).clamp_min(1)
         maps = values @ kept / present - values @ (1 - kept) / absent
         return Maps(maps.reshape(-1, tokens.height, tokens.width))
 
     def subsets(self, height: int, width: int) -> Tensor:
-        """The patches that each mask keeps (masks, kept), ascending."""
+        """Draw the patches that each mask keeps (masks, kept), in ascending order.
+
+        Args:
+            height: Rows of patches.
+            width: Columns of patches.
+        """
         generator = torch.Generator().manual_seed(self.seed)
         pairs = math.ceil(self.masks / 2)
         coarse = torch.randn(pairs, 1, self.cells, self.cells, generator=generator)

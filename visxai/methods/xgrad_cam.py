@@ -2,12 +2,12 @@
 
     L_i = relu( sum_k w_k A_ki ),    w_k = sum_i g_ki A_ki / sum_i A_ki,    g_ki = dy / dA_ki
 
-A_ki is channel k of the layer's output at position i, y the target's scalar. The weights come
-closest to two axioms at once: sensitivity (a channel's share of the map is what its removal
-costs) and conservation (the map sums to the score). The map's sum without the ReLU is
-sum_ki g_ki A_ki, that of hires_cam. A channel that sums to zero weighs nothing. `relu=False`
-keeps the signed sum. Where activations take both signs their sum can nearly cancel and the
-weight of such a channel is large: prefer a layer after its activation function.
+A_ki is channel k of the layer's output at position i, y the target's scalar. The weights are the
+best compromise between two axioms: sensitivity (a channel's share of the map is the drop of the
+score when it is removed) and conservation (the map sums to the score). The map's sum without the
+ReLU is sum_ki g_ki A_ki, that of hires_cam. A channel that sums to zero has weight zero.
+`relu=False` keeps the signed sum. Where activations take both signs their sum can nearly cancel
+and the weight of such a channel is large: prefer a layer after its activation function.
 
     visxai.Engine().explain("cat.jpg", method="xgrad_cam")
 
@@ -28,7 +28,11 @@ from visxai.models.views import AtLayer
 
 @dataclass(frozen=True, repr=False)
 class XgradCam(Cam):
-    """Grad-CAM with activation-weighted mean gradients; see the module's docstring."""
+    """Grad-CAM with activation-weighted mean gradients; see the module's docstring.
+
+    Attributes:
+        relu: Whether to set negative values to zero; False keeps the signed sum.
+    """
 
     relu: bool = True
 

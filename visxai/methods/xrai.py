@@ -6,8 +6,8 @@
 
 Segments come from six over-segmentations of the image (Felzenszwalb and Huttenlocher, scales 50
 to 1200, smoothed by 0.8 pixels), each widened by `dilation` pixels so that attribution on an edge
-counts for both its sides. One black baseline would be blind to black pixels. The map is constant
-on regions and ranks them.
+counts for both its sides. A single black baseline would give black pixels no attribution. The map
+is constant on regions and ranks them.
 
 Black and white are those of the model's preprocessing; where it isn't known, each image's
 smallest and largest value per channel. `steps` is for each of the two baselines.
@@ -40,12 +40,17 @@ from visxai.target import Target
 
 SCALES = (50, 100, 150, 250, 500, 1200)
 SMOOTHING = 0.8
-SMALLEST = 0.003  # of the image's area; smaller segments are merged
+SMALLEST = 0.003  # share of the image's area below which segments are merged
 
 
 @dataclass(frozen=True, repr=False)
 class Xrai(Method):
-    """Attribution by regions; see the module's docstring."""
+    """Attribution by regions; see the module's docstring.
+
+    Attributes:
+        steps: Steps of integrated gradients for each of the two baselines.
+        dilation: Pixels by which segments are widened.
+    """
 
     steps: int = 50
     dilation: int = 5
@@ -69,7 +74,7 @@ class Xrai(Method):
         maps = np.empty(attribution.shape, np.float32)
         segments: tuple[int, Any] = (-1, None)
         for number, row in enumerate(rows):
-            if segments[0] != row:  # an image's maps follow each other
+            if segments[0] != row:  # the maps of an image are consecutive
                 picture = pictures[row].permute(1, 2, 0).double().cpu().numpy()
                 segments = (row, over_segment(picture, self.dilation))
             maps[number] = grow(attribution[number], segments[1])
@@ -81,19 +86,25 @@ class Xrai(Method):
 
 
 def _extremes(model: Model, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Black and white in model space, each (b or 1, c, 1, 1)."""
+    """Return black and white in model space, each (b or 1, c, 1, 1)."""
     known = model.preprocess
     if isinstance(known, Preprocess) and x.shape[1] == 3:
-        # The moments are in the order of the model's channels already.
+        # The mean and deviation are already in the order of the model's channels.
         mean, std = (x.new_tensor(values).reshape(1, 3, 1, 1) for values in (known.mean, known.std))
         return -mean / std, (1 - mean) / std
     return x.amin((2, 3), keepdim=True), x.amax((2, 3), keepdim=True)
 
 
 def over_segment(picture: NDArray[np.float64], dilation: int) -> Any:
-    """Segments of a picture (h, w, c) in 0..1: a sparse 0/1 matrix (pixels, segments), CSR.
+    """Cut a picture into segments at several scales.
 
-    Each scale's segments cover the picture; the widened ones overlap.
+    Args:
+        picture: Pixels (h, w, c) in 0..1.
+        dilation: Pixels by which each segment is widened, so that segments overlap.
+
+    Returns:
+        A sparse matrix (pixels, segments) of 0 and 1 in CSR format; each scale's segments cover the
+        picture.
     """
     segmentation = require("skimage.segmentation", "segments", "xrai")
     morphology = require("skimage.morphology", "segments", "xrai")
@@ -108,7 +119,9 @@ def over_segment(picture: NDArray[np.float64], dilation: int) -> Any:
         )
         for label in range(labels.max() + 1):
             mask = labels == label
-            if mask.tobytes() in seen:  # coarser scales repeat what can't be merged further
+            if (
+                mask.tobytes() in seen
+            ):  # coarser scales repeat segments that can't be merged further
                 continue
             seen.add(mask.tobytes())
             inside = np.flatnonzero(_widened(mask, disk, dilation))
@@ -121,7 +134,7 @@ def over_segment(picture: NDArray[np.float64], dilation: int) -> Any:
 
 
 def _widened(mask: NDArray[np.bool_], disk: NDArray[Any], dilation: int) -> NDArray[np.bool_]:
-    """The mask widened by a disk, computed on the part of the picture that it can touch."""
+    """Widen the mask by a disk; only the part of the picture that it can touch is computed."""
     import cv2
 
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
@@ -135,8 +148,16 @@ def _widened(mask: NDArray[np.bool_], disk: NDArray[Any], dilation: int) -> NDAr
 
 
 def grow(attribution: NDArray[np.float64], segments: Any) -> NDArray[np.float32]:
-    """The map (h, w) of attribution (h, w): segments (pixels, n) taken by density, until all is
-    covered."""
+    """Cover the image with segments in the order of their mean attribution.
+
+    Args:
+        attribution: Attribution (h, w) of the pixels.
+        segments: A sparse matrix (pixels, segments) of 0 and 1.
+
+    Returns:
+        The map (h, w): for each pixel the mean attribution of the part that its segment newly
+        covered.
+    """
     flat = attribution.ravel()
     sums, areas = segments.T @ flat, np.asarray(segments.sum(0)).ravel()
     covered = np.zeros(flat.size, bool)
@@ -147,7 +168,7 @@ def grow(attribution: NDArray[np.float64], segments: Any) -> NDArray[np.float32]
         best = int(density.argmax())
         inside = by_segment.indices[by_segment.indptr[best] : by_segment.indptr[best + 1]]
         new = inside[~covered[inside]]
-        # The mean is taken afresh: the running sums carry rounding.
+        # The mean is computed anew, since the running sums accumulate rounding errors.
         result[new] = flat[new].mean()
         covered[new] = True
         part = segments[new]
