@@ -1,12 +1,12 @@
-"""The quality metrics, one file each, found by listing this folder.
+"""The quality metrics, one file each, discovered by listing this folder.
 
-names()                          what there is
+names()                          the names of all metrics
 load("insertion(steps=56)")      a metric from its spec string
 
     case = Case(engine.model, x, Target.of("top1"), maps, method)
     load("deletion")(case).values          # (r,), one figure a map
 
-`visxai.metrics.controls` holds the maps that every report carries beside the methods'.
+`visxai.metrics.controls` holds the control maps that every report adds to the methods'.
 """
 
 from __future__ import annotations
@@ -22,23 +22,30 @@ __all__ = ["Ask", "Case", "Check", "Metric", "Scores", "find", "load", "load_che
 
 @cache
 def names() -> tuple[str, ...]:
-    """The names of all metrics, sorted: the files of this folder, without importing them."""
+    """List the names of all metrics, sorted, without importing their files."""
     return listed(__path__, besides=("base", "controls"))
 
 
 @cache
 def find(name: str) -> type[Metric]:
-    """The class of a metric by name; UnknownName lists the choices."""
+    """Look up the class of a metric by name; raise UnknownName, which lists the choices."""
     if name not in names():
         raise UnknownName("metric", name, names())
     return defined(__name__, name, Metric)  # type: ignore[type-abstract]
 
 
 def load(spec: str | Metric) -> Metric:
-    """A metric from its spec string: a name, or a name with keyword arguments.
+    """Load a metric from its spec string: a name, or a name with keyword arguments.
 
     >>> load("insertion(steps=56)").steps
     56
+
+    Args:
+        spec: The spec string; a metric is returned as it is.
+
+    Raises:
+        UnknownName: The metric or an option doesn't exist.
+        ArgumentError: The spec can't be parsed, or an option's value is not allowed.
     """
     if isinstance(spec, Metric):
         return spec
@@ -49,8 +56,15 @@ def load(spec: str | Metric) -> Metric:
 
 
 def load_check(spec: str | Metric) -> Metric:
-    """A metric that judges an explanation by itself, such as "faithfulness"; ArgumentError when it
-    asks for more than the map and its method."""
+    """Load a metric that judges an explanation by itself, such as "faithfulness".
+
+    Args:
+        spec: The spec string, or a metric.
+
+    Raises:
+        UnknownName: The metric or an option doesn't exist.
+        ArgumentError: The metric needs more than a map and its method, or the spec is wrong.
+    """
     metric = load(spec)
     if metric.per != "map" or metric.asks & ~(Ask.MAPS | Ask.METHOD):
         able = [

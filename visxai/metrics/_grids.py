@@ -1,4 +1,4 @@
-"""Grids of images the model is sure of, and what a map in one must point at."""
+"""Grids of images that the model classifies with confidence, for the grid pointing metrics."""
 
 from __future__ import annotations
 
@@ -19,10 +19,14 @@ from visxai.models.pytorch.model import TorchModel
 
 @dataclass(frozen=True)
 class Grids:
-    """g grids of side x side images of distinct classes.
+    """Grids (g of them) of side x side images of distinct classes.
 
-    pool (b, 3, h, w); members (g, side * side), the image in each cell, row by row; classes
-    (b,), the images' own; cell (g,), the one whose class is explained.
+    Attributes:
+        pool: The images (b, 3, h, w) in model space.
+        members: The image in each cell (g, side * side), row by row.
+        classes: The class of each image (b,), as the model predicts it.
+        cell: The cell whose class is explained, for each grid (g,).
+        side: Cells a side.
     """
 
     pool: Tensor
@@ -36,30 +40,30 @@ class Grids:
 
     @property
     def wanted(self) -> Tensor:
-        """(g,): the class that is explained in each grid."""
+        """Return the class that is explained in each grid (g,)."""
         return self.classes[self.members.gather(1, self.cell.unsqueeze(1)).squeeze(1)]
 
     def pixels(self, start: int, stop: int) -> Tensor:
-        """Grids start..stop as inputs (n, 3, side * h, side * w)."""
+        """Compose the grids start..stop as inputs (n, 3, side * h, side * w)."""
         cells = self.pool[self.members[start:stop]]
         return joined(cells.flatten(0, 1), self.side)
 
     def inside(self, start: int, stop: int) -> Tensor:
-        """(n, side * h, side * w), bool: the explained cell's pixels."""
+        """Mark the explained cells of grids start..stop: (n, side * h, side * w), bool."""
         height, width = self.pool.shape[2:]
         one = F.one_hot(self.cell[start:stop], self.side**2).reshape(-1, self.side, self.side)
         return one.bool().repeat_interleave(height, 1).repeat_interleave(width, 2)
 
 
 def cut(x: Tensor, side: int) -> Tensor:
-    """Cells (n * side * side, c, h, w), row by row, of grids (n, c, side * h, side * w)."""
+    """Cut grids (n, c, side * h, side * w) into cells (n * side * side, c, h, w), row by row."""
     n, c, height, width = x.shape
     cells = x.reshape(n, c, side, height // side, side, width // side)
     return cells.permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
 
 
 def joined(cells: Tensor, side: int) -> Tensor:
-    """Grids (n, c, side * h, side * w) of cells (n * side * side, c, h, w); `cut` undoes it."""
+    """Join cells (n * side * side, c, h, w) to grids (n, c, side * h, side * w); invert `cut`."""
     _, c, height, width = cells.shape
     grids = cells.reshape(-1, side, side, c, height, width).permute(0, 3, 1, 4, 2, 5)
     return grids.reshape(-1, c, side * height, side * width)
@@ -67,7 +71,14 @@ def joined(cells: Tensor, side: int) -> Tensor:
 
 @dataclass(frozen=True, repr=False)
 class OverGrids(Metric):
-    """A metric over grids composed of the case's images; see grid_pointing's docstring."""
+    """A metric over grids composed of the case's images; see grid_pointing's docstring.
+
+    Attributes:
+        cells: Cells a side of a grid, at least 2.
+        sure: Probability from which an image's predicted class counts, from 0 to below 1.
+        grids: Number of grids.
+        seed: Seed of the grids.
+    """
 
     cells: int = 2
     sure: float = 0.9
@@ -85,7 +96,15 @@ class OverGrids(Metric):
         self._require(self.grids >= 1, "at least 1 grid", self.grids)
 
     def arrange(self, model: Model, x: Tensor) -> Grids:
-        """The grids for a pool of images x (b, 3, h, w), whatever their order."""
+        """Draw the grids from a pool of images, whatever their order.
+
+        Args:
+            model: The model, whose predictions give the classes.
+            x: Images (b, 3, h, w) in model space.
+
+        Raises:
+            ArgumentError: The model is sure of images of too few classes.
+        """
         certainty, classes = model.probabilities(model.scores(x)).max(1)
         able = [i for i, p in enumerate(certainty.tolist()) if p >= self.sure]
         digests = {i: hashlib.sha256(x[i].cpu().numpy().tobytes()).digest() for i in able}
@@ -109,15 +128,26 @@ class OverGrids(Metric):
         return Grids(x, torch.tensor(members).to(x.device), classes, cell.to(x.device), self.cells)
 
     def parts(self, model: Model) -> Iterator[tuple[int, int]]:
-        """Spans of grids that are explained together: about as many cells as a batch has images."""
+        """Yield spans (start, stop) of grids to explain together: cells that fit a batch."""
         size = max(1, model.budget.limit // self.cells**2)
         for start in range(0, self.grids, size):
             yield start, min(self.grids, start + size)
 
 
 def fitted(model: Model, x: Tensor, side: int) -> Model:
-    """The model for inputs `side` times as large as x's: a transformer's position embedding is
-    resampled on a private copy; a model that takes any size is returned as it is."""
+    """Adapt a model to inputs `side` times as large as x.
+
+    A transformer's position embedding is resampled on a private copy; a model that takes any size
+    is returned as it is.
+
+    Args:
+        model: The model.
+        x: Images (b, c, h, w) of the model's usual size.
+        side: The factor of height and width.
+
+    Raises:
+        ModelError: The model can't take inputs of that size.
+    """
     size = (x.shape[2] * side, x.shape[3] * side)
     larger = x.new_zeros(1, x.shape[1], *size)
     if not isinstance(model, TorchModel):
@@ -130,7 +160,7 @@ def fitted(model: Model, x: Tensor, side: int) -> Model:
         module.image_size = size[0]  # type: ignore[assignment]
         module.encoder.pos_embedding = _resampled(positions, side)  # type: ignore[union-attr]
     elif hasattr(getattr(module, "config", None), "patch_size"):  # Hugging Face
-        # Its forward resamples by itself when told to.
+        # Its forward resamples the embedding if this option is set.
         module.register_forward_pre_hook(
             lambda _, args, named: (args, {**named, "interpolate_pos_encoding": True}),
             with_kwargs=True,
@@ -141,7 +171,7 @@ def fitted(model: Model, x: Tensor, side: int) -> Model:
 
 
 def _resampled(positions: Tensor, side: int) -> nn.Parameter:
-    """Position embeddings (1, prefix + n * n, c) for a grid `side` times as fine."""
+    """Resample position embeddings (1, prefix + n * n, c) for a grid `side` times as fine."""
     grid = math.isqrt(positions.shape[1])
     prefix = positions[:, : positions.shape[1] - grid**2]
     image = positions[:, prefix.shape[1] :].transpose(1, 2).reshape(1, -1, grid, grid)

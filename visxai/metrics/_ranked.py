@@ -1,4 +1,4 @@
-"""What metrics share that replace pixels in the order of their rank."""
+"""Shared code of the metrics that replace pixels in the order of their rank."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from visxai.models.interface import Model, Need
 from visxai.models.rows import Rows
 from visxai.target import Aim
 
-# Of the blur that insertion starts from: σ in pixels, and the pixels on each side of the kernel.
+# The blur that insertion starts from: σ in pixels, and the radius of the kernel in pixels.
 BLUR, RADIUS = 5.0, 5
 
 
@@ -27,13 +27,22 @@ def replaced(
     end: Tensor,
     counts: Sequence[int],
 ) -> Tensor:
-    """`aim` (m, len(counts)) where the first `count` pixels of a ranking show `end`, the rest
-    `start`.
+    """Evaluate a target on images whose most relevant pixels are replaced.
 
-    ranks (m, h, w): m rankings, each judged for map owner (m,) of the aim. start, end:
-    (b, c, h, w) or (1, c, h, w) for all images. The inputs are built block by block, each with one
-    comparison of the ranks with a row's count. Rows come ranking by ranking, so those of one are
-    written together, from the images where they lie.
+    The inputs are built block by block, each by one comparison of the ranks with a row's count.
+    Rows come ranking by ranking, so the rows of a ranking are written together.
+
+    Args:
+        model: The model.
+        aim: The target, settled on the clean images.
+        owner: The map of `aim` that each ranking is judged for (m,).
+        ranks: Rankings (m, h, w), 0 the pixel that is replaced first.
+        start: The images before any replacement: (b, c, h, w), or (1, c, h, w) for all images.
+        end: The images after all replacements, of either shape.
+        counts: How many pixels show `end`, for each step.
+
+    Returns:
+        The target's scalars (m, len(counts)).
     """
     image_of, limits = aim.rows[owner].tolist(), ranks.new_tensor(counts)
     shape = tuple(start.shape[1:])
@@ -60,10 +69,19 @@ def _of(x: Tensor, image: int) -> Tensor:
 def curves(
     case: Case, owner: Tensor, ranks: Tensor, steps: int, ends: tuple[Tensor, Tensor], flip: bool
 ) -> Tensor:
-    """The class's probability (m, steps + 1) along a replacement, both ends included.
+    """Compute the class's probability along a replacement, both ends included.
 
-    ends: x (b, c, h, w) and its substitute (b or 1, c, h, w), which replaces x; with `flip` x
-    replaces the substitute. The ends are the same for all rankings and computed once.
+    Args:
+        case: The maps that are judged.
+        owner: The map of the case that each ranking belongs to (m,).
+        ranks: Rankings (m, h, w), 0 the pixel that is replaced first.
+        steps: The number of equal steps.
+        ends: The images (b, c, h, w) and their substitute (b or 1, c, h, w). The scores of both are
+            computed once for all rankings.
+        flip: Whether to start from the substitute, rather than from the images.
+
+    Returns:
+        Probabilities (m, steps + 1).
     """
     aim, model = case.certainty, case.probe
     full, empty = ends
@@ -79,18 +97,22 @@ def curves(
 
 
 def zeros(x: Tensor) -> Tensor:
-    """What deletion leaves: (1, c, h, w), zero in model space, the mean colour in pixels."""
+    """Return the end point of deletion (1, c, h, w): zero in model space, the mean colour."""
     return torch.zeros_like(x[:1])
 
 
 def blurred(x: Tensor) -> Tensor:
-    """What insertion starts from: x blurred by a Gaussian of σ 5, cut to 11x11 pixels."""
+    """Blur x by a Gaussian of σ 5, cut to 11x11 pixels: the start of insertion."""
     return gaussian_blur(x, BLUR, RADIUS)
 
 
 @dataclass(frozen=True, repr=False)
 class Stepwise(Metric):
-    """A metric that replaces all pixels in `steps` equal steps."""
+    """A metric that replaces all pixels in equal steps.
+
+    Attributes:
+        steps: Number of steps.
+    """
 
     steps: int = 224
 
@@ -104,7 +126,7 @@ class Stepwise(Metric):
         return self.steps
 
     def axis(self, case: Case) -> Tensor:
-        """(steps + 1,): the share of pixels replaced after each step."""
+        """Compute the share of pixels replaced after each step (steps + 1,)."""
         total = case.x.shape[2] * case.x.shape[3]
         counts = torch.arange(self.steps + 1) * total // self.steps
         return (counts / total).to(case.x.device)

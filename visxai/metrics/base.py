@@ -1,10 +1,10 @@
-"""What a metric is: a frozen dataclass whose call is a pure function of a case.
+"""The base classes of metrics: frozen dataclasses whose call is a pure function of a case.
 
 A case is what is judged: maps of a batch, with the model and the target they explain. A metric
-states what it asks of a case and needs of a model, so that an evaluator runs what it can.
+states what it needs of a case and of a model, so that an evaluator runs only metrics that apply.
 
-Figures don't depend on the batch size or the order of images: draws come from generators of
-their own and are shared by all images, and ties in a ranking are broken by position alone.
+Figures don't depend on the batch size or the order of images: every metric draws from generators
+of its own, all images share the draws, and ties in a ranking are broken by position alone.
 """
 
 from __future__ import annotations
@@ -29,7 +29,14 @@ from visxai.target import Aim, Target
 
 
 class Ask(enum.Flag):
-    """What a metric asks of a case beside the model, the images and the target."""
+    """The parts of a case that a metric needs beside the model, the images and the target.
+
+    Attributes:
+        MAPS: The maps.
+        METHOD: The method that made the maps.
+        OBJECTS: The pixels of the objects.
+        OTHERS: The maps of another method.
+    """
 
     MAPS = enum.auto()
     METHOD = enum.auto()
@@ -42,12 +49,17 @@ class Ask(enum.Flag):
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """Maps of a batch, and what they explain.
+    """Maps of a batch, with what they explain.
 
-    model; x (b, 3, h, w) in model space, on the model's device; target. maps (r, u, v): one a map
-    of the aimed target, at native resolution, finite. method: what made them, for metrics that
-    explain other inputs or models. objects (b, h, w), bool: where the target's object is, in the
-    model's view. others (r, u', v'): another method's maps.
+    Attributes:
+        model: The model.
+        x: Images (b, 3, h, w) in model space, on the model's device.
+        target: The target that is explained.
+        maps: Maps (r, u, v) at native resolution, finite, one for each image and class that the
+            target settles on.
+        method: The method that made the maps, for metrics that explain other inputs or models.
+        objects: The pixels of the target's object in the model's view (b, h, w), bool.
+        others: Another method's maps (r, u', v').
     """
 
     model: Model
@@ -60,25 +72,25 @@ class Case:
 
     @cached_property
     def probe(self) -> Probe:
-        """The model as this batch sees it: its clean scores are computed once."""
+        """Return the model wrapped so that its scores on the clean batch are computed only once."""
         return self.model if isinstance(self.model, Probe) else Probe(self.model, self.x)
 
     @property
     def plain(self) -> Model:
-        """The model itself, for metrics that alter it or show it other inputs."""
+        """Return the model itself, for metrics that alter it or use other inputs."""
         return self.model._model if isinstance(self.model, Probe) else self.model
 
     @cached_property
     def aim(self) -> Aim:
-        """The target settled on the clean images, at the scores."""
+        """Settle the target on the scores of the clean images."""
         return self.probe.aim(self.x, self.target)
 
     @cached_property
     def certainty(self) -> Aim:
-        """The aim at what the model reports: the class's probability, as in a record's score.
+        """Aim at the class's probability, as in a record's score.
 
-        Of a set of exclusive classes it is their sum, otherwise the strongest; a callable's own
-        value.
+        For a set of exclusive classes this is their summed probability, for other sets the largest;
+        for a callable it is the callable's own value.
         """
         aim, model, members = self.aim, self.probe, list(self.target.classes)
         classes = aim.classes
@@ -96,38 +108,41 @@ class Case:
         return Aim(aim.rows, classes, function)
 
     def clean(self, aim: Aim) -> Tensor:
-        """`aim` (r,) at the clean images."""
+        """Evaluate `aim` on the clean images (r,)."""
         return aim(self.probe.scores(self.x)[aim.rows])
 
     @property
     def native(self) -> Tensor:
-        """The maps (r, u, v), float32."""
+        """Return the maps (r, u, v) as float32, on the model's device."""
         assert self.maps is not None
         return self.maps.to(self.x.device).float()
 
     @cached_property
     def pixels(self) -> Tensor:
-        """The maps (r, h, w) at the images' pixels, upsampled as Engine.attribute does."""
+        """Upsample the maps to the images' pixels (r, h, w), as Engine.attribute does."""
         return upsample(self.native, tuple(self.x.shape[2:]))
 
     @cached_property
     def ranks(self) -> Tensor:
-        """(r, h, w) int32: each pixel's place in its map's order, 0 the most relevant."""
+        """Rank the pixels of each map: (r, h, w) int32, 0 the most relevant."""
         return ranked(self.pixels)
 
     @property
     def inside(self) -> Tensor:
-        """(r, h, w), bool: the object's pixels, for each map."""
+        """Return the object's pixels for each map: (r, h, w), bool."""
         assert self.objects is not None
         return self.objects.to(self.x.device)[self.aim.rows]
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What a metric found of r maps.
+    """The result of a metric for r maps.
 
-    values (r,), float32: the figure; NaN where it isn't defined. figures: others beside it, each
-    (r,). curves: what it was made from, each (r, points), over `axis` (points,).
+    Attributes:
+        values: The figure (r,), float32; NaN where it isn't defined.
+        figures: Further figures by name, each (r,).
+        curves: The curves that the figures come from, by name, each (r, points).
+        axis: The abscissa of the curves (points,).
     """
 
     values: Tensor
@@ -137,18 +152,24 @@ class Scores:
 
 
 class Check(Protocol):
-    """What judges maps as they are made: a metric, or something that asks several."""
+    """Anything that judges maps as they are made: a metric, or a combination of several."""
 
     def quality(self, case: Case) -> dict[str, Tensor]:
-        """Figures for the records of a case's maps, each (r,)."""
+        """Compute the figures for the records of a case's maps, each (r,)."""
 
 
 @dataclass(frozen=True, repr=False)
 class Metric(Spec, ABC):
-    """A quality metric. Subclasses are final, frozen, and state what they ask and need.
+    """A quality metric.
 
-    better: whether a higher or a lower figure is better. per: what a figure belongs to, each map
-    of the case or each grid of images that the metric composed of the case's.
+    Subclasses are final and frozen, and state what they need of a case and of a model.
+
+    Attributes:
+        asks: The parts of a case that the metric needs.
+        needs: What the model must offer.
+        better: Whether a higher or a lower figure is better.
+        per: What a figure belongs to: each map of the case, or each grid of images that the metric
+            composes of the case's.
     """
 
     asks: ClassVar[Ask] = Ask.MAPS
@@ -157,7 +178,11 @@ class Metric(Spec, ABC):
     per: ClassVar[Literal["map", "grid"]] = "map"
 
     def __call__(self, case: Case) -> Scores:
-        """The figures of a case's maps, in any grad mode of the caller's."""
+        """Judge the maps of a case; the caller's grad mode doesn't matter.
+
+        Raises:
+            ArgumentError: The case or its model lacks something that the metric needs.
+        """
         missing = self.missing(case)
         if missing:
             raise ArgumentError(f"expected a case with {missing} for {self.name()}, got none")
@@ -165,20 +190,20 @@ class Metric(Spec, ABC):
             return self.score(case)
 
     def quality(self, case: Case) -> dict[str, Tensor]:
-        """The figures for a record, each (r,), the value under the metric's own name."""
+        """Compute the figures for a record, each (r,), the value under the metric's own name."""
         scores = self(case)
         return {self.name(): scores.values, **scores.figures}
 
     @abstractmethod
     def score(self, case: Case) -> Scores:
-        """The figures, for a case that has what was asked for; no graph is kept."""
+        """Compute the figures of a case that has all that the metric needs; no graph is kept."""
 
     def forwards(self) -> int:
-        """About how many forwards a map costs, for deciding whether to prepare faster ones."""
+        """Estimate the forwards that a map costs, to decide whether acceleration pays."""
         return 1
 
     def missing(self, case: Case) -> str:
-        """What a case lacks for this metric, in words; "" when nothing."""
+        """Describe in words what a case lacks for this metric; "" when it lacks nothing."""
         here = [flag for flag in Ask if getattr(case, str(flag)) is not None]
         asked = [str(flag) for flag in Ask if flag in self.asks and flag not in here]
         needed = self.needs & ~case.model.offers
@@ -187,8 +212,12 @@ class Metric(Spec, ABC):
 
 
 def ranked(maps: Tensor) -> Tensor:
-    """(r, h, w) int32 ranks of maps (r, h, w), 0 the largest; of equal values the upper one, in a
-    row the left one, comes first, whatever the method."""
+    """Rank the pixels of maps (r, h, w).
+
+    Returns:
+        Ranks (r, h, w), int32, 0 for the largest value; of equal values the upper one comes first,
+        in a row the left one, whatever the method.
+    """
     flat = maps.flatten(1)
     order = flat.argsort(dim=1, descending=True, stable=True)
     places = torch.arange(flat.shape[1], device=maps.device, dtype=torch.int32)
@@ -197,21 +226,30 @@ def ranked(maps: Tensor) -> Tensor:
 
 
 def area(curve: Tensor, axis: Tensor) -> Tensor:
-    """(r,) the trapezoid area under curve (r, points) over axis (points,), for an axis of length
-    1: the mean height."""
+    """Compute the area under curves by the trapezoid rule, on an axis scaled to length 1.
+
+    Args:
+        curve: Curves (r, points).
+        axis: The abscissa (points,), ascending.
+
+    Returns:
+        Areas (r,), which are mean heights.
+    """
     return torch.trapezoid(curve, axis.to(curve)) / (axis[-1] - axis[0]).to(curve)
 
 
 def explained(method: Method, model: Model, x: Tensor, target: Target) -> Tensor:
-    """A method's maps (r, u, v), float32; a map that isn't finite is zero, as in a record."""
+    """Compute a method's maps (r, u, v), float32; set maps that aren't finite to zero."""
     values = method(model, x, target).values
     finite = values.isfinite().flatten(1).all(1)
     return torch.where(finite[:, None, None], values, torch.zeros_like(values)).float()
 
 
 def rank_correlation(a: Tensor, b: Tensor) -> Tensor:
-    """Spearman's correlation (r,) of the rows of a and b (r, n), equal values sharing their mean
-    rank; 0 where either is constant."""
+    """Compute Spearman's correlation (r,) of the rows of a and b (r, n).
+
+    Equal values share their mean rank; the correlation is 0 where either row is constant.
+    """
     x, y = (mean_ranks(rows) for rows in (a, b))
     product = x.square().sum(1).sqrt() * y.square().sum(1).sqrt()
     found = (x * y).sum(1) / product.clamp_min(1e-30)
@@ -219,14 +257,18 @@ def rank_correlation(a: Tensor, b: Tensor) -> Tensor:
 
 
 def mean_ranks(rows: Tensor) -> Tensor:
-    """(r, n) float64: ranks in -1..1 around 0, equal values sharing their mean rank."""
+    """Rank the values of rows (r, n), equal values sharing their mean rank.
+
+    Returns:
+        Ranks (r, n), float64, scaled to -1..1 around 0, ascending with the values.
+    """
     values, order = rows.sort(dim=1, stable=True)
     count = values.shape[1]
     places = torch.arange(count, device=rows.device).expand_as(order)
     new = torch.ones_like(values, dtype=torch.bool)
     new[:, 1:] = values[:, 1:] != values[:, :-1]
     first = torch.where(new, places, 0).cummax(1).values
-    # A run of equals ends before the next one's first.
+    # A run of equal values ends before the first value of the next run.
     last = torch.where(new.roll(-1, 1), places, count).flip(1).cummin(1).values.flip(1)
     mean = (first + last).double() - (count - 1)
     return torch.empty_like(mean).scatter_(1, order, mean) / max(1, count - 1)

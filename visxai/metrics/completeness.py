@@ -7,9 +7,9 @@ multiply it. `baseline` is a number in model space, 'mean' or 'blur', as methods
 
     metrics.load("completeness(baseline=0.0)")
 
-Only methods that promise it (integrated gradients and its kin, Shapley values) can be judged by
-it, with their own baseline; an error of some per cent is quadrature. Where d is 0 it isn't
-defined.
+Only methods that promise completeness (integrated gradients and its variants, Shapley values) can
+be judged by it, with their own baseline; an error of some per cent comes from quadrature. Where d
+is 0 it isn't defined.
 
 Cost: one forward an image.
 Source: Sundararajan et al., Axiomatic attribution for deep networks, ICML 2017.
@@ -28,7 +28,11 @@ from visxai.models.interface import Need
 
 @dataclass(frozen=True, repr=False)
 class Completeness(Metric):
-    """Relative error of the map's sum; see the module's docstring."""
+    """Relative error of the map's sum; see the module's docstring.
+
+    Attributes:
+        baseline: The baseline in model space: a number, 'mean' or 'blur'.
+    """
 
     baseline: float | str = 0.0
 

@@ -1,6 +1,6 @@
-"""Controls: maps that know nothing of the model, which every report carries beside the methods'.
+"""Controls: maps that don't depend on the model, which every report adds to the methods'.
 
-They are methods in all but name, so that whatever evaluates methods evaluates them too; they
+Technically they are methods, so that whatever evaluates methods evaluates them too; they
 aren't explanations, so `visxai.methods` doesn't list them.
 
     controls.load("random_map")        controls.names()
@@ -26,10 +26,14 @@ from visxai.target import Target
 
 @dataclass(frozen=True, repr=False)
 class RandomMap(Method):
-    """Uniform draws in 0..1 on `grid` x `grid` cells (None: the pixels).
+    """Uniform draws in 0..1 on a grid of cells.
 
-    Drawn from `seed` and the image's own values: every image has another map, and keeps it
-    whatever its batch.
+    They are drawn from `seed` and the image's own values: every image has another map, and the same
+    map in every batch.
+
+    Attributes:
+        grid: Cells a side; None draws every pixel.
+        seed: Seed of the draws.
     """
 
     grid: int | None = 7
@@ -59,7 +63,11 @@ class RandomMap(Method):
 
 @dataclass(frozen=True, repr=False)
 class CentredGaussian(Method):
-    """exp(-r^2 / 2) around the image's centre, r in units of `sigma` of each side."""
+    """The Gaussian exp(-r^2 / 2) around the image's centre, r in units of `sigma` of each side.
+
+    Attributes:
+        sigma: Standard deviation as a share of each side.
+    """
 
     sigma: float = 0.25
 
@@ -89,12 +97,17 @@ _KNOWN: dict[str, type[Method]] = {one.name(): one for one in (CentredGaussian, 
 
 
 def names() -> tuple[str, ...]:
-    """The names of the controls, sorted."""
+    """List the names of the controls, sorted."""
     return tuple(sorted(_KNOWN))
 
 
 def load(spec: str) -> Method:
-    """A control from its spec string, as `visxai.methods.load` does with methods."""
+    """Load a control from its spec string, as `visxai.methods.load` does with methods.
+
+    Raises:
+        UnknownName: The control or an option doesn't exist.
+        ArgumentError: The spec can't be parsed, or an option's value is not allowed.
+    """
     name, _, options = parse(spec, "control", "random_map(grid=7)")
     if name not in _KNOWN:
         raise UnknownName("control", name, names())

@@ -3,13 +3,13 @@
     value = sum_(p in the class's cell) max(M_p, 0) / sum_p max(M_p, 0)
 
 As grid_pointing, but each cell has a copy of the whole network to itself, head included, and the
-explained logit is the class's in its own cell's copy: no other cell can move it, so all evidence
+explained logit is the class's in its own cell's copy: no other cell can change it, so all evidence
 outside is wrong, and the perfect value is 1. For input gradients, layer_cam and hires_cam the
-outside is exactly 0; grad_cam pools its weights over all cells, which this measures. Cells are
-upsampled one by one, for across their borders nothing is to be interpolated.
+outside is exactly 0; grad_cam pools its weights over all cells, which this measures. Each cell of
+a map is upsampled alone, so that nothing is interpolated across the cells' borders.
 
 The copies share their weights: cells run as a batch of their own, and the layer that a CAM reads
-is shown to it with all cells joined.
+is presented to it with all cells joined.
 
     metrics.load("difull(cells=2, grids=200)")
 
@@ -65,7 +65,7 @@ class Difull(OverGrids):
 
 
 def apart(maps: Tensor, cells: int, size: tuple[int, ...]) -> Tensor:
-    """Maps (r, u, v) of grids at (r, *size), each cell upsampled alone where cells divide them."""
+    """Upsample maps (r, u, v) of grids to (r, *size), each cell alone if cells divide the map."""
     if maps.shape[1] % cells or maps.shape[2] % cells:
         return upsample(maps, size)
     each = cut(maps.unsqueeze(1), cells).squeeze(1)
@@ -75,8 +75,21 @@ def apart(maps: Tensor, cells: int, size: tuple[int, ...]) -> Tensor:
 def disconnected(
     model: TorchModel, method: Method, x: Tensor, cells: int
 ) -> tuple[TorchModel, Method]:
-    """The model for grids of images like x whose cells don't see each other, and the method that
-    looks at the same layers there. Score cell * classes + class is the class's in that cell."""
+    """Build a model of grids whose cells don't see each other, and a method that reads its layers.
+
+    Args:
+        model: The model of a single cell.
+        method: The method that is judged.
+        x: Images (b, 3, h, w) of a cell's size.
+        cells: Cells a side.
+
+    Returns:
+        The model, whose score cell * classes + class is the score of the class in that cell, and
+        the method for it.
+
+    Raises:
+        ArgumentError: The method needs attention or tokens.
+    """
     if method.needs & (Need.ATTENTION | Need.TOKENS):
         raise ArgumentError(
             f"expected a method of scores, gradients or layers for difull, but {method.name()} "
@@ -89,17 +102,21 @@ def disconnected(
         method = replace(method, layer=None)  # type: ignore[call-arg]
     seen = "+".join(f"seen.{number}" for number in range(len(layouts)))
     found = model.with_module(module, seen or None).with_output(lambda scores: scores)
-    found.labels = None  # its classes are those of all cells
-    # Forwards that need no graph don't need the layers joined: the model itself runs the cells,
-    # in its accelerated form where it has one.
+    found.labels = None  # its outputs are the classes of all cells
+    # Forwards without a graph don't need the joined layers: the model itself runs the cells, in
+    # its accelerated form where it has one.
     found.runtime = lambda grids: model.scores(cut(grids, cells)).reshape(len(grids), -1)
     return found, method
 
 
 class Disconnected(nn.Module):
-    """A network on every cell of a grid (n, 3, cells * h, cells * w), each on its own.
+    """A network that runs on every cell of a grid (n, 3, cells * h, cells * w) separately.
 
-    seen[i] outputs layer i of all cells, joined to maps (n, channels, cells * u, cells * v).
+    Attributes:
+        inner: The network of a cell.
+        seen: Modules that output the read layers of all cells, each joined to maps
+            (n, channels, cells * u, cells * v).
+        cells: Cells a side.
     """
 
     def __init__(self, model: TorchModel, layouts: dict[str, Layout], cells: int) -> None:
@@ -111,18 +128,20 @@ class Disconnected(nn.Module):
         def read(output: Any) -> Tensor:
             return model.logits(output)
 
-        # Copies of this module share a function; a bound method they would copy, locks and all.
+        # A deep copy of this module shares a function, but would copy a bound method with its
+        # model and the model's locks.
         self._output = read
         for number, (name, layout) in enumerate(layouts.items()):
             find(self.inner, name).register_forward_hook(_Joining(self, number, layout))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Compute the scores of all cells (n, cells * cells * classes)."""
         scores = self._output(self.inner(cut(x, self.cells)))
         return scores.reshape(len(x), -1)
 
 
 class _Joining:
-    """The hook that shows a layer's cells joined, and lets the network go on with them apart."""
+    """A hook that joins the cells of a layer for the method, and passes them on separately."""
 
     def __init__(self, whole: Disconnected, number: int, layout: Layout) -> None:
         self.whole, self.number, self.layout = whole, number, layout

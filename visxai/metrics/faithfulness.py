@@ -3,9 +3,9 @@
     value = insertion - deletion,    faithful = value > mean of the controls' values
 
 A control is the map with the cells of a `grid` x `grid` partition permuted: it has the map's
-values, its smoothness and its share of strong pixels, and only their places are wrong. Sides
-that `grid` doesn't divide are first resampled to the next that it does, for the controls alone.
-The permutations are drawn once from `seed` and are the same for all maps.
+values, its smoothness and its share of strong pixels, and only their places are wrong. For the
+controls, a map whose sides `grid` doesn't divide is first resampled to the next larger sides that
+it divides. The permutations are drawn once from `seed` and are the same for all maps.
 
     visxai.Engine().explain("cat.jpg", check="faithfulness")
 
@@ -33,7 +33,14 @@ from visxai.metrics.base import Case, Scores, area, ranked
 
 @dataclass(frozen=True, repr=False)
 class Faithfulness(Stepwise):
-    """Insertion less deletion, against permuted maps; see the module's docstring."""
+    """Insertion less deletion, against permuted maps; see the module's docstring.
+
+    Attributes:
+        steps: Steps of a curve.
+        controls: Number of permuted maps.
+        grid: Cells a side of a permutation.
+        seed: Seed of the permutations.
+    """
 
     steps: int = 8
     controls: int = 8
@@ -60,15 +67,17 @@ class Faithfulness(Stepwise):
             curve = curves(case, owner, ranks, self.steps, (case.x, substitute), flip)
             values += sign * area(curve, axis).reshape(maps, turns)
         control = values[:, 1:].mean(1)
-        # A flat map and its permutations are one map: equal, but for what rounding makes of ranks.
+        # The permutations of a flat map equal the map; only rounding can make their ranks differ.
         low, high = case.native.flatten(1).aminmax(dim=1)
         flat = high - low <= 1e-6 * torch.maximum(low.abs(), high.abs())
         faithful = (values[:, 0] > control + 1e-6) & ~flat
         return Scores(values[:, 0], {"faithfulness_controls": control, "faithful": faithful})
 
     def _ranks(self, case: Case) -> Tensor:
-        """(maps, 1 + controls, h, w): of the pixels of each map and its controls, map by map: the
-        values of all at once would be many times the batch."""
+        """Rank the pixels of each map and its controls: (maps, 1 + controls, h, w).
+
+        The maps are taken in turn, since the values of all at once would be many times the batch.
+        """
         size, orders = tuple(case.x.shape[2:]), self._orders()
         ranks = case.x.new_empty((len(case.aim), self.controls + 1, *size), dtype=torch.int32)
         for number, native in enumerate(case.native):
@@ -77,15 +86,23 @@ class Faithfulness(Stepwise):
         return ranks
 
     def _orders(self) -> Tensor:
-        """(controls, grid * grid): where each cell's content comes from."""
+        """Draw permutations (controls, grid * grid): where each cell's content comes from."""
         generator = torch.Generator().manual_seed(self.seed)
         draws = (torch.randperm(self.grid**2, generator=generator) for _ in range(self.controls))
         return torch.stack(list(draws))
 
 
 def permuted(maps: Tensor, grid: int, orders: Tensor) -> Tensor:
-    """Maps (r, u, v) with the cells of a grid in other orders (k, grid * grid): (r * k, u', v'),
-    u' and v' the next sizes that `grid` divides."""
+    """Permute the cells of maps.
+
+    Args:
+        maps: Maps (r, u, v).
+        grid: Cells a side.
+        orders: Permutations (k, grid * grid).
+
+    Returns:
+        Maps (r * k, u', v'), where u' and v' are the next sizes that `grid` divides.
+    """
     down, across = (-(-side // grid) for side in maps.shape[1:])
     even = upsample(maps, (grid * down, grid * across))
     cells = even.reshape(-1, grid, down, grid, across).transpose(2, 3)

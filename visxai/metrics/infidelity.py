@@ -2,10 +2,10 @@
 
     value = E[ (s I.M - (y(x) - y(x - I)))^2 ],    s = E[I.M d] / E[(I.M)^2], at least 0
 
-d is the change y(x) - y(x - I) of the target's scalar, a logit, I.M the map's forecast, and the
-scale s the one that makes the value least: without it the metric is a contest of scales. A map
-that forecasts the opposite gets s = 0, the value of a map that says nothing; `explained`, the
-figure beside it, is 1 - value / E[d^2], 1 for a perfect forecast and 0 for none.
+d is the change y(x) - y(x - I) of the target's scalar, a logit, I.M the change that the map
+predicts, and s the scale that minimises the value: without it the metric would compare scales. A
+map that predicts the opposite gets s = 0, the value of a zero map; `explained`, the figure beside
+it, is 1 - value / E[d^2], 1 for a perfect prediction and 0 for a zero map.
 
 `noise='gaussian'` draws I with σ = `size` in model space, for every pixel and channel; I.M is the
 sum of I over channels times the map. `noise='square'` sets a square to zero in model space, its
@@ -36,7 +36,15 @@ from visxai.models.rows import Rows
 
 @dataclass(frozen=True, repr=False)
 class Infidelity(Metric):
-    """Squared error of the forecast change; see the module's docstring."""
+    """Squared error of the predicted change; see the module's docstring.
+
+    Attributes:
+        noise: 'gaussian' or 'square'.
+        size: Standard deviation of the noise in model space, or the square's side as a share of the
+            image's shorter side.
+        draws: Number of disturbances.
+        seed: Seed of the disturbances.
+    """
 
     noise: Literal["gaussian", "square"] = "gaussian"
     size: float = 0.2
@@ -60,7 +68,7 @@ class Infidelity(Metric):
         weights, disturb = (self._gaussian if self.noise == "gaussian" else self._squares)(x)
         rows = Rows(len(x), self.draws, tuple(x.shape[1:]), disturb)
         change = (case.clean(aim).unsqueeze(1) - case.probe.values(rows, aim)).double()
-        # Squares of a small map's forecasts are nothing in float32.
+        # Squares of a small map's predictions underflow in float32.
         forecast = (case.pixels.flatten(1) @ weights.flatten(1).T).double()
         square = forecast.square().mean(1)
         scale = (forecast * change).mean(1).clamp_min(0) / square
@@ -71,14 +79,19 @@ class Infidelity(Metric):
         return Scores(error.float(), {name: figure.float() for name, figure in figures.items()})
 
     def _gaussian(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor, Tensor], Tensor]]:
-        """What each draw weighs the map's pixels with (draws, h, w), and the disturbed inputs."""
+        """Draw normal noise.
+
+        Returns:
+            The weights of the map's pixels (draws, h, w), and a function that builds the disturbed
+            inputs from indices of images and draws.
+        """
         generator = torch.Generator().manual_seed(self.seed)
         drawn = torch.randn(self.draws, *x.shape[1:], generator=generator).mul_(self.size)
         noise = drawn.to(x)
         return noise.sum(1), lambda image, turn: x[image] - noise[turn]
 
     def _squares(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor, Tensor], Tensor]]:
-        """The same for squares: 1 where a draw's square is."""
+        """Draw squares, whose weights are 1 inside; returns the same as `_gaussian`."""
         generator = torch.Generator().manual_seed(self.seed)
         side = max(1, round(self.size * min(x.shape[2:])))
         covers = []

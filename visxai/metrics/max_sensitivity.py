@@ -27,7 +27,13 @@ from visxai.target import Settled
 
 @dataclass(frozen=True, repr=False)
 class MaxSensitivity(Metric):
-    """Largest relative change of the map; see the module's docstring."""
+    """Largest relative change of the map; see the module's docstring.
+
+    Attributes:
+        draws: Number of disturbances.
+        radius: Largest disturbance of a value in model space.
+        seed: Seed of the disturbances.
+    """
 
     draws: int = 10
     radius: float = 0.02

@@ -11,17 +11,18 @@ is 0. The curve `similarity` holds every stage, the figure `randomised` the last
 
 All parameters are drawn, attention's joint projections, class tokens and position embeddings
 included, in the order the forward first meets them; parts hold about as many tensors. Each tensor
-is drawn from a normal of its own mean and standard deviation (0.02 where it has none), so that
+is drawn from a normal of its own mean and standard deviation (0.02 where that is zero), so that
 signals keep their scale, the buffers of norms still fit and a half-random model still computes;
-the paper draws as the architecture's initialisation does. The model itself is left alone.
+the paper draws as the architecture's initialisation does. The original model is left unchanged.
 
-The efficient form needs one map instead of `stages`. H counts `bins` equal bins between the map's
-extremes, at pixel resolution; a good map's entropy rises as it loses what it has to point at.
+The efficient form needs a single map instead of `stages`. H counts `bins` equal bins between the
+map's extremes, at pixel resolution; a good map's entropy rises as the features that it points at
+are destroyed.
 
     metrics.load("model_randomisation(stages=8)")
 
 Lower is better for the cascading form, higher for the efficient one. A low value is necessary, not
-sufficient: noise drawn anew has it too.
+sufficient: noise that is drawn anew for every map also gets a low value.
 
 Cost: `stages` times the method (efficient: once), and one forward for the order.
 Source: Adebayo et al., Sanity checks for saliency maps, NeurIPS 2018; Hedström et al., A fresh look
@@ -47,7 +48,15 @@ from visxai.target import Settled
 
 @dataclass(frozen=True, repr=False)
 class ModelRandomisation(Metric):
-    """Similarity to the maps of a randomised model; see the module's docstring."""
+    """Similarity to the maps of a randomised model; see the module's docstring.
+
+    Attributes:
+        form: 'cascading' or 'efficient'.
+        order: 'bottom_up' or 'top_down'.
+        stages: Parts of the parameters that are drawn one after the other.
+        bins: Bins of the histogram of the efficient form.
+        seed: Seed of the parameters.
+    """
 
     form: Literal["cascading", "efficient"] = "cascading"
     order: Literal["bottom_up", "top_down"] = "bottom_up"
@@ -66,14 +75,16 @@ class ModelRandomisation(Metric):
         self._require(self.order in orders, f"an order of {' or '.join(orders)}", self.order)
         self._require(self.stages >= 1, "at least 1 stage", self.stages)
         self._require(self.bins >= 2, "at least 2 bins", self.bins)
-        if self.form == "efficient":  # which way is better depends on the form
+        if self.form == "efficient":  # the better direction depends on the form
             object.__setattr__(self, "better", "higher")
 
     def score(self, case: Case) -> Scores:
         assert case.method is not None
         plain = case.plain
         assert isinstance(plain, TorchModel)
-        case.method.layer_of(plain, case.x)  # settled on the model as it was learnt
+        case.method.layer_of(
+            plain, case.x
+        )  # chooses the layer on the model with its learnt parameters
         module = copy.deepcopy(plain.pristine)
         tensors = in_order(plain.with_module(module), case.x)
         drawn = {id(t): number for number, t in enumerate(tensors)}
@@ -86,7 +97,7 @@ class ModelRandomisation(Metric):
             low, high = (len(tensors) * (stage + step) // stages for step in (0, 1))
             for tensor in tensors[low:high]:
                 redraw(tensor, self.seed + 1_000_003 * drawn[id(tensor)])
-            # A model of its own each time: what was found out about the last one is not kept.
+            # A new model each time, without what was cached about the last one.
             model = plain.with_module(module)
             maps = explained(case.method, Probe(model, case.x), case.x, target)
             similarity.append(rank_correlation(case.native.flatten(1), maps.flatten(1)))
@@ -103,8 +114,11 @@ class ModelRandomisation(Metric):
 
 
 def in_order(model: TorchModel, x: Tensor) -> list[nn.Parameter]:
-    """Every parameter of the model's module once, in the order its forward on x first enters the
-    modules that own them; those of a module that is never entered follow its parent's."""
+    """List every parameter of the model's module once, in the order of the forward on x.
+
+    The order is that in which the forward first enters the modules that own the parameters; those
+    of a module that is never entered follow its parent's.
+    """
     entered: dict[nn.Module, int] = {}
 
     def enter(part: nn.Module, _: Any) -> None:
@@ -131,7 +145,10 @@ def in_order(model: TorchModel, x: Tensor) -> list[nn.Parameter]:
 
 
 def redraw(tensor: Tensor, seed: int) -> None:
-    """Fill a float tensor, in place, from a normal of its own mean and standard deviation."""
+    """Fill a float tensor, in place, from a normal of its own mean and standard deviation.
+
+    The standard deviation is 0.02 for a constant tensor; other types of tensors are left unchanged.
+    """
     if not tensor.is_floating_point():
         return
     plain = tensor.detach().float()
@@ -141,7 +158,7 @@ def redraw(tensor: Tensor, seed: int) -> None:
 
 
 def entropy(maps: Tensor, bins: int) -> Tensor:
-    """(r,) nats: the entropy of the histogram of maps (r, h, w), 0 for a flat one."""
+    """Compute the entropy (r,) in nats of the histogram of maps (r, h, w), 0 for a flat map."""
     flat = maps.flatten(1)
     low, high = flat.amin(1, keepdim=True), flat.amax(1, keepdim=True)
     place = (flat - low) / torch.where(high > low, high - low, 1) * bins

@@ -24,7 +24,11 @@ from visxai.metrics.base import Ask, Case, Metric, Scores
 
 @dataclass(frozen=True, repr=False)
 class Pointing(Metric):
-    """Whether the peak hits the object; see the module's docstring."""
+    """Whether the peak hits the object; see the module's docstring.
+
+    Attributes:
+        tolerance: Distance in pixels from the peak within which the object counts as hit.
+    """
 
     tolerance: float = 15
 
@@ -38,7 +42,7 @@ class Pointing(Metric):
     def score(self, case: Case) -> Scores:
         maps, inside = case.pixels, case.inside
         height, width = maps.shape[1:]
-        # Where equal values meet, argmax may give any of them; the first rank is the upper left.
+        # Of equal values, argmax of the map may return any; the ranks put the upper left first.
         peak = case.ranks.flatten(1).argmin(1)
         rows = torch.arange(height, device=maps.device) - (peak // width).unsqueeze(1)
         columns = torch.arange(width, device=maps.device) - (peak % width).unsqueeze(1)

@@ -13,8 +13,8 @@ the accuracy. Figures beside the value: `morf` and `lerf`, with their curves.
 The means of all removed pixels of an image and share form one linear system. It is symmetric and
 positive, so it is solved by conjugate gradients for a whole block of rows at once, on the device,
 from a start interpolated through a pyramid and with corrections at all scales: some 40 to 80 steps
-at 224x224. Rows stop alone, at a residual of 1e-4 of what the known pixels put in or after 200
-steps, so no row depends on another; the error is a tenth of the noise.
+at 224x224. Each row stops alone, when its residual is 1e-4 of the norm of the system's right-hand
+side or after 200 steps, so no row depends on another; the error is a tenth of the noise.
 
 Cost: 18 forwards a map, and as many solves.
 Source: Rong et al., A consistent and efficient evaluation strategy for attribution methods, ICML
@@ -41,7 +41,12 @@ TOLERANCE, STEPS = 1e-4, 200
 
 @dataclass(frozen=True, repr=False)
 class Road(Metric):
-    """Remove and debias; see the module's docstring."""
+    """Remove and debias; see the module's docstring.
+
+    Attributes:
+        noise: Standard deviation of the noise on imputed pixels, in model space.
+        seed: Seed of the noise.
+    """
 
     noise: float = 0.01
     seed: int = 0
@@ -71,7 +76,7 @@ class Road(Metric):
         return Scores((figures["lerf"] - figures["morf"]) / 2, figures, curves, axis)
 
     def _curve(self, case: Case, aim: Aim, ranks: Tensor, counts: Tensor, noise: Tensor) -> Tensor:
-        """`aim` (r, shares) as the first pixels of the ranks (r, h, w) are imputed."""
+        """Evaluate `aim` (r, shares) as the first pixels of the ranks (r, h, w) are imputed."""
         x = case.x
 
         def build(ranking: Tensor, turn: Tensor) -> Tensor:
@@ -83,11 +88,20 @@ class Road(Metric):
 
 
 def imputed(x: Tensor, removed: Tensor) -> Tensor:
-    """x (n, c, h, w) with the pixels of removed (n, 1, h, w), bool, solved for, without noise."""
+    """Impute the removed pixels of x from their neighbours, without noise.
+
+    Args:
+        x: Images (n, c, h, w).
+        removed: The removed pixels (n, 1, h, w), bool.
+
+    Returns:
+        Images (n, c, h, w), in which the other pixels are those of x.
+    """
     free = removed.to(x)
     degree = _neighbours(torch.ones_like(x[:1, :1]))
     known = x * (1 - free)
-    # The system A u = b of the removed: A u = degree u - (neighbours of u), b from the known.
+    # The system A u = b of the removed pixels: A u = degree u - (neighbours of u), and b is the
+    # sum of the known neighbours.
     b = _neighbours(known) * free
     u = _pyramid(known, 1 - free) * free
 
@@ -106,7 +120,7 @@ def imputed(x: Tensor, removed: Tensor) -> Tensor:
         if not going.any():
             break
         along = apply(direction)
-        # A row that has arrived takes no more steps.
+        # A row that has converged takes no more steps.
         step = torch.where(going, power / dot(direction, along).clamp_min(1e-30), 0)
         u = u + step * direction
         residual = residual - step * along
@@ -118,10 +132,10 @@ def imputed(x: Tensor, removed: Tensor) -> Tensor:
 
 
 def _scales(finest: Tensor, residual: Tensor) -> Tensor:
-    """The preconditioner: `finest` plus corrections constant over squares of 2, 4, 8, ... pixels.
+    """Add corrections constant over squares of 2, 4, 8, ... pixels to `finest`: the preconditioner.
 
-    Each is the square's residual over about the energy of its outline, 2 * side: what single
-    pixels can only pass on step by step moves at once.
+    Each correction is the square's residual over about the energy of its outline, 2 * side: it
+    spreads in one step what single pixels can only pass on step by step.
     """
     levels, side = [finest], 2
     while side < min(finest.shape[2:]):
@@ -137,7 +151,7 @@ def _scales(finest: Tensor, residual: Tensor) -> Tensor:
 
 
 def _neighbours(value: Tensor) -> Tensor:
-    """The weighted sum of each pixel's 8 neighbours, zero beyond the border."""
+    """Sum each pixel's 8 neighbours with their weights, zero beyond the border."""
     rows = F.pad(value, (1, 1, 1, 1))
     middle, above, below = rows[:, :, 1:-1], rows[:, :, :-2], rows[:, :, 2:]
     vertical = above + below
@@ -146,9 +160,11 @@ def _neighbours(value: Tensor) -> Tensor:
 
 
 def _pyramid(known: Tensor, weight: Tensor) -> Tensor:
-    """A first guess of the unknown pixels: means of the known ones at ever coarser scales.
+    """Estimate the unknown pixels by means of the known ones at ever coarser scales.
 
-    known (n, c, h, w), zero where weight (n, 1, h, w) is.
+    Args:
+        known: Images (n, c, h, w), zero where the weight is zero.
+        weight: (n, 1, h, w), 1 for known pixels and 0 for unknown ones.
     """
     mean = known / weight.clamp_min(1e-6)
     if min(known.shape[2:]) <= 2:

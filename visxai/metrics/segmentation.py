@@ -2,10 +2,10 @@
 
     value = mean over object and background of  |S and T| / |S or T|
 
-S are the pixels above the map's mean (and the others, for the background), T the object's. Of a
-class that is neither in S nor in T nothing is asked. Figures beside the value, the two-class mIoU:
-`pixel_accuracy`, the share of pixels on the right side, and `average_precision` of the pixels
-ranked by the map, equal values taken together; its mean over images is the mAP.
+S are the pixels above the map's mean (and the others, for the background), T the object's. A
+region that is empty in both S and T is left out of the mean. Figures beside the value, the
+two-class mIoU: `pixel_accuracy`, the share of pixels on the right side, and `average_precision` of
+the pixels ranked by the map, equal values taken together; its mean over images is the mAP.
 
     metrics.load("segmentation")
 
@@ -50,14 +50,23 @@ class Segmentation(Metric):
 
 
 def average_precision(values: Tensor, truth: Tensor) -> Tensor:
-    """(r,): sum_k (recall_k - recall_k-1) precision_k over the distinct values (r, n), from the
-    largest, of what truth (r, n) marks; NaN where it marks nothing."""
+    """Compute the average precision of pixels ranked by value, equal values taken together.
+
+        sum_k (recall_k - recall_k-1) precision_k over the distinct values, from the largest
+
+    Args:
+        values: Values (r, n).
+        truth: The pixels to find (r, n), bool.
+
+    Returns:
+        (r,), in 0..1; NaN where truth is empty.
+    """
     ordered, order = values.sort(dim=1, descending=True)
     hits = truth.gather(1, order).cumsum(1)
     precision = hits / torch.arange(1, values.shape[1] + 1, device=values.device)
     last = torch.ones_like(truth)
     last[:, :-1] = ordered[:, 1:] != ordered[:, :-1]
-    # A run of equal values is entered whole: the hits since the last run's end count at its end.
+    # Equal values are taken together: the hits since the end of the last run count at the end.
     before = torch.where(last, hits, 0).cummax(1).values.roll(1, 1)
     before[:, 0] = 0
     gained = torch.where(last, hits - before, 0)

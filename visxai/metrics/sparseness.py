@@ -35,6 +35,6 @@ class Sparseness(Metric):
         peak = magnitude[:, -1:]
         scaled = magnitude / torch.where(peak > 0, peak, torch.nan)
         weights = 2 * torch.arange(1, count + 1, device=scaled.device) - count - 1
-        # Divided before they are added: the plain sums are too long for float32.
+        # Divided before they are added: the undivided sums exceed the precision of float32.
         weighted = (scaled * (weights / count)).mean(1)
         return Scores(weighted / scaled.mean(1))
