@@ -1,6 +1,6 @@
-"""How good the maps of methods are, by metrics, over many images.
+"""Evaluation of methods by quality metrics over many images.
 
-visxai.evaluate.run(["photos"], "OUT", visxai.Engine(), ["grad_cam"])
+visxai.evaluate.run(visxai.Engine(), ["photos"], ["grad_cam"], out="OUT")
 """
 
 from __future__ import annotations

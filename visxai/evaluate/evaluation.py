@@ -1,4 +1,4 @@
-"""Which method is better? Metrics over a folder of photographs, with intervals and controls.
+"""The evaluation of methods: metrics over a folder of photographs, with intervals and controls.
 
     visxai.evaluate.run(engine, ["photos"], ["grad_cam", "rise"], ["insertion", "deletion"], "OUT")
 
@@ -8,8 +8,9 @@
     OUT/explanations/...       the records of the maps, curves beside them (`visxai.results.read`)
 
 A random map and a centred Gaussian are always among the methods. Every method is judged on the
-same images, classes and draws, so intervals are paired (`visxai.evaluate.statistics`). A run that
-was stopped goes on where it was: images are finished a few at a time, whole or not at all.
+same images, classes and draws, so intervals are paired (`visxai.evaluate.statistics`). A stopped
+run continues where it ended: images are judged a few at a time, and each such chunk is stored
+completely or not at all.
 """
 
 from __future__ import annotations
@@ -63,8 +64,12 @@ _SCHEMA = _SCHEMA.append(pa.field("agreement", pa.list_(pa.float32())))
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a run left: how far it came, and the content of evaluation.json, None before its
-    end."""
+    """The result of an evaluation.
+
+    Attributes:
+        outcome: The progress of the run, and what OUT holds.
+        summary: The content of evaluation.json; None if the run was stopped before its end.
+    """
 
     outcome: Outcome
     summary: dict[str, Any] | None
@@ -91,18 +96,37 @@ def run(
     progress: Callable[[Progress], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Evaluation:
-    """Judge methods by metrics on the images of files and folders, into OUT.
+    """Judge methods by metrics on the images of files and folders, and write the results to OUT.
 
-    target: as everywhere, or "truth": each class that the file `truth` names in an image. truth:
-    CSV or COCO with labels and boxes or outlines (`visxai.evaluate.truth`), for the metrics of
-    localisation; those of the explained class count with target="truth", otherwise all of an
-    image. workers: processes that decode; 0 does so in this one; None is one, and none for one or
-    two images without a timeout. timeout: seconds that one image may take them, None for 60.
-    chunk_size: images judged and finished together. draws, seed: of the bootstrap.
-    examples: how many images where methods disagree most are drawn. fresh, command, progress,
-    stop: as of `visxai.pipeline.explain`.
+    Args:
+        engine: The engine whose model is explained.
+        paths: Files and folders of images.
+        methods: The methods to judge; the controls are added to them.
+        metrics: The metrics, as specs or objects.
+        out: The folder OUT for the results.
+        target: The target, as in `Engine.explain`, or "truth": each class that the file `truth`
+            names in an image.
+        truth: A CSV or COCO file with labels and boxes or outlines (`visxai.evaluate.truth`), for
+            the metrics of localisation. With target="truth" only objects of the explained class
+            count, otherwise all objects of an image.
+        limits: Limits on the images that are decoded.
+        workers: Number of processes that decode; 0 decodes in this process; None uses a single
+            process, and none for one or two images without a timeout.
+        timeout: Seconds that a worker may take to decode an image; None for 60.
+        chunk_size: Number of images that are judged and stored together.
+        draws: Number of bootstrap draws.
+        seed: Seed of the bootstrap.
+        examples: Number of images to draw, those on which the methods disagree most.
+        fresh: Whether to delete what an earlier run left in OUT.
+        command: The command line, for the run's record.
+        progress: A function that is called with the progress after each metric of each method and
+            after each chunk.
+        stop: A function that is called as often; when it returns True the run ends, and a later
+            run with the same settings continues it.
 
-    Raises VisxaiError for wrong arguments, before anything is computed.
+    Raises:
+        VisxaiError: An argument is wrong, which is checked before anything is computed, or OUT
+            can't be written.
     """
     check_workers(workers, timeout)
     require("matplotlib", "bench", "plots of an evaluation")
@@ -148,13 +172,13 @@ def run(
             with store.writing():
                 summary = output.write(*told)
         outcome = judging.tally.ended(complete, changed)
-        with contextlib.suppress(OSError):  # an evaluation draws none
+        with contextlib.suppress(OSError):  # an evaluation draws no overlays
             store.overlays.rmdir()
         return Evaluation(outcome, summary)
 
 
 class _Asked:
-    """What is asked of an evaluation, checked against the model."""
+    """The request of an evaluation, checked against the model."""
 
     def __init__(
         self,
@@ -195,7 +219,7 @@ class _Asked:
                 )
 
     def _check(self, truth: Truth) -> None:
-        """Raise ArgumentError unless the file tells what is asked of it."""
+        """Raise ArgumentError unless the file has the labels or boxes that the evaluation needs."""
         objects = [one for known in truth.objects.values() for one in known]
         labels = [one.label for one in objects if one.label]
         if self.by_truth:
@@ -213,14 +237,21 @@ class _Asked:
             )
 
     def items(self, one: ImageRef) -> list[int | None]:
-        """The classes to explain of an image; None alone leaves that to the target."""
+        """List the classes to explain of an image; [None] leaves them to the target."""
         if not self.by_truth:
             return [None]
         assert self.truth is not None
         return list(self.truth.classes(one.path, self.class_of))
 
     def objects(self, items: Sequence[tuple[Prepared, int | None]]) -> torch.Tensor | None:
-        """The objects (b, h, w) of images in the model's view."""
+        """Rasterise the objects of images in the model's view: (b, h, w), bool, on the device.
+
+        Args:
+            items: Images, each with the class whose objects count, or None for all its objects.
+
+        Returns:
+            The masks, or None if no metric needs objects.
+        """
         if not self.located:
             return None
         assert self.truth is not None
@@ -232,33 +263,35 @@ class _Asked:
         return torch.from_numpy(np.stack(masks)).to(self.engine.device)
 
     def grids(self, pool: Workers) -> Grids | None:
-        """What judges the metrics over grids, None where there are none."""
+        """Build the judge of the metrics over grids; None without such metrics."""
         if not self.over_grids:
             return None
         return Grids(self.engine, self.methods, self.over_grids, pool)
 
 
 def _decoders(engine: Engine, limits: Limits, count: int, timeout: float | None) -> Workers:
-    """What decodes an evaluation's images, which are never drawn on."""
+    """Start the workers that decode an evaluation's images, on which nothing is drawn."""
     assert engine.model.preprocess is not None
     setup = Setup(engine.model.preprocess, limits, None, timeout=timeout or TIMEOUT)
     return Workers(setup, count)
 
 
 class _Stopped(BaseException):
-    """Asked to stop in the middle of a chunk, whose work is dropped; no image's fault, so no
-    `Exception`."""
+    """A request to stop within a chunk, whose work is dropped.
+
+    It is no `Exception`, so that it isn't recorded as the failure of an image.
+    """
 
 
 class _Run:
-    """The judging of what a store says is pending."""
+    """The judging of the chunks that a store lists as pending."""
 
     def __init__(self, store: Store, asked: _Asked, pool: Workers) -> None:
         self.store, self.asked, self.pool = store, asked, pool
         self.tally = Tally(store)
 
     def all(self, progress: Callable[[Progress], None], stop: Callable[[], bool]) -> bool:
-        """Do what is pending; False when stopped before the end."""
+        """Judge all pending chunks; return False when stopped before the end."""
         progress(self.tally.progress())
         for number in self.store.pending():
             if stop():
@@ -279,7 +312,10 @@ class _Run:
     def stepping(
         self, images: int, progress: Callable[[Progress], None], stop: Callable[[], bool]
     ) -> Callable[[], None]:
-        """What follows each metric of each method: a chunk may take minutes."""
+        """Build the function to call after each metric of each method: a chunk may take minutes.
+
+        It reports the progress, and raises `_Stopped` when the run is to end.
+        """
         share = images / (len(self.asked.methods) * max(1, len(self.asked.metrics)))
 
         def step() -> None:
@@ -293,7 +329,7 @@ class _Run:
     def judged(
         self, inputs: Sequence[Input], step: Callable[[], None]
     ) -> tuple[list[Row], list[Failure]]:
-        """The rows and failures of a chunk's images."""
+        """Judge a chunk's images, and return their rows and failures."""
         items: list[tuple[Prepared, int | None]] = []
         failed = []
         tasks = [one.failure or self.pool.submit(decode, one.path) for one in inputs]
@@ -328,7 +364,7 @@ class _Run:
     def explained(
         self, items: Sequence[tuple[Prepared, int | None]], step: Callable[[], None]
     ) -> list[list[Row]]:
-        """For each item one row a class and method, judged."""
+        """Explain and judge images: for each item, a row for each class and method."""
         asked = self.asked
         target = asked.plain
         if asked.by_truth:
@@ -336,7 +372,7 @@ class _Run:
         judge = Judge(asked.metrics, asked.objects(items), step)
         batch = [prepared for prepared, _ in items]
         found = asked.engine.explain_prepared(batch, asked.methods, target, check=judge)
-        # Of each method, explanations come in the order of its maps.
+        # The explanations of each method come in the order of its maps.
         extras = {
             repr(method): iter(told)
             for method, told in zip(asked.methods, judge.extras(), strict=True)

@@ -1,7 +1,7 @@
-"""Metrics over grids of images the model is sure of: judged once all images are known.
+"""Metrics over grids of confidently classified images, judged once all images are known.
 
 Grids are drawn from the images' own bytes and a seed, so they are the same for every method and
-whatever the order of the images. What is done is kept in OUT/grids.json, method by method.
+for any order of the images. Results are stored in OUT/grids.json, method by method.
 """
 
 from __future__ import annotations
@@ -28,12 +28,16 @@ from visxai.target import Target
 if TYPE_CHECKING:
     from visxai.engine.engine import Engine
 
-_MOST = 400  # images that grids are drawn of
+_MOST = 400  # the most images that grids are drawn from
 
 
 class Grids:
-    """Figures of metrics over grids: found[metric][method] is a list of one a grid, or a sentence
-    that says why there are none."""
+    """Figures of metrics over grids.
+
+    Attributes:
+        found: For each metric and method, by their specs, a list with a figure for each grid, or a
+            sentence that says why there are none.
+    """
 
     def __init__(
         self, engine: Engine, methods: Sequence[Method], metrics: Sequence[Metric], pool: Workers
@@ -45,7 +49,16 @@ class Grids:
     def judge(
         self, out: Path, settings: Mapping[str, Any], stop: Callable[[], bool] = lambda: False
     ) -> bool:
-        """Find what OUT doesn't hold yet, and keep it there; False when stopped before the end."""
+        """Compute the figures that OUT doesn't hold yet, and store them there.
+
+        Args:
+            out: The folder of the evaluation.
+            settings: The settings of the run; figures of other settings are computed anew.
+            stop: A function that is called before each method; True ends the run.
+
+        Returns:
+            False when stopped before the end.
+        """
         pool, digests = self.pool(out)
         key = hashlib.sha256(json.dumps([digests, settings]).encode()).hexdigest()
         kept = self._kept(out, key)
@@ -64,7 +77,7 @@ class Grids:
     def figures(
         self, metric: Metric, method: Method, pool: torch.Tensor | None
     ) -> list[float] | str:
-        """One figure a grid, or why there are none."""
+        """Compute a figure for each grid, or return a sentence that says why there are none."""
         if pool is None:
             return "expected images that the model is sure of, got none"
         try:
@@ -74,8 +87,15 @@ class Grids:
             return str(error)
 
     def pool(self, out: Path) -> tuple[torch.Tensor | None, list[str]]:
-        """The images (b, 3, h, w) that the model is sure enough of for some metric, in the order
-        of their sha256, and these."""
+        """Collect the images that grids are drawn from, in the order of their sha256.
+
+        Args:
+            out: The folder of the evaluation, whose rows name the images.
+
+        Returns:
+            At most 400 images (b, 3, h, w) that the model is sure enough of for some metric, or
+            None without any, and the sha256 of each.
+        """
         paths: dict[str, str] = {}
         for table in tables(out, ["source_sha256", "path"]):
             paths.update({row["source_sha256"]: row["path"] for row in table.to_pylist()})
@@ -114,7 +134,11 @@ class Grids:
 
 
 def prepared(workers: Workers, task: Task | Failure) -> Prepared | Failure:
-    """Returns an image that workers decode, or why it can't be read."""
+    """Decode an image by the workers.
+
+    Returns:
+        The image, or the reason why it can't be read.
+    """
     found = task if isinstance(task, Failure) else workers.result(task)
     if isinstance(found, Failure):
         return found

@@ -1,4 +1,4 @@
-"""Metrics asked while maps are made: figures for the rows, curves, and how methods agree."""
+"""Metrics computed while maps are made: figures for the rows, curves, and agreement of methods."""
 
 from __future__ import annotations
 
@@ -14,11 +14,15 @@ from visxai.errors import ArgumentError
 from visxai.metrics import load
 from visxai.metrics.base import Ask, Case, Metric, mean_ranks
 
-_DIGITS = 6  # of what curves hold
+_DIGITS = 6  # decimals of the values of curves
 
 
 def loaded(specs: Sequence[str | Metric]) -> tuple[Metric, ...]:
-    """Metrics from their specs, each once; ArgumentError for one that can't judge a method."""
+    """Load metrics from their specs, without repetitions.
+
+    Raises:
+        ArgumentError: There are no metrics, a spec is wrong, or a metric compares methods.
+    """
     if not specs:
         raise ArgumentError("expected at least one metric, got none: try 'insertion'")
     found = tuple(dict.fromkeys(load(spec) for spec in specs))
@@ -32,7 +36,7 @@ def loaded(specs: Sequence[str | Metric]) -> tuple[Metric, ...]:
 
 
 def named(metrics: Sequence[Metric]) -> dict[str, Metric]:
-    """Metrics by the names of their figures: of a second insertion it is "insertion-2"."""
+    """Key metrics by the names of their figures; a second insertion is "insertion-2"."""
     names = [metric.name() for metric in metrics]
     return {
         name + (f"-{names[:i].count(name) + 1}" if name in names[:i] else ""): metric
@@ -42,11 +46,16 @@ def named(metrics: Sequence[Metric]) -> dict[str, Metric]:
 
 @dataclass
 class Judge:
-    """Asks metrics about the maps of one batch, method after method.
+    """Computes metrics of the maps of a batch, method after method.
 
-    metrics: by the names of their figures. objects (b, h, w), bool: the objects in the model's
-    view, None when no metric asks. step: called after each metric of each method. Curves, and
-    ranks for the agreement, stay here.
+    Attributes:
+        metrics: The metrics, by the names of their figures.
+        objects: The objects in the model's view (b, h, w), bool; None if no metric needs them.
+        step: A function that is called after each metric of each method.
+        curves: The curves (r, points) of each method, by name.
+        axes: The abscissa of each curve.
+        figures: The names of each metric's figures.
+        ranks: The normalised ranks (r, pixels) of each method's maps, for the agreement.
     """
 
     metrics: Mapping[str, Metric]
@@ -58,7 +67,7 @@ class Judge:
     ranks: list[Tensor] = field(default_factory=list)
 
     def quality(self, case: Case) -> dict[str, Tensor]:
-        """The figures of a case's maps, each (r,); NaN where they aren't defined."""
+        """Compute the figures of a case's maps, each (r,); NaN where they aren't defined."""
         case = replace(case, objects=self.objects)
         figures: dict[str, Tensor] = {}
         curves: dict[str, Tensor] = {}
@@ -83,9 +92,13 @@ class Judge:
         return figures
 
     def extras(self) -> list[list[dict[str, Any]]]:
-        """For each method, what each of its maps' rows holds besides the record: curves, layout
-        (each metric's figures, each curve's axis), and the rank correlation with every method's
-        map of the same image and class."""
+        """Collect what each map's row holds besides the record.
+
+        Returns:
+            For each method, a dictionary for each map: its curves, the layout (each metric's
+            figures and each curve's axis), and the rank correlation with every method's map of the
+            same image and class.
+        """
         layout = json.dumps({"figures": self.figures, "axes": self.axes})
         stacked = torch.stack(self.ranks)
         agreement = torch.einsum("arn,brn->abr", stacked, stacked).cpu()

@@ -1,6 +1,6 @@
-"""Outlines of objects, as COCO's files hold them: polygons, or runs of pixels.
+"""Outlines of objects, as COCO's files store them: polygons, or runs of pixels.
 
-Both answer one question: which points of a raster lie inside? So an outline is never drawn at the
+Both classes test which points of a raster lie inside. So an outline is never drawn at the
 photograph's size, and a pixel of the model's view counts when its centre is in the object.
 """
 
@@ -19,14 +19,19 @@ Inside = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Polygons:
-    """The union of polygons, each x0, y0, x1, y1, ... in pixels; a polygon that crosses itself
-    holds what an odd number of its sides separate from far away."""
+    """The union of polygons.
+
+    The inside of a polygon that crosses itself follows the even-odd rule.
+
+    Attributes:
+        parts: The corners x0, y0, x1, y1, ... of each polygon, in pixels.
+    """
 
     parts: tuple[tuple[float, ...], ...]
 
     @classmethod
     def of(cls, parts: Any) -> Polygons:
-        """From COCO's lists; ValueError for what are no polygons."""
+        """Build polygons from COCO's lists; raise ValueError for anything else."""
         made = tuple(tuple(float(value) for value in part) for part in parts)
         if any(len(part) < 6 or len(part) % 2 for part in made):
             raise ValueError
@@ -35,13 +40,21 @@ class Polygons:
         return cls(made)
 
     def holds(self, xs: Points, ys: Points) -> Inside:
-        """(h, w): whether the points of columns xs (w,) and rows ys (h,), ascending, are inside."""
+        """Test which points of a raster are inside.
+
+        Args:
+            xs: The columns of the points (w,), ascending, in pixels.
+            ys: The rows of the points (h,), in pixels.
+
+        Returns:
+            A mask (h, w).
+        """
         found = np.zeros((len(ys), len(xs)), dtype=bool)
         for part in self.parts:
             corners = np.array(part).reshape(-1, 2)
             x0, y0 = corners.T
             x1, y1 = np.roll(corners, -1, axis=0).T
-            # Each row is crossed by some sides; right of an odd number of them it is inside.
+            # A point is inside if the number of sides that cross its row to the left of it is odd.
             row, side = np.nonzero((y0 <= ys[:, None]) != (y1 <= ys[:, None]))
             slope = (x1 - x0)[side] / (y1 - y0)[side]
             column = np.searchsorted(xs, x0[side] + (ys[row] - y0[side]) * slope)
@@ -53,15 +66,27 @@ class Polygons:
 
 @dataclass(frozen=True)
 class Runs:
-    """Runs of pixels outside and inside in turn, down the columns of a (height, width) raster."""
+    """Runs of pixels, alternately outside and inside, down the columns of a raster.
+
+    Attributes:
+        size: Height and width of the raster in pixels.
+        counts: The length of each run, the first one outside.
+    """
 
     size: tuple[int, int]
     counts: tuple[int, ...]
 
     @classmethod
     def of(cls, size: Any, counts: Any) -> Runs:
-        """From COCO's run-length encoding, its counts as a list or packed into a string;
-        ValueError where they don't fill the size."""
+        """Build runs from COCO's run-length encoding.
+
+        Args:
+            size: Height and width in pixels.
+            counts: The lengths of the runs, as a list or packed into a string.
+
+        Raises:
+            ValueError: The runs don't fill the size.
+        """
         height, width = (int(side) for side in size)
         made = unpacked(counts) if isinstance(counts, str) else [int(count) for count in counts]
         if min(height, width, *made) < 0 or sum(made) != height * width or height * width > 2**40:
@@ -69,7 +94,15 @@ class Runs:
         return cls((height, width), tuple(made))
 
     def holds(self, xs: Points, ys: Points) -> Inside:
-        """(h, w): whether the points of columns xs (w,) and rows ys (h,) are inside."""
+        """Test which points of a raster are inside.
+
+        Args:
+            xs: The columns of the points (w,), in pixels.
+            ys: The rows of the points (h,), in pixels.
+
+        Returns:
+            A mask (h, w).
+        """
         height, width = self.size
         columns, rows = (np.floor(points).astype(np.int64) for points in (xs, ys))
         there = ((rows >= 0) & (rows < height))[:, None] & (columns >= 0) & (columns < width)
@@ -81,9 +114,15 @@ class Runs:
 
 
 def unpacked(text: str) -> list[int]:
-    """The counts in COCO's packed string: 5 bits a character from the lowest on, one that says
-    whether more follow, the last one's highest the sign; from the fourth on the difference from
-    the count before the last."""
+    """Decode COCO's packed string of counts.
+
+    Each character holds 5 bits, the lowest first, and a flag that says whether more follow; the
+    highest bit of the last character is the sign. From the fourth count on, the number is the
+    difference from the count before the last.
+
+    Raises:
+        ValueError: The string is no such encoding.
+    """
     counts: list[int] = []
     value = shift = 0
     for character in text:

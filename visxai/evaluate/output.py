@@ -25,7 +25,7 @@ from visxai.record.image import ImageExplanation
 from visxai.results.reading import about, tables
 from visxai.results.rows import SCHEMA, image_of
 
-_CELL = 224  # pixels of a picture among the examples
+_CELL = 224  # side of a picture among the examples, in pixels
 
 
 def write(
@@ -37,7 +37,20 @@ def write(
     seed: int,
     examples: int,
 ) -> dict[str, Any]:
-    """Write evaluation.json, .md and .html, rows.csv, plots and examples; returns the first."""
+    """Write evaluation.json, .md and .html, rows.csv, the plots and the examples.
+
+    Args:
+        out: The folder of the evaluation.
+        methods: The methods, controls included.
+        metrics: The metrics.
+        grids: The figures of metrics over grids, or None.
+        draws: The number of bootstrap draws.
+        seed: The seed of the bootstrap.
+        examples: The number of example images.
+
+    Returns:
+        The content of evaluation.json.
+    """
     rows = Rows.read(out, methods)
     summary = summarise(rows, methods, metrics, grids, draws, seed, examples)
     settings = (about(out) or {})["settings"]
@@ -70,16 +83,16 @@ def _csv(rows: Rows) -> str:
 
 
 def _examples(out: Path, summary: dict[str, Any], methods: Sequence[Method]) -> Image.Image | None:
-    """A sheet of the examples, a row an image and a column a method; None where there are none."""
+    """Draw the examples as a sheet, a row an image and a column a method; None without examples."""
     cells, names, scales = [], [], []
     for one in summary["examples"]:
         found = _explanations(out, one["sha256"], one["class_index"])
         try:
             photo = found[repr(methods[0])].original()
-        except ImageError:  # gone, or changed since
+        except ImageError:  # the file is gone, or has changed since
             continue
         photo.thumbnail((2 * _CELL, 2 * _CELL))
-        if max(photo.size) < _CELL:  # a thumbnail would be lost in its cell
+        if max(photo.size) < _CELL:  # a small image would be lost in its cell
             factor = _CELL / max(photo.size)
             photo = photo.resize([max(1, round(side * factor)) for side in photo.size])
         drawn = [overlays.overlay(found[repr(method)].placed, photo) for method in methods]
@@ -92,7 +105,7 @@ def _examples(out: Path, summary: dict[str, Any], methods: Sequence[Method]) -> 
 
 
 def _explanations(out: Path, sha256: str, class_index: int | None) -> dict[str, ImageExplanation]:
-    """The explanations of an image and class, by method."""
+    """Read the explanations of an image and class, by method."""
     found: dict[str, ImageExplanation] = {}
     for table in tables(out, SCHEMA.names):
         rows = table.filter(pc.equal(table.column("source_sha256"), sha256))

@@ -1,4 +1,4 @@
-"""An evaluation to be read: Markdown and one HTML page; whatever came from files stays text."""
+"""The pages of an evaluation: Markdown and HTML, in which text from files is always escaped."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ code { overflow-wrap: anywhere; }
 @media (max-width: 600px) { .scroll img { max-width: none; width: 720px; } }
 """
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-_FEW = 10  # images below which a page warns of its intervals
+_FEW = 10  # images below which a page warns that its intervals are unreliable
 _ARROWS = {"higher": "↑", "lower": "↓", "neither": ""}
 
 Table = tuple[list[str], list[list[str]]]
 
 
 def markdown(summary: dict[str, Any], settings: dict[str, Any]) -> str:
-    """The summary as Markdown; plots and examples are files beside it."""
+    """Format the summary as Markdown; plots and examples are files beside it."""
     lines = ["# Evaluation", "", _told(_intro(summary, settings)), ""]
     lines += [f"**{_told(warning)}**", ""] if (warning := _warning(summary)) else []
     for number, (heading, note, (columns, rows)) in enumerate(_tables(summary)):
@@ -47,7 +47,13 @@ def markdown(summary: dict[str, Any], settings: dict[str, Any]) -> str:
 
 
 def page(summary: dict[str, Any], settings: dict[str, Any], out: Path) -> str:
-    """The summary as one HTML page that needs no other file."""
+    """Format the summary as an HTML page that needs no other file.
+
+    Args:
+        summary: The content of evaluation.json.
+        settings: The settings of the run.
+        out: The folder of the plots, which are embedded in the page.
+    """
     body = ["<h1>Evaluation</h1>", f"<p>{_escaped(_intro(summary, settings))}</p>"]
     if warning := _warning(summary):
         body.append(f'<p class="warning">{_escaped(warning)}</p>')
@@ -88,7 +94,7 @@ def _intro(summary: dict[str, Any], settings: dict[str, Any]) -> str:
 
 
 def _warning(summary: dict[str, Any]) -> str:
-    """What to keep in mind where images are few, "" where they aren't."""
+    """Warn where images are few; return "" otherwise."""
     count = summary["images"]
     if count >= _FEW:
         return ""
@@ -97,7 +103,7 @@ def _warning(summary: dict[str, Any]) -> str:
 
 
 def _tables(summary: dict[str, Any]) -> list[tuple[str, str, Table]]:
-    """(heading, note, (columns, rows)) of every table, the overview first."""
+    """Build every table as (heading, note, (columns, rows)), the overview first."""
     found = [("Methods", "", overview(summary))]
     for one in summary["metrics"]:
         refused = {e["refused"] for e in one["methods"] if "refused" in e}
@@ -122,7 +128,7 @@ def _tables(summary: dict[str, Any]) -> list[tuple[str, str, Table]]:
 
 
 def overview(summary: dict[str, Any]) -> Table:
-    """A row a method, its value and interval by every metric."""
+    """Build the table of methods, with value and interval by every metric."""
     columns = ["method"]
     columns += [f"{one['name']} {_ARROWS[one['better']]}".strip() for one in summary["metrics"]]
     rows = [
@@ -137,7 +143,7 @@ def overview(summary: dict[str, Any]) -> Table:
 
 
 def _metric(summary: dict[str, Any], one: dict[str, Any]) -> Table:
-    """One metric's table, the best method first."""
+    """Build the table of a metric, the best method first."""
     extra = list(one["methods"][0].get("figures", {}))
     ranked = one["better"] != "neither"
     columns = ["method", one["name"], *(["rank"] if ranked else []), "less random_map"]
@@ -179,7 +185,7 @@ def _interval(entry: dict[str, Any], digits: int = 3) -> str:
 
 
 def _number(value: float | None, digits: int = 3) -> str:
-    # Adding zero takes the sign from what rounds to it.
+    # Adding zero turns a negative zero, the result of rounding, into zero.
     return "none" if value is None else f"{round(value, digits) + 0.0:.{digits}f}"
 
 
@@ -188,9 +194,9 @@ def _escaped(text: str) -> str:
 
 
 def _told(text: str) -> str:
-    """Text in Markdown, whatever it holds: no markup, no new cells or lines."""
+    """Escape text for Markdown, so that it can't add markup, cells or lines."""
     escaped = html.escape(shown(text), quote=False)
-    # An underscore inside a word marks nothing, and method names are full of them.
+    # Underscores inside words are no markup, and method names contain many of them.
     return "".join(f"\\{c}" if c in "\\`*[]|~#!" else c for c in escaped)
 
 

@@ -9,8 +9,8 @@ from visxai.errors import require
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c564b", "#6a3d9a")
 _GREY = "#8a8a8a"
-PAPER = "#fcfcfb"  # behind the plots, on the page and on the sheet of examples
-# What the curves of the metrics show: along, and up.
+PAPER = "#fcfcfb"  # the background of the plots, the page and the sheet of examples
+# The labels of the axes x and y, for each curve of a metric.
 _AXES = {
     "insertion": ("share of pixels shown, most relevant first", "score"),
     "deletion": ("share of pixels removed, most relevant first", "score"),
@@ -24,7 +24,7 @@ _SHOWN = {"lower": "lower is better", "higher": "higher is better"}
 
 
 def ranks(summary: dict[str, Any]) -> str | None:
-    """Each method's rank by each metric, 1 the best, with its interval; None without ranks."""
+    """Plot each method's rank by each metric, 1 the best, with its interval; None without ranks."""
     ranked = [
         one
         for one in summary["metrics"]
@@ -54,7 +54,7 @@ def ranks(summary: dict[str, Any]) -> str | None:
 
 
 def curves(summary: dict[str, Any]) -> str | None:
-    """The mean of every curve, a line a method; None without curves."""
+    """Plot the mean of every curve, a line a method; None without curves."""
     found = [one for one in summary["curves"] if one["axis"] is not None]
     if not found:
         return None
@@ -77,7 +77,7 @@ def curves(summary: dict[str, Any]) -> str | None:
 
 
 def _names(summary: dict[str, Any]) -> dict[str, str]:
-    """Names to be read beside an axis, by spec."""
+    """Shorten the methods' names for the labels of an axis, by spec."""
     return {one["method"]: _cut(one["name"]) for one in summary["methods"]}
 
 
@@ -86,7 +86,7 @@ def _cut(name: str) -> str:
 
 
 def _style(summary: dict[str, Any], method: str) -> tuple[str, str]:
-    """The colour and line of a method; controls are grey and broken."""
+    """Return the colour and line style of a method; controls are grey and dashed or dotted."""
     own = [one["method"] for one in summary["methods"] if not one["control"]]
     if method not in own:
         return _GREY, "--" if method.startswith("random") else ":"
@@ -95,11 +95,11 @@ def _style(summary: dict[str, Any], method: str) -> tuple[str, str]:
 
 
 def _figure(count: int, width: float, height: float, **options: Any) -> tuple[Any, list[Any]]:
-    """A figure of `count` plots, at most three beside each other, and these."""
+    """Create a figure of `count` plots, at most three beside each other; return it and its axes."""
     figures = require("matplotlib.figure", "bench", "plots of an evaluation")
     columns = min(3, count)
     lines = -(-count // columns)
-    # A figure of its own: nothing of the caller's pyplot is touched.
+    # A figure outside pyplot, so that the caller's pyplot state stays unchanged.
     size = width * columns + 1.4, height * lines
     figure = figures.Figure(size, layout="constrained", facecolor=PAPER)
     axes = list(figure.subplots(lines, columns, squeeze=False, **options).flat)
@@ -116,7 +116,7 @@ def _figure(count: int, width: float, height: float, **options: Any) -> tuple[An
 def _svg(figure: Any) -> str:
     matplotlib = require("matplotlib", "bench", "plots of an evaluation")
     buffer = io.StringIO()
-    # The same numbers give the same file.
+    # A fixed salt and no date, so that the same numbers give the same file.
     with matplotlib.rc_context({"svg.hashsalt": "visxai", "svg.fonttype": "path"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()

@@ -1,11 +1,11 @@
-"""Means over images, how sure they are, and who is better: the paired bootstrap.
+"""Means over images, their intervals, and ranks of methods: the paired bootstrap.
 
 Images are drawn anew with replacement, the same ones for every method, `draws` times:
 
     mean*_m = mean over the drawn images of  v_im,    interval = its 2.5 and 97.5 percentiles
 
 Because the draws are shared, what makes an image hard for all methods cancels out of differences
-and of ranks. Images where a figure isn't defined (NaN) count for nothing in that method's mean.
+and of ranks. Images where a figure isn't defined (NaN) are left out of that method's mean.
 
 Source: Efron and Tibshirani, An introduction to the bootstrap, 1993.
 """
@@ -26,26 +26,41 @@ _BLOCK = 2**22  # draws x images held at once
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure and its bootstrap interval; NaN where nothing defines it."""
+    """A figure and its bootstrap interval; NaN where it isn't defined.
+
+    Attributes:
+        value: The figure.
+        low: The lower end of the interval.
+        high: The upper end of the interval.
+    """
 
     value: float
     low: float
     high: float
 
     def to_dict(self) -> dict[str, float | None]:
+        """Convert the interval for JSON, with None for NaN."""
         return {name: plain(value) for name, value in vars(self).items()}
 
 
 def resampled(values: Array, draws: int, seed: int) -> Array:
-    """The means (draws, methods) of values (images, methods) over images drawn with
-    replacement."""
+    """Compute the means over images drawn with replacement.
+
+    Args:
+        values: Figures (images, methods).
+        draws: The number of draws.
+        seed: The seed of the draws.
+
+    Returns:
+        Means (draws, methods).
+    """
     count = len(values)
     there = ~np.isnan(values)
     filled, generator = np.where(there, values, 0.0), np.random.default_rng(seed)
     found, size = [], max(1, _BLOCK // max(1, count))
     for start in range(0, draws, size):
         chosen = generator.integers(count, size=(min(size, draws - start), count))
-        # How often each image was drawn: products with it are sums over the draw.
+        # How often each image was drawn: products with this matrix are sums over the draws.
         times = np.zeros((len(chosen), count))
         np.add.at(times, (np.arange(len(chosen))[:, None], chosen), 1.0)
         with np.errstate(invalid="ignore"):
@@ -54,12 +69,21 @@ def resampled(values: Array, draws: int, seed: int) -> Array:
 
 
 def intervals(values: Array, draws: int = 10_000, seed: int = 0) -> list[Interval]:
-    """The mean and interval of each method, from values (images, methods)."""
+    """Compute the mean and interval of each method, from values (images, methods)."""
     return _intervals(means(values), resampled(values, draws, seed))
 
 
 def differences(values: Array, from_: int, draws: int = 10_000, seed: int = 0) -> list[Interval]:
-    """The same of each method's difference from method `from_`, over the images both have."""
+    """Compute the mean and interval of each method's difference from method `from_`.
+
+    Only images for which both methods have a figure count.
+
+    Args:
+        values: Figures (images, methods).
+        from_: The column of the method to subtract.
+        draws: The number of bootstrap draws.
+        seed: The seed of the draws.
+    """
     rest = values - values[:, [from_]]
     return _intervals(means(rest), resampled(rest, draws, seed))
 
@@ -67,8 +91,16 @@ def differences(values: Array, from_: int, draws: int = 10_000, seed: int = 0) -
 def ranks(
     values: Array, better: Literal["higher", "lower"], draws: int = 10_000, seed: int = 0
 ) -> list[Interval]:
-    """Each method's rank, 1 the best, and its interval; equal means share their mean rank.
-    Methods without a figure have none."""
+    """Rank the methods, 1 the best, with intervals; equal means share their mean rank.
+
+    Methods without a figure have the rank NaN.
+
+    Args:
+        values: Figures (images, methods).
+        better: Whether a higher or a lower figure is better.
+        draws: The number of bootstrap draws.
+        seed: The seed of the draws.
+    """
     found = means(values)
     with_one = ~np.isnan(found)
     rank = np.full(len(found), np.nan)
@@ -79,7 +111,7 @@ def ranks(
 
 
 def means(values: Array) -> Array:
-    """The mean (methods,) over the images that have a figure; NaN where none has."""
+    """Compute the mean (methods,) over the images that have a figure; NaN without any."""
     there = ~np.isnan(values)
     count = there.sum(0)
     total = np.where(there, values, 0.0).sum(0)
@@ -87,7 +119,7 @@ def means(values: Array) -> Array:
 
 
 def _ranked(rows: Array, better: str) -> Array:
-    # Equal methods stay equal, whatever order their sums were taken in.
+    # Rounded, so that equal methods stay equal whatever the order of their sums.
     rows = rows.round(10)
     ordered = -rows if better == "higher" else rows
     above = (ordered[:, None, :] < ordered[:, :, None]).sum(2)
@@ -100,7 +132,7 @@ def _intervals(values: Array, drawn: Array) -> list[Interval]:
     tail = (1 - LEVEL) / 2
     found = []
     for value, column in zip(values, drawn.T, strict=True):
-        # A draw may hold none of the images that have a figure.
+        # A draw may contain no image with a defined figure.
         sure = column[~np.isnan(column)]
         low, high = np.quantile(sure, (tail, 1 - tail)) if len(sure) else (np.nan, np.nan)
         found.append(Interval(float(value), float(low), float(high)))
@@ -108,5 +140,5 @@ def _intervals(values: Array, drawn: Array) -> list[Interval]:
 
 
 def plain(value: Any) -> float | None:
-    """JSON has no NaN: a figure that isn't finite becomes None."""
+    """Convert a figure for JSON, which has no NaN: None if it isn't finite."""
     return float(value) if np.isfinite(value) else None

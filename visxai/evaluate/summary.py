@@ -1,4 +1,4 @@
-"""What the rows of an evaluation say: means with intervals, ranks, curves, agreement, examples."""
+"""The summary of an evaluation's rows: means with intervals, ranks, curves, agreement, examples."""
 
 from __future__ import annotations
 
@@ -31,10 +31,16 @@ Row = dict[str, Any]
 
 @dataclass
 class Rows:
-    """The rows of an evaluation, brought together image by image, whatever their order.
+    """The rows of an evaluation, collected image by image, whatever their order.
 
-    figures[name][method][sha256]: an image's figures, one a class; curves[name][method]: sum and
-    number; agreement[(sha256, class)]: rows of the matrix (methods, methods).
+    Attributes:
+        methods: The specs of the methods.
+        table: The rows, sorted.
+        figures: figures[name][method][sha256], an image's figures, one for each class.
+        curves: curves[name][method], the sum of the curves and their number.
+        layout: Each metric's figures and each curve's axis.
+        agreement: agreement[(sha256, class)][method], a row of the matrix (methods, methods).
+        shown: A row of each image and class.
     """
 
     methods: list[str]
@@ -47,12 +53,12 @@ class Rows:
 
     @classmethod
     def read(cls, out: Path, methods: Sequence[Method]) -> Rows:
-        """The rows below OUT."""
+        """Read the rows below OUT."""
         rows = cls([repr(method) for method in methods])
         for table in tables(out, _COLUMNS):
             for row in table.to_pylist():
                 rows._take(row)
-        # In an order of their own: figures don't depend on that of the files.
+        # Sorted, so that figures don't depend on the order of the files.
         rows.table.sort(key=lambda row: (row["source_sha256"], row["path"], row["class_index"]))
         return rows
 
@@ -74,11 +80,11 @@ class Rows:
         self.table.append({name: row[name] for name in _KEPT} | values)
 
     def images(self) -> list[str]:
-        """The sha256 of every image, sorted."""
+        """List the sha256 of every image, sorted."""
         return sorted({row["source_sha256"] for row in self.table})
 
     def values(self, name: str) -> Array:
-        """A figure (images, methods): an image's is the mean over its classes."""
+        """Arrange a figure as (images, methods); an image's value is the mean over its classes."""
         found = np.full((len(self.images()), len(self.methods)), np.nan)
         for column, method in enumerate(self.methods):
             of_image = self.figures.get(name, {}).get(method, {})
@@ -88,7 +94,7 @@ class Rows:
         return found
 
     def agreements(self) -> tuple[list[tuple[str, int | None]], Array]:
-        """Every image and class in order, and its matrix: (n, methods, methods)."""
+        """Return every image and class in order, and the agreements (n, methods, methods)."""
         keys = sorted(self.agreement, key=lambda key: (key[0], -1 if key[1] is None else key[1]))
         matrices = [[self.agreement[key][method] for method in self.methods] for key in keys]
         size = len(self.methods)
@@ -104,7 +110,17 @@ def summarise(
     seed: int,
     examples: int,
 ) -> dict[str, Any]:
-    """The content of evaluation.json."""
+    """Compute the content of evaluation.json.
+
+    Args:
+        rows: The rows of the evaluation.
+        methods: The methods, controls included.
+        metrics: The metrics.
+        grids: The figures of metrics over grids, or None.
+        draws: The number of bootstrap draws.
+        seed: The seed of the bootstrap.
+        examples: The number of example images.
+    """
     seconds: dict[str, list[float]] = {}
     for row in rows.table:
         seconds.setdefault(row["method"], []).append(row["seconds"])
@@ -147,7 +163,7 @@ def summarise(
 
 
 def short(methods: Sequence[Method]) -> list[str]:
-    """The methods' names; the whole spec where two have one name."""
+    """Name the methods by their names, or by the whole spec where two share a name."""
     names = [method.name() for method in methods]
     return [
         name if names.count(name) == 1 and not hasattr(method, "member") else repr(method)
@@ -158,7 +174,7 @@ def short(methods: Sequence[Method]) -> list[str]:
 def _metric(
     name: str, metric: Metric, methods: Sequence[str], values: Array, draws: int, seed: int
 ) -> dict[str, Any]:
-    """One metric over all methods, from values (images or grids, methods)."""
+    """Summarise a metric over all methods, from values (images or grids, methods)."""
     sure = statistics.intervals(values, draws, seed)
     chance = next(i for i, method in enumerate(methods) if method.startswith("random_map("))
     over = statistics.differences(values, chance, draws, seed)
@@ -216,7 +232,7 @@ def _curves(rows: Rows) -> list[dict[str, Any]]:
 
 
 def _agreement(rows: Rows) -> list[list[float | None]]:
-    """The mean rank correlation of every two methods."""
+    """Compute the mean rank correlation of every two methods."""
     _, matrices = rows.agreements()
     if not len(matrices):
         return []
@@ -224,7 +240,7 @@ def _agreement(rows: Rows) -> list[list[float | None]]:
 
 
 def _examples(rows: Rows, methods: Sequence[Method], count: int) -> list[dict[str, Any]]:
-    """The images where the methods, controls aside, agree least."""
+    """Choose the images on which the methods, controls aside, agree least."""
     own = [i for i, method in enumerate(methods) if method.name() not in controls.names()]
     keys, matrices = rows.agreements()
     if len(own) < 2 or not keys:

@@ -1,4 +1,4 @@
-"""What is known of the photographs: the classes and the boxes of their objects, from a file.
+"""Labels and objects of the photographs, read from a file.
 
 CSV, with a header; label may be missing, and the box's columns where only labels are known:
 
@@ -6,7 +6,7 @@ CSV, with a header; label may be missing, and the box's columns where only label
     birds/owl.jpg,120,40,380,410,great grey owl
 
 or COCO's JSON (images, annotations with bbox, categories), whose crowd annotations are left out;
-where an annotation has a segmentation (polygons or runs), it stands in the box's place.
+where an annotation has a segmentation (polygons or runs), it replaces the box.
 Boxes are in pixels of the upright photograph, as viewers show it, right and bottom exclusive. A
 file is named by its path or by any end of it: `owl.jpg`, `birds/owl.jpg`.
 """
@@ -40,8 +40,13 @@ _LIKE = "write CSV with the columns file,left,top,right,bottom,label, or COCO's 
 
 @dataclass(frozen=True)
 class Known:
-    """An object: its class's label ("" when unknown), its box and its outline (None when
-    unknown)."""
+    """An object of a photograph.
+
+    Attributes:
+        label: The label of its class, "" when unknown.
+        box: Its box in pixels of the upright photograph, None when unknown.
+        outline: Its outline, None when unknown.
+    """
 
     label: str
     box: Box | None
@@ -50,14 +55,19 @@ class Known:
 
 @dataclass(frozen=True)
 class Truth:
-    """What a file tells: the objects of each file, by its name there; and the file's sha256."""
+    """The content of a file of labels, boxes or outlines.
+
+    Attributes:
+        objects: The objects of each photograph, by its name in the file.
+        sha256: The sha256 of the file.
+    """
 
     objects: Mapping[str, tuple[Known, ...]]
     sha256: str
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Truth:
-        """Read a CSV or COCO file; ArgumentError for one that is neither."""
+        """Read a CSV or COCO file; raise ArgumentError for a file that is neither."""
         try:
             data = Path(path).read_bytes()
             text = data.decode("utf-8-sig")
@@ -74,20 +84,30 @@ class Truth:
         return cls({name: tuple(known) for name, known in found.items()}, _sha256(data))
 
     def of(self, path: str | None) -> tuple[Known, ...]:
-        """The objects of a file; the longest end of its path that is named counts."""
+        """List the objects of a photograph; the longest name that ends its path counts."""
         parts = _parts(path or "")
         ends = ("/".join(parts[start:]) for start in range(len(parts)))
         return next((self.objects[end] for end in ends if end in self.objects), ())
 
     def classes(self, path: str | None, class_of: Callable[[str], int]) -> list[int]:
-        """The classes of a file's objects, each once, in the file's order."""
+        """List the classes of a photograph's objects, without repetitions, in the file's order.
+
+        Args:
+            path: The path of the photograph.
+            class_of: A function from labels to indices of classes.
+        """
         return list(dict.fromkeys(class_of(one.label) for one in self.of(path) if one.label))
 
     def regions(
         self, path: str | None, class_index: int | None, class_of: Callable[[str], int]
     ) -> list[Box | Outline]:
-        """The outlines, or else boxes, of a file's objects; of one class only, unless that is
-        None."""
+        """List the outlines, or else the boxes, of a photograph's objects.
+
+        Args:
+            path: The path of the photograph.
+            class_index: The class whose objects count; None for all objects.
+            class_of: A function from labels to indices of classes.
+        """
         return [
             region
             for one in self.of(path)
@@ -108,10 +128,15 @@ class Truth:
 def mask(
     regions: Sequence[Box | Outline], transform: Transform, size: tuple[int, int]
 ) -> NDArray[np.bool_]:
-    """The pixels (h, w) of the model's view whose centres lie in a region of the upright original.
+    """Mark the pixels of the model's view whose centres lie in a region of the upright photograph.
 
-    transform: how the original of `size` (width, height) pixels became the view, as its record
-    tells it.
+    Args:
+        regions: Boxes and outlines, in pixels of the upright photograph.
+        transform: How the photograph became the model's view, as its record states it.
+        size: Width and height of the upright photograph in pixels.
+
+    Returns:
+        A mask (h, w).
     """
     left, top, width, height = transform.crop
     fx, fy = transform.resized[0] / size[0], transform.resized[1] / size[1]
@@ -172,7 +197,7 @@ def _coco(text: str, path: Any) -> dict[str, list[Known]]:
             if one.get("iscrowd"):
                 continue
             left, top, width, height = map(float, one["bbox"])
-            # Published files have a few boxes without an extent, which hold no pixel.
+            # Published files have a few boxes of zero width or height, which contain no pixel.
             flat = 0 in (width, height)
             box = None if flat else _box((left, top, left + width, top + height))
             label = names.get(one.get("category_id"), "")
@@ -193,7 +218,7 @@ def _box(sides: Sequence[Any]) -> Box:
 
 
 def _outline(found: Any) -> Outline | None:
-    """What COCO calls a segmentation; None where there is none."""
+    """Read a segmentation of COCO; None without any."""
     if not found:
         return None
     if isinstance(found, Mapping):
