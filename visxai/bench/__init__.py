@@ -1,4 +1,4 @@
-"""What explaining costs beside the plain forward of a model.
+"""Measurement of what explaining costs, relative to the plain forward of a model.
 
 report = visxai.bench.run(visxai.bench.Setup("timm:resnet18", ("grad_cam",)))
 """

@@ -1,10 +1,10 @@
-"""What explaining costs with a model of one's own on one's own machine, beside its plain forward.
+"""Measurement of what explaining costs with a given model and machine, beside its plain forward.
 
     report = visxai.bench.run(visxai.bench.Setup("timm:resnet18", ("grad_cam",)))
 
-Inputs are random; the time of a method that stops when it is done (`tolerance=`) depends on them.
-Every method is run in turn with the plain eager forward of the same batch, plain and accelerated;
-the report holds both the seconds and the ratios.
+Inputs are random; the time of a method that stops when its map is accurate (`tolerance=`) depends
+on them. Every method is run in turn with the plain eager forward of the same batch, plain and
+accelerated; the report holds both the seconds and the ratios.
 """
 
 from __future__ import annotations
@@ -36,17 +36,37 @@ from visxai.methods import load
 from visxai.models import cards
 
 FORMAT = 1
-METHODS = ("grad_cam", "integrated_gradients", "occlusion", "legrad")  # those the model serves
-_SIDE = 224  # pixels, where the model doesn't say
-_ROUNDS = 50  # at most
+METHODS = (
+    "grad_cam",
+    "integrated_gradients",
+    "occlusion",
+    "legrad",
+)  # by default, as far as the model serves them
+_SIDE = 224  # pixels a side of the input, where the model doesn't define it
+_ROUNDS = 50  # the most rounds of a contest
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What is measured. methods: specs, () for the usual ones. accelerate: () for "off", and
-    "onnx" where it can be. seconds: of timing for each method and batch size; the first calls and
-    at least three rounds come whatever they take. memory: whether peaks are measured, on a CPU
-    by starting a process for each."""
+    """The settings of a measurement.
+
+    Attributes:
+        model: The name of the model.
+        methods: Specs of the methods; () for the usual methods.
+        batches: Batch sizes.
+        accelerate: Kinds of acceleration; () for "off", and "onnx" where it is possible.
+        precision: The precision, as of `Engine`.
+        device: The device, as of `Engine`.
+        checkpoint: A checkpoint of the model, as of `Engine`.
+        layer: The layer for methods that read a layer, as of `Engine`.
+        seconds: Seconds of timing for each method and batch size; the first calls and at least
+            three rounds are run however long they take.
+        memory: Whether to measure peaks of memory, on a CPU by starting a process for each.
+        preprocess: The preprocessing, as of `Engine`.
+
+    Raises:
+        ArgumentError: A batch size, a kind of acceleration or the seconds are not allowed.
+    """
 
     model: str = cards.DEFAULT
     methods: tuple[str, ...] = ()
@@ -72,6 +92,7 @@ class Setup:
             raise ArgumentError(f"expected more than 0 seconds, got {self.seconds}")
 
     def engine(self, accelerate: str) -> Engine:
+        """Create an engine with these settings and a kind of acceleration."""
         return Engine(
             self.model,
             checkpoint=self.checkpoint,
@@ -84,8 +105,16 @@ class Setup:
 
 
 def run(setup: Setup, progress: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
-    """Measure, and return a report that can be written as JSON; `progress` is told each step."""
-    # Mistakes in the specs show before a model is loaded.
+    """Measure the methods, and return a report that can be written as JSON.
+
+    Args:
+        setup: The settings.
+        progress: A function that is called with a description of each step.
+
+    Raises:
+        ArgumentError: A spec is wrong, or the model can't serve a method that `setup` names.
+    """
+    # Wrong specs raise before a model is loaded.
     specs = tuple(repr(load(spec)) for spec in setup.methods or METHODS)
     progress(f"loading {setup.model}")
     plain = setup.engine("off")
@@ -117,7 +146,7 @@ def run(setup: Setup, progress: Callable[[str], None] = lambda _: None) -> dict[
 
 
 def work(engine: Engine, spec: str, batch: int) -> Work:
-    """A call that explains `batch` random inputs; "forward" is the plain forward of them."""
+    """Build a call that explains `batch` random inputs; "forward" runs their plain forward."""
     x = _inputs(engine, batch)
     if spec == "forward":
         return lambda: engine.model.scores(x)
@@ -133,7 +162,13 @@ def _usual(engine: Engine) -> tuple[str, ...]:
 def _served(
     engine: Engine, specs: tuple[str, ...], asked: bool
 ) -> tuple[list[str], dict[str, str]]:
-    """The methods the model can serve, and why not the others; raises for those asked for."""
+    """List the methods that the model can serve, and why the others are left out.
+
+    Args:
+        engine: The engine.
+        specs: The methods.
+        asked: Whether to raise ArgumentError for a method that the model can't serve.
+    """
     served, left_out = [], {}
     for spec in specs:
         try:
@@ -150,7 +185,7 @@ def _served(
 def _measured(
     setup: Setup, plain: Engine, engines: dict[str, Engine], spec: str, batch: int
 ) -> tuple[list[dict[str, Any]], list[float]]:
-    """The cases of one method at one batch size, and the forward's seconds beside them."""
+    """Measure a method at a batch size; return its cases, and the seconds of the plain forward."""
     works = {kind: work(engine, spec, batch) for kind, engine in engines.items()}
     first = {kind: timed(one, plain.device) for kind, one in works.items()}
     forward = work(plain, "forward", batch)
@@ -175,7 +210,7 @@ def _measured(
 
 
 def _loaded(setup: Setup, kind: str, spec: str, batch: int) -> Work:
-    """The same call in a process of its own, its model loaded and its inputs made."""
+    """Load the model and build the call of `work`, in a process that measures its memory."""
     return work(setup.engine(kind), spec, batch)
 
 

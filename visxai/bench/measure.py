@@ -1,8 +1,8 @@
 """Fair measurements: contestants in turn, medians and quartiles, peaks of memory.
 
-Only ratios of one run mean anything on a shared machine, so everything is run in turn with what it
-is compared to. On CUDA, events and the allocator are read; elsewhere the clock, and the resident
-memory of a process of its own.
+On a shared machine only ratios within a run are meaningful, so everything is run in turn with what
+it is compared to. CUDA devices are measured by events and the allocator; others by the clock, and
+by the resident memory of a separate process.
 """
 
 from __future__ import annotations
@@ -38,9 +38,17 @@ def contest(
     limit: float | None = None,
     device: str | torch.device = "auto",
 ) -> dict[str, list[float]]:
-    """Seconds of every contestant, run in turn (A B C A B C ...) after warming up.
+    """Time every contestant, run in turn (A B C A B C ...) after warming up.
 
-    limit: seconds after which no round is begun that would not end in time, once there are three.
+    Args:
+        contestants: The calls to time, by name.
+        rounds: The most rounds.
+        warm_up: Calls of each contestant that aren't timed.
+        limit: Seconds; after three rounds, no round begins that would end later.
+        device: The device that the calls run on.
+
+    Returns:
+        The seconds of every round, by name.
     """
     on = pick_device(device)
     for _ in range(warm_up):
@@ -52,14 +60,14 @@ def contest(
         spent = time.perf_counter() - began
         if limit is not None and number >= _FEWEST and spent * (1 + 1 / number) > limit:
             break
-        # Every other round backwards, so that no contestant always follows the same one.
+        # Every other round runs backwards, so that no contestant always follows the same other.
         for name in list(contestants) if number % 2 == 0 else reversed(list(contestants)):
             seconds[name].append(timed(contestants[name], on))
     return seconds
 
 
 def timed(work: Work, device: torch.device) -> float:
-    """Seconds that `work` takes on `device`: by events on CUDA, by the clock elsewhere."""
+    """Time `work` on `device` in seconds: by events on CUDA, by the clock elsewhere."""
     if device.type == "cuda":
         with torch.cuda.device(device):
             first = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
@@ -78,7 +86,7 @@ def timed(work: Work, device: torch.device) -> float:
 
 
 def spread(values: Sequence[float], digits: int = 3) -> dict[str, float]:
-    """The median and the quartiles of some values."""
+    """Compute the median and the quartiles ("low", "high"), rounded to `digits` decimals."""
     low, middle, high = (
         statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else [*values] * 3
     )
@@ -90,21 +98,26 @@ def spread(values: Sequence[float], digits: int = 3) -> dict[str, float]:
 
 
 def ratio(seconds: Mapping[str, list[float]], name: str, reference: str) -> dict[str, float]:
-    """How many times as fast `name` is as `reference`: round by round, median and quartiles."""
+    """Compute how many times as fast `name` is as `reference`: median and quartiles over rounds."""
     return spread([b / a for a, b in zip(seconds[name], seconds[reference], strict=True)])
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The value that `share` (0 to 1) of the values don't exceed."""
+    """Return the value at a share, from 0 to 1, of the sorted values."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
 def peak_increase(make: Callable[[], Work]) -> float | None:
-    """MiB by which `make()()` raises memory over what it was after `make()`, at its peak.
+    """Measure by how many MiB `make()()` raises memory over its level after `make()`, at its peak.
 
-    Measured in a process of its own, so `make` must be picklable; None where the system doesn't
-    tell.
+    The call runs in a separate process, so `make` must be picklable.
+
+    Args:
+        make: A function that loads what is needed and returns the call to measure.
+
+    Returns:
+        MiB, or None where the system doesn't report peaks.
     """
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(_peak_of, make).result()
@@ -117,7 +130,10 @@ def _peak_of(make: Callable[[], Work]) -> float | None:
 
 
 def allocator_peak(work: Work) -> float:
-    """MiB that `work` allocates on CUDA at its peak, over what is allocated already."""
+    """Measure the peak of what `work` allocates on CUDA, in MiB.
+
+    Memory that is allocated before the call doesn't count.
+    """
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
@@ -127,12 +143,12 @@ def allocator_peak(work: Work) -> float:
 
 
 def _resident_peak(work: Work) -> float | None:
-    with contextlib.suppress(OSError, AttributeError, TypeError):  # glibc alone has it
-        # What loading left behind in the allocator would be taken for nothing.
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # only glibc has malloc_trim
+        # Memory that loading left free in the allocator would be reused without raising the peak.
         ctypes.CDLL(None).malloc_trim(0)
     before = _status("VmRSS")
     try:
-        Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     except OSError:
         return None
     work()
@@ -141,7 +157,7 @@ def _resident_peak(work: Work) -> float | None:
 
 
 def _status(name: str) -> float | None:
-    """MiB of an entry of /proc/self/status."""
+    """Read an entry of /proc/self/status in MiB."""
     try:
         found = re.search(rf"^{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.M)
     except OSError:
@@ -150,7 +166,7 @@ def _status(name: str) -> float | None:
 
 
 def environment(device: str | torch.device = "auto") -> dict[str, Any]:
-    """What figures depend on: versions, threads, the card; nothing that names the machine."""
+    """Describe what figures depend on: versions, threads, the GPU; not the machine's name."""
     on = pick_device(device)
     found: dict[str, Any] = {
         **versions(),

@@ -1,4 +1,4 @@
-"""Reports of measurements: read, compared, and shown as tables, Markdown and plots."""
+"""Reports of measurements: reading, comparison, and output as tables, Markdown and plots."""
 
 from __future__ import annotations
 
@@ -15,12 +15,21 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 Report = Mapping[str, Any]
-_SMALLEST = 0.03  # changes below 3 % are noise whatever the spreads say
+_SMALLEST = 0.03  # changes below 3 % count as noise, however small the spreads are
 
 
 @dataclass(frozen=True)
 class Change:
-    """How a case's median seconds changed: new over old, and the change that noise explains."""
+    """The change of a case's median seconds between two reports.
+
+    Attributes:
+        method: The spec of the method.
+        batch: The batch size.
+        accelerate: The kind of acceleration.
+        precision: The precision.
+        ratio: New seconds over old seconds.
+        noise: The relative change that noise explains.
+    """
 
     method: str
     batch: int
@@ -31,10 +40,12 @@ class Change:
 
     @property
     def slower(self) -> bool:
+        """Return whether the case became slower beyond noise."""
         return self.ratio > 1 + self.noise
 
     @property
     def faster(self) -> bool:
+        """Return whether the case became faster beyond noise."""
         return self.ratio < 1 / (1 + self.noise)
 
     def __str__(self) -> str:
@@ -46,7 +57,7 @@ class Change:
 
 
 def read(path: str | Path) -> dict[str, Any]:
-    """A report that was written as JSON; raises ArgumentError for anything else."""
+    """Read a report that was written as JSON; raise ArgumentError for anything else."""
     try:
         found = json.loads(Path(path).read_text("utf-8"))
     except (OSError, ValueError) as error:
@@ -63,10 +74,14 @@ def read(path: str | Path) -> dict[str, Any]:
 
 
 def compare(new: Report, old: Report) -> tuple[list[Change], list[str]]:
-    """What became of the cases that both reports have, and what to know before believing it.
+    """Compare the cases that two reports share.
 
     A change is more than noise when the ratio of the medians leaves 1 by more than both
     interquartile ranges, each over its median, taken together (root of the sum of squares).
+
+    Returns:
+        The changes, the largest slowdown first, and sentences about differences between the two
+        measurements that may explain them.
     """
     before = {_key(case): case for case in old["cases"]}
     changes = []
@@ -117,8 +132,18 @@ def _cautions(new: Report, old: Report, changes: Sequence[Change]) -> list[str]:
 def tell(
     report: dict[str, Any], earlier: Report | None, out: str | Path | None, command: str
 ) -> int:
-    """Print a report and what changed since an earlier one, and write it to `out` with what goes
-    beside it; returns the exit code, 1 where something got slower."""
+    """Print a report and what changed since an earlier report, and write it to files.
+
+    Args:
+        report: The report.
+        earlier: A report to compare with, or None.
+        out: The path of the JSON file, beside which the summary and the plot are written; None
+            writes nothing.
+        command: The command line, for the written report.
+
+    Returns:
+        The exit code, 1 if a case became slower beyond noise.
+    """
     from rich.console import Console
 
     console = Console(highlight=False)
@@ -149,7 +174,14 @@ def tell(
 def write(
     report: Report, path: Path, changes: Sequence[Change] = (), cautions: Sequence[str] = ()
 ) -> list[Path]:
-    """Write a report as JSON, its summary beside it, and a plot where matplotlib is there."""
+    """Write a report as JSON, its summary beside it, and a plot if matplotlib is installed.
+
+    Returns:
+        The paths of the files.
+
+    Raises:
+        StoreError: A file can't be written.
+    """
     summary, picture = path.with_suffix(".md"), path.with_suffix(".png")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -167,12 +199,15 @@ def write(
     return [path, summary, picture]
 
 
-# ---- shown -------------------------------------------------------------------------------------
+# ---- tables, text and plots --------------------------------------------------------------------
 
 
 def rows(report: Report) -> list[dict[str, str]]:
-    """The cases as text, for a table: "× forward" is the speed over the plain forward's, with
-    its quartiles, "± %" half the interquartile range of the seconds."""
+    """Format the cases as text for a table.
+
+    "× forward" is the speed relative to the plain forward's, with its quartiles; "± %" is half the
+    interquartile range of the seconds.
+    """
     found = []
     specs = {case["method"] for case in report["cases"]}
     names = [spec.partition("(")[0] for spec in specs]
@@ -197,7 +232,7 @@ def rows(report: Report) -> list[dict[str, str]]:
 
 
 def table(given: Sequence[Mapping[str, Any]]) -> str:
-    """A Markdown table of dictionaries with the same keys."""
+    """Format dictionaries with the same keys as a Markdown table."""
     names = list(given[0])
     lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
     lines += ["| " + " | ".join(str(row[name]) for name in names) + " |" for row in given]
@@ -205,10 +240,10 @@ def table(given: Sequence[Mapping[str, Any]]) -> str:
 
 
 def rich_table(report: Report) -> Table:
-    """The same table for a terminal, as far as it is wide."""
+    """Build the table of the cases for a terminal, without the columns that don't fit."""
     from rich.table import Table
 
-    # Eighty columns hold this much.
+    # These columns fit a terminal of eighty characters.
     made = Table(box=None, header_style="bold", pad_edge=False)
     names = ("method", "batch", "how", "p50 ms", "p95 ms", "images/s", "× forward", "peak MiB")
     for name in names:
@@ -220,7 +255,7 @@ def rich_table(report: Report) -> Table:
 
 
 def heading(report: Report) -> str:
-    """In one line what was measured and on what."""
+    """Describe in a line what was measured, and on what."""
     on = report["environment"]
     where = on["gpu"] if report["device"].startswith("cuda") else f"{on['threads']} CPU threads"
     size = "×".join(map(str, report["input"]))
@@ -229,7 +264,7 @@ def heading(report: Report) -> str:
 
 
 def markdown(report: Report, changes: Sequence[Change] = (), cautions: Sequence[str] = ()) -> str:
-    """A summary for people: the table, what changed, and the environment."""
+    """Format a report as Markdown: the table, what changed, and the environment."""
     parts = [f"# {heading(report)}", table(rows(report))]
     if not report["device"].startswith("cuda"):
         parts.append("GPU: not measured.")
@@ -244,7 +279,7 @@ def markdown(report: Report, changes: Sequence[Change] = (), cautions: Sequence[
 
 
 def plots(report: Report, path: Path) -> None:
-    """Images a second by batch size, a line for each method and acceleration."""
+    """Plot images a second by batch size, a line for each method and acceleration."""
     lines: dict[str, list[tuple[float, float]]] = {}
     for case in sorted(report["cases"], key=lambda one: one["batch"]):
         name = case["method"].partition("(")[0]
@@ -262,7 +297,16 @@ def plot_lines(
     *,
     log: bool = False,
 ) -> None:
-    """Draw lines of points (x, y) into a picture; `log` is of the axis x."""
+    """Draw lines of points (x, y) into a picture.
+
+    Args:
+        lines: The points of each line, by its label.
+        path: The file of the picture.
+        title: The title.
+        x: The label of the x axis.
+        y: The label of the y axis.
+        log: Whether the x axis is logarithmic.
+    """
     require("matplotlib", "bench", "drawing plots")
     from matplotlib.figure import Figure
 
