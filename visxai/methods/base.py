@@ -133,6 +133,7 @@ class LayerMethod(Method):
             object.__setattr__(self, "layer", "+".join(names) or None)
 
     def layer_of(self, model: Model, x: Tensor) -> str:
+        """Return the method's `layer`, or the model's own choice where it is None."""
         return self.layer or model.layer(x)
 
     def layers(self, model: Model, x: Tensor) -> list[str]:

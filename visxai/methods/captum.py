@@ -195,6 +195,7 @@ class Captum(Method):
         return Maps(maps, {"completeness": _completeness(maps, clean - start, name)})
 
     def cost(self, model: Model, x: Tensor) -> Cost:
+        """Count the rows by running the algorithm once on a network that only counts."""
         count = Count()
         one = x[:1].detach().float().clone()
         with torch.inference_mode(False), torch.enable_grad():

@@ -126,6 +126,7 @@ class Against(Target):
         return self.of_target(self.plain.part(start, stop), self.nearest, self.gamma)
 
     def aim(self, scores: Tensor, probabilities: Tensor) -> Aim:
+        """Settle the plain target on the scores, and contrast its classes with their nearest."""
         assert self.plain is not None
         assert self.nearest is not None
         found = self.plain.aim(scores, probabilities)
