@@ -1,4 +1,4 @@
-"""The engine: batches, device, precision and acceleration around a model and its methods."""
+"""The engine: it runs methods on a model in batches, with a device, precision and acceleration."""
 
 from __future__ import annotations
 

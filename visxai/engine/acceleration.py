@@ -1,9 +1,9 @@
-"""Whether acceleration pays: preparing a faster form costs seconds, and a short run never earns
-them back.
+"""The decision whether to prepare an accelerated form of a model.
 
-The decision weighs the rows a run will send through the network, their time as measured on a few,
-and the time to prepare (next to nothing where the forms are on disk already). Once made for a
-model it stays, so that all records of a run are computed the same way.
+Preparing a faster form costs seconds, which a short run never earns back. The decision weighs the
+number of rows that a run will send through the network, their time as measured on four rows, and
+the time of preparation (about 1.5 s where the forms are on disk already). Once made for a model,
+the decision stays, so that all records of a run are computed the same way.
 """
 
 from __future__ import annotations
@@ -24,14 +24,27 @@ from visxai.models.pytorch.accelerate import KINDS, Acceleration
 from visxai.models.pytorch.model import TorchModel
 
 CHOICES = ("auto", "off", *KINDS)
-PREPARING = 12.0  # seconds to export the whole and a trunk, typically, on a busy machine
+PREPARING = 12.0  # seconds to export the whole network and a trunk, typically, on a busy machine
 LOADING = 1.5  # seconds to load them from disk
 WORTHWHILE = 2.0  # the saving must be this many times the cost: estimates are rough
-_FEWEST = 64  # rows below which nothing is even measured
+_FEWEST = 64  # rows below which the time of a row isn't measured
 
 
 class Plan:
-    """Acceleration as asked for ("auto", "off", "onnx", "compile") and as decided."""
+    """The requested acceleration of a model and the decision made of it.
+
+    Args:
+        model: The model to accelerate.
+        wish: One of CHOICES: "auto", "off", "onnx" or "compile".
+
+    Attributes:
+        decided: The acceleration in force: "off", "onnx" or "compile".
+        reason: Why it is in force, as a phrase for records.
+        open: Whether "auto" may still decide for an acceleration.
+
+    Raises:
+        ArgumentError: If the wish isn't in CHOICES, or is "onnx" with a model that isn't on a CPU.
+    """
 
     def __init__(self, model: Model, wish: str) -> None:
         if wish not in CHOICES:
@@ -67,16 +80,22 @@ class Plan:
 
     @property
     def prepared(self) -> float:
-        """Seconds that preparing faster forms has taken so far."""
+        """Return the seconds that preparing faster forms has taken so far."""
         made = self._model.acceleration if isinstance(self._model, TorchModel) else None
         return 0.0 if made is None else made.seconds
 
     def described(self, what: str) -> str:
-        """What ran, and why, for a record."""
+        """Describe what ran and why, for a record."""
         return what if what.startswith("onnxruntime") else f"{what} ({self.reason})"
 
     def consider(self, methods: Sequence[Method], x: Tensor, images: int) -> None:
-        """Count a run of `images` images like x (b, 3, h, w), and prepare if that now pays."""
+        """Add a run to the expected work, and prepare a faster form if that now pays.
+
+        Args:
+            methods: The methods of the run; those that the model can't serve count nothing.
+            x: A batch like the run's, (b, 3, h, w) in model space; only its first row is used.
+            images: The number of images of the run.
+        """
         if not self.open:
             return
         with self._lock, torch.inference_mode(False), torch.no_grad():
@@ -99,7 +118,12 @@ class Plan:
                 self._prepare("onnx", "run long enough", found)
 
     def settle(self, decided: str, reason: str) -> None:
-        """Take over an earlier run's decision, so that its rest is computed the same way."""
+        """Adopt an earlier run's decision, so that the rest of that run is computed the same way.
+
+        Args:
+            decided: The earlier decision: "off", "onnx" or "compile".
+            reason: The earlier reason.
+        """
         if self.open and decided in KINDS:
             self._prepare(decided, reason)
         elif self.open:

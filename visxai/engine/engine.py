@@ -1,4 +1,6 @@
-"""The engine: images in, explanations out. Batches, devices, precision; no files but the inputs.
+"""The engine, which turns images into explanations in batches on one device.
+
+It reads its input images and writes no files.
 
 engine = Engine("efficientnet_lite0")
 results = engine.explain(["cat.jpg"], method="grad_cam", target="top1")
@@ -55,8 +57,13 @@ Methods = str | Method | Sequence[str | Method]
 
 @dataclass(frozen=True)
 class Explained:
-    """What an engine makes of an image: its explanations, method by method, what the model scores
-    it, and the class with the greatest score."""
+    """The engine's result for one image.
+
+    Attributes:
+        explanations: The image's explanations, in the order of the methods.
+        scores: The greatest scores that the model gives the image.
+        best: The index of the class with the greatest score.
+    """
 
     explanations: tuple[ImageExplanation, ...]
     scores: Scores
@@ -64,31 +71,41 @@ class Explained:
 
 
 class Engine:
-    """Explains images with one model on one device.
+    """An explainer of images with one model on one device.
 
-    model: a name (`visxai models`), "torchvision:…", "timm:…", "hf:…", "onnx:FILE", or an
-    nn.Module, which is left as it is: visxai runs a copy that shares its weights. Batch norms need
-    running statistics, so that images of a batch don't change each other's scores. An image
-    classification pipeline of Hugging Face's stands for its module, and a function from pixels
-    (n, c, h, w) to scores (n, k) serves the methods that ask for scores alone. checkpoint: a
-    file of weights for a torchvision or timm architecture. labels: names, or a file of them; for
-    a CLIP-like model the prompts it compares images with. preprocess, labels, activation
-    ("softmax" | "sigmoid" | "none"), layer and output (a function from what the model returns to
-    scores) complete or override what the model knows about itself.
-
-    device: "auto" (CUDA where there is one; a module of your own stays where it is) or torch's
-    names. precision: "auto" | "fp32" | "bf16" | "fp16", of the model's forward and backward; maps
-    are always float32, rows that half precision loses are computed again in float32, which the
-    image's record says, and fp32 on a GPU runs without TF32. batch_size: the images of a batch and
-    the rows of one forward.
-
-    accelerate: "auto" | "off" | "onnx" | "compile": how parts that need no graph are run, and
-    gradients at the input. "auto" prepares ONNX Runtime forms on a CPU once a run is long enough
-    to earn the preparation back; records say what ran.
-
-    An engine may be used from several threads at once. Weights that are updated in place are seen,
-    but for edits through `.data` (docs/design.md). On a CPU the process keeps the memory it
+    An engine may be used from several threads at once. It notices weights that are updated in
+    place, except edits through `.data` (docs/design.md). On a CPU the process keeps the memory it
     frees for its next forward (`visxai.process.keep_memory`).
+
+    Args:
+        model: A name (`visxai models`), "torchvision:…", "timm:…", "hf:…", "onnx:FILE", or an
+            nn.Module, which is left as it is: visxai runs a copy that shares its weights. Batch
+            norms need running statistics, so that images of a batch don't change each other's
+            scores. A Hugging Face image classification pipeline stands for its module, and a
+            function from pixels (n, c, h, w) to scores (n, k) serves the methods that need
+            nothing but scores.
+        preprocess: The preprocessing. This and the next four arguments complete or override what
+            the model knows about itself.
+        labels: Names of the classes, or a file of them; for a CLIP-like model the prompts that it
+            compares images with.
+        activation: What turns scores into probabilities: "softmax", "sigmoid" or "none".
+        layer: The layer, or layers, that methods look at where they name none.
+        output: A function from what the model returns to its scores (n, k).
+        checkpoint: A file of weights for a torchvision or timm architecture.
+        device: "auto" (CUDA if available; a module of your own stays where it is) or a torch
+            device.
+        precision: "auto", "fp32", "bf16" or "fp16", of the model's forward and backward. Maps are
+            always float32. Rows that half precision loses are computed again in float32, which
+            the image's record says. fp32 on a GPU runs without TF32.
+        accelerate: "auto", "off", "onnx" or "compile": how to run forwards that need no autograd
+            graph, and gradients at the input. "auto" prepares ONNX Runtime forms on a CPU once a
+            run is long enough to earn the preparation back; records say what ran.
+        batch_size: The images of a batch and the rows of one forward; None is 64 on CUDA and 16
+            elsewhere.
+
+    Raises:
+        ArgumentError: If an argument has an unknown value, or two don't go together.
+        ModelError: If the model or its weights can't be loaded.
     """
 
     def __init__(
@@ -155,18 +172,31 @@ class Engine:
 
     @property
     def accelerate(self) -> str:
-        """What was decided of acceleration so far: "off", "onnx" or "compile"."""
+        """Return the acceleration decided so far: "off", "onnx" or "compile"."""
         return self._plan.decided
 
     def plan(self, method: Methods, images: int) -> str:
-        """Decide on acceleration for a run of `images` more images; returns the reason."""
+        """Decide on acceleration for a run of `images` more images.
+
+        Args:
+            method: The methods of the run.
+            images: The number of images to come.
+
+        Returns:
+            The reason of the decision, as a phrase for records.
+        """
         if self._plan.open and isinstance(self.model.preprocess, Preprocess):
             blank = self.tensor([self.model.preprocess.blank()])
             self._plan.consider(load_methods(method), blank, images)
         return self._plan.reason
 
     def settle(self, decided: str, reason: str) -> None:
-        """Take over what an earlier run decided on acceleration, where "auto" left it open."""
+        """Adopt an earlier run's decision on acceleration, if "auto" hasn't decided yet.
+
+        Args:
+            decided: The earlier decision: "off", "onnx" or "compile".
+            reason: The earlier reason.
+        """
         self._plan.settle(decided, reason)
 
     # ---- images in, records out ------------------------------------------------------------
@@ -183,15 +213,27 @@ class Engine:
     ) -> list[ImageExplanation | Failure]:
         """Explain images, one or many, in input order.
 
-        images: paths, folders, bytes, open files, PIL images, arrays or uint8 tensors (h, w),
-        (h, w, 3 or 4) or (3 or 4, h, w), or batches of them (b, ...); arrays hold uint8, or floats
-        in 0..1. method: one or several, also in one string with commas between them. One
-        `ImageExplanation` per image, method and class of the target. An image that can't be read
-        raises ImageError, or with on_error="record" leaves a `Failure` in its place. only: a
-        condition on the scores, such as "class=nsfw>0.5": images that don't meet it cost their
-        forward and give no result. check: a metric whose figures go into the records' quality,
-        such as "faithfulness" (128 more forwards a map, in batches; `quality["faithful"]` says
-        whether the map beats its permutations).
+        Args:
+            images: Paths, folders, bytes, open files, PIL images, arrays or uint8 tensors (h, w),
+                (h, w, 3 or 4) or (3 or 4, h, w), or batches of them (b, ...); arrays hold uint8,
+                or floats in 0..1.
+            method: One method or several, also in one string with commas between them.
+            target: What to explain, such as "top1", "class=207" or a class index.
+            only: A condition on the scores, such as "class=nsfw>0.5"; images that don't meet it
+                cost their forward and give no result.
+            check: A metric whose figures go into the records' quality, such as "faithfulness"
+                (128 more forwards a map, in batches; `quality["faithful"]` says whether the map
+                beats its permutations).
+            on_error: "raise", or "record" for a `Failure` in the place of each image that can't
+                be read.
+
+        Returns:
+            One `ImageExplanation` per image, method and class of the target.
+
+        Raises:
+            ImageError: If an image can't be read and on_error is "raise".
+            ArgumentError: If the model can't serve a method, or an argument is wrong.
+            TargetError: If the target doesn't fit the model or the number of images.
         """
         many = _as_list(images)
         parsed = Target.of(target, self.model.labels)
@@ -209,7 +251,25 @@ class Engine:
         check: str | Metric | None = None,
         on_error: Literal["raise", "record"] = "raise",
     ) -> Iterator[ImageExplanation | Failure]:
-        """The same as `explain`, lazily: a batch is read when its first result is asked for."""
+        """Explain images lazily; a batch is read when its first result is requested.
+
+        The arguments are checked at once, and mean what they mean for `explain`.
+
+        Args:
+            images: As for `explain`, in any number.
+            method: As for `explain`.
+            target: As for `explain`.
+            only: As for `explain`.
+            check: As for `explain`.
+            on_error: As for `explain`.
+
+        Returns:
+            An iterator over the results of `explain`, in input order.
+
+        Raises:
+            ArgumentError: If an argument is wrong.
+            TargetError: If the target or the condition can't be parsed.
+        """
         if on_error not in ("raise", "record"):
             raise ArgumentError(f"expected on_error of 'raise' or 'record', got {on_error!r}")
         loaded = load_methods(method)
@@ -244,9 +304,18 @@ class Engine:
             start += len(batch)
 
     def prepare(self, source: Any, on_error: str = "raise") -> Prepared | Failure:
-        """Decode one image and cut it for the model; no tensor, no device.
+        """Decode an image, then resize and crop it for the model, on the CPU.
 
-        source: as of `explain`, but for folders; or a Failure, which on_error="raise" raises.
+        Args:
+            source: An image as for `explain`, or a Failure.
+            on_error: "raise", or "record" to return a Failure for an image that can't be read.
+
+        Returns:
+            The prepared image, or its failure.
+
+        Raises:
+            ImageError: If the image can't be read, or is a Failure, and on_error is "raise".
+            ArgumentError: If the model has no preprocessing.
         """
         if isinstance(source, Failure):
             if on_error == "raise":
@@ -260,7 +329,7 @@ class Engine:
             )
         try:
             if hasattr(source, "read") and not isinstance(source, Origin):
-                # Once only, and the record may ask for its original again.
+                # A file can be read only once, and the record may need its original again.
                 source = objects.content(source, decoding.Limits().max_bytes)
             photo = decoding.decode(source)
             pixels, transform = preprocess.crop(photo)
@@ -282,17 +351,22 @@ class Engine:
         only: Gate | None = None,
         check: Check | None = None,
     ) -> list[Explained | Failure]:
-        """Explains a prepared batch.
+        """Explain a prepared batch.
 
         Args:
-            batch: Images, and failures in the places of those that couldn't be read.
+            batch: Prepared images, and failures in the places of those that couldn't be read.
             loaded: The methods.
             target: What to explain; a per-image target has a class for each place of the batch.
-            only: The gate that images must pass to be explained; all are scored.
-            check: What judges each map.
+            only: The gate that images must pass to be explained; all images are scored.
+            check: The metric that judges each map.
 
         Returns:
-            One result a place: what came of the image, or the failure that stood there.
+            One result for each place of the batch: the image's explanations and scores, or the
+            failure given there.
+
+        Raises:
+            ArgumentError: If the model can't serve a method.
+            TargetError: If the target doesn't fit the model's scores.
         """
         good = [(index, item) for index, item in enumerate(batch) if isinstance(item, Prepared)]
         if not good:
@@ -322,7 +396,7 @@ class Engine:
                 rows = self._explained(probe, x, items, method, target, check)
                 for row, explanation in rows:
                     found.setdefault(good[row][0], []).append(explanation)
-        # The gate or the methods have left the clean scores there, so this costs no forward.
+        # The gate or the methods have already computed the clean scores: this costs no forward.
         known = probe if only is None else clean
         scored = iter(self._scored(known.scores(whole), everyone, gated))
         results: list[Explained | Failure] = []
@@ -338,7 +412,13 @@ class Engine:
     def _scored(
         self, scores: Tensor, items: Sequence[Prepared], gated: Sequence[float] | None
     ) -> Iterator[tuple[Scores, int]]:
-        """Yields what the model scores (b, k) each image, as it reports it, and its best class."""
+        """Yield each image's greatest scores as the model reports them, and its best class.
+
+        Args:
+            scores: The model's raw scores (b, k).
+            items: The images of the batch.
+            gated: The score that the gate compared, for each image; None without a gate on scores.
+        """
         classes = scores.topk(min(TOP, scores.shape[1]), dim=1).indices
         values = self.model.probabilities(scores).gather(1, classes)
         best = scores.argmax(1).tolist()
@@ -348,7 +428,14 @@ class Engine:
             yield Scores(items[row].input.path, tuple(top), labels, tuple(told), gate), best[row]
 
     def tensor(self, pixels: Sequence[np.ndarray[Any, Any]]) -> Tensor:
-        """The model's input (b, c, h, w) float32 on its device, from prepared pixels."""
+        """Stack and normalise prepared pixels into the model's input.
+
+        Args:
+            pixels: The `pixels` of prepared images.
+
+        Returns:
+            (b, c, h, w) float32 in model space, on the model's device.
+        """
         assert self.model.preprocess is not None
         stacked = torch.from_numpy(np.stack(pixels))
         if self.device.type == "cuda":
@@ -369,10 +456,10 @@ class Engine:
         aim, logits = probe.clean(x, target)
         shown = reported(probe, x, target)
         values, degenerate = tidy(maps.values)
-        # One copy of the maps to the host, and one of the numbers beside them.
+        # One copy of all maps to the host instead of one a map.
         native = values.cpu().numpy()
         reran = probe.reran.cpu().tolist()
-        # Of the maps: a check has its own price, and faster forms are prepared once for all.
+        # The seconds of the maps alone: without a check, and without preparing faster forms.
         seconds = time.perf_counter() - began - (self._plan.prepared - prepared)
         figures = dict(maps.quality)
         if check is not None:
@@ -413,7 +500,7 @@ class Engine:
             )
 
     def check(self, method: Method) -> None:
-        """Raise ArgumentError, with the methods that do, unless the model can serve `method`."""
+        """Raise ArgumentError, which lists usable methods, if the model can't serve `method`."""
         missing = method.needs & ~self.model.offers
         if missing:
             remedy = self.model.remedy(missing)
@@ -447,10 +534,21 @@ class Engine:
     def attribute(
         self, x: Tensor, method: str | Method = "grad_cam", target: Any = "top1"
     ) -> Tensor:
-        """Maps (maps, h, w) float32 for inputs x (b, 3, h, w) in model space, on x's device.
+        """Compute maps for tensors that are already preprocessed.
 
-        Native maps are upsampled bilinearly (align_corners=False), unscaled. One map per image,
-        or as many as the target has classes, image by image.
+        Args:
+            x: Inputs (b, c, h, w), floating point, in model space.
+            method: One method.
+            target: What to explain.
+
+        Returns:
+            (maps, h, w) float32 on x's device: native maps, upsampled bilinearly
+            (align_corners=False) and unscaled; one map per image, or as many as the target has
+            classes, image by image.
+
+        Raises:
+            ArgumentError: If x isn't such a tensor, or the model can't serve the method.
+            TargetError: If the target doesn't fit the model or the number of images.
         """
         if not isinstance(x, Tensor) or x.ndim != 4 or not x.is_floating_point():
             got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
@@ -478,7 +576,17 @@ class Engine:
             )
 
     def predict(self, images: Any) -> list[Prediction]:
-        """The model's scores for images, one forward each, in input order."""
+        """Predict the classes of images, one forward each, in input order.
+
+        Args:
+            images: As for `explain`.
+
+        Returns:
+            One `Prediction` per image, with every class's score as the model reports it.
+
+        Raises:
+            ImageError: If an image can't be read.
+        """
         found = []
         for batch in _batched(_as_list(images), self.batch_size):
             prepared = [item for item in map(self.prepare, batch) if isinstance(item, Prepared)]
@@ -498,10 +606,17 @@ class Engine:
     def reproduce(
         self, record: ImageExplanation | dict[str, Any], image: Any = None
     ) -> reproduction.Reproduction:
-        """Compute a stored explanation again and compare.
+        """Compute a stored explanation again, and compare the two.
 
-        record: an `ImageExplanation` or its `to_dict()`; image: the original, by default its path.
-        Raises ArgumentError when the record was made by another model.
+        Args:
+            record: An `ImageExplanation` or its `to_dict()`.
+            image: The original image; None for the original that the record names.
+
+        Returns:
+            The new explanation and its differences from the record.
+
+        Raises:
+            ArgumentError: If another model made the record, or its target was a callable.
         """
         return reproduction.reproduce(self, record, image)
 
@@ -513,15 +628,37 @@ class Engine:
         share: float = 0.5,
         how: redaction.How = "blur",
     ) -> redaction.Redaction:
-        """Hide the smallest area that holds `share` of the evidence, and score what is left.
+        """Hide the smallest area with a share of the positive attribution, and score the rest.
 
-        image: the original, by default the explanation's own. how: "blur" or "fill" (grey).
-        `str()` of the result is a sentence for people; its `image` shows what was hidden.
+        Args:
+            explanation: The explanation whose map says what to hide.
+            image: The original image; None for the explanation's own original.
+            share: The part of the map's positive attribution to hide, 0 to 1.
+            how: "blur" or "fill" (grey).
+
+        Returns:
+            The redacted image and the scores before and after; its `str()` is a sentence for
+            people.
+
+        Raises:
+            ArgumentError: If another model made the explanation, or `how` has no such choice.
         """
         return redaction.redact(self, explanation, image, share, how)
 
     def score(self, images: Any, target: Any = "top1") -> list[float]:
-        """The target's score of each image as the model reports it: one forward, no map."""
+        """Score the target for each image, with one forward and no map.
+
+        Args:
+            images: As for `explain`.
+            target: A target of one map an image.
+
+        Returns:
+            The target's scores, in input order, as the model reports them.
+
+        Raises:
+            ImageError: If an image can't be read.
+            TargetError: If the target doesn't fit the model or the number of images.
+        """
         many = _as_list(images)
         parsed = Target.of(target, self.model.labels)
         parsed.check(len(many))
@@ -535,7 +672,18 @@ class Engine:
 
 
 def load_methods(method: Methods) -> tuple[Method, ...]:
-    """One or several methods from specs, also several in one string, or methods."""
+    """Load methods from specs or methods.
+
+    Args:
+        method: One spec or method, several of them, or a string of several specs with commas
+            between them.
+
+    Returns:
+        The methods, in the given order.
+
+    Raises:
+        ArgumentError: If no method is given or a spec is wrong.
+    """
     given = [method] if isinstance(method, Method) else method
     given = split_specs(given) if isinstance(given, str) else list(given)
     if not given:
@@ -544,8 +692,17 @@ def load_methods(method: Methods) -> tuple[Method, ...]:
 
 
 def is_right(probe: Probe, x: Tensor, items: Sequence[Prepared], wanted: bool) -> Tensor:
-    """Tells for each image (b,) whether its class is known and the model's best (wanted=True), or
-    known and another (False)."""
+    """Select the labelled images that the model gets right, or those that it gets wrong.
+
+    Args:
+        probe: The model as this batch sees it.
+        x: Inputs (b, 3, h, w) in model space.
+        items: The images of the batch; those without a label are never selected.
+        wanted: True for images whose label has the greatest score, False for the others.
+
+    Returns:
+        (b,) bool, on x's device.
+    """
     best = probe.scores(x).argmax(1).tolist()
     known = [
         item.expected is not None and (item.expected == index) is wanted
@@ -555,7 +712,7 @@ def is_right(probe: Probe, x: Tensor, items: Sequence[Prepared], wanted: bool) -
 
 
 def _from_object(model: Any, device: str | torch.device, given: dict[str, Any]) -> Model:
-    """A module, a pipeline of Hugging Face's around one, or a function from pixels to scores."""
+    """Wrap a module, a Hugging Face pipeline around one, or a function from pixels to scores."""
     from visxai.models.pytorch.model import TorchModel
     from visxai.models.pytorch.modules import unwrapped
 
@@ -580,12 +737,12 @@ def _from_object(model: Any, device: str | torch.device, given: dict[str, Any]) 
 
 
 def _as_list(sources: Any) -> list[Any]:
-    """A list of sources; a single image counts as a list of one, a folder as its images."""
+    """List the sources; a single image counts as a list of one, a folder as its images."""
     return list(_each(sources))
 
 
 def _each(sources: Any) -> Iterator[Any]:
-    """The sources, one by one; what can't be an image or several is told at once."""
+    """Iterate over the sources; raise ArgumentError at once for an object that holds no images."""
     if _is_one(sources):
         return _unfolded([sources])
     if not isinstance(sources, Iterable):
@@ -606,7 +763,7 @@ def _is_one(source: Any) -> bool:
 
 
 def _unfolded(sources: Iterable[Any]) -> Iterator[Any]:
-    """The sources, folders replaced by the images below them."""
+    """Yield the sources, with folders replaced by the images below them."""
     for source in sources:
         if isinstance(source, (str, os.PathLike)) and os.path.isdir(source):
             yield from images_below(source)

@@ -1,4 +1,4 @@
-"""Which images are explained at all, and what their own class says about the model's answer."""
+"""Gates: conditions on an image's scores or label that decide whether it is explained."""
 
 from __future__ import annotations
 
@@ -14,8 +14,17 @@ from visxai.target import Target
 
 
 def check_form(target: str | None = None, only: str | None = None) -> None:
-    """Raise what `Target.of` and `Gate.of` would of how a target and a gate are written, for a
-    model that isn't loaded yet; any name may be one of its labels."""
+    """Check how a target and a gate are written, before the model is loaded.
+
+    Any name may be one of the model's labels.
+
+    Args:
+        target: The target, None for no check.
+        only: The gate, None for no check.
+
+    Raises:
+        TargetError: If the target or the gate can't be parsed.
+    """
     if target is not None:
         Target.of(target, UNKNOWN)
     if only is not None:
@@ -24,12 +33,19 @@ def check_form(target: str | None = None, only: str | None = None) -> None:
 
 @dataclass(frozen=True)
 class Gate:
-    """Which images are worth explaining, told by their scores: "class=nsfw>0.5", "top1<0.6".
+    """A condition that images must meet to be explained: "class=nsfw>0.5", "top1<0.6", "wrong".
 
-    The left side is a target of one map an image (or a label by itself), compared as the model
-    reports it (probability for softmax and sigmoid models) with the number on the right. Where
-    the images' classes are known, "wrong" are those that the model says to be of another, and
-    "right" the others.
+    The left side is a target of one map an image (or a label by itself); its score as the model
+    reports it (a probability for softmax and sigmoid models) is compared with the number on the
+    right. For images with labels, "wrong" selects those whose label hasn't the model's greatest
+    score, and "right" those whose label has it.
+
+    Attributes:
+        target: The target on the left side.
+        above: Whether the score must be above the limit rather than below it.
+        limit: The number on the right side.
+        text: The condition as written in a run's settings.
+        right: True for "right", False for "wrong", None for a condition on scores.
     """
 
     target: Target
@@ -43,7 +59,15 @@ class Gate:
 
     @classmethod
     def of(cls, text: str | Gate, labels: Sequence[str] | None = None) -> Gate:
-        """Parse a gate; raises TargetError where it isn't TARGET>NUMBER or TARGET<NUMBER."""
+        """Parse a gate.
+
+        Args:
+            text: TARGET>NUMBER, TARGET<NUMBER, "wrong" or "right"; a gate is returned as it is.
+            labels: The model's labels, which the target may name.
+
+        Raises:
+            TargetError: If the text is no such condition.
+        """
         if isinstance(text, Gate):
             return text
         if text in ("wrong", "right"):
@@ -54,7 +78,7 @@ class Gate:
         )
         if not isinstance(text, str):
             raise wrong
-        # The last sign counts, since a label may hold others.
+        # The last < or > counts, since a label may contain such signs.
         left, sign, right = re.fullmatch(r"(?s)(.*?)([<>]?)([^<>]*)", text).groups()  # type: ignore[union-attr]
         limit = parse_number(right)
         if not left or not sign or limit is None:
@@ -65,5 +89,5 @@ class Gate:
         return cls(target, sign == ">", limit, f"{target}{sign}{right.strip()}")
 
     def open(self, reported: Tensor) -> Tensor:
-        """(b,) whether each image passes, from its target's reported scores (b,)."""
+        """Compare the target's reported scores (b,) with the limit; return (b,) bool."""
         return reported > self.limit if self.above else reported < self.limit

@@ -1,4 +1,4 @@
-"""Hides the strongest evidence of an explanation and scores what is left (`Engine.redact`)."""
+"""Redaction: hide the area with the strongest attribution, score the rest (`Engine.redact`)."""
 
 from __future__ import annotations
 
@@ -20,10 +20,15 @@ How = Literal["blur", "fill"]
 
 @dataclass(frozen=True, eq=False)
 class Redaction:
-    """An image without its strongest evidence, and what the model says of it.
+    """An image whose area of strongest attribution is hidden, and the target's score for it.
 
-    image: PIL, upright, original size. share: of the positive evidence that was hidden; area: of
-    the image's pixels, 0 to 1. before, after: the target's score, as the model reports it.
+    Attributes:
+        image: The redacted PIL image, upright, at the original's size.
+        label: The label of the explained class.
+        share: The share of the positive attribution that is hidden, 0 to 1.
+        area: The share of the image's pixels that is hidden, 0 to 1.
+        before: The target's score of the original, as the model reports it.
+        after: The target's score of the redacted image.
     """
 
     image: Image
@@ -44,7 +49,7 @@ class Redaction:
 def redact(
     engine: Explainer, explanation: ImageExplanation, image: Any, share: float, how: How
 ) -> Redaction:
-    """See `Engine.redact`."""
+    """Redact an image; see `Engine.redact`."""
     import cv2
     from PIL import Image
 
@@ -54,7 +59,7 @@ def redact(
     mask = explanation.mask(share)
     pixels = np.asarray(explanation.original(image)).copy()
     if how == "blur":
-        # Wide enough that nothing of a region a tenth of the picture across can be told.
+        # Wide enough that a region a tenth of the picture across can't be recognised.
         painted = cv2.GaussianBlur(pixels, (0, 0), max(2.0, min(mask.shape) / 15))
     else:
         painted = np.broadcast_to(np.uint8(127), pixels.shape)

@@ -1,4 +1,4 @@
-"""Computes a stored explanation again and compares (`Engine.reproduce`)."""
+"""Reproduction: compute a stored explanation again and compare the two (`Engine.reproduce`)."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from visxai.record.image import ImageExplanation
 
 
 class Explainer(Protocol):
-    """What reproducing and redacting need of an engine."""
+    """The part of an engine that reproduction and redaction use."""
 
     @property
     def model(self) -> Model:
-        """The model that the engine runs."""
+        """Return the model that the engine runs."""
 
     def explain(
         self, images: Any, method: str | Method | Sequence[str | Method], target: Any
@@ -33,10 +33,15 @@ class Explainer(Protocol):
 
 @dataclass(frozen=True)
 class Reproduction:
-    """A stored explanation beside its recomputation.
+    """The recomputation of a stored explanation, and its differences from the record.
 
-    map_difference: max abs difference over the record's largest magnitude (stored maps are
-    float16, so 5e-4 is nothing); score_difference: absolute; same_image: the bytes agree.
+    Attributes:
+        explanation: The new explanation.
+        map_difference: The greatest absolute difference of the maps, divided by the record's
+            greatest magnitude; stored maps are float16, so 5e-4 is rounding. Infinite where the
+            maps have other sizes.
+        score_difference: The absolute difference of the scores.
+        same_image: Whether both images have the same bytes.
     """
 
     explanation: ImageExplanation
@@ -46,14 +51,14 @@ class Reproduction:
 
     @property
     def agrees(self) -> bool:
-        """Whether map and score agree to float16 precision: 2e-3 and 1e-3."""
+        """Tell whether map and score agree to float16 precision: 2e-3 and 1e-3."""
         return self.map_difference <= 2e-3 and self.score_difference <= 1e-3
 
 
 def reproduce(
     engine: Explainer, record: ImageExplanation | Mapping[str, Any], image: Any
 ) -> Reproduction:
-    """See `Engine.reproduce`."""
+    """Compute a stored explanation again; see `Engine.reproduce`."""
     old = record if isinstance(record, ImageExplanation) else ImageExplanation.from_dict(record)
     check_model(engine, old)
     loaded = methods.load(old.method)
@@ -75,7 +80,11 @@ def reproduce(
 
 
 def target_of(record: ImageExplanation) -> str | int:
-    """The target that gives a record's map again, from the record alone."""
+    """Return the target that reproduces a record's map.
+
+    Raises:
+        ArgumentError: If the record's target was a callable, which a record can't hold.
+    """
     if record.target.startswith(("any=", "diff=")):
         return record.target
     if record.class_index is None:
@@ -87,6 +96,7 @@ def target_of(record: ImageExplanation) -> str | int:
 
 
 def check_model(engine: Explainer, record: ImageExplanation) -> None:
+    """Raise ArgumentError if the engine's weights aren't those that made the record."""
     ours = engine.model.ref
     if record.model.weights_sha256 != ours.weights_sha256:
         raise ArgumentError(

@@ -17,9 +17,19 @@ if TYPE_CHECKING:
 
 
 def settings_of(engine: Engine, methods: Sequence[Method], target: Target) -> dict[str, Any]:
-    """What the runs that fill one OUT must share: all that changes a row.
+    """Collect the settings that all runs into one OUT must share, since they change its rows.
 
-    Raises what the first batch would for a method or target that doesn't fit the model.
+    Args:
+        engine: The engine of the run.
+        methods: Its methods.
+        target: Its target.
+
+    Returns:
+        The settings by name, as values for JSON.
+
+    Raises:
+        ArgumentError: If the model can't serve a method or has no preprocessing.
+        TargetError: If the target doesn't fit the model's scores.
     """
     model = engine.model
     for method in methods:
