@@ -1,4 +1,4 @@
-"""A folder run in this process and its workers.
+"""Runs over folders of images in this process and its worker processes.
 
 visxai.pipeline.explain(["photos"], "OUT", visxai.Engine())
 """

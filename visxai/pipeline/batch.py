@@ -1,6 +1,6 @@
-"""Explains one batch of images: the step that local runs and cluster runs share.
+"""The explanation of one batch of images, a step that local runs and cluster runs share.
 
-deduplicate -> explain, image by image where the batch fails -> one result an image
+deduplicate -> explain, image by image if the batch fails -> one result an image
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Result:
-    """What came of one image of a batch: a failure, another image that stands for it, or its own
-    explanations and scores.
+    """The result of one image of a batch: a failure, a duplicate, or explanations and scores.
 
     Attributes:
-        sha256: Of the image's bytes, None for a failure.
-        failure: Why it can't be explained.
-        copy_of: The place in the batch of the image with the same bytes, if it is another.
-        known: Whether the caller knows an image with the same bytes already.
-        explanations: Its explanations, method by method; none where a gate left it out.
-        scores: What the model scored it.
+        sha256: The SHA-256 of the image's bytes in hexadecimal, None for a failure.
+        failure: Why the image can't be explained.
+        copy_of: For a duplicate, the place in the batch of the first image with the same bytes.
+        known: Whether the caller already has results for an image with the same bytes.
+        explanations: The image's explanations, in the order of the methods; empty if a gate
+            excluded the image.
+        scores: The greatest scores that the model gives the image.
         right: Whether its label has the greatest score, None without a label.
     """
 
@@ -57,17 +57,19 @@ def explain_batch(
     decoded: Sequence[Decoded],
     known: Callable[[str], bool] = lambda _: False,
 ) -> list[Result]:
-    """Explains the images of a batch, those with the same bytes once.
+    """Explain the images of a batch, those with the same bytes once.
 
-    An image with a label is no copy of another, which may have another label. Where the batch
-    fails, its images are explained one by one, and those that fail alone are failures.
+    An image with a label never counts as a duplicate, since the other image may have another
+    label. If the batch fails, its images are explained one by one, and those that fail alone
+    become failures.
 
     Args:
-        engine: What explains.
-        asked: What is asked of the run.
+        engine: The engine that explains.
+        asked: The request of the run.
         inputs: The images.
-        decoded: What decoding each of them gave.
-        known: Tells of a sha256 whether the caller needs no more of such an image.
+        decoded: The result of decoding each image.
+        known: Tells for the SHA-256 of an image's bytes whether the caller already has results
+            for such an image.
 
     Returns:
         One result an image, in order.
@@ -118,7 +120,7 @@ def _explained(engine: Engine, asked: Asked, fresh: Sequence[Prepared]) -> list[
 
 
 def _settled(place: int, results: dict[int, Result], inputs: Sequence[Input]) -> Result:
-    """Returns the result of an image; a copy of an image that failed or is known is so too."""
+    """Return an image's result; a duplicate of a failed or known image is failed or known too."""
     result = results[place]
     if result.copy_of is None:
         return result
@@ -131,19 +133,19 @@ def _settled(place: int, results: dict[int, Result], inputs: Sequence[Input]) ->
 def one_by_one(
     items: Sequence[T], run: Callable[[Sequence[T]], Sequence[R]], control: Callable[[], object]
 ) -> list[R | Exception]:
-    """Runs a batch, and where it fails each of its items alone.
+    """Run a batch; if it fails, run each of its items alone.
 
     Args:
         items: The items of the batch.
         run: Returns one result an item.
-        control: Does the same with an item made for the purpose. It is run only where every item
-            failed alone: if it fails as well, it isn't the items' fault.
+        control: Runs an artificial item. It is called only if every item failed alone: if it
+            fails as well, the cause isn't the items.
 
     Returns:
         The result of each item, or the error that it raises alone.
 
     Raises:
-        Exception: What the batch raised, where the control fails too; at once where memory ran
+        Exception: The batch's error, if the control fails too; any error at once if memory ran
             out.
     """
     if not items:
@@ -172,14 +174,14 @@ def one_by_one(
 
 
 def _is_memory(error: Exception) -> bool:
-    """Tells whether memory ran out, which is no image's fault."""
+    """Tell whether memory ran out, which no single image causes."""
     from visxai.models.budget import is_out_of_memory
 
     return isinstance(error, MemoryError) or is_out_of_memory(error)
 
 
 def noise(like: Prepared) -> Prepared:
-    """Returns an image of noise with the form of another's pixels."""
+    """Make a noise image with the shape and dtype of another image's pixels."""
     rng = np.random.default_rng(0)
     shape = like.pixels.shape
     if like.pixels.dtype == np.uint8:
@@ -188,7 +190,7 @@ def noise(like: Prepared) -> Prepared:
 
 
 def failure_of(path: str | None, error: Exception) -> Failure:
-    """Returns the failure of an image that alone raises an error."""
+    """Make the failure of an image that raises an error even when it is explained alone."""
     said = str(error).strip().partition("\n")[0][:300].rstrip(".")
     if not isinstance(error, VisxaiError):
         said = (
@@ -199,7 +201,7 @@ def failure_of(path: str | None, error: Exception) -> Failure:
 
 
 def gate_counts(only: object, scores: Sequence[Scores]) -> dict[str, int]:
-    """Returns how many images were scored and how many of them explained, of a run with a gate."""
+    """Count the scored images and the explained ones among them; return {} without a gate."""
     if only is None:
         return {}
     return {"scored": len(scores), "explained": sum(one.explained for one in scores)}

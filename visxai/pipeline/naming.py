@@ -1,4 +1,4 @@
-"""Names a run's outputs by the folders of its sources."""
+"""The names of a run's overlays, which follow the folders of its sources."""
 
 from __future__ import annotations
 
@@ -12,15 +12,21 @@ from visxai.results.inputs import Input
 
 @dataclass(frozen=True)
 class Naming:
-    """How a run names its overlays: as their images, with method and class where there are
-    several; format None for no overlays."""
+    """The names of a run's overlays: the image's name, with method and class if there are several.
 
-    methods: dict[str, str]  # by spec
+    Attributes:
+        methods: The part of a name that stands for each method, by the method's spec.
+        several: Whether an image may have maps of several classes.
+        format: The file name's ending, None for a run without overlays.
+    """
+
+    methods: dict[str, str]
     several: bool
     format: str | None
 
     @classmethod
     def of(cls, asked: Asked, style: Style | None) -> Naming:
+        """Choose the names for a request; style None stands for no overlays."""
         # A second occlusion is "occlusion-2".
         names = [method.name() for method in asked.methods]
         told = {
@@ -32,7 +38,7 @@ class Naming:
         return cls(told, several, None if style is None else style.format)
 
     def overlay(self, one: Input, explanation: ImageExplanation) -> str | None:
-        """The name of an explanation's overlay."""
+        """Return the file name of an explanation's overlay, None for a run without overlays."""
         if self.format is None:
             return None
         parts = [one.name]

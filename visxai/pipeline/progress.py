@@ -1,4 +1,4 @@
-"""How far a run over an OUT is, and what it left."""
+"""The progress of a run into an OUT, and its outcome."""
 
 from __future__ import annotations
 
@@ -12,8 +12,17 @@ from visxai.results.store import Store
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is: images of the whole OUT, those done (`before` of them by earlier runs),
-    the maps and failures of this run, and what is done of images under way, in images."""
+    """The progress of a run.
+
+    Attributes:
+        images: The number of images of the whole OUT.
+        done: How many of them are done.
+        before: How many of the done ones earlier runs did.
+        maps: The number of maps that this run has made.
+        failures: The number of failures of this run.
+        seconds: The seconds since this run began.
+        part: The finished fraction of images in progress, in images.
+    """
 
     images: int
     done: int
@@ -25,22 +34,30 @@ class Progress:
 
     @property
     def rate(self) -> float:
-        """Images a second of this run."""
+        """Compute this run's images a second."""
         done = self.done + self.part - self.before
         return done / self.seconds if self.seconds > 0 else 0.0
 
     @property
     def remaining(self) -> float | None:
-        """Seconds to go at this rate, None before there is one."""
+        """Estimate the seconds to go at this run's rate, None while the rate is 0."""
         return (self.images - self.done - self.part) / self.rate if self.rate > 0 else None
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run left: OUT, the last progress, whether all is done, what OUT holds in all
-    (images, finished, maps, failures), seconds by stage, how many finished images have changed
-    since, and the failures of the images that the run was about: those that its sources name, and
-    those it did."""
+    """The outcome of a run.
+
+    Attributes:
+        out: The folder OUT.
+        progress: The run's last progress.
+        complete: Whether every image of OUT is done.
+        counts: What OUT holds in all: "images", "finished", "maps", "failures", and more for runs
+            with labels or a gate.
+        seconds: The seconds spent on each stage, over all runs into OUT.
+        changed: How many finished images have changed since.
+        failed: The failures of the images that the run's sources name, and of those it computed.
+    """
 
     out: Path
     progress: Progress
@@ -52,7 +69,7 @@ class Outcome:
 
 
 class Tally:
-    """Counts and times what a run over a store does."""
+    """The counters and timers of a run over a store."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -62,6 +79,7 @@ class Tally:
         self.part = 0.0
 
     def progress(self) -> Progress:
+        """Return the progress as of now."""
         return Progress(
             self.store.counts["images"],
             self.done,
@@ -73,11 +91,16 @@ class Tally:
         )
 
     def spent(self, stage: str, seconds: float) -> None:
-        """Add to what a stage took; each is timed by one thread."""
+        """Add seconds to those of a stage; each stage is timed by one thread alone."""
         self.store.seconds[stage] = self.store.seconds.get(stage, 0.0) + seconds
 
     def ended(self, complete: bool, changed: int) -> Outcome:
-        """Write down that the run is over; `changed` finished images are others by now."""
+        """Write that the run is over, and return its outcome.
+
+        Args:
+            complete: Whether every image is done.
+            changed: How many finished images have changed since.
+        """
         told = self.progress()
         self.spent("wall", told.seconds)
         self.store.finish("complete" if complete else "interrupted")

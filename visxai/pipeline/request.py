@@ -1,4 +1,4 @@
-"""What is asked of a folder run: told, checked and written down before anything is computed."""
+"""The request of a run, which is checked and written as settings before anything is computed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,15 @@ _CHUNK = 64
 
 @dataclass(frozen=True)
 class Asked:
-    """What a run is asked for, checked against its model, and the settings that its OUT keeps."""
+    """The request of a run, checked against its model.
+
+    Attributes:
+        methods: The methods.
+        target: What to explain.
+        gate: The condition that images must meet to be explained, None for all images.
+        check: The metric that judges each map, None for no judgement.
+        settings: The settings that OUT keeps, as values for JSON.
+    """
 
     methods: tuple[Method, ...]
     target: Target
@@ -51,8 +59,27 @@ def ask(
     chunk_size: int | None,
     labelled: bool = False,
 ) -> Asked:
-    """What is asked of a run of some images over an engine, `earlier` being the OUT it goes on
-    in; raises VisxaiError for wrong arguments. labelled: some images have classes of their own."""
+    """Check the arguments of a run against its engine, and collect its settings.
+
+    Args:
+        engine: The engine of the run.
+        method: One method or several.
+        target: What to explain.
+        images: The number of images that the engine will explain.
+        earlier: The OUT that the run continues, None for a new one.
+        only: The gate, None for all images.
+        check: The metric that judges each map, None for no judgement.
+        style: The style of overlays, None for no overlays.
+        limits: The limits on images.
+        chunk_size: The images of a chunk; None for the default.
+        labelled: Whether some images have labels.
+
+    Returns:
+        The checked request.
+
+    Raises:
+        VisxaiError: If an argument is wrong, or the model can't serve it.
+    """
     from visxai.engine.engine import load_methods
     from visxai.engine.gate import Gate
     from visxai.metrics import load_check
@@ -72,7 +99,7 @@ def ask(
     chunk = chunk_of(engine.batch_size, chunk_size, earlier)
     if style is not None:
         _check_style(style)
-    # A method that the model can't serve is told before anything is prepared for it.
+    # This raises for a method that the model can't serve, before acceleration prepares anything.
     settings = settings_of(engine, loaded, aimed)
     settings |= {
         "only": None if gate is None else str(gate),
@@ -94,10 +121,18 @@ def ask(
 def expected(
     found: Sequence[Found], labels: Sequence[str] | None, column: str | None = None
 ) -> list[Found]:
-    """The same images with the classes that their labels name for a model with these labels.
+    """Find the class of each image's label among a model's labels.
 
-    column: the one that was asked for by name. Raises ArgumentError for a label that the model
-    doesn't know, and where the column told none.
+    Args:
+        found: The images.
+        labels: The model's labels.
+        column: The label column that the caller named, None for none.
+
+    Returns:
+        The same images, with the expected class of those that have a label.
+
+    Raises:
+        ArgumentError: If the model doesn't know a label, or a named column holds no labels.
     """
     from visxai.labels import class_finder
 
@@ -116,10 +151,15 @@ def expected(
 
 
 def answers(model: Model, right: Sequence[bool | None]) -> dict[str, int]:
-    """Counts the images with a label, and those of them whose label has the greatest score.
+    """Count the images with a label, and those of them whose label has the greatest score.
 
-    right: of each image whether it has, None without a label. A model with independent classes
-    counts nothing: it may rightly give another class the greatest score.
+    Args:
+        model: The model.
+        right: Whether each image's label has the greatest score, None without a label.
+
+    Returns:
+        The counts "labelled" and "right". Empty without labels, and for a model with independent
+        classes (sigmoid), which may rightly give another class the greatest score.
     """
     told = [one for one in right if one is not None]
     if not told or model.activation == "sigmoid":
@@ -128,7 +168,7 @@ def answers(model: Model, right: Sequence[bool | None]) -> dict[str, int]:
 
 
 def _check_answers(engine: Engine, gate: Gate, labelled: bool) -> None:
-    """Raise ArgumentError unless it can be told whether the model is right."""
+    """Raise ArgumentError if labels or the model don't allow the gates "right" and "wrong"."""
     if engine.model.activation == "sigmoid":
         raise ArgumentError(
             f"expected a model that chooses one class to tell what is {gate}, got "
@@ -143,7 +183,20 @@ def _check_answers(engine: Engine, gate: Gate, labelled: bool) -> None:
 
 
 def chunk_of(batch: int, chunk_size: int | None, earlier: Path | None = None) -> int:
-    """The images of a chunk for a batch size: where none are asked for, those of an earlier run."""
+    """Choose the images of a chunk.
+
+    Args:
+        batch: The batch size.
+        chunk_size: The requested number of images; None for that of the earlier run if it fits
+            the batch size, otherwise for the first multiple of the batch size from 64 on.
+        earlier: The OUT that the run continues, None for a new one.
+
+    Returns:
+        The number of images, a multiple of the batch size.
+
+    Raises:
+        ArgumentError: If the requested number isn't such a multiple.
+    """
     if chunk_size is None and (run := _finished(earlier)) is not None:
         known = run["settings"].get("chunk")
         if isinstance(known, int) and known > 0 and known % batch == 0:
@@ -165,10 +218,18 @@ def accelerated(
     earlier: Path | None,
     forwards: int = 0,
 ) -> str:
-    """What is decided of acceleration for the whole of OUT, and why: "onnx (run long enough)".
+    """Decide on acceleration for the whole of OUT.
 
-    forwards: those that each method's map is judged with. Where an earlier run left something
-    finished, an engine that may choose chooses the same.
+    Args:
+        engine: The engine of the run. If it may still choose and an earlier run finished some
+            chunks, it chooses what that run chose.
+        methods: The methods of the run.
+        images: The number of images that the engine will explain.
+        earlier: The OUT that the run continues, None for a new one.
+        forwards: The forwards of the check of one map, 0 without a check.
+
+    Returns:
+        The decision and its reason, such as "onnx (run long enough)".
     """
     from visxai.metrics.controls import RandomMap
 
@@ -184,7 +245,7 @@ def accelerated(
 
 
 def _finished(earlier: Path | None) -> dict[str, Any] | None:
-    """The run.json of an OUT in which something is finished."""
+    """Read the run.json of an OUT with finished images; return None for any other."""
     return about(earlier) if earlier is not None and parts(earlier) else None
 
 

@@ -1,4 +1,4 @@
-"""A folder of images to a folder of results, its stages overlapped.
+"""A run from folders of images to a folder of results, with overlapping stages.
 
     worker processes        this thread           worker processes     one thread
     read, decode, crop  ->  compute a batch   ->  draw, encode     ->  pack, write, sync
@@ -47,18 +47,25 @@ _INTERVAL = 10.0  # seconds between the commits of a chunk
 
 @dataclass
 class _Chunk:
-    """A chunk on its way to the store: what each of its images, by position, has come to, as far
-    as it wasn't handed over yet."""
+    """A chunk on its way to the store.
+
+    Attributes:
+        number: The chunk's number in the store.
+        inputs: Its images.
+        explained: By position, the results that wait for their commit, and the drawing of each.
+        failed: By position, the failures that wait for their commit.
+        copies: By position, the SHA-256 of an image with the same bytes as an earlier one, and
+            the chunk of that earlier image, which may be this chunk.
+    """
 
     number: int
     inputs: list[Input]
     explained: dict[int, tuple[Result, Task | None]] = field(default_factory=dict)
     failed: dict[int, Failure] = field(default_factory=dict)
-    # The same bytes as an image of this chunk or an earlier one: sha256 and that chunk.
     copies: dict[int, tuple[str, int]] = field(default_factory=dict)
 
     def take(self, stop: int) -> _Chunk:
-        """Hands over what the images before position `stop` have come to."""
+        """Move the results of the images before position `stop` into a chunk of their own."""
         taken = _Chunk(self.number, self.inputs)
         for name in ("explained", "failed", "copies"):
             mine, of_taken = getattr(self, name), getattr(taken, name)
@@ -69,7 +76,14 @@ class _Chunk:
 
 @dataclass
 class _Batch:
-    """A part of a chunk from `start` on, and the decoding of its images."""
+    """A part of a chunk, and the decoding of its images.
+
+    Attributes:
+        chunk: The chunk.
+        start: The position in the chunk of the batch's first image.
+        last: Whether it is the chunk's last batch.
+        decoding: For each image the task that decodes it, or its failure.
+    """
 
     chunk: _Chunk
     start: int
@@ -103,25 +117,44 @@ def explain(
     progress: Callable[[Progress], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Outcome:
-    """Explain files, folders, lists, tables, tars and URLs into OUT (see `visxai.images.sources`).
+    """Explain files, folders, lists, tables, tars and URLs into the folder OUT.
 
-    Goes on where an earlier run of the same settings was.
+    The run continues an earlier run of the same settings in OUT. Images that can't be explained
+    are listed in OUT's failures and don't end the run.
 
-    only: a condition on scores, as `Engine.explain` has it; images that don't meet it have no row.
-    Where the sources have labels, "wrong" and "right" are the images whose class hasn't, or has,
-    the greatest score; images without a label are neither.
-    check: a metric whose figures go into each row's quality, such as "faithfulness".
-    style: how overlays are drawn, None for no overlays. chunk_size: images finished together, a
-    multiple of the engine's batch size; None is that multiple from 64 on. workers: processes that
-    decode and draw; 0 does all in this one; None is one a core, and none for one or two images
-    without a timeout. timeout: seconds that one image may take a worker process to decode, None
-    for 60. path_column, label_column: of tables, found by name without them; label_column="none"
-    leaves labels out. fresh: delete what an earlier run left in OUT. retry_failures: do the chunks
-    again in which an earlier run had failures. progress is called after each batch, and stop
-    before each: when it says True the run ends with what is finished in OUT.
+    Args:
+        sources: What to explain (see `visxai.images.sources`).
+        out: The folder OUT for the results.
+        engine: The engine that explains.
+        method: One method or several, as for `Engine.explain`.
+        target: A target that can be written as text, such as "top1" or "class=207".
+        only: A condition on scores, as for `Engine.explain`; images that don't meet it have no
+            row. For sources with labels also "wrong" or "right": the images whose label hasn't,
+            or has, the greatest score; images without a label are neither.
+        check: A metric whose figures go into each row's quality, such as "faithfulness".
+        style: The style of overlays, None for no overlays.
+        limits: The limits on an image's pixels and bytes.
+        chunk_size: The images that are finished together, a multiple of the engine's batch size;
+            None is an earlier run's number, otherwise the first multiple from 64 on.
+        workers: The number of processes that decode and draw; 0 does both in this process; None
+            is one a core, and 0 for one or two images without a timeout.
+        timeout: The seconds that a worker process may take to decode an image; None is 60.
+        path_column: The column of paths in tables; None finds it by its usual names.
+        label_column: The column of labels in tables; None finds it by its usual names, and "none"
+            ignores labels.
+        fresh: Delete the results of an earlier run in OUT first.
+        retry_failures: Compute again the chunks in which an earlier run had failures.
+        command: The command line to keep in OUT's run.json.
+        progress: Called at the start and after each batch.
+        stop: Called before each batch; if it returns True the run ends, and OUT keeps what is
+            finished.
 
-    Images that can't be explained are in OUT's failures. Raises VisxaiError for wrong arguments
-    and when OUT can't be written; what was finished stays finished.
+    Returns:
+        The outcome of the run.
+
+    Raises:
+        VisxaiError: If an argument is wrong or OUT can't be written; finished images stay
+            finished.
     """
     found = list(find(sources, out, path_column=path_column, label_column=label_column))
     check_workers(workers, timeout)
@@ -153,7 +186,7 @@ def explain(
 
 
 class _Run:
-    """One run over what a store says is pending."""
+    """A run over the pending chunks of a store."""
 
     def __init__(
         self,
@@ -170,10 +203,10 @@ class _Run:
         self.broken = False
 
     def all(self, progress: Callable[[Progress], None], stop: Callable[[], bool]) -> bool:
-        """Do what is pending; False when stopped before the end."""
+        """Compute all pending chunks; return False if stopped before the end."""
         writer = ThreadPoolExecutor(1, "visxai-writer")
         committing: deque[Future[None]] = deque()
-        computed: _Batch | None = None  # the last one, until it is handed over
+        computed: _Batch | None = None  # the last computed batch, until it is handed over
         finished, committed = False, time.monotonic()
 
         def hand_over(batch: _Batch) -> None:
@@ -197,7 +230,7 @@ class _Run:
             else:
                 finished = True
         finally:
-            # What is computed is finished, whatever ended the run.
+            # Computed batches are committed, whatever ended the run.
             if computed is not None and self.store.divisible(computed.chunk.number):
                 hand_over(computed)
             writer.shutdown()
@@ -207,7 +240,7 @@ class _Run:
         return finished
 
     def decoded(self) -> Iterator[_Batch]:
-        """The pending batches in order, those to come being decoded meanwhile."""
+        """Yield the pending batches in order, while workers decode the following ones."""
         size = self.engine.batch_size
         ahead = max(2, -(-4 * self.pool.count // size)) if self.pool.count else 0
         waiting: deque[_Batch] = deque()
@@ -225,7 +258,7 @@ class _Run:
     # ---- compute, in the thread of the run -------------------------------------------------------
 
     def compute(self, batch: _Batch) -> None:
-        """Explain a batch and have its overlays drawn."""
+        """Explain a batch, and start the drawing of its overlays."""
         chunk = batch.chunk
         inputs = chunk.inputs[batch.start : batch.stop]
         decoded = [self.decoded_by(task) for task in batch.decoding]
@@ -253,10 +286,11 @@ class _Run:
         self.tally.done += len(inputs)
 
     def known(self, digest: str) -> bool:
+        """Tell whether an image with these bytes, given by their SHA-256, is already explained."""
         return _key(digest) in self.store.seen
 
     def decoded_by(self, task: Task | Failure) -> Decoded:
-        """What decoding an image gave."""
+        """Wait until an image is decoded, and return the result."""
         found = task if isinstance(task, Failure) else self.pool.result(task)
         if isinstance(found, Failure):
             return Decoded(None, found, 0.0)
@@ -267,6 +301,7 @@ class _Run:
     def draw(
         self, one: Input, explanations: Sequence[ImageExplanation], at: int | None
     ) -> Task | None:
+        """Start drawing an image's overlays, at the worker `at` if given; None: none to draw."""
         if self.style is None or not explanations:
             return None
         wanted = [(e, self.store.overlays / str(self.naming.overlay(one, e))) for e in explanations]
@@ -275,8 +310,12 @@ class _Run:
     # ---- commit, in the writer's thread, chunk by chunk in order ---------------------------------
 
     def commit(self, chunk: _Chunk, images: int) -> None:
-        """Wait for the overlays of what was handed over of a chunk, and commit it; that makes
-        `images` of the chunk."""
+        """Wait for the overlays of a chunk's results, and commit them.
+
+        Args:
+            chunk: The results to commit, as `_Chunk.take` returns them.
+            images: How many images of the chunk are done with this commit, from its first on.
+        """
         if self.broken:
             return
         try:
@@ -296,7 +335,7 @@ class _Run:
             raise
 
     def rows(self, chunk: _Chunk) -> tuple[dict[int, list[Row]], dict[int, Scores]]:
-        """The rows and the scores of each image of a chunk, its overlays drawn."""
+        """Wait for a chunk's overlays; return each image's rows and scores, by position."""
         rows: dict[int, list[Row]] = {}
         scores: dict[int, Scores] = {}
         own: dict[str | None, tuple[list[Row], Scores | None]] = {}
@@ -338,7 +377,7 @@ class _Run:
         return rows, scores
 
     def drawn(self, chunk: _Chunk, position: int, drawing: Task | None) -> bool:
-        """Wait for an image's overlays; whether they are there."""
+        """Wait until an image's overlays are drawn; return whether they exist."""
         if drawing is None:
             return self.style is not None
         result = self.pool.result(drawing)

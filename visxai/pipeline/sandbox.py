@@ -1,13 +1,14 @@
-"""What a process that reads strangers' files gives up before it reads the first one.
+"""The sandbox: rights that a process gives up before it reads files from strangers.
 
     memory          address space up to what its limits on images can need (RLIMIT_AS)
     open files      64, and no core dumps
     system calls    no network, no other program, no other process, no tracing (seccomp)
-    writing         only inside the folders named; no program is run (Landlock)
+    writing         only inside the given folders; no program is run (Landlock)
 
-Each is applied where the kernel offers it, for good: no code in the process can take it back. The
-rest goes on without; `confine` says what holds. Reading stays allowed, as images may lie anywhere.
-Needs nothing but ctypes. The environment's VISXAI_SANDBOX=0 leaves all of it out.
+Each part is applied if the kernel offers it, and for good: no code in the process can undo it.
+Parts that the kernel lacks are skipped; `confine` returns which are in force. Reading stays
+allowed, as images may lie anywhere. The module needs nothing but ctypes. The environment variable
+VISXAI_SANDBOX=0 switches all parts off.
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ PARTS = ("memory", "open files", "system calls", "writing")
 
 
 def confine(memory: int, writes: Sequence[str]) -> dict[str, str]:
-    """Give up, in this process and for good, what decoding and drawing don't need.
+    """Give up, in this process and for good, the rights that decoding and drawing don't need.
 
     Args:
-        memory: bytes of address space beyond what the process has now.
-        writes: folders below which files may still be written, made where they are missing.
+        memory: Bytes of address space beyond those that the process uses now.
+        writes: Folders below which files may still be written; missing ones are created.
 
     Returns:
-        For each of PARTS why it isn't in force, "" where it is.
+        For each of PARTS the reason why it isn't in force, or "" if it is.
     """
     if os.environ.get("VISXAI_SANDBOX") == "0":
         return dict.fromkeys(PARTS, "switched off by VISXAI_SANDBOX=0")
@@ -44,7 +45,7 @@ def confine(memory: int, writes: Sequence[str]) -> dict[str, str]:
     found = {
         "memory": _told(lambda: _limit_memory(memory)),
         "open files": _told(_limit_files),
-        # The folders are opened by Landlock's calls: they come before the filter of calls.
+        # Landlock's own system calls come before the filter of system calls.
         "writing": _told(lambda: _restrict_writes(writes)),
         "system calls": _told(_filter_calls),
     }
@@ -52,7 +53,7 @@ def confine(memory: int, writes: Sequence[str]) -> dict[str, str]:
 
 
 def _told(apply: Callable[[], None]) -> str:
-    """Apply a part; returns why it can't be, in words."""
+    """Apply a part; return the reason in words if that fails, otherwise ""."""
     try:
         apply()
     except (OSError, ValueError, AttributeError) as error:
@@ -84,7 +85,7 @@ def _limit_files() -> None:
 
 
 def _lower(kind: int, wanted: int) -> None:
-    """Set both limits of a kind, no higher than they are."""
+    """Set both the soft and the hard limit of a resource, never above the present hard limit."""
     import resource
 
     _, hard = resource.getrlimit(kind)
@@ -93,7 +94,7 @@ def _lower(kind: int, wanted: int) -> None:
 
 
 def limit_cpu(seconds: float | None) -> None:
-    """Let this process compute `seconds` more before the kernel ends it; None: without end."""
+    """Let this process use `seconds` more of CPU time before the kernel ends it; None: no limit."""
     if sys.platform == "win32":
         return
     import resource
@@ -111,14 +112,14 @@ def limit_cpu(seconds: float | None) -> None:
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same on every architecture
 _EXECUTE, _WRITE_FILE, _REMOVE_FILE, _MAKE_DIR, _MAKE_REG = 1 << 0, 1 << 1, 1 << 5, 1 << 7, 1 << 8
 _REFER, _TRUNCATE = 1 << 13, 1 << 14
-# Everything that changes a disk as the first version knows it: bits 4 to 12 make and remove.
+# All rights of Landlock's first version that change a disk: bits 4 to 12 create and remove.
 _CHANGES = _WRITE_FILE | sum(1 << bit for bit in range(4, 13))
 _NETWORK = 0b11  # bind and connect TCP
 _SCOPES = 0b11  # abstract Unix sockets and signals of other processes
 
 
 def _restrict_writes(folders: Sequence[str]) -> None:
-    """Landlock: nothing on a disk is changed but below `folders`; no program is run."""
+    """Forbid by Landlock to change a disk except below `folders`, and to run a program."""
     version = _syscall(_CREATE_RULESET, None, 0, 1)
     newer = (_REFER if version >= 2 else 0) | (_TRUNCATE if version >= 3 else 0)
     handled = _EXECUTE | _CHANGES | newer
@@ -168,7 +169,7 @@ _DENIED: dict[str, tuple[int | None, int | None]] = {
     "rt_tgsigqueueinfo": (297, 240),
     "pidfd_send_signal": (424, 424),
     "pidfd_getfd": (438, 438),
-    # These reach other calls past a filter, or more of the kernel than any decoder asks for.
+    # These reach other calls past a filter, or more of the kernel than any decoder needs.
     "io_uring_setup": (425, 425),
     "io_uring_enter": (426, 426),
     "io_uring_register": (427, 427),
@@ -194,7 +195,7 @@ _DENIED: dict[str, tuple[int | None, int | None]] = {
     "kexec_load": (246, 104),
 }
 _ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
-# Their numbers too: seccomp itself, and calls whose arguments decide.
+# The numbers of seccomp itself, and of calls that the filter judges by an argument.
 _SECCOMP, _CLONE, _CLONE3 = (317, 277), (56, 220), 435
 _KILL, _TGKILL, _PRLIMIT, _IOCTL = (62, 129), (234, 131), (302, 261), (16, 29)
 _CLONE_THREAD, _TIOCSTI = 0x10000, 0x5412
@@ -206,7 +207,7 @@ _Step = tuple[int, int, int, int]  # code, steps to skip if true, if false, oper
 
 
 def _filter_calls() -> None:
-    """seccomp: the calls of _DENIED fail with EPERM, in all threads."""
+    """Make the calls of _DENIED fail with EPERM by seccomp, in all threads."""
     machine = platform.machine()
     if machine not in _ARCHITECTURES or sys.byteorder != "little" or sys.maxsize < 2**32:
         raise ValueError(f"not on {machine}")
@@ -222,12 +223,17 @@ def _filter_calls() -> None:
 
 
 def _program(column: int, architecture: int) -> list[_Step]:
-    """The filter: one decision for each call."""
+    """Build the filter's program, which decides on each system call.
+
+    Args:
+        column: The column of _DENIED that holds this machine's numbers.
+        architecture: The machine's AUDIT_ARCH value.
+    """
     denied, allowed = (_RETURN, 0, 0, _ERRNO | errno.EPERM), (_RETURN, 0, 0, _ALLOW)
     own = os.getpid()
 
     def decided(call: int, where: int, *tests: _Step) -> list[_Step]:
-        """A call that is allowed where a test of one of its arguments skips to the end."""
+        """Build the steps for a call that is allowed if a test of an argument skips to the end."""
         body = [(_LOAD, 0, 0, where), *tests, denied, allowed]
         return [(_EQUAL, 0, len(body), call), *body]
 
@@ -236,21 +242,22 @@ def _program(column: int, architecture: int) -> list[_Step]:
         (_EQUAL, 1, 0, architecture),
         denied,
         (_LOAD, 0, 0, _NUMBER),
-        # The numbers of x86-64's second table.
+        # Deny the numbers of x86-64's second table (x32).
         (_AT_LEAST, 0, 1, 0x40000000),
         denied,
     ]
     for numbers in _DENIED.values():
         if (number := numbers[column]) is not None:
             steps += [(_EQUAL, 0, 1, number), denied]
-    # Without clone3 the C library uses clone, whose flags a filter can read: threads, no processes.
+    # Without clone3 the C library uses clone, whose flags a filter can read: they allow threads
+    # only, no processes.
     steps += [(_EQUAL, 0, 1, _CLONE3), (_RETURN, 0, 0, _ERRNO | errno.ENOSYS)]
     steps += decided(_CLONE[column], _FIRST, (_ANY_BIT, 1, 0, _CLONE_THREAD))
-    # Signals and limits are for this process alone.
+    # A process may send signals to itself alone, and set limits of itself alone.
     for numbers in (_KILL, _TGKILL):
         steps += decided(numbers[column], _FIRST, (_EQUAL, 1, 0, own))
     steps += decided(_PRLIMIT[column], _FIRST, (_EQUAL, 2, 0, 0), (_EQUAL, 1, 0, own))
-    # Nothing is typed into the terminal.
+    # TIOCSTI would type into the terminal.
     steps += decided(_IOCTL[column], _SECOND, (_EQUAL, 0, 1, _TIOCSTI))
     return [*steps, allowed]
 
@@ -261,7 +268,7 @@ def _no_new_privileges() -> None:
 
 
 def _syscall(number: int, *arguments: object) -> int:
-    """A system call by its number; OSError where it fails."""
+    """Make a system call by its number; raise OSError if it fails."""
     call = ctypes.CDLL(None, use_errno=True).syscall
     call.restype = ctypes.c_long
     wide = [ctypes.c_long(one) if isinstance(one, int) else one for one in arguments]

@@ -1,4 +1,4 @@
-"""What a worker process does: decode a photograph, draw its overlays."""
+"""The tasks of a worker process: decode a photograph, and draw its overlays."""
 
 from __future__ import annotations
 
@@ -30,16 +30,22 @@ from visxai.process import keep_memory
 from visxai.record.image import ImageExplanation
 from visxai.references import ImageRef, Transform
 
-TIMEOUT = 60.0  # seconds that decoding an image may take, where nothing else is asked for
+TIMEOUT = 60.0  # seconds that decoding an image may take by default
 _CACHE = 256 * 2**20  # bytes of decoded photographs that all workers keep together
 
-_GRACE = 2.0  # seconds of computing after which the kernel ends what the clock didn't
+_GRACE = 2.0  # seconds beyond the timeout after which the kernel ends a process by its CPU time
 
 
 @dataclass(frozen=True)
 class Style:
-    """How overlays are drawn: the ending of their names ("jpg", "webp", "png"), colormap (None:
-    by the map's signs), and whether each is a captioned panel instead."""
+    """The style of a run's overlays.
+
+    Attributes:
+        format: The ending of their names: "jpg", "webp" or "png".
+        colormap: The colormap's name; None is turbo, or diverging for a method whose maps also
+            hold negative attributions.
+        panel: Whether each is a panel of photograph, overlay and map with a caption instead.
+    """
 
     format: str = "jpg"
     colormap: str | None = None
@@ -48,9 +54,17 @@ class Style:
 
 @dataclass(frozen=True)
 class Setup:
-    """What every task of a run shares. timeout: the seconds that decoding an image may take, in
-    worker processes, and that fetching it may take; cache: bytes of photographs that are kept to be
-    drawn on; writes: the only folders that worker processes may write to."""
+    """The settings that all tasks of a run share.
+
+    Attributes:
+        preprocess: The model's preprocessing.
+        limits: The limits on an image's pixels and bytes.
+        style: The style of overlays, None for no overlays.
+        cache: The bytes of decoded photographs that workers keep to draw on.
+        timeout: The seconds that a worker process may take to decode an image, and the seconds
+            that fetching an image may take.
+        writes: The only folders that worker processes may write to.
+    """
 
     preprocess: Preprocess | Opaque
     limits: Limits = field(default_factory=Limits)
@@ -61,30 +75,43 @@ class Setup:
 
     @property
     def computing(self) -> float:
-        """Seconds of computing after which decoding an image is ended: a preprocessing that isn't
-        ours may use every core."""
+        """Return the seconds of CPU time after which decoding an image is ended.
+
+        A preprocessing that isn't visxai's may use every core.
+        """
         cores = 1 if isinstance(self.preprocess, Preprocess) else os.cpu_count() or 1
         return cores * (self.timeout + _GRACE)
 
     @property
     def memory(self) -> int:
-        """Bytes that a worker may need beyond what it has when it starts: four copies of the
-        largest image (four bytes a pixel), of its file, the photographs kept, and some more."""
+        """Return the bytes that a worker may need beyond those it has when it starts.
+
+        That is four copies of the largest image (four bytes a pixel), four of its file, the kept
+        photographs, and 1 GiB.
+        """
         return 16 * self.limits.max_pixels + 4 * self.limits.max_bytes + self.cache + 2**30
 
 
 @dataclass
 class _Worker:
-    """What a worker process holds: photographs it decoded, by path, until they are drawn on."""
+    """The state of a worker process.
+
+    Attributes:
+        setup: The run's settings.
+        photos: Decoded photographs by path, kept until they are drawn on.
+        bytes: The bytes of these photographs.
+        confined: The parts of the sandbox, as `sandbox.confine` returns them.
+    """
 
     setup: Setup
     photos: OrderedDict[str, Photo] = field(default_factory=OrderedDict)
     bytes: int = 0
-    confined: dict[str, str] = field(default_factory=dict)  # as `sandbox.confine` tells
+    confined: dict[str, str] = field(default_factory=dict)
 
     def keep(self, photo: Photo) -> None:
+        """Keep a photograph to draw on, if it fits into the cache."""
         size = 3 * photo.image.width * photo.image.height
-        # Photographs nobody came back for (their image had no map) make room for others.
+        # Photographs that were never drawn on (their image had no map) make room for others.
         while len(self.photos) > 512:
             self.take(next(iter(self.photos)))
         if photo.path is not None and self.bytes + size <= self.setup.cache:
@@ -93,13 +120,13 @@ class _Worker:
             self.bytes += size
 
     def decoded(self, source: str | Origin) -> Photo:
-        """Decode an image once more."""
+        """Decode an image whose photograph isn't kept."""
         source = self.fetched(source)
         with self.timed():
             return decoding.decode(source, self.setup.limits)
 
     def fetched(self, source: str | Origin) -> Origin:
-        """With the bytes of a URL, where no other process has read them; not for ever."""
+        """Fetch a URL's bytes within the timeout; a worker process leaves that to its parent."""
         origin = Origin.of(source)
         if self is _worker or not origin.remote or origin.away or origin.fetched is not None:
             return origin
@@ -107,17 +134,17 @@ class _Worker:
 
     @contextlib.contextmanager
     def timed(self) -> Iterator[None]:
-        """End this process, if it is a worker's, when the time for an image is over.
+        """End this process, if it is a worker process, when the time for an image is over.
 
-        The thread that does it needs neither Python nor its lock, which a decoder may hold. A
-        process that was stopped meanwhile ends as well, and what it did is done again.
+        The thread that ends it needs neither Python nor its lock, which a decoder may hold. A
+        process that was suspended meanwhile ends as well, and its task is run again.
         """
         if self is not _worker:
             yield
             return
         with open(os.devnull, "w") as nowhere:
             faulthandler.dump_traceback_later(self.setup.timeout, exit=True, file=nowhere)
-            # The kernel's own clock, for what takes the other one away.
+            # The kernel's own clock, should a decoder disable the first one.
             sandbox.limit_cpu(self.setup.computing)
             try:
                 yield
@@ -126,6 +153,7 @@ class _Worker:
                 faulthandler.cancel_dump_traceback_later()
 
     def take(self, path: str) -> Photo | None:
+        """Remove a kept photograph and return it, None if it isn't kept."""
         photo = self.photos.pop(path, None)
         if photo is not None:
             self.bytes -= 3 * photo.image.width * photo.image.height
@@ -134,7 +162,13 @@ class _Worker:
 
 @dataclass(frozen=True)
 class Decoded:
-    """An image's pixels as the model wants them, and the seconds that took; or a Failure."""
+    """The result of decoding an image.
+
+    Attributes:
+        pixels: The pixels, resized and cropped for the model; None for a failure.
+        input: The image's reference, or its failure.
+        seconds: The seconds that decoding took.
+    """
 
     pixels: Any
     input: ImageRef | Failure
@@ -143,14 +177,19 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Drawn:
-    """The seconds that an image's overlays took, and why there are none, if there are none."""
+    """The result of drawing an image's overlays.
+
+    Attributes:
+        failure: Why they couldn't be drawn, None if they are.
+        seconds: The seconds that drawing took.
+    """
 
     failure: Failure | None
     seconds: float
 
 
 def decode(worker: _Worker, source: str | Origin) -> Decoded:
-    """Decode an image and cut it for the model."""
+    """Decode an image, then resize and crop it for the model; an unreadable one gives a Failure."""
     began, path = time.perf_counter(), str(source)
     try:
         origin = worker.fetched(source)
@@ -170,7 +209,19 @@ def decode(worker: _Worker, source: str | Origin) -> Decoded:
 def draw(
     worker: _Worker, source: str | Origin, wanted: list[tuple[ImageExplanation, Path]]
 ) -> Drawn:
-    """Draw explanations of one image over it, each into its file."""
+    """Draw explanations of one image over it, each into its own file.
+
+    Args:
+        worker: The worker's state, which may hold the photograph.
+        source: The image.
+        wanted: The explanations, each with the file of its overlay.
+
+    Returns:
+        The result; a failure if the image can't be read, has changed, or is too large for memory.
+
+    Raises:
+        StoreError: If a file can't be written.
+    """
     from visxai.drawing import overlays, sheets
 
     began, path = time.perf_counter(), str(source)
@@ -200,7 +251,7 @@ def draw(
 
 
 def _save(drawn: Any, target: Path) -> None:
-    """Write an overlay; StoreError says why it can't be written."""
+    """Write an overlay; raise StoreError with the reason if that fails."""
     from visxai.drawing import overlays
 
     try:
@@ -215,7 +266,7 @@ def _save(drawn: Any, target: Path) -> None:
 
 
 def _out_of_memory(error: Exception) -> bool:
-    """Whether memory ran out, as Python or as OpenCV says it."""
+    """Tell whether an error of Python or OpenCV means that memory ran out."""
     import cv2
 
     return isinstance(error, MemoryError) or (
@@ -227,7 +278,7 @@ _worker: _Worker | None = None
 
 
 def _start(setup: bytes) -> None:
-    """Make this process a worker: confined, quiet on Ctrl-C, and gone when its parent is."""
+    """Make this process a confined worker that ignores Ctrl-C and ends with its parent."""
     global _worker
     import cv2
 
@@ -242,8 +293,10 @@ def _start(setup: bytes) -> None:
 
 
 def _hush() -> None:
-    """Decoders in C say on standard error what they think of a file, in words that may be the
-    file's own; what Python prints there still arrives."""
+    """Silence the standard error of native code, but not of Python.
+
+    Decoders in C print complaints about a file there, which may quote the file's content.
+    """
     with contextlib.suppress(OSError, ValueError, AttributeError):
         kept = os.dup(2)
         sys.stderr = open(kept, "w", buffering=1, errors="backslashreplace")  # noqa: SIM115
@@ -253,7 +306,7 @@ def _hush() -> None:
 
 
 def _follow_parent() -> None:
-    # A killed parent can't say goodbye; without this its workers would wait for ever.
+    # A killed parent can't stop its workers; without this they would wait for ever.
     parent = multiprocessing.parent_process()
     if parent is not None:
         multiprocessing.connection.wait([parent.sentinel])
@@ -266,7 +319,7 @@ def _do(task: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _cut(preprocess: Preprocess | Opaque, photo: Photo) -> tuple[Any, Transform]:
-    """Cut a photograph for the model; a preprocessing of the user's own may raise anything."""
+    """Resize and crop a photograph; raise ImageError for any error of a user's preprocessing."""
     try:
         return preprocess.crop(photo)
     except (ImageError, MemoryError):

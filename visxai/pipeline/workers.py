@@ -1,13 +1,13 @@
 """Worker processes that decode photographs and draw overlays; they never import torch.
 
-Before a worker reads its first file it gives up what it doesn't need: memory beyond what the
-limits on images ask for, the network, other programs, and writing outside `Setup.writes` (see
-`visxai.pipeline.sandbox`). A hostile file may take its process down with it, or keep it busy for
-ever; then the process ends itself. Each worker is its own pool of one process, so a crash touches
-only what waited there; that is done again, one task at a time, and only a task that ends a process
-which had nothing else to do becomes a Failure. A worker keeps the photographs it decoded, within a
-limit, so that drawing on them needn't decode them again. What lies behind a URL is fetched by a
-few threads of the parent, each of which holds one file's bytes until a worker has taken them.
+Before a worker reads its first file it gives up the rights that it doesn't need: memory beyond
+what the limits on images require, the network, other programs, and writing outside `Setup.writes`
+(see `visxai.pipeline.sandbox`). A hostile file may crash its process, or keep it busy for ever;
+then the process ends itself. Each worker is its own pool of one process, so a crash affects only
+the tasks that waited there. These are run again, one at a time, and only a task that ends a
+process with no other task becomes a Failure. A worker keeps the photographs that it decoded,
+within a limit, so that drawing on them needn't decode them again. Files behind URLs are fetched by
+a few threads of the parent, each of which holds one file's bytes until a worker has taken them.
 """
 
 from __future__ import annotations
@@ -36,13 +36,19 @@ _FETCHING = 16  # URLs read at once
 
 
 def confinement(worker: _Worker, _: str | Origin) -> dict[str, str]:
-    """What of the sandbox isn't in force in a worker's process, and why: "" where it is."""
+    """Return for each part of the sandbox why it isn't in force in a worker, or "" if it is."""
     return worker.confined
 
 
 @dataclass
 class Task:
-    """Work given to a worker; `Workers.result` waits for it."""
+    """A task that was given to a worker; `Workers.result` waits for it.
+
+    Attributes:
+        call: The function and its arguments, after the worker's state.
+        at: The worker's index.
+        future: The future of its result.
+    """
 
     call: tuple[Any, ...]
     at: int
@@ -50,9 +56,12 @@ class Task:
 
 
 class Workers:
-    """`count` worker processes, or none (0): then everything happens in this one.
+    """A set of worker processes, which may be used from several threads.
 
-    Tasks about one image go where its photograph is. Safe to use from several threads.
+    Args:
+        setup: The settings that all tasks share.
+        count: The number of processes; with 0 all tasks run in this process, as they do with a
+            preprocessing that can't be pickled.
     """
 
     def __init__(self, setup: Setup, count: int) -> None:
@@ -68,16 +77,25 @@ class Workers:
         if count:
             try:
                 self._pickled = pickle.dumps(self.setup)
-                self._script = b"__main__" in self._pickled  # a preprocessing of the script's own
+                # A preprocessing that the user's script defines needs the script in each worker.
+                self._script = b"__main__" in self._pickled
             except (pickle.PicklingError, AttributeError, TypeError):
-                self.count = 0  # a preprocessing that only this process knows
+                self.count = 0  # a preprocessing that can't be sent to another process
                 return
             self._pools = [self._pool() for _ in range(count)]
 
     def submit(
         self, task: Callable[..., Any], source: str | Origin, *rest: Any, at: int | None = None
     ) -> Task:
-        """Start a task about an image, at the worker `at` or at the one with the least to do."""
+        """Start a task about an image.
+
+        Args:
+            task: The function; its first argument is the worker's state.
+            source: The image.
+            *rest: Further arguments.
+            at: The index of the worker that keeps the image's photograph; None chooses the worker
+                with the fewest waiting tasks.
+        """
         origin = Origin.of(source).located() if self.count else Origin.of(source)
         arguments = (origin, *rest)
         call = (task, *arguments)
@@ -102,15 +120,25 @@ class Workers:
         return Task(call, at, future)
 
     def result(self, task: Task) -> Any:
-        """What a task returned, or a Failure when it kills its process."""
+        """Wait for a task; return its result, or a Failure if it killed its process twice.
+
+        Raises:
+            VisxaiError: If worker processes can't start.
+            Exception: The task's own error.
+        """
         try:
             return task.future.result()
         except BrokenProcessPool:
             return self._again(task)
 
     def _fetched(self, at: int, call: tuple[Any, ...], kept: bool) -> Any:
-        """Do a task about a URL, in a thread that waits until it is done; `kept`: the photograph
-        is at the worker, if all is well, and needn't be fetched again."""
+        """Fetch a URL, run a task about it in a worker, and wait for the result.
+
+        Args:
+            at: The worker's index.
+            call: The function and its arguments.
+            kept: Whether the worker should still keep the photograph, so that nothing is fetched.
+        """
         task, origin, *rest = call
         if kept:
             with contextlib.suppress(Unfetched):
@@ -124,14 +152,14 @@ class Workers:
         return self.result(Task(call, at, future))
 
     def close(self) -> None:
-        """Stop the processes, each after the task it is at."""
+        """Stop the processes, each after its present task; cancel waiting tasks."""
         if self._fetchers is not None:
             self._fetchers.shutdown(cancel_futures=True)
         for pool in (*self._pools, *filter(None, [self._spare])):
             pool.shutdown(cancel_futures=True)
 
     def _again(self, task: Task) -> Any:
-        """Do a task in a process that has nothing else to do."""
+        """Run a task again, in a process with no other task."""
         with self._alone:
             pool = self._spare = self._spare or self._pool()
             try:
@@ -176,13 +204,18 @@ class Workers:
                 return self._pools[at].submit(_do, *call)
 
     def _finished(self, at: int) -> None:
-        # Called by a pool's own thread, or by submit's once it has let go of the lock.
+        # Called by a thread of the pool, or by submit's thread once it has released the lock.
         with self._lock:
             self._waiting[at] -= 1
 
 
 def check_workers(workers: int | None, timeout: float | None) -> None:
-    """Raises ArgumentError unless so many worker processes can keep such a limit."""
+    """Check a number of worker processes and a timeout.
+
+    Raises:
+        ArgumentError: If the number is negative, the timeout isn't positive, or there is a
+            timeout without worker processes to keep it.
+    """
     if workers is not None and workers < 0:
         raise ArgumentError(
             f"expected 0 or more workers, got {workers}: leave it out for one a core"
@@ -197,13 +230,14 @@ def check_workers(workers: int | None, timeout: float | None) -> None:
 
 
 def worker_count(workers: int | None, images: int, timeout: float | None = None) -> int:
-    """Returns how many worker processes a run of some images gets.
+    """Choose the number of worker processes of a run.
 
     Args:
-        workers: How many are asked for, None for one a core, at most one an image.
-        images: How many images the run has.
-        timeout: The limit that is asked for, None where none is: for one or two images, starting
-            processes takes longer than decoding them, and is done only to keep a limit.
+        workers: The requested number, None for one a core and at most 32; either way at most one
+            an image.
+        images: The number of images of the run.
+        timeout: The requested timeout in seconds, None for none: for one or two images, starting
+            processes takes longer than decoding, and is done only to keep a timeout.
     """
     if workers is not None:
         return min(workers, max(1, images))
@@ -218,7 +252,7 @@ _described = multiprocessing.spawn.get_preparation_data
 
 
 def _without_script(name: str) -> dict[str, Any]:
-    """What a new process is told of this one; where `_quietly` asks so, nothing of its script."""
+    """Return the data that a new process gets from this one, without its script in `_quietly`."""
     told: dict[str, Any] = _described(name)
     if getattr(_starting, "alone", False):
         for key in ("init_main_from_name", "init_main_from_path"):
@@ -226,15 +260,18 @@ def _without_script(name: str) -> dict[str, Any]:
     return told
 
 
-# Whatever else starts processes here, in this thread or another, is told the same as ever.
+# Other code that starts processes, in this thread or another, gets the same data as before.
 multiprocessing.spawn.get_preparation_data = _without_script
 
 
 @contextlib.contextmanager
 def _quietly(script: bool) -> Iterator[None]:
-    """Processes started here don't see Ctrl-C before they can ignore it, and without `script`
-    don't run the program's own script again, which may take seconds and starts whatever isn't
-    below its `if __name__ == "__main__"`."""
+    """Start processes in this context so that they miss Ctrl-C until they can ignore it.
+
+    Args:
+        script: Whether they import the program's own script, which may take seconds and runs
+            everything that isn't below its `if __name__ == "__main__"`.
+    """
     before = None
     if hasattr(signal, "pthread_sigmask"):
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
