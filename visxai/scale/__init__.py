@@ -1,4 +1,4 @@
-"""A folder run spread over a Ray cluster, into the same folder as a local one."""
+"""Runs on a Ray cluster, which write the same folder of results as local runs."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Ray, connected: a cluster that asks for a token, or one for this process on this machine only.
+"""Connections to Ray: to a cluster that requires a token, or to a private Ray on this machine.
 
-What visxai begins by itself listens on loopback addresses, asks for a token of its own, and reaches
-for nothing outside the machine.
+A Ray that visxai starts listens on loopback addresses only, requires a token of its own, and
+contacts nothing outside the machine.
 """
 
 from __future__ import annotations
@@ -26,12 +26,21 @@ from visxai.foreign import shown
 
 @contextlib.contextmanager
 def connected(address: str | None = None, cpus: int | None = None) -> Iterator[Any]:
-    """Ray, connected.
+    """Connect to Ray while the context lasts; an earlier connection of this process stays.
 
-    address: of a running cluster, "auto" or HOST:PORT, whose token is configured; None is the one
-    that this process is connected to, or else one on this machine until the context is left.
-    cpus: of such a local one, None for all cores.
-    A connection that was there before stays.
+    Args:
+        address: The address of a running cluster, "auto" or HOST:PORT, whose token is configured;
+            None is the cluster that this process is connected to, or else a new Ray on this
+            machine until the context is left.
+        cpus: The cores of such a local Ray, None for all.
+
+    Yields:
+        The module `ray`.
+
+    Raises:
+        ArgumentError: If the address is malformed, its token is missing, or this process is
+            already connected.
+        VisxaiError: If Ray doesn't start or answer.
     """
     if address is not None:
         _check_address(address)
@@ -57,18 +66,18 @@ def connected(address: str | None = None, cpus: int | None = None) -> Iterator[A
 
 @contextlib.contextmanager
 def _local(cpus: int | None) -> Iterator[Any]:
-    """A Ray that nobody outside this machine can reach, and that reaches nobody outside."""
+    """Start a Ray that is cut off from the network, and stop it when the context is left."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     with tempfile.TemporaryDirectory(
         prefix="visxai-ray-", dir=_scratch(), ignore_cleanup_errors=True
     ) as scratch:
-        # Its dashboard process asks the clouds' metadata addresses what cloud this is, unless a
-        # cluster configuration lies in its home.
+        # Ray's dashboard process queries the metadata addresses of cloud providers, unless a
+        # cluster configuration lies in its home folder.
         Path(scratch, "ray_bootstrap_config.yaml").write_text("{}")
         private = {
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on every system: loopback addresses only
             "RAY_USAGE_STATS_ENABLED": "0",
-            "RAY_AUTH_MODE": "token",  # others on this machine may not send it code
+            "RAY_AUTH_MODE": "token",  # other users of this machine can't send it code
             "RAY_AUTH_TOKEN": _token(),
         }
         with _environment(private):
@@ -101,21 +110,33 @@ def _scratch() -> str:
 
 @cache
 def _token() -> str:
-    """Of every Ray that this process begins: Ray reads it once."""
+    """Make the token of every Ray that this process starts; Ray reads it once."""
     return secrets.token_hex(32)
 
 
 def _begun(home: str | None = None, **options: Any) -> Any:
-    """Ray, begun without a word: home is that of the processes that are begun with it."""
+    """Start or join a Ray without output on the console.
+
+    Args:
+        home: The home folder of the processes of a local Ray; None joins a cluster.
+        **options: The arguments of `ray.init`.
+
+    Returns:
+        The module `ray`.
+
+    Raises:
+        ArgumentError: If Ray was imported with settings that don't allow a local Ray.
+        VisxaiError: If Ray doesn't start or answer.
+    """
     environment = {} if home is None else {"HOME": home}
-    # That a batch is done again, after a line that says what died, is a matter of course.
+    # Retries of a batch are expected, and Ray has logged before what died: leave this line out.
     environment["RAY_DEDUP_LOGS_SKIP_REGEX"] = os.environ.get(
         "RAY_DEDUP_LOGS_SKIP_REGEX", "There are infinite retries remaining"
     )
     quiet = "RAY_BACKEND_LOG_LEVEL" not in os.environ
     if quiet:
-        environment["RAY_BACKEND_LOG_LEVEL"] = "fatal"  # what fails raises in Python too
-    # These are read when ray is imported, and when it begins.
+        environment["RAY_BACKEND_LOG_LEVEL"] = "fatal"  # other errors are raised in Python too
+    # Ray reads these variables when it is imported and when it starts.
     with _environment(environment), _signals():
         ray = require("ray", "ray", "a run on Ray")
         require("ray.data", "ray", "a run on Ray")
@@ -128,7 +149,7 @@ def _begun(home: str | None = None, **options: Any) -> Any:
         try:
             with _silent() if quiet else contextlib.nullcontext():
                 ray.init(log_to_driver=False, logging_level="ERROR", **options)
-        except Exception as error:  # its kinds are many: no cluster, another version, a wrong token
+        except Exception as error:  # of many types: no cluster, another version, a wrong token
             reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
             where, remedy = "to start on this machine", "try again when it has less to do"
             if home is None:
@@ -140,7 +161,7 @@ def _begun(home: str | None = None, **options: Any) -> Any:
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """Nothing on the process's standard error: native code says there that it says nothing."""
+    """Silence the process's standard error, where native code announces its log level."""
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
@@ -153,6 +174,7 @@ def _silent() -> Iterator[None]:
 
 
 def _check_address(address: str) -> None:
+    """Raise ArgumentError unless an address is well formed and its token is configured."""
     if address != "auto" and (":" not in address or "://" in address):
         raise ArgumentError(
             f"expected auto or HOST:PORT as the address of a Ray cluster, got {address!r}: run "
@@ -174,6 +196,7 @@ def _check_address(address: str) -> None:
 
 @contextlib.contextmanager
 def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables, and restore the former ones when the context is left."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
@@ -188,7 +211,7 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _signals() -> Iterator[None]:
-    """Handlers of signals are the caller's afterwards too: Ray sets its own."""
+    """Restore the caller's signal handlers when the context is left, since Ray sets its own."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -201,7 +224,7 @@ def _signals() -> Iterator[None]:
 
 
 def _quiet(ray: Any) -> Any:
-    """Ray Data tells its plans and its progress on the console; visxai has a line for that."""
+    """Keep Ray Data's plans and progress off the console, where visxai shows its own line."""
     for handler in logging.getLogger("ray.data").handlers:
         if isinstance(handler, logging.StreamHandler):
             handler.setLevel(logging.CRITICAL)  # errors are raised as well
@@ -210,7 +233,7 @@ def _quiet(ray: Any) -> Any:
 
 @contextlib.contextmanager
 def one_sentence(ray: Any) -> Iterator[None]:
-    """What went wrong in another process, told by the last line of its traceback."""
+    """Turn an error of another process into a VisxaiError with its traceback's last line."""
     try:
         yield
     except ray.exceptions.RayError as error:

@@ -1,12 +1,12 @@
-"""A folder run past one machine: the step of `visxai.pipeline` on Ray Data; nothing else.
+"""A run on a Ray cluster: it distributes the steps of `visxai.pipeline` with Ray Data.
 
     driver          tasks                   actors, one a GPU      tasks                  driver
     batches     ->  read, decode, crop  ->  compute a batch    ->  draw, encode, rows ->  commit
 
 The unit of work is the batch that a local run would compute, and only the driver writes the
-store: OUT, its chunks and its keys are a local run's, and either goes on where the other stopped.
-A batch whose process or machine dies is done again, and one that comes back twice counts once.
-Every node needs visxai, and sees the images and OUT under the same paths.
+store: OUT, its chunks and its keys are those of a local run, and either run can continue the
+other. A batch whose process or machine dies is computed again, and a batch that arrives twice
+counts once. Every node needs visxai, and must see the images and OUT under the same paths.
 
     visxai.scale.explain(["photos"], "out", "efficientnet_lite0", address="auto")
 """
@@ -62,13 +62,43 @@ def explain(
     progress: Callable[[Progress], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Outcome:
-    """Explain sources into OUT on a Ray cluster, going on where an earlier run was.
+    """Explain sources into OUT on a Ray cluster, and continue an earlier run in OUT.
 
-    engine: a model's name, the arguments of `visxai.Engine` by name, or a function without
-    arguments that makes an engine: each actor makes its own. address: of a running cluster, "auto"
-    or HOST:PORT, whose token is configured; None is the cluster that this process is connected to,
-    or else a Ray on this machine for this run only. actors: engines; None is one a GPU, without
-    GPUs one for every two cores. The rest is as of `visxai.pipeline.explain`.
+    `visxai.pipeline.explain` describes the arguments at more length.
+
+    Args:
+        sources: What to explain (see `visxai.images.sources`).
+        out: The folder OUT for the results, under the same path on every node.
+        engine: A model's name, the arguments of `visxai.Engine` by name, or a function without
+            arguments that makes an engine. Each actor makes its own engine.
+        method: One method or several.
+        target: A target that can be written as text, such as "top1" or "class=207".
+        only: A condition that images must meet to be explained.
+        check: A metric whose figures go into each row's quality.
+        style: The style of overlays, None for no overlays.
+        limits: The limits on an image's pixels and bytes.
+        chunk_size: The images that are finished together, a multiple of the batch size.
+        timeout: The seconds that a process may take to decode an image; None is 60.
+        path_column: The column of paths in tables; None finds it by its usual names.
+        label_column: The column of labels in tables; None finds it by its usual names, and "none"
+            ignores labels.
+        address: The address of a running cluster, "auto" or HOST:PORT, whose token is configured;
+            None is the cluster that this process is connected to, or else a Ray on this machine
+            for this run only.
+        actors: The number of engines; None is one a GPU, or one for every two cores without GPUs.
+        fresh: Delete the results of an earlier run in OUT first.
+        retry_failures: Compute again the chunks in which an earlier run had failures.
+        command: The command line to keep in OUT's run.json.
+        progress: Called at the start and after each batch.
+        stop: Called after each batch; if it returns True the run ends, and OUT keeps what is
+            finished.
+
+    Returns:
+        The outcome of the run.
+
+    Raises:
+        VisxaiError: If an argument is wrong, the cluster is too small or doesn't answer, or OUT
+            can't be written; finished images stay finished.
     """
     _check_maker(engine)
     if actors is not None and actors < 1:
@@ -113,6 +143,7 @@ def explain(
 
 
 def _check_maker(engine: Any) -> None:
+    """Raise ArgumentError unless other processes can make an engine from the argument."""
     if isinstance(engine, (str, Mapping)):
         model = engine if isinstance(engine, str) else engine.get("model", "")
         if isinstance(model, str):
@@ -127,21 +158,22 @@ def _check_maker(engine: Any) -> None:
 
 
 def _on_cpu(engine: Maker) -> bool:
+    """Tell whether an engine's arguments place it on a CPU."""
     return isinstance(engine, Mapping) and str(engine.get("device", "")).startswith("cpu")
 
 
-_INTERVAL = 10.0  # seconds between the commits of chunks that aren't done yet
+_INTERVAL = 10.0  # seconds between the commits of unfinished chunks
 
 
 class _Run:
-    """One run over what a store says is pending."""
+    """A run over the pending chunks of a store."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
         self.tally = Tally(store)
 
     def batches(self) -> Iterator[Batch]:
-        """What is pending, cut where a local run cuts it."""
+        """Yield the pending batches, with the boundaries of a local run."""
         size = self.store.settings["batch"]
         for number in self.store.pending():
             inputs = self.store.inputs(number)
@@ -154,7 +186,7 @@ class _Run:
         progress: Callable[[Progress], None],
         stop: Callable[[], bool],
     ) -> bool:
-        """Commit chunks as their batches come; False when stopped before the end."""
+        """Commit chunks as their batches arrive; return False if images remain."""
         waiting: dict[int, dict[int, Batch]] = {}
         committed = time.monotonic()
         progress(self.tally.progress())
@@ -165,7 +197,7 @@ class _Run:
                 there = waiting.setdefault(batch.chunk, {})
                 done = batch.start < self.store.begun(batch.chunk)
                 if done or batch.chunk in self.store.finished or batch.start in there:
-                    continue  # done twice: a node was lost after it had told
+                    continue  # computed twice: a node was lost after it had returned the batch
                 there[batch.start] = batch
                 self.tally.done += len(batch.inputs)
                 self.tally.maps += len(batch.rows)
@@ -182,18 +214,23 @@ class _Run:
                 if stop():
                     break
         finally:
-            self.commit_begun(waiting)  # what is computed is finished, whatever ended the run
+            self.commit_begun(waiting)  # computed batches are committed, whatever ended the run
         return not self.store.pending()
 
     def commit_begun(self, waiting: dict[int, dict[int, Batch]]) -> None:
-        """Commit what follows without a gap on what is done of each chunk."""
+        """Commit each chunk's waiting batches that follow without a gap on its finished images."""
         for chunk, there in waiting.items():
             if self.store.divisible(chunk):
                 self.commit(chunk, there, whole=False)
 
     def commit(self, chunk: int, there: dict[int, Batch], whole: bool) -> None:
-        """Commit the batches that follow on what is done of a chunk; whole: only if that finishes
-        it."""
+        """Commit the batches that follow without a gap on the finished images of a chunk.
+
+        Args:
+            chunk: The chunk's number.
+            there: The chunk's waiting batches by their first position; committed ones are removed.
+            whole: Whether to commit only if that finishes the chunk.
+        """
         began = time.perf_counter()
         ordered, stop = [], self.store.begun(chunk)
         while (batch := there.get(stop)) is not None:

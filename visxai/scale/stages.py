@@ -1,4 +1,4 @@
-"""What Ray's processes do: read and decode, compute, draw; a batch passes through all three."""
+"""The three stages of a batch in Ray's processes: read and decode, compute, draw."""
 
 from __future__ import annotations
 
@@ -29,24 +29,35 @@ Maker = str | Mapping[str, Any] | Callable[[], "Engine"]
 
 # Decoding and drawing wait for files part of the time: two such tasks share a core.
 TASK_CPUS = 0.5
-_BLOCKS = 20_000  # of one run: more only keep the driver busy
+_BLOCKS = 20_000  # Ray Data's blocks of a run: more would only keep the driver busy
 
 
 @dataclass(frozen=True)
 class Order:
-    """What every process of a run is told."""
+    """The run's arguments, which are sent to each of its processes.
+
+    Attributes:
+        engine: What makes an engine (see `visxai.scale.explain`).
+        method: One method or several.
+        target: What to explain.
+        images: The number of images for each engine.
+        earlier: The OUT that the run continues, None for a new one.
+        options: The keyword arguments of `visxai.pipeline.request.ask`.
+        timeout: The seconds that decoding an image may take.
+        version: The driver's version of visxai, which every node must have.
+    """
 
     engine: Maker
     method: Methods
     target: Any
-    images: int  # of one engine
+    images: int
     earlier: Path | None
     options: dict[str, Any]
     timeout: float
     version: str = visxai.__version__
 
     def made(self) -> Engine:
-        """A new engine."""
+        """Make a new engine; raise VisxaiError if this node has another version of visxai."""
         from visxai.engine.engine import Engine
 
         if self.version != visxai.__version__:
@@ -59,12 +70,20 @@ class Order:
         return Engine(**self.engine) if isinstance(self.engine, Mapping) else self.engine()
 
     def asked(self, engine: Engine) -> Asked:
+        """Check the request against an engine."""
         return ask(engine, self.method, self.target, self.images, self.earlier, **self.options)
 
 
 @dataclass(frozen=True)
 class Told:
-    """What the driver must know of an engine, which it doesn't load."""
+    """The facts about an engine that the driver needs, since it loads no engine itself.
+
+    Attributes:
+        settings: The settings that OUT keeps.
+        labels: The model's labels, None for a model without.
+        naming: The names of the overlays.
+        setup: The settings of decoding and drawing.
+    """
 
     settings: dict[str, Any]
     labels: tuple[str, ...] | None
@@ -74,24 +93,43 @@ class Told:
 
 @dataclass
 class Batch:
-    """A batch of a chunk, from its image `start` on, on its way through the stages."""
+    """A batch on its way through the stages.
+
+    Attributes:
+        chunk: The number of its chunk.
+        start: The position in the chunk of its first image.
+        inputs: Its images.
+        decoded: The results of decoding, until the last stage.
+        results: The results of explaining, until the last stage.
+        said: The label of each labelled image, by place in the batch.
+        answers: The counts of labelled images and of those that the model gets right.
+        rows: The rows for the store.
+        scores: The scores for the store.
+        failed: The failures, by place in the batch.
+        seconds: The seconds of each stage.
+        error: The type and sentence of an error that ends the run, None for none.
+    """
 
     chunk: int
     start: int
     inputs: list[Input]
     decoded: list[Decoded] = field(default_factory=list)
     results: list[Result] = field(default_factory=list)
-    said: dict[int, str] = field(default_factory=dict)  # by place in the batch: its label
+    said: dict[int, str] = field(default_factory=dict)
     answers: dict[str, int] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
     scores: list[Scores] = field(default_factory=list)
-    failed: dict[int, Failure] = field(default_factory=dict)  # by place in the batch
+    failed: dict[int, Failure] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     error: tuple[type[VisxaiError], str] | None = None
 
 
 def survey(order: Order) -> Told | tuple[type[VisxaiError], str]:
-    """What a run's settings are where its engines will be; or why it can't be."""
+    """Make an engine where the run's engines will be, and describe it to the driver.
+
+    Returns:
+        The facts about the engine, or the type and sentence of the error that prevents the run.
+    """
     try:
         engine = order.made()
         asked = order.asked(engine)
@@ -99,7 +137,7 @@ def survey(order: Order) -> Told | tuple[type[VisxaiError], str]:
         return type(error), str(error)
     assert engine.model.preprocess is not None
     style = order.options["style"]
-    # No photograph waits for its overlay, which another process draws.
+    # Another process draws the overlays: no photograph is kept for them.
     limits = order.options["limits"]
     setup = Setup(engine.model.preprocess, limits, style, cache=0, timeout=order.timeout)
     labels = None if engine.model.labels is None else tuple(engine.model.labels)
@@ -107,8 +145,9 @@ def survey(order: Order) -> Told | tuple[type[VisxaiError], str]:
 
 
 def raised(error: tuple[type[VisxaiError], str]) -> None:
+    """Raise an error of another process, given by its type and sentence."""
     kind, sentence = error
-    made = kind.__new__(kind, sentence)  # kinds have their own ways to be made from parts
+    made = kind.__new__(kind, sentence)  # each type has its own arguments: don't call __init__
     made.args = (sentence,)
     raise made
 
@@ -122,7 +161,20 @@ def stages(
     actors: int,
     gpus: int,
 ) -> Generator[Batch]:
-    """Batches as they come out of the last stage, in no order."""
+    """Send batches through the three stages on Ray.
+
+    Args:
+        ray: The connected module `ray`.
+        batches: The pending batches.
+        order: The run's arguments.
+        told: The facts about its engines.
+        overlays: The folder of overlays.
+        actors: The number of engines.
+        gpus: The GPUs of each engine, 0 or 1.
+
+    Yields:
+        The finished batches, in any order.
+    """
     rows = [_packed(batch) for batch in batches]
     if not rows:
         return
@@ -155,7 +207,7 @@ def _packed(batch: Batch) -> dict[str, bytes]:
 
 
 def _unpacked(row: Mapping[str, bytes]) -> Batch:
-    # From a process of this run, over connections that ask for the cluster's token.
+    # The bytes come from a process of this run, over connections that need the cluster's token.
     batch = pickle.loads(row["batch"])
     assert isinstance(batch, Batch)
     return batch
@@ -165,7 +217,7 @@ _pools: dict[bytes, Workers] = {}
 
 
 def _pool(setup: bytes) -> Workers:
-    """A worker of this process's own, which a hostile file may take down instead of it."""
+    """Return this process's own worker, which a hostile file may crash in its place."""
     if setup not in _pools:
         while _pools:
             _pools.popitem()[1].close()
@@ -174,7 +226,7 @@ def _pool(setup: bytes) -> Workers:
 
 
 def _decoded(row: dict[str, bytes], setup: bytes) -> dict[str, bytes]:
-    """The first stage: a batch's pixels."""
+    """Decode the images of a batch: the first stage."""
     batch, pool = _unpacked(row), _pool(setup)
     tasks = [one.failure or pool.submit(decode, one.path) for one in batch.inputs]
     for task in tasks:
@@ -185,7 +237,15 @@ def _decoded(row: dict[str, bytes], setup: bytes) -> dict[str, bytes]:
 
 
 class _Explainer:
-    """The second stage: an engine, made once, and the maps of batches."""
+    """The second stage: an actor that makes an engine once and explains batches with it.
+
+    Args:
+        order: The run's arguments.
+        settings: The settings of OUT, which this node's engine must have too.
+
+    Attributes:
+        error: The type and sentence of the error that prevents this node's engine, if any.
+    """
 
     def __init__(self, order: Order, settings: dict[str, Any]) -> None:
         self.error: tuple[type[VisxaiError], str] | None = None
@@ -220,6 +280,7 @@ class _Explainer:
         return _packed(batch)
 
     def explain(self, batch: Batch) -> None:
+        """Fill in the results, labels and answers of a decoded batch."""
         batch.results = explain_batch(self.engine, self.asked, batch.inputs, batch.decoded)
         model = self.engine.model
         for place, one in enumerate(batch.inputs):
@@ -229,7 +290,7 @@ class _Explainer:
 
 
 def _drawn(row: dict[str, bytes], setup: bytes, naming: Naming, overlays: Path) -> dict[str, bytes]:
-    """The third stage: a batch's overlays, and its rows and failures."""
+    """Draw a batch's overlays, and make its rows and failures: the third stage."""
     batch = _unpacked(row)
     if batch.error is None:
         try:
@@ -251,7 +312,7 @@ def _draw(batch: Batch, pool: Workers, naming: Naming, overlays: Path) -> None:
         same = [replace(e, input=replace(e.input, path=one.path)) for e in first.explanations]
         task = None
         if same and naming.format is not None:
-            # A copy is drawn from the row of what it is a copy of, as a local run does.
+            # A duplicate is drawn from the row of its first image, as in a local run.
             seen = same if first is result else [image_of(row_of(e, None)) for e in same]
             wanted = [(e, overlays / str(naming.overlay(one, e))) for e in seen]
             task = pool.submit(draw, one.path, wanted)
