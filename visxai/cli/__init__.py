@@ -1,6 +1,6 @@
-"""The command line: arguments in, exit code out; `terminal` and `listings` print.
+"""The command line, which turns arguments into an exit code; `terminal` and `catalogue` print.
 
-A file holds the commands of one subject. Exit codes: 0 all done, 1 some image (or the machine)
+Each file holds the commands of one subject. Exit codes: 0 all done, 1 some image (or the machine)
 failed, 2 wrong arguments, 130 interrupted. Nothing heavy is imported before a command runs.
 """
 
@@ -44,7 +44,7 @@ def _visxai(
     return 0
 
 
-# Their order is that of `visxai --help`.
+# The commands, in the order of `visxai --help`.
 app.command(cls=explain.PerhapsRay)(explain.explain)
 app.add_typer(listings.models_app, name="models")
 for command in (
@@ -59,10 +59,18 @@ for command in (
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and leave with its exit code."""
+    """Run the command line, and exit with its exit code.
+
+    Args:
+        arguments: The words after `visxai`; None takes them from `sys.argv`.
+
+    Raises:
+        SystemExit: With the exit code.
+        Exception: The command's error itself, with --debug.
+    """
     given[:] = sys.argv[1:] if arguments is None else arguments
     for stream in (sys.stdout, sys.stderr):
-        # Windows gives a pipe the locale's code page: a label that it lacks is escaped then, as
+        # On Windows a pipe has the locale's code page: characters that it lacks are escaped, as
         # are stray bytes of a file's name, rather than ending the run.
         if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
             stream.reconfigure(errors="backslashreplace")
@@ -76,9 +84,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _told(error: Exception) -> int:
-    """Print an error as one sentence; returns the exit code."""
+    """Print an error as one sentence on standard error, and return the exit code."""
     if isinstance(error, BrokenPipeError):
-        # The reader of a pipe has left, as `head` does; nothing is to be flushed to it any more.
+        # The reader of a pipe has closed it, as `head` does: nothing can be flushed to it any more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     code = 1
@@ -94,6 +102,6 @@ def _told(error: Exception) -> int:
     else:
         first = (str(error).strip() or "no more is known").splitlines()[0]
         sentence = f"{type(error).__name__}: {first} (run it again with --debug to see where)"
-    # What it names may come from a stranger.
+    # The sentence may quote a name from a stranger's file: escape control characters.
     sys.stderr.write(f"visxai: {shown(' '.join(sentence.split()))}\n")
     return code

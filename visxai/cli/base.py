@@ -1,4 +1,4 @@
-"""What the commands share: options that read alike everywhere, early checks, a way to stop."""
+"""The parts that commands share: common options, early checks, and interruption by signals."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from visxai.errors import ArgumentError
 if TYPE_CHECKING:
     from visxai.images.preprocess import Preprocess
 
-# What was typed after `visxai`.
+# The words typed after `visxai`.
 given: list[str] = []
 
 ModelName = Annotated[
@@ -157,9 +157,9 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 
 
 def command_line(*without: str) -> str:
-    """What was typed, quoted for the system's own shell, less some words."""
+    """Return the typed command, quoted for the system's shell, without the given words."""
     words = ["visxai", *(word for word in given if word not in without)]
-    # Windows' shells know no single quotes.
+    # The shells of Windows know no single quotes.
     return subprocess.list2cmdline(words) if sys.platform == "win32" else shlex.join(words)
 
 
@@ -170,7 +170,21 @@ def preprocess_of(
     std: str | None,
     interpolation: str | None,
 ) -> Preprocess | None:
-    """The preprocessing that options state, None where they state nothing."""
+    """Make the preprocessing that the options describe.
+
+    Args:
+        size: The input's side in pixels, or HEIGHTxWIDTH.
+        resize: The size before the crop: the short side in pixels, or HEIGHTxWIDTH.
+        mean: The mean of each channel, with commas between them, for pixels in 0..1.
+        std: The standard deviation of each channel, likewise.
+        interpolation: The interpolation's name.
+
+    Returns:
+        The preprocessing, None if no option is given.
+
+    Raises:
+        ArgumentError: If an option is malformed, or another one is given without a size.
+    """
     from visxai.images.preprocess import Preprocess
 
     others = {"--resize": resize, "--mean": mean, "--std": std, "--interpolation": interpolation}
@@ -199,7 +213,7 @@ def preprocess_of(
 
 
 def _sides(text: str, option: str) -> tuple[int, ...]:
-    """A side, or height and width, in pixels."""
+    """Parse a side, or height and width, in pixels."""
     parts = text.lower().replace("×", "x").split("x")
     if len(parts) > 2 or not all(part.strip().isdecimal() for part in parts):
         raise ArgumentError(f"expected pixels for {option}, got {text!r}: write 224 or 224x320")
@@ -207,6 +221,7 @@ def _sides(text: str, option: str) -> tuple[int, ...]:
 
 
 def _numbers(text: str, option: str) -> tuple[float, ...]:
+    """Parse numbers with commas between them."""
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
@@ -223,7 +238,18 @@ def check_specs(
     check: str | None = None,
     metrics: Iterable[str] = (),
 ) -> None:
-    """Raise what can be told of specs, target and gate before a model is loaded."""
+    """Check specs, target and gate as far as that is possible before the model is loaded.
+
+    Args:
+        methods: Specs of methods.
+        target: The target, None for no check.
+        only: The gate, None for no check.
+        check: The spec of a metric that judges each map, None for no check.
+        metrics: Specs of metrics.
+
+    Raises:
+        ArgumentError: If a spec, the target or the gate is wrong.
+    """
     from visxai.cli import terminal
 
     with terminal.working("Loading PyTorch"):
@@ -242,7 +268,11 @@ def check_specs(
 
 @contextmanager
 def stopping() -> Iterator[list[int]]:
-    """A list that fills when the process is asked to stop; asked twice, it stops at once."""
+    """Catch the signals that stop the process (SIGINT, SIGTERM) while the context lasts.
+
+    Yields:
+        A list that is empty until the first signal. A second signal raises KeyboardInterrupt.
+    """
     asked: list[int] = []
 
     def ask(number: int, _: object) -> None:

@@ -1,4 +1,4 @@
-"""`visxai bench`: what explaining costs."""
+"""The command `visxai bench`, which measures the cost of explanations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What there is, printed: models and their cards, methods, what this machine can do."""
+"""The printed lists of models, model cards, methods, and this machine's capabilities."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def models() -> None:
-    """The named models, and how others are named."""
+    """Print the named models, and how to name others."""
     from visxai.models.cards import DEFAULT, card, names
 
     console = Console(highlight=False)
@@ -38,7 +38,7 @@ def models() -> None:
 
 
 def _weights(card: Card) -> tuple[str, bool]:
-    """Whether a card's weights are here, in words, and whether they are as they should be."""
+    """Describe the state of a card's weights, and tell whether it is as it should be."""
     from visxai.errors import ModelError
     from visxai.models import weights
 
@@ -54,7 +54,7 @@ def _weights(card: Card) -> tuple[str, bool]:
 
 
 def card(card: Card) -> None:
-    """One model's card."""
+    """Print one model's card."""
     from visxai.images.preprocess import Preprocess
 
     options: dict[str, Any] = {
@@ -77,7 +77,7 @@ def card(card: Card) -> None:
 
 
 def methods(name: str | None) -> None:
-    """All methods in brief, or one with its whole page."""
+    """Print all methods in brief (name None), or one method's whole page."""
     from visxai import methods as known
 
     console = Console(highlight=False)
@@ -108,6 +108,7 @@ def methods(name: str | None) -> None:
 
 
 def _options(method: Any) -> str:
+    """List a method's options with their defaults."""
     return (
         ", ".join(
             item.name if item.default is MISSING else f"{item.name}={item.default!r}"
@@ -118,7 +119,7 @@ def _options(method: Any) -> str:
 
 
 def doctor() -> int:
-    """Versions, devices, extras and weights; returns 0 when all that is needed is there."""
+    """Print versions, devices, extras, sandbox and weights; return 0 if no weights are missing."""
     import torch
 
     from visxai.models.cards import card, names
@@ -150,7 +151,7 @@ def doctor() -> int:
 
 
 def _sandbox() -> str:
-    """What worker processes here have given up before they read a file, and what they couldn't."""
+    """Start a worker process, and describe which parts of its sandbox are in force."""
     from visxai.errors import VisxaiError
     from visxai.images.preprocess import Preprocess
     from visxai.pipeline.tasks import Setup
@@ -170,7 +171,7 @@ def _sandbox() -> str:
 
 
 def _extras() -> str:
-    """The package's extras, and what of them is missing."""
+    """List the package's extras, each with its missing packages."""
     from packaging.requirements import Requirement
 
     try:
@@ -198,6 +199,7 @@ def _installed(package: str) -> bool:
 
 
 def _pairs(rows: dict[str, str]) -> Table:
+    """Lay out names and values in two columns."""
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")

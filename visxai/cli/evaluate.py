@@ -1,4 +1,4 @@
-"""`visxai evaluate`: methods judged by metrics."""
+"""The command `visxai evaluate`, which judges methods by metrics."""
 
 from __future__ import annotations
 

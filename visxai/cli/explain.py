@@ -1,4 +1,4 @@
-"""`visxai explain`: a folder run, in this process and its workers or on Ray."""
+"""The command `visxai explain`, which runs over images in local processes or on Ray."""
 
 from __future__ import annotations
 
@@ -42,9 +42,10 @@ if TYPE_CHECKING:
 
 
 class PerhapsRay(TyperCommand):
-    """`--ray` without an address is `--ray local`."""
+    """A command whose option `--ray` may lack an address, which then is "local"."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments, after the word "local" is inserted behind a bare `--ray`."""
         at = args.index("--ray") + 1 if "--ray" in args else 0
         if at and (at == len(args) or args[at].startswith("-")):
             args = [*args[:at], "local", *args[at:]]
@@ -250,7 +251,7 @@ def explain(
     sized = preprocess_of(size, resize, mean, std, interpolation)
     specs = [spec for given in method for spec in split_specs(given, "--method")]
     style = _style(overlay_format, colormap, panel)
-    # What can be told without the model is told before it is loaded.
+    # Errors that don't depend on the model are raised before it is loaded.
     given = sources.from_input(paths, sys.stdin.buffer)
     columns = {"path_column": path_column, "label_column": label_column}
     sources.check(given, out, **columns)
@@ -296,7 +297,7 @@ def explain(
 
 
 def _local(making: dict[str, Any], workers: int | None) -> Callable[..., Outcome]:
-    """A folder run in this process and its workers."""
+    """Load the engine, and return the function that runs in this process and its workers."""
     from visxai.cli import terminal
 
     with terminal.working("Loading the model"):
@@ -310,14 +311,14 @@ def _local(making: dict[str, Any], workers: int | None) -> Callable[..., Outcome
 def _on_ray(
     making: dict[str, Any], workers: int | None, ray: str, stack: ExitStack
 ) -> Callable[..., Outcome]:
-    """A folder run on Ray, connected until `stack` is left."""
+    """Connect to Ray until `stack` is left, and return the function that runs there."""
     from visxai.cli import terminal
 
     if workers is not None:
         raise ArgumentError(
             f"expected --ray without --workers, got --workers {workers}: Ray places the processes"
         )
-    # Other processes needn't run in this folder.
+    # Other processes may run in another folder: paths must be absolute.
     for name in ("labels", "checkpoint"):
         making[name] = making[name] and os.path.abspath(making[name])
     kind, _, file = making["model"].partition(":")
@@ -333,6 +334,7 @@ def _on_ray(
 
 
 def _style(overlay_format: str, colormap: str | None, panel: bool) -> Style | None:
+    """Make the style of overlays from its options, None for no overlays."""
     from visxai.pipeline.tasks import Style
 
     formats = ("jpg", "webp", "png", "none")

@@ -1,4 +1,4 @@
-"""`visxai models`, `methods` and `doctor`: what there is."""
+"""The commands `visxai models`, `methods` and `doctor`, which list what is available."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from visxai.cli.base import Debug
 
 
 class _ByName(TyperGroup):
-    """`visxai models NAME` is `visxai models show NAME`."""
+    """A group of commands in which `visxai models NAME` means `visxai models show NAME`."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command; a first word that is neither a command nor an option goes to show."""
         if args and args[0] not in self.commands and not args[0].startswith("-"):
             args = ["show", *args]
         return super().resolve_command(ctx, args)
@@ -24,7 +25,7 @@ models_app = typer.Typer(cls=_ByName, rich_markup_mode="rich")
 
 @models_app.callback(invoke_without_command=True)
 def _models(context: typer.Context) -> int:
-    """What models there are, one model's card, and weights that are fetched apart.
+    """List the models, show one model's card, or fetch weights that don't come with visxai.
 
     [bold]Examples[/bold]
 
@@ -46,7 +47,7 @@ def _show(
     name: Annotated[str, typer.Argument(help="A model's name.", show_default=False)],
     debug: Debug = False,
 ) -> int:
-    """One model's card; `visxai models NAME` is the same."""
+    """Show one model's card; `visxai models NAME` is the same."""
     from visxai.cli import catalogue
     from visxai.models import cards
 
@@ -76,7 +77,7 @@ def methods(
     ] = None,
     debug: Debug = False,
 ) -> int:
-    """What methods there are: what each does, needs and costs, and its options."""
+    """List the methods: what each does, needs and costs, and its options."""
     from visxai.cli import catalogue
 
     catalogue.methods(name)
@@ -84,7 +85,7 @@ def methods(
 
 
 def doctor(debug: Debug = False) -> int:
-    """What this machine can do, and whether all that is needed is there (exit code 0)."""
+    """Show what this machine can do; the exit code is 0 if all that visxai needs is there."""
     from visxai.cli import catalogue
 
     return catalogue.doctor()

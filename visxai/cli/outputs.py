@@ -1,4 +1,4 @@
-"""`visxai report` and `export`: what is made of a run's results."""
+"""The commands `visxai report` and `export`, which turn a run's results into other files."""
 
 from __future__ import annotations
 

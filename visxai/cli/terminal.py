@@ -1,4 +1,4 @@
-"""What the command line prints: results to stdout, progress to stderr."""
+"""The output of the command line: results on stdout, progress on stderr."""
 
 from __future__ import annotations
 
@@ -36,14 +36,18 @@ def _err() -> Console:
 
 @contextmanager
 def working(what: str) -> Iterator[None]:
-    """Show that something takes a moment; silent where there is no terminal."""
+    """Show a spinner while the context lasts; print nothing without a terminal."""
     with _err().status(f"{what} ..."):
         yield
 
 
 @contextmanager
 def counting(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A function that is told what is done of how much, and shows it on a terminal."""
+    """Show a spinner with a count while the context lasts; print nothing without a terminal.
+
+    Yields:
+        A function of the finished and the total number, which updates the count.
+    """
     with _err().status(f"{what} ...") as status:
 
         def tell(done: int, total: int) -> None:
@@ -53,7 +57,7 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
 
 
 class Watch:
-    """Draws the progress of a run: a bar on a terminal, else a line now and then."""
+    """The display of a run's progress: a bar on a terminal, elsewhere a line every ten seconds."""
 
     def __init__(self) -> None:
         from rich.progress import (
@@ -86,6 +90,7 @@ class Watch:
         self.bar.stop()
 
     def __call__(self, progress: Progress) -> None:
+        """Show a run's progress."""
         told = speed(progress.rate) if progress.rate else "the first batch"
         if progress.remaining and progress.done < progress.images:
             told += f", {duration(progress.remaining)} left"
@@ -100,7 +105,12 @@ class Watch:
 
 
 def summary(outcome: Outcome, command: str) -> None:
-    """What a run has left, and where."""
+    """Print what a run has written, and where.
+
+    Args:
+        outcome: The run's outcome.
+        command: The command line that continues the run.
+    """
     from visxai.results import reading
 
     console, counts, run = _out(), outcome.counts, outcome.progress
@@ -158,7 +168,7 @@ def summary(outcome: Outcome, command: str) -> None:
 
 
 def _checked(out: Path) -> str:
-    """How many maps passed a run's check of faithfulness, in words; "" where none was asked."""
+    """Describe how many maps passed the check of faithfulness; return "" for a run without it."""
     from visxai.results import reading
 
     if not ((reading.about(out) or {}).get("settings", {}).get("check") or "").startswith("faith"):
@@ -169,7 +179,12 @@ def _checked(out: Path) -> str:
 
 
 def evaluation(found: Evaluation, command: str) -> None:
-    """The table of an evaluation, and where the rest is."""
+    """Print the table of an evaluation, and where its other results are.
+
+    Args:
+        found: The evaluation.
+        command: The command line that continues it.
+    """
     from visxai.evaluate import pages
 
     console, outcome = _out(), found.outcome
@@ -184,7 +199,7 @@ def evaluation(found: Evaluation, command: str) -> None:
     columns, rows = pages.overview(found.summary)
     for name in columns:
         table.add_column(Text(shown(name)), overflow="fold")
-    # Where the intervals leave no room they are left to the page.
+    # If the table is too wide with intervals, only the page shows them.
     wide = sum(max(map(len, column)) + 2 for column in zip(columns, *rows, strict=True))
     short = wide > console.width
     for name, *cells in rows:
@@ -200,6 +215,7 @@ def evaluation(found: Evaluation, command: str) -> None:
 
 
 def _failures(outcome: Outcome, console: Console) -> None:
+    """Print the first five failures of a run, and how many more there are."""
     for one in outcome.failed[:5]:
         console.print(f"  [red]failed[/red] {for_terminal(one.reason)}", soft_wrap=True)
     if len(outcome.failed) > 5:
@@ -207,7 +223,7 @@ def _failures(outcome: Outcome, console: Console) -> None:
 
 
 def top_labels(explanations: list[Any]) -> Table:
-    """Images, what the model says they are, and how sure it is."""
+    """Make a table of images with the label and score of each explanation, and its methods."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("Image", overflow="fold", max_width=48)
     table.add_column("Label", overflow="fold")
@@ -216,7 +232,7 @@ def top_labels(explanations: list[Any]) -> Table:
     from visxai.images import address
 
     rows: dict[tuple[str, str, str], list[str]] = {}
-    # Absolute paths would leave no room: what they share says nothing here.
+    # Absolute paths would leave no room: leave out the folders that all share.
     folders = [os.path.dirname(one.input.path) for one in explanations]
     plain = not any(address.remote(folder) for folder in folders)
     try:
@@ -233,7 +249,7 @@ def top_labels(explanations: list[Any]) -> Table:
 
 
 def gallery(made: Report) -> None:
-    """Where a gallery is, and what it lacks."""
+    """Print where a gallery is, and what it lacks."""
     console, without = _out(), ""
     if made.shown < made.rows:
         without = f" of {made.rows}"
@@ -250,7 +266,7 @@ def gallery(made: Report) -> None:
 
 
 def exported(made: Export) -> None:
-    """Where an export is, and what it lacks."""
+    """Print where an export is, and what it lacks."""
     console = _out()
     console.print(
         f"{counted(made.written, 'explanation')} in {_placed(made.path)}",
@@ -265,12 +281,12 @@ def exported(made: Export) -> None:
 
 
 def counted(number: int, noun: str) -> str:
-    """1 image, 2 images."""
+    """Format a number with its noun: "1 image", "2 images"."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def duration(seconds: float) -> str:
-    """12 s, 3 min 20 s, 5 h 02 min."""
+    """Format a duration: "12 s", "3 min 20 s", "5 h 02 min"."""
     whole = round(seconds)
     if whole < 60:
         return f"{seconds:.1f} s" if seconds < 9.95 else f"{whole} s"
@@ -280,17 +296,17 @@ def duration(seconds: float) -> str:
 
 
 def speed(rate: float) -> str:
-    """12.3 images/s, or 45 s an image."""
+    """Format a rate in images a second: "12.3 images/s", or "45 s an image" below 1."""
     return f"{rate:.1f} images/s" if rate >= 1 else f"{duration(1 / rate)} an image"
 
 
 def _placed(path: Path) -> str:
-    """A path as it is printed, shortest from here."""
+    """Format a path for the terminal, relative to the current folder if it lies below it."""
     return for_terminal(_near(path))
 
 
 def _near(path: Path) -> Path:
-    """A path as it is shortest to write from here."""
+    """Make a path relative to the current folder if it lies below it."""
     try:
         return path.relative_to(Path.cwd())
     except ValueError:
