@@ -31,7 +31,7 @@ def picture(seed: int = 0, size: tuple[int, int] = (90, 70)) -> Image.Image:
 
 @pytest.fixture(scope="module")
 def small() -> visxai.Engine:
-    return visxai.Engine(zoo.model("conv"), batch_size=2)
+    return visxai.Engine(zoo.model("conv"), precision="fp32", batch_size=2)
 
 
 def test_every_kind_of_image_gives_the_same_map(small: visxai.Engine, tmp_path) -> None:

@@ -300,8 +300,9 @@ def test_identity_is_the_file(file: Path, model: TorchModel, scores_only: OnnxMo
 
 
 def test_explains_photographs_with_a_preprocess(file: Path) -> None:
+    labels = [f"c{i}" for i in range(10)]
     engine = visxai.Engine(
-        f"onnx:{file}", preprocess=zoo.PREPROCESS, labels=[f"c{i}" for i in range(10)], device="cpu"
+        f"onnx:{file}", preprocess=zoo.PREPROCESS, labels=labels, device="cpu", precision="fp32"
     )
     pixels = zoo.inputs(1)[0].permute(1, 2, 0).mul(50).add(128).clamp(0, 255).byte().numpy()
     (found,) = engine.explain(pixels, "occlusion(window=32, stride=32)")

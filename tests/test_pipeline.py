@@ -349,7 +349,7 @@ def test_wrong_arguments_are_told_before_anything_is_written(
         ({"target": "class=tabyy"}, UnknownName, "tabby"),
         ({"target": [1, 2]}, TargetError, "written down"),
         ({"target": lambda scores: scores[:, 0]}, TargetError, "written down"),
-        ({"method": "gradcam"}, UnknownName, "grad_cam"),
+        ({"method": "gradcm"}, UnknownName, "grad_cam"),
         ({"style": Style("gif")}, UnknownName, "overlay format"),
         ({"style": Style(colormap="rainbow")}, UnknownName, "colormap"),
         ({"chunk_size": 17}, ArgumentError, "multiple of the batch size 16"),
