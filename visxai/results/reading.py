@@ -29,10 +29,10 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.dataset
@@ -60,6 +60,8 @@ _SCORES = pa.schema(
 )
 
 _PART = re.compile(r"part-(?:[0-9]{5}|[1-9][0-9]{5,})\.parquet").fullmatch
+E = TypeVar("E", bound=Explanation)
+
 _REMEDY = "delete it, and the command that wrote it explains its images again"
 FOOTER = b"visxai"  # the key in a part's footer of its failures and its answers, as JSON
 EXPORTED = ".visxai-export"  # the file that marks a folder as an export
@@ -130,13 +132,34 @@ class Part:
 def read(out: str | os.PathLike[str]) -> Iterator[Explanation]:
     """Yield the explanations below OUT in the order of the input, one part in memory at a time.
 
+    Args:
+        out: The folder of a run.
+
     Raises:
-        StoreError: OUT isn't a run's folder, or a file in it is damaged.
+        StoreError: OUT is no run's, or a file in it is damaged.
+        ArgumentError: A row isn't as the published schema says.
     """
+    return _read(out, of_row)
+
+
+def read_images(out: str | os.PathLike[str]) -> Iterator[ImageExplanation]:
+    """Yield the explanations below OUT as `read` does, all of them about images.
+
+    Args:
+        out: The folder of a run.
+
+    Raises:
+        StoreError: OUT is no run's, or a file in it is damaged.
+        ArgumentError: A row isn't as the published schema says, or is about another kind of input.
+    """
+    return _read(out, image_of)
+
+
+def _read(out: str | os.PathLike[str], of: Callable[[Mapping[str, Any]], E]) -> Iterator[E]:
     for path in parts(_checked(out)).values():
         for row in Part.read(path).table().to_pylist():
             try:
-                explanation = of_row(row)
+                explanation = of(row)
             except VisxaiError:
                 raise
             except (*sealed.DAMAGE, AttributeError, zlib.error) as error:
@@ -171,17 +194,6 @@ def count(out: str | os.PathLike[str]) -> int:
         except sealed.DAMAGE as error:
             raise sealed.damaged(path, _REMEDY) from error
     return rows
-
-
-def read_images(out: str | os.PathLike[str]) -> Iterator[ImageExplanation]:
-    """Yield the explanations below OUT in the order of the input, all of them about images.
-
-    Raises:
-        StoreError: OUT isn't a run's folder.
-        ArgumentError: A row is about another kind of input.
-    """
-    for part in parts(_checked(out)).values():
-        yield from map(image_of, pq.read_table(part).to_pylist())
 
 
 def dataset(out: str | os.PathLike[str]) -> Any:
