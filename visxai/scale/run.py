@@ -31,7 +31,7 @@ from visxai.pipeline.tasks import TIMEOUT, Style
 from visxai.pipeline.workers import check_workers
 from visxai.results.store import Store
 from visxai.scale.cluster import connected, one_sentence
-from visxai.scale.stages import TASK_CPUS, Batch, Maker, Order, Told, raised, stages, survey
+from visxai.scale.stages import TASK_CPUS, Batch, Maker, Order, Told, stages, survey
 
 if TYPE_CHECKING:
     from visxai.engine.engine import Methods
@@ -129,7 +129,7 @@ def explain(
         surveying = ray.remote(num_cpus=1, num_gpus=min(1, gpus))(survey)
         told = ray.get(surveying.remote(order))
         if not isinstance(told, Told):
-            raised(told)
+            raise told
         found = expected(found, told.labels, None if label_column == "none" else label_column)
         settings = told.settings
         with Store(out, settings, command=command, fresh=fresh, retry=retry_failures) as store:
@@ -193,7 +193,7 @@ class _Run:
         try:
             for batch in batches:
                 if batch.error is not None:
-                    raised(batch.error)
+                    raise batch.error
                 there = waiting.setdefault(batch.chunk, {})
                 done = batch.start < self.store.begun(batch.chunk)
                 if done or batch.chunk in self.store.finished or batch.start in there:

@@ -121,20 +121,20 @@ class Batch:
     scores: list[Scores] = field(default_factory=list)
     failed: dict[int, Failure] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
-    error: tuple[type[VisxaiError], str] | None = None
+    error: VisxaiError | None = None
 
 
-def survey(order: Order) -> Told | tuple[type[VisxaiError], str]:
+def survey(order: Order) -> Told | VisxaiError:
     """Make an engine where the run's engines will be, and describe it to the driver.
 
     Returns:
-        The facts about the engine, or the type and sentence of the error that prevents the run.
+        The facts about the engine, or the error that prevents the run.
     """
     try:
         engine = order.made()
         asked = order.asked(engine)
     except VisxaiError as error:
-        return type(error), str(error)
+        return error
     assert engine.model.preprocess is not None
     style = order.options["style"]
     # Another process draws the overlays: no photograph is kept for them.
@@ -142,14 +142,6 @@ def survey(order: Order) -> Told | tuple[type[VisxaiError], str]:
     setup = Setup(engine.model.preprocess, limits, style, cache=0, timeout=order.timeout)
     labels = None if engine.model.labels is None else tuple(engine.model.labels)
     return Told(asked.settings, labels, Naming.of(asked, style), setup)
-
-
-def raised(error: tuple[type[VisxaiError], str]) -> None:
-    """Raise an error of another process, given by its type and sentence."""
-    kind, sentence = error
-    made = kind.__new__(kind, sentence)  # each type has its own arguments: don't call __init__
-    made.args = (sentence,)
-    raise made
 
 
 def stages(
@@ -248,22 +240,22 @@ class _Explainer:
     """
 
     def __init__(self, order: Order, settings: dict[str, Any]) -> None:
-        self.error: tuple[type[VisxaiError], str] | None = None
+        self.error: VisxaiError | None = None
         try:
             self.engine = order.made()
             decided, _, reason = str(settings["accelerate"]).partition(" (")
             self.engine.settle(decided, reason.removesuffix(")"))
             self.asked = replace(order, earlier=None).asked(self.engine)
         except VisxaiError as error:
-            self.error = type(error), str(error)
+            self.error = error
             return
         mine = self.asked.settings
         wrong = [name for name in settings if name != "accelerate" and mine[name] != settings[name]]
         if wrong:
-            self.error = (
-                VisxaiError,
-                f"expected the same {wrong[0]} on every node, got {mine[wrong[0]]} beside "
-                f"{settings[wrong[0]]}: give all nodes the same visxai, files and kind of device",
+            self.error = VisxaiError(
+                expected=f"the same {wrong[0]} on every node",
+                got=f"{mine[wrong[0]]} beside {settings[wrong[0]]}",
+                remedy="give all nodes the same visxai, files and kind of device",
             )
 
     def __call__(self, row: dict[str, bytes]) -> dict[str, bytes]:
@@ -274,7 +266,7 @@ class _Explainer:
             try:
                 self.explain(batch)
             except VisxaiError as error:
-                batch.error = type(error), str(error)
+                batch.error = error
         batch.seconds["compute"] = time.perf_counter() - began
         batch.decoded = [Decoded(None, one.input, one.seconds) for one in batch.decoded]
         return _packed(batch)
@@ -296,7 +288,7 @@ def _drawn(row: dict[str, bytes], setup: bytes, naming: Naming, overlays: Path) 
         try:
             _draw(batch, _pool(setup), naming, overlays)
         except VisxaiError as error:
-            batch.error = type(error), str(error)
+            batch.error = error
     return _packed(replace(batch, decoded=[], results=[]))
 
 
