@@ -546,7 +546,7 @@ def test_a_folder_run_decides_once_and_keeps_it(
     assert second.accelerate == "onnx"
     told = {one.accelerate for one in results.read(out)}
     assert told == {"onnx below the layer (run long enough)"}
-    with pytest.raises(visxai.errors.StoreError, match="accelerate onnx"):
+    with pytest.raises(visxai.errors.StoreError, match="accelerate='onnx"):
         pipeline.explain([folder], out, engine("conv", "off"), style=None)
 
 

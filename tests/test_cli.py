@@ -88,7 +88,11 @@ def test_explain_leaves_results_and_says_where(
     assert "torn.jpg" in printed.out
     assert visxai_("explain", "in", "--out", "out", "--method", "saliency") == 2
     error = capsys.readouterr().err
-    assert "--fresh" in error
+    assert (
+        "(--method grad_cam(relu=True)), got --method saliency(signed=False): give those" in error
+    )
+    assert "choose another --out, or --fresh to delete" in error
+    assert "fresh=True" not in error
     assert error.count("\n") == 1
     assert visxai_("explain", "in", "--out", "out", "--method", "saliency", "--fresh") == 1
     assert {one.method.partition("(")[0] for one in results.read("out")} == {"saliency"}

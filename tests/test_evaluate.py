@@ -287,7 +287,7 @@ def test_a_stopped_run_goes_on_to_the_same_rows(
         return found
 
     assert rows(tmp_path / "out") == rows(tmp_path / "whole")
-    with pytest.raises(StoreError, match=r"metrics .*--fresh"):
+    with pytest.raises(StoreError, match=r"metrics=.*fresh=True"):
         run(small, [folder], METHODS, ["insertion(steps=5)"], tmp_path / "out", chunk_size=2)
     evaluated(small, [folder], tmp_path / "out", metrics=["sparseness"], fresh=True)
 

@@ -35,7 +35,7 @@ def test_files_get_the_modes_that_the_umask_leaves(tmp_path: Path, mask: int) ->
     try:
         files.write(tmp_path / "x", "content")
         put(tmp_path / "folder", a="1")
-        os.close(files.lock(tmp_path / "lock", "taken"))
+        os.close(files.lock(tmp_path / "lock", StoreError("taken")))
     finally:
         os.umask(before)
     for path in (tmp_path / "x", tmp_path / "folder" / "a", tmp_path / "lock"):

@@ -18,6 +18,7 @@ from PIL import Image
 
 import visxai
 from visxai import pipeline, results
+from visxai.cli import wording
 from visxai.errors import ArgumentError, Failure, StoreError, TargetError, UnknownName
 from visxai.images.sources import Found, find
 from visxai.pipeline import request, run
@@ -377,7 +378,7 @@ def test_chunks_are_whole_batches() -> None:
     assert request.chunk_of(4, 8) == 8
 
 
-def test_other_settings_are_refused_in_the_words_of_the_command_line(
+def test_other_settings_are_refused_in_the_words_of_the_surface(
     tmp_path: Path, folder: Path, four: visxai.Engine
 ) -> None:
     out = tmp_path / "out"
@@ -385,11 +386,17 @@ def test_other_settings_are_refused_in_the_words_of_the_command_line(
     with pytest.raises(StoreError) as refused:
         pipeline.explain([folder], out, four, "saliency", chunk_size=8, style=None, workers=0)
     said = str(refused.value)
+    drawn = "style=Style(format='png', panel=True)"
+    assert f"(method='grad_cam(relu=True)', chunk_size=4, {drawn}), got" in said
+    assert "got method='saliency(signed=False)', chunk_size=8, style=None: give those" in said
+    assert said.endswith("choose another out, or fresh=True to delete what is there and start over")
+    said = wording.sentence(refused.value)
     assert "(--method grad_cam(relu=True), --chunk-size 4, --overlay-format png --panel)" in said
     assert "--method saliency(signed=False), --chunk-size 8, --overlay-format none:" in said
-    with pytest.raises(StoreError, match=r"got --only top1<0\.5:") as refused:
+    assert said.endswith("choose another --out, or --fresh to delete what is there and start over")
+    with pytest.raises(StoreError, match=r"\(only=None\), got only='top1<0\.5':") as refused:
         pipeline.explain([folder], out, four, only="top1<0.5", style=Style("png", panel=True))
-    assert "(no --only)" in str(refused.value)
+    assert "(no --only), got --only top1<0.5:" in wording.sentence(refused.value)
     # A chunk size that isn't asked for is the one that is there.
     pipeline.explain([folder], out, four, workers=0, style=Style("png", panel=True))
 

@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
 
-from visxai.errors import StoreError
+from visxai.errors import StoreError, Words
 
 # A dot, a version 4 UUID without its dashes, and an ending. It doesn't contain the final name,
 # which may already be as long as the file system allows.
@@ -99,7 +99,7 @@ def sync(paths: Iterable[Path]) -> None:
 
 
 @contextlib.contextmanager
-def one_sentence(what: str, remedy: str) -> Iterator[None]:
+def one_sentence(what: str, remedy: Words) -> Iterator[None]:
     """Turn an OSError, as of a full disk or a forbidden folder, into a StoreError of one sentence.
 
     Args:
@@ -113,7 +113,10 @@ def one_sentence(what: str, remedy: str) -> Iterator[None]:
         yield
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise StoreError(f"expected {what}, got: {reason}; {remedy}") from error
+        parts = (remedy,) if isinstance(remedy, str) else remedy
+        raise StoreError(
+            (f"expected {what}, got: {reason}; ", *parts), expected=what, got=reason, remedy=remedy
+        ) from error
 
 
 def sweep(folder: Path) -> None:
@@ -126,12 +129,12 @@ def sweep(folder: Path) -> None:
         folders[:] = [name for name in folders if not is_temporary(name)]
 
 
-def lock(path: Path, taken: str) -> int:
+def lock(path: Path, taken: StoreError) -> int:
     """Open a file and lock it; the system frees the lock when the file or the process is closed.
 
     Args:
         path: The file; it is created where it is missing.
-        taken: The error's message where another process holds the lock.
+        taken: The error to raise where another process holds the lock.
 
     Returns:
         The file descriptor, for `os.close`.
@@ -151,7 +154,7 @@ def lock(path: Path, taken: str) -> int:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(handle)
-        raise StoreError(taken) from None
+        raise taken from None
     return handle
 
 

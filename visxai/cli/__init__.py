@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 import visxai
-from visxai.cli import bench, evaluate, explain, listings, outputs
+from visxai.cli import bench, evaluate, explain, listings, outputs, wording
 from visxai.cli.base import given
 from visxai.errors import OutOfMemory, VisxaiError
 from visxai.foreign import shown
@@ -91,7 +91,7 @@ def _told(error: Exception) -> int:
         return 0
     code = 1
     if isinstance(error, VisxaiError):
-        sentence, code = str(error), 1 if isinstance(error, OutOfMemory) else 2
+        sentence, code = wording.sentence(error), 1 if isinstance(error, OutOfMemory) else 2
     elif hasattr(error, "format_message"):  # typer's own
         sentence, code = error.format_message().rstrip("."), getattr(error, "exit_code", 2)
         context = getattr(error, "ctx", None)

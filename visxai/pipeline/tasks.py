@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from visxai.errors import Failure, ImageError, StoreError
+from visxai import files
+from visxai.errors import Failure, ImageError
 from visxai.foreign import shown
 from visxai.images import decoding
 from visxai.images.address import Origin
@@ -29,6 +30,7 @@ from visxai.pipeline import sandbox
 from visxai.process import keep_memory
 from visxai.record.image import ImageExplanation
 from visxai.references import ImageRef, Transform
+from visxai.results.settings import MAKE_ROOM
 
 TIMEOUT = 60.0  # seconds that decoding an image may take by default
 _CACHE = 256 * 2**20  # bytes of decoded photographs that all workers keep together
@@ -254,15 +256,9 @@ def _save(drawn: Any, target: Path) -> None:
     """Write an overlay; raise StoreError with the reason if that fails."""
     from visxai.drawing import overlays
 
-    try:
+    with files.one_sentence(f"to write {target}", MAKE_ROOM):
         target.parent.mkdir(parents=True, exist_ok=True)
         overlays.save(drawn, target)
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise StoreError(
-            f"expected to write {target}, got: {reason}; make room there or choose another "
-            "--out (what is finished is kept, the same command goes on from there)"
-        ) from None
 
 
 def _out_of_memory(error: Exception) -> bool:

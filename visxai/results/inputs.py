@@ -18,6 +18,7 @@ from visxai.images.sources import Found
 from visxai.results import sealed
 from visxai.results.names import output_name
 from visxai.results.rows import Row, text
+from visxai.results.settings import START_OVER
 
 _SCHEMA = pa.schema(
     [
@@ -32,7 +33,6 @@ _SCHEMA = pa.schema(
         ("expected", pa.int32()),  # the class of the label that the image came with
     ]
 )
-_FRESH = "choose another --out, or --fresh to delete what is there and start over"
 
 
 @dataclass(frozen=True)
@@ -144,8 +144,10 @@ class Inputs:
                 rows.append(there)
             elif one.expected is not None and one.expected != there["expected"]:
                 raise StoreError(
-                    f"expected the labels that {self.out} was begun with, got another for "
-                    f"{foreign.shown(one.path)}: {_FRESH}"
+                    expected=f"the labels that {self.out} was begun with",
+                    got=f"another for {foreign.shown(one.path)}",
+                    remedy=START_OVER,
+                    field="sources",
                 )
             elif there["chunk"] in progress.finished:
                 changed += _has_changed(one, (there["size"], there["modified"]), stamp)
@@ -225,7 +227,7 @@ def _path(row: Row) -> str:
 
 def _read(path: Path) -> pa.Table:
     """Read the list; columns that an older list lacks are filled with nulls."""
-    file = sealed.read(path, _FRESH)
+    file = sealed.read(path, START_OVER)
     try:
         table = file.read()
         for name in _SCHEMA.names[table.num_columns :]:
@@ -233,4 +235,4 @@ def _read(path: Path) -> pa.Table:
             table = table.append_column(_SCHEMA.field(name), nothing)
         return table.cast(_SCHEMA)
     except sealed.DAMAGE as error:
-        raise sealed.damaged(path, _FRESH) from error
+        raise sealed.damaged(path, START_OVER) from error

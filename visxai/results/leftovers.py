@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from visxai import files
-from visxai.errors import StoreError
+from visxai.errors import Argument, StoreError
 from visxai.results.reading import EXPORTED, parts
 
 # The folders of OUT that visxai writes into.
@@ -25,8 +25,10 @@ def check_empty(out: Path) -> None:
     for entry in sorted(out.iterdir()):
         if not _is_left_by_a_start(entry):
             raise StoreError(
-                f"expected {out} empty or the results of visxai, got {entry.name} in it without "
-                "their run.json and inputs.parquet: choose another --out"
+                expected=f"{out} empty or the results of visxai",
+                got=f"{entry.name} in it without their run.json and inputs.parquet",
+                remedy=("choose another ", Argument("out")),
+                field="out",
             )
 
 

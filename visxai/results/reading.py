@@ -38,7 +38,7 @@ import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet as pq
 
-from visxai.errors import Failure, StoreError, VisxaiError
+from visxai.errors import Argument, Failure, StoreError, VisxaiError
 from visxai.record.base import Explanation
 from visxai.record.image import ImageExplanation
 from visxai.record.scores import Scores, unpack
@@ -270,13 +270,17 @@ def about(out: Path) -> dict[str, Any] | None:
         return None
     if told["visxai_results"] not in _READABLE:
         raise StoreError(
-            f"expected results of format {FORMAT} in {out}, got {told['visxai_results']!r}: "
-            "use the visxai that wrote them, or another --out"
+            expected=f"results of format {FORMAT} in {out}",
+            got=repr(told["visxai_results"]),
+            remedy=("use the visxai that wrote them, or another ", Argument("out")),
+            field="out",
         )
     if (told["visxai_results"] > 1 or "sha256" in told) and told.get("sha256") != checksum(told):
         raise StoreError(
-            f"expected {out / 'run.json'} as visxai wrote it, got it changed or damaged: restore "
-            "it, or choose another --out"
+            expected=f"{out / 'run.json'} as visxai wrote it",
+            got="it changed or damaged",
+            remedy=("restore it, or choose another ", Argument("out")),
+            field="out",
         )
     return told
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from visxai import files
-from visxai.errors import StoreError
+from visxai.errors import StoreError, Words
 
 _KEY = b"visxai.sha256"
 _BLANK = b"0" * 64
@@ -49,7 +49,7 @@ def write(path: Path, table: pa.Table, **options: Any) -> None:
             file.write(piece)
 
 
-def read(path: Path, remedy: str) -> pq.ParquetFile:
+def read(path: Path, remedy: Words) -> pq.ParquetFile:
     """Read a file into memory and verify its checksum.
 
     Args:
@@ -66,14 +66,14 @@ def read(path: Path, remedy: str) -> pq.ParquetFile:
             raise ValueError("another checksum")
         return pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
     except FileNotFoundError as error:
-        raise StoreError(f"expected {path}, got no such file: {remedy}") from error
+        raise StoreError(expected=str(path), got="no such file", remedy=remedy) from error
     except DAMAGE as error:
         raise damaged(path, remedy) from error
 
 
-def damaged(path: Path, remedy: str) -> StoreError:
+def damaged(path: Path, remedy: Words) -> StoreError:
     """Make the error about a file that isn't as visxai wrote it."""
-    return StoreError(f"expected {path} as visxai wrote it, got it damaged: {remedy}")
+    return StoreError(expected=f"{path} as visxai wrote it", got="it damaged", remedy=remedy)
 
 
 def _place(data: bytes | memoryview) -> int | None:

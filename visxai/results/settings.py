@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-# The command-line option of each setting, and the settings that others determine.
-_OPTIONS = {
-    "model": "--model",
-    "methods": "--method",
-    "layers": "--layer",
-    "metrics": "--metrics",
-    "target": "--target",
-    "only": "--only",
-    "check": "--check",
-    "device": "--device",
-    "precision": "--precision",
-    "accelerate": "--accelerate",
-    "batch": "--batch-size",
-    "chunk": "--chunk-size",
-    "max_pixels": "--limit-pixels",
-    "overlays": "--overlay-format",
-    "format": "--overlay-format",
-    "colormap": "--colormap",
-    "panel": "--panel",
+from visxai.errors import Argument, StoreError, Words
+
+START_OVER: Words = (
+    *("choose another ", Argument("out")),
+    *(", or ", Argument("fresh", True), " to delete what is there and start over"),
+)
+MAKE_ROOM: Words = (
+    *("make room there or choose another ", Argument("out")),
+    " (what is finished is kept, the same command goes on from there)",
+)
+
+# Settings whose argument has another name, and those that follow from others.
+_ARGUMENTS = {
+    "methods": "method",
+    "layers": "layer",
+    "batch": "batch_size",
+    "chunk": "chunk_size",
+    "overlays": "style",
 }
 _FOLLOWS = {
     "model": ("weights", "preprocess", "activation", "labels", "layers"),
@@ -32,29 +31,31 @@ _FOLLOWS = {
 }
 
 
-def _difference(out: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """Write the error message about settings that differ from those of the run in OUT."""
+def differing(out: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> StoreError:
+    """Make the error about a run whose settings differ from those that `out` was begun with."""
     names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
     for cause, effects in _FOLLOWS.items():
         if cause in names:
             names = [name for name in names if name not in effects]
-    told, now = (", ".join(_told(name, one.get(name)) for name in names) for one in (old, new))
-    return (
-        f"expected the settings that {out} was begun with ({told}), got {now}: give those, choose "
-        "another --out, or --fresh to delete what is there and start over"
+    before, now = ([_argument(name, one.get(name)) for name in names] for one in (old, new))
+    return StoreError(
+        expected=(f"the settings that {out} was begun with (", *_listed(before), ")"),
+        got=_listed(now),
+        remedy=("give those, ", *START_OVER),
+        field=now[0].name if now else None,
     )
 
 
-def _told(name: str, value: Any) -> str:
-    """Write a setting as its command-line option, where it has an option."""
-    if isinstance(value, dict):  # how overlays are drawn
-        parts = (_told(part, inner) for part, inner in value.items() if inner not in (None, False))
-        return " ".join(parts)
-    option = _OPTIONS.get(name, name)
-    if value is True:
-        return option
-    values = value if isinstance(value, list) else [value]
-    told = ",".join(dict.fromkeys(str(one) for one in values if one is not None))
-    if not told:
-        return f"{option} none" if name == "overlays" else f"no {option}"
-    return f"{option} {told}" if len(told) <= 80 else f"{option} {told[:79]}…"
+def _argument(name: str, value: Any) -> Argument:
+    """Write a setting as the argument that it came from."""
+    if isinstance(value, list):
+        given = list(dict.fromkeys(one for one in value if one is not None))
+        value = given if len(given) > 1 else next(iter(given), None)
+    elif isinstance(value, Mapping):  # how overlays are drawn
+        value = {part: one for part, one in value.items() if one not in (None, False)}
+    return Argument(_ARGUMENTS.get(name, name), value)
+
+
+def _listed(arguments: Sequence[Argument]) -> tuple[str | Argument, ...]:
+    """Put commas between arguments."""
+    return tuple(item for one in arguments for item in (", ", one))[1:]

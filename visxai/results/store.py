@@ -19,14 +19,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from visxai import files
-from visxai.errors import Failure, StoreError
+from visxai.errors import Argument, Failure, StoreError
 from visxai.images.sources import Found
 from visxai.record.scores import Scores, pack
 from visxai.results import leftovers, reading, sealed
 from visxai.results.inputs import Input, Inputs, Progress, overlay_stems
 from visxai.results.reading import FOOTER, FORMAT, Part, about, checksum, part_of, parts
 from visxai.results.rows import SCHEMA, Row, text
-from visxai.results.settings import _difference
+from visxai.results.settings import MAKE_ROOM, START_OVER, differing
 
 _FAILURES = pa.schema([("path", pa.string()), ("reason", pa.string()), ("kind", pa.string())])
 
@@ -82,8 +82,12 @@ class Store:
             self.out.mkdir(parents=True, exist_ok=True)
             self._lock = files.lock(
                 self.out / ".lock",
-                f"expected {self.out} free, got it while another process writes it: wait for that "
-                "run, or choose another --out",
+                StoreError(
+                    expected=f"{self.out} free",
+                    got="it while another process writes it",
+                    remedy=("wait for that run, or choose another ", Argument("out")),
+                    field="out",
+                ),
             )
             try:
                 self._open(command, fresh, retry)
@@ -108,11 +112,7 @@ class Store:
 
     def writing(self) -> contextlib.AbstractContextManager[None]:
         """Return a context that turns the OSErrors of writing into a StoreError."""
-        return files.one_sentence(
-            f"to write below {self.out}",
-            "make room there or choose another --out (what is finished is kept, the same command "
-            "goes on from there)",
-        )
+        return files.one_sentence(f"to write below {self.out}", MAKE_ROOM)
 
     def _open(self, command: str, fresh: bool, retry: bool) -> None:
         """Check an earlier run's settings, delete what must go, and read what is done."""
@@ -122,13 +122,15 @@ class Store:
             leftovers.check_empty(self.out)
         elif there and not fresh and not listed.exists():
             raise StoreError(
-                f"expected {listed} beside the parts it lists, got none: choose another --out, or "
-                "--fresh to delete what is there and start over"
+                expected=f"{listed} beside the parts it lists",
+                got="none",
+                remedy=START_OVER,
+                field="out",
             )
         # Without a finished image the settings may change: there are no results to mix with.
         cleared = run is not None and (fresh or not there)
         if run is not None and not cleared and run["settings"] != self.settings:
-            raise StoreError(_difference(self.out, run["settings"], self.settings))
+            raise differing(self.out, run["settings"], self.settings)
         if run is not None and cleared:
             leftovers.remove(self.out, overlay_stems(self.out), run["settings"])
             run, there = None, {}
@@ -165,9 +167,10 @@ class Store:
             part = Part.read(path)
             if chunk not in self._inputs.sizes:
                 raise StoreError(
-                    f"expected {self.out / 'inputs.parquet'} to list the images of {path.name}, "
-                    "got none: choose another --out, or --fresh to delete what is there and start "
-                    "over"
+                    expected=f"{self.out / 'inputs.parquet'} to list the images of {path.name}",
+                    got="none",
+                    remedy=START_OVER,
+                    field="out",
                 )
             self._failures[chunk] = list(part.failures)
             partial = part.images is not None and part.images < self._inputs.sizes[chunk]
