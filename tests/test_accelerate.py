@@ -21,6 +21,7 @@ from torch import Tensor, nn
 import visxai
 from visxai import pipeline, results
 from visxai.engine import acceleration
+from visxai.engine.decision import Decision
 from visxai.errors import ArgumentError
 from visxai.models.interface import Need
 from visxai.models.pytorch import accelerate, folding, inductor
@@ -674,3 +675,21 @@ def test_forms_in_a_shared_cache_are_readable(tmp_path: Path) -> None:
         os.umask(before)
     assert (tmp_path / "a.onnx").stat().st_mode & 0o777 == 0o644
     assert [one.name for one in tmp_path.iterdir()] == ["a.onnx"]
+
+
+@pytest.mark.parametrize("reason", ["run long enough", "asked for (twice)", ""])
+def test_a_decision_is_read_back_as_it_was_written(reason: str) -> None:
+    decision = Decision("onnx", reason)
+    assert Decision.of(str(decision)) == decision
+
+
+def test_an_earlier_decision_is_taken_over_only_where_it_is_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    earlier = Decision("onnx", "run long enough")
+    closed = engine("conv", "off")
+    closed.settle(earlier)
+    assert (closed.accelerate, closed.plan("grad_cam", 10**6)) == ("off", "asked for")
+    open_ = auto(monkeypatch, 100.0)
+    open_.settle(Decision("off", "run too short"))
+    assert (open_.accelerate, open_.plan("grad_cam", 10**6)) == ("off", "run too short")

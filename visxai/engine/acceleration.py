@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from visxai.engine.decision import Decision
 from visxai.errors import ArgumentError
 from visxai.methods.base import Method
 from visxai.models import weights
@@ -55,13 +56,12 @@ class Plan:
         self._rows = 0
         self._seconds: float | None = None
         self._lock = threading.Lock()
-        self.decided = "off"
-        self.reason = "run too short"
+        self.decision = Decision("off", "run too short")
         self.open = False
         if wish == "off":
-            self.reason = "asked for"
+            self._leave_off("asked for")
         elif not isinstance(model, TorchModel) or model.runtime is not None:
-            self.reason = "the model brings its own runtime"
+            self._leave_off("the model brings its own runtime")
         elif wish == "onnx" and model.device.type != "cpu":
             raise ArgumentError(
                 f"expected accelerate='onnx' with a model on the CPU, got {model.device}: "
@@ -70,11 +70,11 @@ class Plan:
         elif wish in KINDS:
             self._prepare(wish, "asked for")
         elif model.device.type != "cpu":
-            self.reason = "automatic only on a CPU"
+            self._leave_off("automatic only on a CPU")
         elif model.precision != "fp32" or model.dtype != torch.float32:
-            self.reason = "only in float32"
+            self._leave_off("only in float32")
         elif not all(importlib.util.find_spec(name) for name in ("onnxruntime", "onnx")):
-            self.reason = "the extra onnx isn't installed"
+            self._leave_off("the extra onnx isn't installed")
         else:
             self.open = True
 
@@ -86,7 +86,7 @@ class Plan:
 
     def described(self, what: str) -> str:
         """Describe what ran and why, for a record."""
-        return what if what.startswith("onnxruntime") else f"{what} ({self.reason})"
+        return what if what.startswith("onnxruntime") else str(Decision(what, self.decision.reason))
 
     def consider(self, methods: Sequence[Method], x: Tensor, images: int) -> None:
         """Add a run to the expected work, and prepare a faster form if that now pays.
@@ -117,17 +117,15 @@ class Plan:
             if saving >= WORTHWHILE * (LOADING if known else PREPARING):
                 self._prepare("onnx", "run long enough", found)
 
-    def settle(self, decided: str, reason: str) -> None:
-        """Adopt an earlier run's decision, so that the rest of that run is computed the same way.
-
-        Args:
-            decided: The earlier decision: "off", "onnx" or "compile".
-            reason: The earlier reason.
-        """
-        if self.open and decided in KINDS:
-            self._prepare(decided, reason)
+    def settle(self, decision: Decision) -> None:
+        """Adopt an earlier run's decision, so that the rest of that run is computed the same way."""
+        if self.open and decision.kind in KINDS:
+            self._prepare(decision.kind, decision.reason)
         elif self.open:
-            self.open, self.reason = False, reason
+            self._leave_off(decision.reason)
+
+    def _leave_off(self, reason: str) -> None:
+        self.decision, self.open = Decision("off", reason), False
 
     def _acceleration(self, kind: str) -> Acceleration:
         assert isinstance(self._model, TorchModel)
@@ -136,4 +134,4 @@ class Plan:
     def _prepare(self, kind: str, reason: str, found: Acceleration | None = None) -> None:
         assert isinstance(self._model, TorchModel)
         self._model.acceleration = found or self._acceleration(kind)
-        self.decided, self.reason, self.open = kind, reason, False
+        self.decision, self.open = Decision(kind, reason), False

@@ -26,6 +26,7 @@ from visxai import methods, metrics
 from visxai.engine import redaction, reproduction
 from visxai.engine.acceleration import Plan
 from visxai.engine.batch import Prepared, _plain, compute, reported, tidy
+from visxai.engine.decision import Decision
 from visxai.engine.gate import Gate
 from visxai.errors import ArgumentError, Failure, ImageError
 from visxai.images import decoding, objects
@@ -173,7 +174,7 @@ class Engine:
     @property
     def accelerate(self) -> str:
         """Return the acceleration decided so far: "off", "onnx" or "compile"."""
-        return self._plan.decided
+        return self._plan.decision.kind
 
     def plan(self, method: Methods, images: int) -> str:
         """Decide on acceleration for a run of `images` more images.
@@ -188,16 +189,11 @@ class Engine:
         if self._plan.open and isinstance(self.model.preprocess, Preprocess):
             blank = self.tensor([self.model.preprocess.blank()])
             self._plan.consider(load_methods(method), blank, images)
-        return self._plan.reason
+        return self._plan.decision.reason
 
-    def settle(self, decided: str, reason: str) -> None:
-        """Adopt an earlier run's decision on acceleration, if "auto" hasn't decided yet.
-
-        Args:
-            decided: The earlier decision: "off", "onnx" or "compile".
-            reason: The earlier reason.
-        """
-        self._plan.settle(decided, reason)
+    def settle(self, decision: Decision) -> None:
+        """Adopt an earlier run's decision on acceleration, if "auto" hasn't decided yet."""
+        self._plan.settle(decision)
 
     # ---- images in, records out ------------------------------------------------------------
 

@@ -142,17 +142,14 @@ def run(
     if asked.truth is not None:
         asked.truth.check(one.path for one in found if one.failure is None)
     settings = settings_of(engine, asked.methods, asked.plain)
+    forwards = sum(metric.forwards() for metric in judged)
+    earlier = None if fresh else Path(out)
+    decision = accelerated(engine, asked.methods, len(found), earlier, forwards)
     settings |= {
         "target": asked.target,
         "metrics": [repr(metric) for metric in judged],
         "truth": None if asked.truth is None else asked.truth.sha256,
-        "accelerate": accelerated(
-            engine,
-            asked.methods,
-            len(found),
-            None if fresh else Path(out),
-            sum(metric.forwards() for metric in judged),
-        ),
+        "accelerate": str(decision),
         "chunk": chunk_size,
         "max_pixels": limits.max_pixels,
     }

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from visxai.engine.decision import Decision
 from visxai.engine.settings import settings_of
 from visxai.errors import ArgumentError, TargetError, UnknownName
 from visxai.foreign import shown
@@ -43,6 +44,7 @@ class Asked:
     gate: Gate | None
     check: Metric | None
     settings: dict[str, Any]
+    decision: Decision  # on acceleration
 
 
 def ask(
@@ -101,21 +103,17 @@ def ask(
         _check_style(style)
     # This raises for a method that the model can't serve, before acceleration prepares anything.
     settings = settings_of(engine, loaded, aimed)
+    forwards = 0 if checked is None else checked.forwards()
+    decision = accelerated(engine, loaded, images, earlier, forwards)
     settings |= {
         "only": None if gate is None else str(gate),
         "check": None if checked is None else repr(checked),
-        "accelerate": accelerated(
-            engine,
-            loaded,
-            images,
-            earlier,
-            0 if checked is None else checked.forwards(),
-        ),
+        "accelerate": str(decision),
         "chunk": chunk,
         "max_pixels": limits.max_pixels,
         "overlays": None if style is None else vars(style),
     }
-    return Asked(loaded, aimed, gate, checked, settings)
+    return Asked(loaded, aimed, gate, checked, settings, decision)
 
 
 def expected(
@@ -217,7 +215,7 @@ def accelerated(
     images: int,
     earlier: Path | None,
     forwards: int = 0,
-) -> str:
+) -> Decision:
     """Decide on acceleration for the whole of OUT.
 
     Args:
@@ -235,13 +233,12 @@ def accelerated(
 
     run = _finished(earlier)
     if run is not None:
-        decided, _, reason = str(run["settings"].get("accelerate", "off")).partition(" (")
-        engine.settle(decided, reason.removesuffix(")"))
+        engine.settle(Decision.of(str(run["settings"].get("accelerate", "off"))))
     reason = engine.plan(methods, images)
     if forwards:
         # A random map costs one forward and no more.
         reason = engine.plan(RandomMap(), images * len(methods) * forwards)
-    return f"{engine.accelerate} ({reason})"
+    return Decision(engine.accelerate, reason)
 
 
 def _finished(earlier: Path | None) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import visxai
+from visxai.engine.decision import Decision
 from visxai.errors import Failure, VisxaiError
 from visxai.labels import label_of
 from visxai.pipeline.batch import Result, explain_batch
@@ -86,6 +87,7 @@ class Told:
     """
 
     settings: dict[str, Any]
+    decision: Decision  # on acceleration
     labels: tuple[str, ...] | None
     naming: Naming
     setup: Setup
@@ -141,7 +143,7 @@ def survey(order: Order) -> Told | VisxaiError:
     limits = order.options["limits"]
     setup = Setup(engine.model.preprocess, limits, style, cache=0, timeout=order.timeout)
     labels = None if engine.model.labels is None else tuple(engine.model.labels)
-    return Told(asked.settings, labels, Naming.of(asked, style), setup)
+    return Told(asked.settings, asked.decision, labels, Naming.of(asked, style), setup)
 
 
 def stages(
@@ -179,7 +181,7 @@ def stages(
             .map(partial(_decoded, setup=setup), num_cpus=TASK_CPUS)
             .map(
                 _Explainer,
-                fn_constructor_args=(order, told.settings),
+                fn_constructor_args=(order, told),
                 compute=ray.data.ActorPoolStrategy(size=actors),
                 num_cpus=1,
                 num_gpus=gpus,
@@ -239,17 +241,16 @@ class _Explainer:
         error: The type and sentence of the error that prevents this node's engine, if any.
     """
 
-    def __init__(self, order: Order, settings: dict[str, Any]) -> None:
+    def __init__(self, order: Order, told: Told) -> None:
         self.error: VisxaiError | None = None
         try:
             self.engine = order.made()
-            decided, _, reason = str(settings["accelerate"]).partition(" (")
-            self.engine.settle(decided, reason.removesuffix(")"))
+            self.engine.settle(told.decision)
             self.asked = replace(order, earlier=None).asked(self.engine)
         except VisxaiError as error:
             self.error = error
             return
-        mine = self.asked.settings
+        mine, settings = self.asked.settings, told.settings
         wrong = [name for name in settings if name != "accelerate" and mine[name] != settings[name]]
         if wrong:
             self.error = VisxaiError(
