@@ -29,8 +29,8 @@ from typing import Any
 from visxai import files, results
 from visxai.errors import Failure, StoreError
 from visxai.images.sources import Found
-from visxai.record.base import Explanation
-from visxai.references import InputRef, ModelRef, Transform
+from visxai.record.image import ImageExplanation
+from visxai.references import ImageRef, ModelRef, Transform
 from visxai.results import reading, store
 from visxai.results.rows import row_of
 from visxai.results.store import Store
@@ -98,15 +98,15 @@ class Faults:
             raise OSError(wrong, os.strerror(wrong), str(path))
 
 
-def explanation(path: str) -> Explanation:
+def explanation(path: str) -> ImageExplanation:
     import numpy as np
 
     number = int(Path(path).stem)
     values = np.linspace(-number, 1, 12, dtype=np.float32).reshape(3, 4)
     transform = Transform((40, 30), (4, 0, 30, 30))
-    where = InputRef(40, 30, transform, f"{number:064x}", path)
+    where = ImageRef(40, 30, transform, f"{number:064x}", path)
     model = ModelRef("m", "a" * 64, "no resize")
-    return Explanation(where, model, values, "grad_cam()", "top1", 7, "tabby", 0.25, 1.5)
+    return ImageExplanation(where, model, values, "grad_cam()", "top1", 7, "tabby", 0.25, 1.5)
 
 
 def history(folder: Path, out: Path) -> None:
@@ -170,7 +170,7 @@ ONE = datetime.timedelta(days=1)
 def check(folder: Path, out: Path) -> None:
     """What a history that was broken off left is right, and goes on to the whole."""
     want = json.loads((folder / "want.json").read_text())
-    there = found(out) if reading.is_results(out) else []
+    there = found(out) if reading.about(out) is not None else []
     assert all(row in want for row in there), "a wrong row"
     assert [(out / name).read_text() for name in MINE] == list(MINE), "not its own"
     run_backwards()

@@ -81,7 +81,7 @@ class VisxaiError(Exception):
         remedy: Words | None = None,
         field: str | None = None,
     ) -> None:
-        """Makes an error of its sentence, of the sentence's parts, or of both.
+        """Make an error of its sentence, of the sentence's parts, or of both.
 
         Args:
             sentence: The whole; without one it is "expected X, got Y: remedy".
@@ -102,11 +102,11 @@ class VisxaiError(Exception):
         return _restored, (type(self), self.args, self.__dict__)
 
     def worded(self, name: Callable[[Argument], str]) -> str:
-        """Returns the sentence with its arguments as `name` calls them."""
+        """Return the sentence with its arguments as `name` calls them."""
         return _joined(self._words, name)
 
     def to_dict(self) -> dict[str, str | None]:
-        """Returns the error as plain values, for logs and answers over HTTP."""
+        """Return the error as plain values, for logs and answers over HTTP."""
         return {
             "code": self.code,
             "message": str(self),
@@ -128,7 +128,7 @@ def _joined(items: Iterable[str | Argument], name: Callable[[Argument], str] = s
 def _sentence(
     expected: Words | None, got: Words | None, remedy: Words | None
 ) -> tuple[str | Argument, ...]:
-    """The sentence of the parts that there are."""
+    """Join the parts that are given into one sentence."""
     made: tuple[str | Argument, ...] = ()
     for before, words in (("expected ", expected), (", got ", got), (": ", remedy)):
         if words is not None:
@@ -174,6 +174,7 @@ class UnknownName(ArgumentError):
             choices: The names that exist.
             remedy: A sentence that follows the suggestions.
             near: The names to suggest; None suggests those with a similar spelling.
+            field: The argument that is wrong, by its name in Python.
         """
         known = list(choices)
         if near is None:

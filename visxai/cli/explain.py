@@ -247,14 +247,28 @@ def explain(
     """
     from visxai.cli import terminal
     from visxai.images import decoding, sources
+    from visxai.pipeline.options import RunOptions
 
     sized = preprocess_of(size, resize, mean, std, interpolation)
     specs = [spec for given in method for spec in split_specs(given, "--method")]
-    style = _style(overlay_format, colormap, panel)
+    options = RunOptions(
+        method=specs,
+        target=target,
+        only=only,
+        check=check,
+        style=_style(overlay_format, colormap, panel),
+        limits=decoding.Limits(max_pixels=limit_pixels),
+        chunk_size=chunk_size,
+        timeout=timeout,
+        path_column=path_column,
+        label_column=label_column,
+        fresh=fresh,
+        retry_failures=retry_failures,
+        command=command_line("--fresh", "--retry-failures"),
+    )
     # Errors that don't depend on the model are raised before it is loaded.
     given = sources.from_input(paths, sys.stdin.buffer)
-    columns = {"path_column": path_column, "label_column": label_column}
-    sources.check(given, out, **columns)
+    sources.check(given, out, path_column=path_column, label_column=label_column)
     check_specs(specs, target, only=only, check=check)
     making: dict[str, Any] = {
         "model": model,
@@ -268,29 +282,17 @@ def explain(
     }
     if sized is not None:
         making["preprocess"] = sized
-    command = command_line("--fresh", "--retry-failures")
     with ExitStack() as stack:
         run = _local(making, workers) if ray is None else _on_ray(making, workers, ray, stack)
         asked = stack.enter_context(stopping())
         outcome = run(
             given,
             out,
-            method=specs,
-            target=target,
-            only=only,
-            check=check,
-            style=style,
-            limits=decoding.Limits(max_pixels=limit_pixels),
-            chunk_size=chunk_size,
-            timeout=timeout,
-            **columns,
-            fresh=fresh,
-            retry_failures=retry_failures,
-            command=command,
+            options=options,
             progress=stack.enter_context(terminal.Watch()),
             stop=lambda: bool(asked),
         )
-    terminal.summary(outcome, command)
+    terminal.summary(outcome, options.command)
     if not outcome.complete:
         return 130
     return 1 if outcome.failed else 0
@@ -302,10 +304,10 @@ def _local(making: dict[str, Any], workers: int | None) -> Callable[..., Outcome
 
     with terminal.working("Loading the model"):
         from visxai.engine.engine import Engine
-        from visxai.pipeline.run import explain
+        from visxai.pipeline.run import explain_sources
 
         engine = Engine(**making)
-    return partial(explain, engine=engine, workers=workers)
+    return partial(explain_sources, engine=engine, workers=workers)
 
 
 def _on_ray(
@@ -327,10 +329,10 @@ def _on_ray(
     local = ray == "local"
     with terminal.working("Starting Ray" if local else "Connecting to Ray"):
         from visxai.scale import cluster
-        from visxai.scale.run import explain
+        from visxai.scale.run import explain_sources
 
         stack.enter_context(cluster.connected(None if local else ray))
-    return partial(explain, engine=making)
+    return partial(explain_sources, engine=making)
 
 
 def _style(overlay_format: str, colormap: str | None, panel: bool) -> Style | None:

@@ -32,12 +32,12 @@ _LONGEST = 80  # characters of a value that are shown
 
 
 def sentence(error: VisxaiError) -> str:
-    """Returns what an error says, in the words of the command line."""
+    """Return what an error says, in the words of the command line."""
     return error.worded(_option)
 
 
 def _option(argument: Argument) -> str:
-    """An argument as its option is written, where it has one."""
+    """Write an argument as its option, where it has an option."""
     name, value = argument.name, argument.value
     if isinstance(value, Mapping):
         return " ".join(_option(Argument(part, one)) for part, one in value.items())

@@ -118,7 +118,7 @@ class Plan:
                 self._prepare("onnx", "run long enough", found)
 
     def settle(self, decision: Decision) -> None:
-        """Adopt an earlier run's decision, so that the rest of that run is computed the same way."""
+        """Adopt an earlier run's decision, so that its rest is computed the same way."""
         if self.open and decision.kind in KINDS:
             self._prepare(decision.kind, decision.reason)
         elif self.open:

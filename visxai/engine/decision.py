@@ -25,7 +25,7 @@ class Decision:
 
     @classmethod
     def of(cls, record: str) -> Decision:
-        """Returns the decision that a run.json keeps as text.
+        """Read the decision that a run.json keeps as text.
 
         >>> Decision.of("off (run too short)")
         Decision(kind='off', reason='run too short')

@@ -11,13 +11,13 @@ from visxai.engine.decision import Decision
 from visxai.engine.settings import settings_of
 from visxai.errors import ArgumentError, TargetError, UnknownName
 from visxai.foreign import shown
-from visxai.images.decoding import Limits
 from visxai.images.sources import Found
+from visxai.pipeline.options import RunOptions
 from visxai.pipeline.tasks import Style
 from visxai.results.reading import about, parts
 
 if TYPE_CHECKING:
-    from visxai.engine.engine import Engine, Methods
+    from visxai.engine.engine import Engine
     from visxai.engine.gate import Gate
     from visxai.methods.base import Method
     from visxai.metrics.base import Metric
@@ -49,31 +49,19 @@ class Asked:
 
 def ask(
     engine: Engine,
-    method: Methods,
-    target: Any,
+    options: RunOptions,
     images: int,
     earlier: Path | None,
     *,
-    only: str | Gate | None,
-    check: str | Metric | None,
-    style: Style | None,
-    limits: Limits,
-    chunk_size: int | None,
     labelled: bool = False,
 ) -> Asked:
     """Check the arguments of a run against its engine, and collect its settings.
 
     Args:
         engine: The engine of the run.
-        method: One method or several.
-        target: What to explain.
+        options: The options of the run.
         images: The number of images that the engine will explain.
         earlier: The OUT that the run continues, None for a new one.
-        only: The gate, None for all images.
-        check: The metric that judges each map, None for no judgement.
-        style: The style of overlays, None for no overlays.
-        limits: The limits on images.
-        chunk_size: The images of a chunk; None for the default.
         labelled: Whether some images have labels.
 
     Returns:
@@ -87,20 +75,20 @@ def ask(
     from visxai.metrics import load_check
     from visxai.target import Target
 
-    loaded = load_methods(method)
-    checked = None if check is None else load_check(check)
-    aimed = Target.of(target, engine.model.labels)
-    gate = None if only is None else Gate.of(only, engine.model.labels)
+    loaded = load_methods(options.method)
+    checked = None if options.check is None else load_check(options.check)
+    aimed = Target.of(options.target, engine.model.labels)
+    gate = None if options.only is None else Gate.of(options.only, engine.model.labels)
     if gate is not None and gate.right is not None:
         _check_answers(engine, gate, labelled)
     if aimed.kind in ("index", "callable"):
         raise TargetError(
-            f"expected a target that can be written down, got {target!r}: use top1, class=207, "
-            "any=281,282, diff=207,282 or above=0.5"
+            f"expected a target that can be written down, got {options.target!r}: use top1, "
+            "class=207, any=281,282, diff=207,282 or above=0.5"
         )
-    chunk = chunk_of(engine.batch_size, chunk_size, earlier)
-    if style is not None:
-        _check_style(style)
+    chunk = chunk_of(engine.batch_size, options.chunk_size, earlier)
+    if options.style is not None:
+        _check_style(options.style)
     # This raises for a method that the model can't serve, before acceleration prepares anything.
     settings = settings_of(engine, loaded, aimed)
     forwards = 0 if checked is None else checked.forwards()
@@ -110,8 +98,8 @@ def ask(
         "check": None if checked is None else repr(checked),
         "accelerate": str(decision),
         "chunk": chunk,
-        "max_pixels": limits.max_pixels,
-        "overlays": None if style is None else vars(style),
+        "max_pixels": options.limits.max_pixels,
+        "overlays": None if options.style is None else vars(options.style),
     }
     return Asked(loaded, aimed, gate, checked, settings, decision)
 

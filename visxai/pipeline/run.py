@@ -26,6 +26,7 @@ from visxai.images.sources import Source, find
 from visxai.labels import label_of
 from visxai.pipeline.batch import Result, explain_batch, gate_counts
 from visxai.pipeline.naming import Naming
+from visxai.pipeline.options import RunOptions
 from visxai.pipeline.progress import Outcome, Progress, Tally
 from visxai.pipeline.request import Asked, answers, ask, expected
 from visxai.pipeline.tasks import TIMEOUT, Decoded, Drawn, Setup, Style, decode, draw
@@ -156,32 +157,64 @@ def explain(
         VisxaiError: If an argument is wrong or OUT can't be written; finished images stay
             finished.
     """
-    found = list(find(sources, out, path_column=path_column, label_column=label_column))
-    check_workers(workers, timeout)
-    found = expected(found, engine.model.labels, None if label_column == "none" else label_column)
-    asked = ask(
-        engine,
-        method,
-        target,
-        len(found),
-        None if fresh else Path(out),
+    options = RunOptions(
+        method=method,
+        target=target,
         only=only,
         check=check,
         style=style,
         limits=limits,
         chunk_size=chunk_size,
-        labelled=any(one.expected is not None for one in found),
+        timeout=timeout,
+        path_column=path_column,
+        label_column=label_column,
+        fresh=fresh,
+        retry_failures=retry_failures,
+        command=command,
     )
-    settings = asked.settings
-    with Store(out, settings, command=command, fresh=fresh, retry=retry_failures) as store:
+    return explain_sources(
+        sources, out, engine, options, workers=workers, progress=progress, stop=stop
+    )
+
+
+def explain_sources(
+    sources: Iterable[Source],
+    out: str | os.PathLike[str],
+    engine: Engine,
+    options: RunOptions,
+    *,
+    workers: int | None = None,
+    progress: Callable[[Progress], None] = lambda _: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Outcome:
+    """Explains sources into OUT as `explain` does, whose options come gathered."""
+    found = list(
+        find(sources, out, path_column=options.path_column, label_column=options.label_column)
+    )
+    check_workers(workers, options.timeout)
+    found = expected(found, engine.model.labels, options.asked_column)
+    earlier = None if options.fresh else Path(out)
+    labelled = any(one.expected is not None for one in found)
+    asked = ask(engine, options, len(found), earlier, labelled=labelled)
+    with Store(
+        out,
+        asked.settings,
+        command=options.command,
+        fresh=options.fresh,
+        retry=options.retry_failures,
+    ) as store:
         _, changed = store.add(found)
         del found
         todo = sum(store.size(number) - store.begun(number) for number in store.pending())
         assert engine.model.preprocess is not None
-        limit = timeout or TIMEOUT
-        writes = (str(store.overlays),)
-        setup = Setup(engine.model.preprocess, limits, style, timeout=limit, writes=writes)
-        run = _Run(store, engine, asked, setup, worker_count(workers, todo, timeout))
+        setup = Setup(
+            engine.model.preprocess,
+            options.limits,
+            options.style,
+            timeout=options.timeout or TIMEOUT,
+            writes=(str(store.overlays),),
+        )
+        run = _Run(store, engine, asked, setup, worker_count(workers, todo, options.timeout))
         return run.tally.ended(run.all(progress, stop), changed)
 
 

@@ -25,9 +25,10 @@ from visxai.errors import ArgumentError
 from visxai.images.decoding import Limits
 from visxai.images.sources import Source, find
 from visxai.pipeline.batch import gate_counts
+from visxai.pipeline.options import RunOptions
 from visxai.pipeline.progress import Outcome, Progress, Tally
 from visxai.pipeline.request import expected
-from visxai.pipeline.tasks import TIMEOUT, Style
+from visxai.pipeline.tasks import Style
 from visxai.pipeline.workers import check_workers
 from visxai.results.store import Store
 from visxai.scale.cluster import connected, one_sentence
@@ -100,11 +101,52 @@ def explain(
         VisxaiError: If an argument is wrong, the cluster is too small or doesn't answer, or OUT
             can't be written; finished images stay finished.
     """
+    options = RunOptions(
+        method=method,
+        target=target,
+        only=only,
+        check=check,
+        style=style,
+        limits=limits,
+        chunk_size=chunk_size,
+        timeout=timeout,
+        path_column=path_column,
+        label_column=label_column,
+        fresh=fresh,
+        retry_failures=retry_failures,
+        command=command,
+    )
+    return explain_sources(
+        sources,
+        out,
+        engine,
+        options,
+        address=address,
+        actors=actors,
+        progress=progress,
+        stop=stop,
+    )
+
+
+def explain_sources(
+    sources: Iterable[Source],
+    out: str | os.PathLike[str],
+    engine: Maker,
+    options: RunOptions,
+    *,
+    address: str | None = None,
+    actors: int | None = None,
+    progress: Callable[[Progress], None] = lambda _: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Outcome:
+    """Explains sources into OUT as `explain` does, whose options come gathered."""
     _check_maker(engine)
     if actors is not None and actors < 1:
         raise ArgumentError(f"expected at least 1 actor, got {actors}: leave it out")
-    check_workers(None, timeout)
-    found = list(find(sources, out, path_column=path_column, label_column=label_column))
+    check_workers(None, options.timeout)
+    found = list(
+        find(sources, out, path_column=options.path_column, label_column=options.label_column)
+    )
     with connected(address) as ray, one_sentence(ray):
         cluster = ray.cluster_resources()
         cpus, gpus = cluster.get("CPU", 0), 0 if _on_cpu(engine) else int(cluster.get("GPU", 0))
@@ -115,24 +157,21 @@ def explain(
                 f"a core to decode with, got a cluster of {cpus:g} cores and {gpus} GPUs: give it "
                 "more, or use fewer actors"
             )
-        asking = {
-            "only": only,
-            "check": check,
-            "style": style,
-            "limits": limits,
-            "chunk_size": chunk_size,
-            "labelled": any(one.label is not None for one in found),
-        }
-        earlier = None if fresh else Path(os.path.abspath(out))
-        share = -(-len(found) // count)
-        order = Order(engine, method, target, share, earlier, asking, timeout or TIMEOUT)
+        labelled = any(one.label is not None for one in found)
+        earlier = None if options.fresh else Path(os.path.abspath(out))
+        order = Order(engine, options, -(-len(found) // count), earlier, labelled)
         surveying = ray.remote(num_cpus=1, num_gpus=min(1, gpus))(survey)
         told = ray.get(surveying.remote(order))
         if not isinstance(told, Told):
             raise told
-        found = expected(found, told.labels, None if label_column == "none" else label_column)
-        settings = told.settings
-        with Store(out, settings, command=command, fresh=fresh, retry=retry_failures) as store:
+        found = expected(found, told.labels, options.asked_column)
+        with Store(
+            out,
+            told.settings,
+            command=options.command,
+            fresh=options.fresh,
+            retry=options.retry_failures,
+        ) as store:
             _, changed = store.add(found)
             del found
             run = _Run(store)

@@ -16,15 +16,16 @@ from visxai.errors import Failure, VisxaiError
 from visxai.labels import label_of
 from visxai.pipeline.batch import Result, explain_batch
 from visxai.pipeline.naming import Naming
+from visxai.pipeline.options import RunOptions
 from visxai.pipeline.request import Asked, answers, ask
-from visxai.pipeline.tasks import Decoded, Drawn, Setup, decode, draw
+from visxai.pipeline.tasks import TIMEOUT, Decoded, Drawn, Setup, decode, draw
 from visxai.pipeline.workers import Workers
 from visxai.record.scores import Scores
 from visxai.results.inputs import Input
 from visxai.results.rows import Row, image_of, row_of, text
 
 if TYPE_CHECKING:
-    from visxai.engine.engine import Engine, Methods
+    from visxai.engine.engine import Engine
 
 Maker = str | Mapping[str, Any] | Callable[[], "Engine"]
 
@@ -49,12 +50,10 @@ class Order:
     """
 
     engine: Maker
-    method: Methods
-    target: Any
-    images: int
+    options: RunOptions
+    images: int  # of one engine
     earlier: Path | None
-    options: dict[str, Any]
-    timeout: float
+    labelled: bool  # some images have classes of their own
     version: str = visxai.__version__
 
     def made(self) -> Engine:
@@ -72,7 +71,7 @@ class Order:
 
     def asked(self, engine: Engine) -> Asked:
         """Check the request against an engine."""
-        return ask(engine, self.method, self.target, self.images, self.earlier, **self.options)
+        return ask(engine, self.options, self.images, self.earlier, labelled=self.labelled)
 
 
 @dataclass(frozen=True)
@@ -138,12 +137,17 @@ def survey(order: Order) -> Told | VisxaiError:
     except VisxaiError as error:
         return error
     assert engine.model.preprocess is not None
-    style = order.options["style"]
+    options = order.options
     # Another process draws the overlays: no photograph is kept for them.
-    limits = order.options["limits"]
-    setup = Setup(engine.model.preprocess, limits, style, cache=0, timeout=order.timeout)
+    setup = Setup(
+        engine.model.preprocess,
+        options.limits,
+        options.style,
+        cache=0,
+        timeout=options.timeout or TIMEOUT,
+    )
     labels = None if engine.model.labels is None else tuple(engine.model.labels)
-    return Told(asked.settings, asked.decision, labels, Naming.of(asked, style), setup)
+    return Told(asked.settings, asked.decision, labels, Naming.of(asked, options.style), setup)
 
 
 def stages(
