@@ -23,7 +23,7 @@ from PIL import Image
 from visxai.images.preprocess import Preprocess
 from visxai.pipeline.tasks import Setup, decode, draw
 from visxai.pipeline.workers import Workers
-from visxai.record.base import Explanation
+from visxai.record.image import ImageExplanation
 from visxai.references import ModelRef
 
 
@@ -44,7 +44,9 @@ def run(paths: list[Path], out: Path) -> float:
     for path in paths:
         found = pool.result(pool.submit(decode, str(path)))
         model = ModelRef("model", "a" * 64, "resize")
-        one = Explanation(found.input, model, values, "grad_cam()", "top1", 1, "label", 0.5, 1.0)
+        one = ImageExplanation(
+            found.input, model, values, "grad_cam()", "top1", 1, "label", 0.5, 1.0
+        )
         pool.result(pool.submit(draw, str(path), [(one, out / f"{path.stem}.jpg")]))
     pool.close()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -24,9 +24,9 @@ from visxai.images.decoding import Photo
 from visxai.images.preprocess import FILTERS, Preprocess
 from visxai.methods import base
 from visxai.models.pytorch.model import TorchModel
-from visxai.record.base import Explanation
 from visxai.record.columns import pack, unpack
-from visxai.references import InputRef, ModelRef, Transform
+from visxai.record.image import ImageExplanation
+from visxai.references import ImageRef, ModelRef, Transform
 from visxai.results.rows import of_row, row_of
 from visxai.target import Target
 
@@ -208,9 +208,11 @@ def test_an_image_has_one_map_in_any_batch(
     assert torch.allclose(together, alone, rtol=1e-4, atol=1e-4 * scale)
 
 
-def _record(values: Any, width: int, height: int, transform: Transform, **more: Any) -> Explanation:
-    return Explanation(
-        input=InputRef(width, height, transform, SHA, more.pop("path", None)),
+def _record(
+    values: Any, width: int, height: int, transform: Transform, **more: Any
+) -> ImageExplanation:
+    return ImageExplanation(
+        input=ImageRef(width, height, transform, SHA, more.pop("path", None)),
         model=ModelRef("m", SHA, "none"),
         values=values,
         method="grad_cam(relu=True)",
@@ -267,11 +269,11 @@ def test_a_record_comes_back_from_json_and_from_a_row(
     old = _record(values, width, height, Transform((width, height), crop, orientation), **more)
     plain = old.to_dict()
     for new in (
-        Explanation.from_dict(json.loads(json.dumps(plain))),
-        Explanation.from_dict(old.row()),
+        ImageExplanation.from_dict(json.loads(json.dumps(plain))),
+        ImageExplanation.from_dict(old.row()),
         of_row({**row_of(old, None), "path": old.input.path}),
     ):
         # The map itself was rounded once; what is packed from it again is the same.
         assert {**new.to_dict(), "map": 0, "map_scale": 0} == {**plain, "map": 0, "map_scale": 0}
         assert new.input == old.input
-        assert np.array_equal(new.values, Explanation.from_dict(plain).values)
+        assert np.array_equal(new.values, ImageExplanation.from_dict(plain).values)

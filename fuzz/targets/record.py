@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from visxai.errors import VisxaiError
-from visxai.record.base import Explanation
-from visxai.references import InputRef, ModelRef, Transform
+from visxai.record.image import ImageExplanation
+from visxai.references import ImageRef, ModelRef, Transform
 from visxai.results import rows
 
 WORDS = tuple(f'"{name}":' for name in ("map_shape", "map_scale", "map", "quality", "transform"))
@@ -23,29 +23,29 @@ def check(data: bytes) -> None:
         told = json.loads(data)
     except (ValueError, RecursionError):
         return
-    _read(lambda: Explanation.from_dict(told))
+    _read(lambda: ImageExplanation.from_dict(told))
     if isinstance(told, Mapping):
-        _read(lambda: Explanation.from_dict({**_record().to_dict(), **told}))
+        _read(lambda: ImageExplanation.from_dict({**_record().to_dict(), **told}))
         _read(lambda: rows.of_row({**rows.row_of(_record(), None), **told}))
 
 
 def _read(make: Any) -> None:
     try:
-        record: Explanation = make()
+        record: ImageExplanation = make()
     except VisxaiError:
         return
     repr(record)
     record.heatmap((7, 5))
     record.seen((7, 5))
-    again = Explanation.from_dict(json.loads(json.dumps(record.to_dict())))
+    again = ImageExplanation.from_dict(json.loads(json.dumps(record.to_dict())))
     assert again.values.shape == record.values.shape
     assert again.input == record.input
 
 
 @cache
-def _record() -> Explanation:
-    return Explanation(
-        input=InputRef(40, 30, Transform((32, 24), (4, 0, 24, 24), 6), "0" * 64, "owl.jpg"),
+def _record() -> ImageExplanation:
+    return ImageExplanation(
+        input=ImageRef(40, 30, Transform((32, 24), (4, 0, 24, 24), 6), "0" * 64, "owl.jpg"),
         model=ModelRef("resnet18", "1" * 64, "resize 24"),
         values=np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4),
         method="grad_cam(relu=True)",
