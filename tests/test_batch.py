@@ -190,11 +190,11 @@ def test_results_of_older_versions_have_no_scores_and_go_on(
     folder = filled(tmp_path / "in", [90, 91])
     asked: dict[str, Any] = {"workers": 0, "style": None}
     with monkeypatch.context() as patch:
-        patch.setattr("visxai.record.scores.pack", lambda _: None)
-        patch.setattr("visxai.record.scores.unpack", lambda _: ())
+        patch.setattr("visxai.results.store.pack", lambda _: None)
+        patch.setattr("visxai.results.reading.unpack", lambda _: ())
         pipeline.explain([folder], tmp_path / "out", conv, **asked)
     monkeypatch.setattr(
-        "visxai.record.scores.unpack", lambda told: () if told is None else REAL(told)
+        "visxai.results.reading.unpack", lambda told: () if told is None else REAL(told)
     )
     assert len(reading.scores(tmp_path / "out")) == 0
     assert not (tmp_path / "out" / "scores.parquet").exists()

@@ -237,7 +237,9 @@ def test_what_is_misspelt_is_told_before_a_model_is_loaded(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("visxai.models.load", lambda *_, **__: pytest.fail("loaded the model"))
+    monkeypatch.setattr(
+        "visxai.models.loading.load", lambda *_, **__: pytest.fail("loaded the model")
+    )
     image = photograph(tmp_path / "x.jpg", 1)
     command, *options = arguments
     where = [] if command == "bench" else [image, "--out", tmp_path / "out"]

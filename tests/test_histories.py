@@ -20,8 +20,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from visxai import files, results
 from visxai.errors import Failure
+from visxai.images.folders import is_results
 from visxai.images.sources import Found
-from visxai.results import reading
 from visxai.results.rows import row_of
 from visxai.results.store import Store
 
@@ -135,7 +135,7 @@ class Histories(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_lost_or_wrong(self) -> None:
-        if not reading.is_results(self.out):
+        if not is_results(self.out):
             return
         done = [(path, why) for held in self.held.values() for path, why in held.items()]
         rows: list[dict[str, Any]] = [one.to_dict() for one in results.read(self.out)]

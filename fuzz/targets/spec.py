@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from visxai import methods, metrics
 from visxai.errors import VisxaiError
-from visxai.methods import signs
 from visxai.metrics import controls
+from visxai.record import version1
 
 WORDS = (
     *("layer=", "relu=True", "steps=", "baseline=", "'mean'", "None", "captum:", "augmented"),
@@ -23,7 +23,7 @@ def check(data: bytes) -> None:
         except VisxaiError:
             continue
         assert repr(load(repr(found))) == repr(found), "a spec that doesn't give itself back"
-    signs.signed(text)
+    version1.is_two_sided(text)
 
 
 def seeds() -> dict[str, bytes]:
