@@ -131,6 +131,7 @@ class LayerMethod(Method):
         if isinstance(given, (tuple, list)):
             names = [str(name) for name in given]
             object.__setattr__(self, "layer", "+".join(names) or None)
+        super().__post_init__()
 
     def layer_of(self, model: Model, x: Tensor) -> str:
         """Return the method's `layer`, or the model's own choice where it is None."""
