@@ -21,7 +21,7 @@ from visxai.errors import (
     TargetError,
     UnknownName,
 )
-from visxai.record.base import Explanation
+from visxai.record.image import ImageExplanation
 
 
 def picture(seed: int = 0, size: tuple[int, int] = (90, 70)) -> Image.Image:
@@ -51,7 +51,7 @@ def test_every_kind_of_image_gives_the_same_map(small: visxai.Engine, tmp_path) 
 
 def test_a_single_image_needs_no_list(small: visxai.Engine) -> None:
     (found,) = small.explain(picture())
-    assert isinstance(found, Explanation)
+    assert isinstance(found, ImageExplanation)
 
 
 def test_a_record_says_everything(small: visxai.Engine) -> None:
@@ -106,11 +106,11 @@ def test_failures_keep_their_places(small: visxai.Engine, tmp_path) -> None:
     images = [picture(0), bad, picture(1), tmp_path / "missing.png", picture(2)]
     results = small.explain(images, target=[1, 2, 3, 4, 5], on_error="record")
     assert [type(found) for found in results] == [
-        Explanation,
+        ImageExplanation,
         Failure,
-        Explanation,
+        ImageExplanation,
         Failure,
-        Explanation,
+        ImageExplanation,
     ]
     assert [getattr(found, "class_index", None) for found in results] == [1, None, 3, None, 5]
     assert results[1].path == str(bad)

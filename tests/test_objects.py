@@ -15,7 +15,7 @@ from PIL import Image
 import visxai
 from visxai.errors import ArgumentError, Failure, ImageError
 from visxai.images import decoding
-from visxai.record.base import Explanation
+from visxai.record.image import ImageExplanation
 
 RGB = np.random.default_rng(3).integers(0, 255, (40, 60, 3), dtype=np.uint8)
 
@@ -26,9 +26,9 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "one.png"
 
 
-def explained(engine: visxai.Engine, source: Any) -> list[Explanation]:
+def explained(engine: visxai.Engine, source: Any) -> list[ImageExplanation]:
     found = engine.explain(source)
-    assert all(isinstance(one, Explanation) for one in found)
+    assert all(isinstance(one, ImageExplanation) for one in found)
     return found  # type: ignore[return-value]
 
 
@@ -127,7 +127,7 @@ def test_folders_stand_for_their_images(engine: visxai.Engine, tmp_path: Path) -
 
     (tmp_path / "in" / "gone.png").symlink_to(tmp_path / "nowhere.png")
     found = engine.explain(tmp_path, on_error="record")
-    assert [type(one) for one in found] == [Explanation, Explanation, Failure]
+    assert [type(one) for one in found] == [ImageExplanation, ImageExplanation, Failure]
     with pytest.raises(ImageError, match="link leads nowhere"):
         engine.explain(tmp_path)
     (tmp_path / "empty").mkdir()

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import datetime
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from visxai import methods
+from visxai.engine.acceleration import Plan
+from visxai.engine.gate import Gate, is_right
+from visxai.errors import ArgumentError, Failure
+from visxai.labels import label_of
 from visxai.methods.base import Maps, Method
-from visxai.metrics.base import Case
+from visxai.metrics.base import Case, Check
+from visxai.models.devices import versions
 from visxai.models.interface import Model
 from visxai.models.probe import Probe
+from visxai.record.image import ImageExplanation
+from visxai.record.scores import TOP, Scores
 from visxai.references import ImageRef
-from visxai.target import Target
+from visxai.target import Target, set_label
 
 
 @dataclass(frozen=True)
@@ -32,6 +43,21 @@ class Prepared:
     input: ImageRef
     source: Any
     expected: int | None = None
+
+
+@dataclass(frozen=True)
+class Explained:
+    """The engine's result for one image.
+
+    Attributes:
+        explanations: The image's explanations, in the order of the methods.
+        scores: The greatest scores that the model gives the image.
+        best: The index of the class with the greatest score.
+    """
+
+    explanations: tuple[ImageExplanation, ...]
+    scores: Scores
+    best: int
 
 
 def compute(method: Method, model: Model, x: Tensor, target: Target) -> Maps:
@@ -88,3 +114,191 @@ def tidy(values: Tensor) -> tuple[Tensor, Tensor]:
 def _plain(figure: Any) -> Any:
     """Replace a NaN or infinite figure by None, since JSON has neither; flags and integers pass."""
     return figure if isinstance(figure, (bool, int)) or np.isfinite(figure) else None
+
+
+@dataclass(frozen=True, eq=False)
+class BatchExplainer:
+    """Explains prepared batches: gates them, computes the maps, assembles the records.
+
+    Attributes:
+        model: The model.
+        device: Where it runs.
+        precision: The precision that records name.
+        plan: What is decided on acceleration.
+    """
+
+    model: Model
+    device: torch.device
+    precision: str
+    plan: Plan
+
+    def explain(
+        self,
+        batch: Sequence[Prepared | Failure],
+        loaded: Sequence[Method],
+        target: Target,
+        only: Gate | None = None,
+        check: Check | None = None,
+    ) -> list[Explained | Failure]:
+        """Explain a prepared batch; see `Engine.explain_prepared`."""
+        good = [(index, item) for index, item in enumerate(batch) if isinstance(item, Prepared)]
+        if not good:
+            return [item for item in batch if isinstance(item, Failure)]
+        everyone = [item for _, item in good]
+        whole = self.tensor([item.pixels for item in everyone])
+        probe = clean = Probe(self.model, whole)
+        x = whole
+        gated: list[float] | None = None
+        if only is not None:
+            at = reported(probe, x, only.target)
+            passes = only.open(at)
+            if only.right is None:
+                gated = at.tolist()
+            else:
+                passes = is_right(probe, x, [item.expected for item in everyone], only.right)
+            keep = passes.nonzero().squeeze(1)
+            good = [good[row] for row in keep.tolist()]
+            probe, x = probe.part(keep)
+        found: dict[int, list[ImageExplanation]] = {}
+        if good:
+            if target.kind == "index":
+                target = Target.of([target.classes[index] for index, _ in good])
+            items = [item for _, item in good]
+            for method in loaded:
+                probe = probe.fresh()
+                rows = self._explained(probe, x, items, method, target, check)
+                for row, explanation in rows:
+                    found.setdefault(good[row][0], []).append(explanation)
+        # The gate or the methods have already computed the clean scores: this costs no forward.
+        known = probe if only is None else clean
+        scored = iter(self._scored(known.scores(whole), everyone, gated))
+        results: list[Explained | Failure] = []
+        for index, item in enumerate(batch):
+            if isinstance(item, Failure):
+                results.append(item)
+                continue
+            told, best = next(scored)
+            mine = tuple(found.get(index, ()))
+            results.append(Explained(mine, replace(told, explained=bool(mine)), best))
+        return results
+
+    def _scored(
+        self, scores: Tensor, items: Sequence[Prepared], gated: Sequence[float] | None
+    ) -> Iterator[tuple[Scores, int]]:
+        """Yield each image's greatest scores as the model reports them, and its best class.
+
+        Args:
+            scores: The model's raw scores (b, k).
+            items: The images of the batch.
+            gated: The score that the gate compared, for each image; None without a gate on scores.
+        """
+        classes = scores.topk(min(TOP, scores.shape[1]), dim=1).indices
+        values = self.model.probabilities(scores).gather(1, classes)
+        best = scores.argmax(1).tolist()
+        for row, (top, told) in enumerate(zip(classes.tolist(), values.tolist(), strict=True)):
+            labels = tuple(label_of(self.model.labels, index) for index in top)
+            gate = None if gated is None else gated[row]
+            yield Scores(items[row].input.path, tuple(top), labels, tuple(told), gate), best[row]
+
+    def tensor(self, pixels: Sequence[np.ndarray[Any, Any]]) -> Tensor:
+        """Stack and normalise prepared pixels into the model's input.
+
+        Args:
+            pixels: The `pixels` of prepared images.
+
+        Returns:
+            (b, c, h, w) float32 in model space, on the model's device.
+        """
+        assert self.model.preprocess is not None
+        stacked = torch.from_numpy(np.stack(pixels))
+        if self.device.type == "cuda":
+            stacked = stacked.pin_memory().to(self.device, non_blocking=True)
+        return self.model.preprocess.normalise(stacked.to(self.device))
+
+    def _explained(
+        self,
+        probe: Probe,
+        x: Tensor,
+        items: Sequence[Prepared],
+        method: Method,
+        target: Target,
+        check: Check | None,
+    ) -> Iterator[tuple[int, ImageExplanation]]:
+        began, prepared = time.perf_counter(), self.plan.prepared
+        maps = self.maps(probe, x, method, target)
+        aim, logits = probe.clean(x, target)
+        shown = reported(probe, x, target)
+        values, degenerate = tidy(maps.values)
+        # One copy of all maps to the host instead of one a map.
+        native = values.cpu().numpy()
+        reran = probe.reran.cpu().tolist()
+        # The seconds of the maps alone: without a check, and without preparing faster forms.
+        seconds = time.perf_counter() - began - (self.plan.prepared - prepared)
+        figures = dict(maps.quality)
+        if check is not None:
+            figures.update(check.quality(Case(probe, x, target, values, method)))
+        quality = {name: figure.cpu().tolist() for name, figure in figures.items()}
+        rows, flat = aim.rows.tolist(), degenerate.cpu().tolist()
+        classes = [None] * len(rows) if aim.classes is None else aim.classes.tolist()
+        common: dict[str, Any] = {
+            "model": self.model.ref,
+            "method": repr(method),
+            "two_sided": method.two_sided,
+            "target": str(target),
+            "layer": method.layer_of(probe, x),
+            "device": str(self.device),
+            "accelerate": self.plan.described(self.model.accelerated(method.needs)),
+            "versions": versions(),
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "seconds": seconds / max(1, len(rows)),
+        }
+        for j, (row, score, logit) in enumerate(
+            zip(rows, shown.tolist(), logits.tolist(), strict=True)
+        ):
+            yield (
+                row,
+                ImageExplanation(
+                    input=items[row].input,
+                    source=items[row].source,
+                    values=native[j],
+                    class_index=classes[j],
+                    label=self._label(target, classes[j]),
+                    score=score,
+                    logit=logit,
+                    degenerate=flat[j],
+                    precision=self.precision + " (rerun in fp32)" * reran[row],
+                    quality={name: _plain(figure[j]) for name, figure in quality.items()},
+                    **common,
+                ),
+            )
+
+    def check(self, method: Method) -> None:
+        """Raise ArgumentError, which lists usable methods, if the model can't serve `method`."""
+        missing = method.needs & ~self.model.offers
+        if missing:
+            remedy = self.model.remedy(missing)
+            usable = [
+                name
+                for name in methods.names()
+                if methods.find(name).needs & ~self.model.offers == type(missing)(0)
+            ]
+            raise ArgumentError(
+                f"expected a method that {self.model.ref.name} can serve, but {method.name()} "
+                f"needs {missing}: {f'{remedy}, or ' if remedy else ''}use one of "
+                f"{', '.join(usable)}"
+            )
+
+    def maps(self, model: Model, x: Tensor, method: Method, target: Target) -> Maps:
+        """Compute a method's maps, once it is known that the model can serve it."""
+        self.check(method)
+        return compute(method, model, x, target)
+
+    def _label(self, target: Target, class_index: int | None) -> str:
+        if class_index is None:
+            return target.text
+        if target.kind == "any":
+            return target.name or set_label(self.model.labels, target.classes)
+        label = label_of(self.model.labels, class_index)
+        if target.kind == "diff":
+            return f"{label} rather than {label_of(self.model.labels, target.classes[1])}"
+        return label

@@ -9,12 +9,8 @@ results = engine.explain(["cat.jpg"], method="grad_cam", target="top1")
 from __future__ import annotations
 
 import copy
-import datetime
-import itertools
 import os
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,50 +21,34 @@ from torch import Tensor, nn
 from visxai import methods, metrics
 from visxai.engine import redaction, reproduction
 from visxai.engine.acceleration import Plan
-from visxai.engine.batch import Prepared, _plain, compute, reported, tidy
+from visxai.engine.batch import BatchExplainer, Explained, Prepared, reported, tidy
 from visxai.engine.decision import Decision
 from visxai.engine.gate import Gate
+from visxai.engine.given import in_batches, iterate_images, list_images
 from visxai.errors import ArgumentError, Failure, ImageError
 from visxai.images import decoding, objects
 from visxai.images.address import Origin
-from visxai.images.folders import images_below
 from visxai.images.preprocess import Preprocess
-from visxai.labels import label_of, read_labels
+from visxai.labels import label_of
 from visxai.methods._maps import upsample
-from visxai.methods.base import Maps, Method
-from visxai.metrics.base import Case, Check, Metric
+from visxai.methods.base import Method
+from visxai.metrics.base import Check, Metric
 from visxai.models import cards, loading
 from visxai.models.budget import RowBudget
-from visxai.models.devices import PRECISIONS, pick_device, pick_precision, versions
+from visxai.models.devices import PRECISIONS, pick_device, pick_precision
 from visxai.models.interface import Model
 from visxai.models.probe import Probe
 from visxai.process import keep_memory
 from visxai.record.image import ImageExplanation, Prediction
-from visxai.record.scores import TOP, Scores
 from visxai.references import ImageRef
 from visxai.spec import split_specs
-from visxai.target import Target, set_label
+from visxai.target import Target
 
 if TYPE_CHECKING:
     from visxai.labels import Labels
     from visxai.models.interface import Activation
 
 Methods = str | Method | Sequence[str | Method]
-
-
-@dataclass(frozen=True)
-class Explained:
-    """The engine's result for one image.
-
-    Attributes:
-        explanations: The image's explanations, in the order of the methods.
-        scores: The greatest scores that the model gives the image.
-        best: The index of the class with the greatest score.
-    """
-
-    explanations: tuple[ImageExplanation, ...]
-    scores: Scores
-    best: int
 
 
 class Engine:
@@ -154,7 +134,7 @@ class Engine:
             # A copy over the same network: precision, rows and acceleration are this engine's.
             self.model = copy.copy(model)
         else:
-            self.model = _from_object(model, device, given)
+            self.model = loading.wrap(model, device, given)
         self.device = self.model.device
         if self.device.type == "cpu":
             keep_memory()
@@ -163,6 +143,7 @@ class Engine:
         self.batch_size = batch_size or (64 if self.device.type == "cuda" else 16)
         self.model.budget = RowBudget(self.batch_size)
         self._plan = Plan(self.model, accelerate)
+        self._batches = BatchExplainer(self.model, self.device, self.precision, self._plan)
 
     def __repr__(self) -> str:
         return (
@@ -231,7 +212,7 @@ class Engine:
             ArgumentError: If the model can't serve a method, or an argument is wrong.
             TargetError: If the target doesn't fit the model or the number of images.
         """
-        many = _as_list(images)
+        many = list_images(images)
         parsed = Target.of(target, self.model.labels)
         parsed.check(len(many))
         self.plan(method, len(many))
@@ -277,7 +258,7 @@ class Engine:
                 "over images with labels (visxai explain labels.csv, or visxai.pipeline.explain)"
             )
         checked = None if check is None else metrics.load_check(check)
-        return self._stream(_each(images), loaded, parsed, gate, checked, on_error)
+        return self._stream(iterate_images(images), loaded, parsed, gate, checked, on_error)
 
     def _stream(
         self,
@@ -289,7 +270,7 @@ class Engine:
         on_error: str,
     ) -> Iterator[ImageExplanation | Failure]:
         start = 0
-        for batch in _batched(sources, self.batch_size):
+        for batch in in_batches(sources, self.batch_size):
             prepared = [self.prepare(source, on_error) for source in batch]
             part = target.part(start, start + len(batch))
             for one in self.explain_prepared(prepared, loaded, part, gate, check):
@@ -364,64 +345,7 @@ class Engine:
             ArgumentError: If the model can't serve a method.
             TargetError: If the target doesn't fit the model's scores.
         """
-        good = [(index, item) for index, item in enumerate(batch) if isinstance(item, Prepared)]
-        if not good:
-            return [item for item in batch if isinstance(item, Failure)]
-        everyone = [item for _, item in good]
-        whole = self.tensor([item.pixels for item in everyone])
-        probe = clean = Probe(self.model, whole)
-        x = whole
-        gated: list[float] | None = None
-        if only is not None:
-            at = reported(probe, x, only.target)
-            passes = only.open(at)
-            if only.right is None:
-                gated = at.tolist()
-            else:
-                passes = is_right(probe, x, everyone, only.right)
-            keep = passes.nonzero().squeeze(1)
-            good = [good[row] for row in keep.tolist()]
-            probe, x = probe.part(keep)
-        found: dict[int, list[ImageExplanation]] = {}
-        if good:
-            if target.kind == "index":
-                target = Target.of([target.classes[index] for index, _ in good])
-            items = [item for _, item in good]
-            for method in loaded:
-                probe = probe.fresh()
-                rows = self._explained(probe, x, items, method, target, check)
-                for row, explanation in rows:
-                    found.setdefault(good[row][0], []).append(explanation)
-        # The gate or the methods have already computed the clean scores: this costs no forward.
-        known = probe if only is None else clean
-        scored = iter(self._scored(known.scores(whole), everyone, gated))
-        results: list[Explained | Failure] = []
-        for index, item in enumerate(batch):
-            if isinstance(item, Failure):
-                results.append(item)
-                continue
-            told, best = next(scored)
-            mine = tuple(found.get(index, ()))
-            results.append(Explained(mine, replace(told, explained=bool(mine)), best))
-        return results
-
-    def _scored(
-        self, scores: Tensor, items: Sequence[Prepared], gated: Sequence[float] | None
-    ) -> Iterator[tuple[Scores, int]]:
-        """Yield each image's greatest scores as the model reports them, and its best class.
-
-        Args:
-            scores: The model's raw scores (b, k).
-            items: The images of the batch.
-            gated: The score that the gate compared, for each image; None without a gate on scores.
-        """
-        classes = scores.topk(min(TOP, scores.shape[1]), dim=1).indices
-        values = self.model.probabilities(scores).gather(1, classes)
-        best = scores.argmax(1).tolist()
-        for row, (top, told) in enumerate(zip(classes.tolist(), values.tolist(), strict=True)):
-            labels = tuple(label_of(self.model.labels, index) for index in top)
-            gate = None if gated is None else gated[row]
-            yield Scores(items[row].input.path, tuple(top), labels, tuple(told), gate), best[row]
+        return self._batches.explain(batch, loaded, target, only, check)
 
     def tensor(self, pixels: Sequence[np.ndarray[Any, Any]]) -> Tensor:
         """Stack and normalise prepared pixels into the model's input.
@@ -432,98 +356,11 @@ class Engine:
         Returns:
             (b, c, h, w) float32 in model space, on the model's device.
         """
-        assert self.model.preprocess is not None
-        stacked = torch.from_numpy(np.stack(pixels))
-        if self.device.type == "cuda":
-            stacked = stacked.pin_memory().to(self.device, non_blocking=True)
-        return self.model.preprocess.normalise(stacked.to(self.device))
-
-    def _explained(
-        self,
-        probe: Probe,
-        x: Tensor,
-        items: Sequence[Prepared],
-        method: Method,
-        target: Target,
-        check: Check | None,
-    ) -> Iterator[tuple[int, ImageExplanation]]:
-        began, prepared = time.perf_counter(), self._plan.prepared
-        maps = self._maps(probe, x, method, target)
-        aim, logits = probe.clean(x, target)
-        shown = reported(probe, x, target)
-        values, degenerate = tidy(maps.values)
-        # One copy of all maps to the host instead of one a map.
-        native = values.cpu().numpy()
-        reran = probe.reran.cpu().tolist()
-        # The seconds of the maps alone: without a check, and without preparing faster forms.
-        seconds = time.perf_counter() - began - (self._plan.prepared - prepared)
-        figures = dict(maps.quality)
-        if check is not None:
-            figures.update(check.quality(Case(probe, x, target, values, method)))
-        quality = {name: figure.cpu().tolist() for name, figure in figures.items()}
-        rows, flat = aim.rows.tolist(), degenerate.cpu().tolist()
-        classes = [None] * len(rows) if aim.classes is None else aim.classes.tolist()
-        common: dict[str, Any] = {
-            "model": self.model.ref,
-            "method": repr(method),
-            "two_sided": method.two_sided,
-            "target": str(target),
-            "layer": method.layer_of(probe, x),
-            "device": str(self.device),
-            "accelerate": self._plan.described(self.model.accelerated(method.needs)),
-            "versions": versions(),
-            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "seconds": seconds / max(1, len(rows)),
-        }
-        for j, (row, score, logit) in enumerate(
-            zip(rows, shown.tolist(), logits.tolist(), strict=True)
-        ):
-            yield (
-                row,
-                ImageExplanation(
-                    input=items[row].input,
-                    source=items[row].source,
-                    values=native[j],
-                    class_index=classes[j],
-                    label=self._label(target, classes[j]),
-                    score=score,
-                    logit=logit,
-                    degenerate=flat[j],
-                    precision=self.precision + " (rerun in fp32)" * reran[row],
-                    quality={name: _plain(figure[j]) for name, figure in quality.items()},
-                    **common,
-                ),
-            )
+        return self._batches.tensor(pixels)
 
     def check(self, method: Method) -> None:
         """Raise ArgumentError, which lists usable methods, if the model can't serve `method`."""
-        missing = method.needs & ~self.model.offers
-        if missing:
-            remedy = self.model.remedy(missing)
-            usable = [
-                name
-                for name in methods.names()
-                if methods.find(name).needs & ~self.model.offers == type(missing)(0)
-            ]
-            raise ArgumentError(
-                f"expected a method that {self.model.ref.name} can serve, but {method.name()} "
-                f"needs {missing}: {f'{remedy}, or ' if remedy else ''}use one of "
-                f"{', '.join(usable)}"
-            )
-
-    def _maps(self, model: Model, x: Tensor, method: Method, target: Target) -> Maps:
-        self.check(method)
-        return compute(method, model, x, target)
-
-    def _label(self, target: Target, class_index: int | None) -> str:
-        if class_index is None:
-            return target.text
-        if target.kind == "any":
-            return target.name or set_label(self.model.labels, target.classes)
-        label = label_of(self.model.labels, class_index)
-        if target.kind == "diff":
-            return f"{label} rather than {label_of(self.model.labels, target.classes[1])}"
-        return label
+        self._batches.check(method)
 
     # ---- tensors, scores, reproduction -------------------------------------------------------
 
@@ -558,7 +395,7 @@ class Engine:
         (loaded,) = load_methods(method)
         inside = x.detach().to(self.device)
         self._plan.consider((loaded,), inside, len(x))
-        maps = self._maps(Probe(self.model, inside), inside, loaded, parsed)
+        maps = self._batches.maps(Probe(self.model, inside), inside, loaded, parsed)
         values, _ = tidy(maps.values)
         return upsample(values, tuple(x.shape[2:])).to(x.device)
 
@@ -584,7 +421,7 @@ class Engine:
             ImageError: If an image can't be read.
         """
         found = []
-        for batch in _batched(_as_list(images), self.batch_size):
+        for batch in in_batches(list_images(images), self.batch_size):
             prepared = [item for item in map(self.prepare, batch) if isinstance(item, Prepared)]
             x = self.tensor([item.pixels for item in prepared])
             scores = Probe(self.model, x).scores(x)
@@ -655,7 +492,7 @@ class Engine:
             ImageError: If an image can't be read.
             TargetError: If the target doesn't fit the model or the number of images.
         """
-        many = _as_list(images)
+        many = list_images(images)
         parsed = Target.of(target, self.model.labels)
         parsed.check(len(many))
         found: list[float] = []
@@ -685,89 +522,3 @@ def load_methods(method: Methods) -> tuple[Method, ...]:
     if not given:
         raise ArgumentError("expected at least one method, got none: try 'grad_cam'")
     return tuple(methods.load(one) for one in given)
-
-
-def is_right(probe: Probe, x: Tensor, items: Sequence[Prepared], wanted: bool) -> Tensor:
-    """Select the labelled images that the model gets right, or those that it gets wrong.
-
-    Args:
-        probe: The model as this batch sees it.
-        x: Inputs (b, 3, h, w) in model space.
-        items: The images of the batch; those without a label are never selected.
-        wanted: True for images whose label has the greatest score, False for the others.
-
-    Returns:
-        (b,) bool, on x's device.
-    """
-    best = probe.scores(x).argmax(1).tolist()
-    known = [
-        item.expected is not None and (item.expected == index) is wanted
-        for item, index in zip(items, best, strict=True)
-    ]
-    return torch.tensor(known, device=x.device)
-
-
-def _from_object(model: Any, device: str | torch.device, given: dict[str, Any]) -> Model:
-    """Wrap a module, a Hugging Face pipeline around one, or a function from pixels to scores."""
-    from visxai.models.pytorch.model import TorchModel
-    from visxai.models.pytorch.modules import unwrapped
-
-    placed = None if device == "auto" else pick_device(device)
-    known: dict[str, Any] = {}
-    if not isinstance(model, nn.Module) and loading.is_pipeline(model):
-        model, known = model.model, {"preprocess": model.image_processor}
-    own = {key: value for key, value in given.items() if value is not None}
-    if isinstance(model, nn.Module) or not callable(model) or isinstance(model, type):
-        known = {**loading.describe(unwrapped(model)), **known, **own}
-        known["labels"] = read_labels(known.get("labels"))
-        return TorchModel(model, device=placed, **known)
-    from visxai.models.blackbox import BlackBox
-
-    if "layer" in own:
-        raise ArgumentError(
-            "expected a function without layer=, since its layers can't be seen: pass the "
-            "nn.Module itself for methods that look at one"
-        )
-    own["labels"] = read_labels(own.get("labels"))
-    return BlackBox(model, device=placed, **own)
-
-
-def _as_list(sources: Any) -> list[Any]:
-    """List the sources; a single image counts as a list of one, a folder as its images."""
-    return list(_each(sources))
-
-
-def _each(sources: Any) -> Iterator[Any]:
-    """Iterate over the sources; raise ArgumentError at once for an object that holds no images."""
-    if _is_one(sources):
-        return _unfolded([sources])
-    if not isinstance(sources, Iterable):
-        raise ArgumentError(
-            "expected images (paths, bytes, open files, PIL images, uint8 arrays), got "
-            f"{type(sources).__name__}"
-        )
-    return _unfolded(sources)
-
-
-def _is_one(source: Any) -> bool:
-    if isinstance(source, (np.ndarray, Tensor)):
-        if isinstance(source, Tensor) and source.is_floating_point():
-            objects.picture(source)  # which says what to do with it
-        return source.ndim != 4  # a batch is iterated
-    kinds = (str, bytes, bytearray, memoryview, os.PathLike, Origin)
-    return isinstance(source, kinds) or hasattr(source, "convert") or hasattr(source, "read")
-
-
-def _unfolded(sources: Iterable[Any]) -> Iterator[Any]:
-    """Yield the sources, with folders replaced by the images below them."""
-    for source in sources:
-        if isinstance(source, (str, os.PathLike)) and os.path.isdir(source):
-            yield from images_below(source)
-        else:
-            yield source
-
-
-def _batched(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    iterator = iter(items)
-    while batch := list(itertools.islice(iterator, size)):
-        yield batch

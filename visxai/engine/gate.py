@@ -6,10 +6,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from visxai.errors import TargetError
 from visxai.labels import UNKNOWN, parse_number
+from visxai.models.probe import Probe
 from visxai.target import Target
 
 
@@ -91,3 +93,23 @@ class Gate:
     def open(self, reported: Tensor) -> Tensor:
         """Compare the target's reported scores (b,) with the limit; return (b,) bool."""
         return reported > self.limit if self.above else reported < self.limit
+
+
+def is_right(probe: Probe, x: Tensor, expected: Sequence[int | None], wanted: bool) -> Tensor:
+    """Select the labelled images that the model gets right, or those that it gets wrong.
+
+    Args:
+        probe: The model as this batch sees it.
+        x: Inputs (b, 3, h, w) in model space.
+        expected: The labelled class of each image; images without one are never selected.
+        wanted: True for images whose label has the greatest score, False for the others.
+
+    Returns:
+        (b,) bool, on x's device.
+    """
+    best = probe.scores(x).argmax(1).tolist()
+    known = [
+        label is not None and (label == index) is wanted
+        for label, index in zip(expected, best, strict=True)
+    ]
+    return torch.tensor(known, device=x.device)

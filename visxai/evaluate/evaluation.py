@@ -26,8 +26,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from visxai.engine.batch import Prepared
-from visxai.engine.engine import Explained, load_methods
+from visxai.engine.batch import Explained, Prepared
+from visxai.engine.engine import load_methods
 from visxai.engine.settings import settings_of
 from visxai.errors import ArgumentError, Failure, TargetError, require
 from visxai.evaluate import output

@@ -30,6 +30,8 @@ from visxai.models.checkpoint import read
 from visxai.models.weights import bundled_file, packaged_file
 
 if TYPE_CHECKING:
+    import torch
+
     from visxai.models.interface import Model
 
 
@@ -217,3 +219,31 @@ def _renamed(state: Mapping[str, Any], wanted: Mapping[str, Any], name: str) -> 
             "install the timm version that visxai's requirements name"
         )
     return {new: value for (_, value), (new, _) in pairs}
+
+
+def wrap(model: Any, device: str | torch.device, given: dict[str, Any]) -> Model:
+    """Wrap a module, a Hugging Face pipeline around one, or a function from pixels to scores."""
+    from torch import nn
+
+    from visxai.models.devices import pick_device
+    from visxai.models.pytorch.model import TorchModel
+    from visxai.models.pytorch.modules import unwrapped
+
+    placed = None if device == "auto" else pick_device(device)
+    known: dict[str, Any] = {}
+    if not isinstance(model, nn.Module) and is_pipeline(model):
+        model, known = model.model, {"preprocess": model.image_processor}
+    own = {key: value for key, value in given.items() if value is not None}
+    if isinstance(model, nn.Module) or not callable(model) or isinstance(model, type):
+        known = {**describe(unwrapped(model)), **known, **own}
+        known["labels"] = read_labels(known.get("labels"))
+        return TorchModel(model, device=placed, **known)
+    from visxai.models.blackbox import BlackBox
+
+    if "layer" in own:
+        raise ArgumentError(
+            "expected a function without layer=, since its layers can't be seen: pass the "
+            "nn.Module itself for methods that look at one"
+        )
+    own["labels"] = read_labels(own.get("labels"))
+    return BlackBox(model, device=placed, **own)
