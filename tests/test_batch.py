@@ -163,7 +163,7 @@ def test_every_image_keeps_its_scores(
     terminal.summary(outcome, "visxai explain")
     told = capsys.readouterr().out
     assert f"6 images scored, {len(explained)} of them explained" in told
-    assert "visxai.results.reading.scores(" in told
+    assert "visxai.results.scores(" in told
 
 
 def test_scores_are_kept_without_a_gate_too_and_by_stopped_runs(

@@ -127,7 +127,7 @@ def summary(outcome: Outcome, command: str) -> None:
     if "scored" in counts:
         console.print(
             f"{counted(counts['scored'], 'image')} scored, {counts['explained']} of them "
-            f"explained, as --only asks; the scores of all: visxai.results.reading.scores("
+            f"explained, as --only asks; the scores of all: visxai.results.scores("
             f"{for_terminal(repr(str(_near(outcome.out))))})",
             soft_wrap=True,
         )
