@@ -29,10 +29,12 @@ def main(out: Path) -> None:
     print(f"Explaining {len(PHOTOGRAPHS)} photographs with {', '.join(METHODS)} ...")
     engine = Engine()
     with terminal.Watch() as watch:
-        outcome = pipeline.explain([originals], out, engine, METHODS, progress=watch, fresh=True)
+        outcome = pipeline.explain(
+            [originals], out / "results", engine, METHODS, progress=watch, fresh=True
+        )
 
     found: dict[str, list[record.Explanation]] = {}
-    for explanation in results.read(out):
+    for explanation in results.read(out / "results"):
         found.setdefault(str(explanation.input.path), []).append(explanation)
     cells = []
     for path, explanations in found.items():

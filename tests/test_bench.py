@@ -142,7 +142,7 @@ def test_wrong_settings_are_told_before_anything_runs(small: list[str]) -> None:
     for given in (
         {"batches": (0,)},
         {"accelerate": ("fast",)},
-        {"methods": ("gradcam",)},
+        {"methods": ("gradcm",)},
         {"methods": ("legrad",)},  # this network has no attention
         {"seconds": 0},
     ):

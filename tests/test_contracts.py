@@ -107,6 +107,11 @@ def close(a: Tensor, b: Tensor, tolerance: float = 1e-4) -> bool:
     return bool((a - b).abs().max() <= tolerance * b.abs().max().clamp_min(1e-12))
 
 
+# A weight of ablation_cam is a small difference of two scores, which some CPUs round otherwise in
+# another batch: it keeps fewer digits than its scores.
+FEWER_DIGITS = {"ablation_cam": 5e-4}
+
+
 def state(module: nn.Module) -> list[object]:
     """Everything about a module that a method must leave alone."""
     found: list[object] = [
@@ -189,7 +194,8 @@ def test_batch_invariance(kind: str, name: str) -> None:
     model, method, x = zoo.model(kind), method_of(name), zoo.inputs()
     for index in range(3):
         single = run(model, method, x[index : index + 1]).values
-        assert close(single[0], reference(kind, name)[index])
+        tolerance = FEWER_DIGITS.get(name, 1e-4)
+        assert close(single[0], reference(kind, name)[index], tolerance)
 
 
 @over_all
@@ -218,13 +224,14 @@ def test_any_grad_mode(kind: str, name: str, mode: str) -> None:
 def test_threads_share_a_model(kind: str, name: str) -> None:
     model, method, x = zoo.model(kind), method_of(name), zoo.inputs()
     reference(kind, name)
+    tolerance = FEWER_DIGITS.get(name, 1e-4)
     wrong: list[object] = []
 
     def explain(index: int) -> None:
         try:
             for _ in range(2):
                 maps = run(model, method, x[index : index + 1]).values
-                if not close(maps[0], reference(kind, name)[index]):
+                if not close(maps[0], reference(kind, name)[index], tolerance):
                     wrong.append(index)
         except BaseException as error:
             wrong.append(error)

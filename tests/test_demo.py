@@ -17,5 +17,5 @@ def test_the_demo_leaves_a_contact_sheet(tmp_path: Path, capsys: Any) -> None:
     demo["main"].__globals__.update(PHOTOGRAPHS=("coffee",), METHODS=("grad_cam",))
     demo["main"](tmp_path)
     assert (tmp_path / "sheet.jpg").is_file()
-    assert len(list((tmp_path / "overlays").rglob("*.jpg"))) == 1
+    assert len(list((tmp_path / "results" / "overlays").rglob("*.jpg"))) == 1
     assert "sheet.jpg" in capsys.readouterr().out

@@ -61,6 +61,6 @@ def test_rollout_ignores_the_question(engine: visxai.Engine) -> None:
 
 
 def test_a_card_with_other_weights_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("visxai.models.loading.sha256_of", lambda path: "0" * 64)
+    monkeypatch.setattr("visxai.models.weights.sha256_of", lambda path: "0" * 64)
     with pytest.raises(visxai.errors.ModelError, match="reinstall visxai"):
         visxai.models.load("digits_vit")

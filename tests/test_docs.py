@@ -15,10 +15,15 @@ import visxai
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
+# What these pages show fetches weights from a hub, and starts a cluster.
+ELSEWHERE = {"transformers.md", "scale.md"}
 PAGES = sorted(
-    path.relative_to(DOCS).as_posix()
-    for path in DOCS.rglob("*.md")
-    if "```python" in path.read_text("utf-8")
+    {
+        path.relative_to(DOCS).as_posix()
+        for path in DOCS.rglob("*.md")
+        if "```python" in path.read_text("utf-8")
+    }
+    - ELSEWHERE
 )
 
 

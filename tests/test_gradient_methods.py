@@ -436,7 +436,7 @@ def test_counts_equal_the_cost(spec: str, monkeypatch: pytest.MonkeyPatch) -> No
     model, x, method = TorchModel(zoo.module("conv")), zoo.inputs(1), methods.load(spec)
     model.layer(x)
     counts = {"forwards": 0, "backwards": 0}
-    forward, differentiate = model.forward, model._differentiate
+    forward, differentiate = model.forward, model.differentiate
 
     def counted_forward(x: Tensor, *rest: Any) -> Tensor:
         counts["forwards"] += len(x)
@@ -448,7 +448,7 @@ def test_counts_equal_the_cost(spec: str, monkeypatch: pytest.MonkeyPatch) -> No
 
     said = method.cost(model, x)
     monkeypatch.setattr(model, "forward", counted_forward)
-    monkeypatch.setattr(model, "_differentiate", counted_differentiate)
+    monkeypatch.setattr(model, "differentiate", counted_differentiate)
     values(model, method, x, "top1")
     assert counts == {"forwards": said.forwards, "backwards": said.backwards}
 

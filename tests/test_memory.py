@@ -15,7 +15,7 @@ from visxai import process
 COUNT = """
 import resource, sys
 import numpy as np
-from visxai.memory import keep_memory
+from visxai.process import keep_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

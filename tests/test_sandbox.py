@@ -232,7 +232,7 @@ def test_a_kernel_without_it_leaves_the_rest() -> None:
     # In a process of its own: what is given up never comes back.
     code = """
 import os
-from visxai import sandbox
+from visxai.pipeline import sandbox
 def none(number, *rest):
     raise OSError(38, "Function not implemented")
 sandbox._syscall = none
@@ -251,7 +251,8 @@ def test_the_programs_own_script_keeps_its_name(tmp_path: Path) -> None:
     script.write_text(
         "import sys, threading\n"
         "from visxai.images.preprocess import Preprocess\n"
-        "from visxai.pipeline.workers import Setup, Workers, confinement\n"
+        "from visxai.pipeline.tasks import Setup\n"
+        "from visxai.pipeline.workers import Workers, confinement\n"
         "print('run')\n"
         "seen, over = set(), threading.Event()\n"
         "def watch():\n"

@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import measure
 import numpy as np
 import torch
 from torch import Tensor
@@ -25,6 +24,7 @@ from visxai.methods.base import Method
 from visxai.metrics import controls
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+import measure
 
 CONTROLS = ("random_map", "centred_gaussian")
 # Methods of one backward at most, at their defaults.

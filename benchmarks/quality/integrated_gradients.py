@@ -20,7 +20,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import measure
 import numpy as np
 import torch
 from captum.attr import IntegratedGradients as Captum
@@ -30,6 +29,7 @@ import visxai
 from visxai.evaluate import statistics
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+import measure
 
 OURS = (
     "integrated_gradients",

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from visxai.errors import LayerError, UnknownName
+from visxai.errors import LayerError, OutOfMemory, UnknownName
 from visxai.images.preprocess import Preprocess
 from visxai.models.blocks import joined_aim, maps_of
 from visxai.models.budget import looking
@@ -455,8 +455,13 @@ class TorchModel(Network):
 
     def _exactly(self, x: Tensor, part: Callable[[Tensor], Any]) -> Tensor:
         """Compute the scores of a part of the model on up to three images, in float32."""
-        with looking(self._name):
-            return self.in_precision("fp32").forward(x, part)
+        plain = self.in_precision("fp32")
+        if len(x) <= 2:
+            with looking(self._name):
+                return plain.forward(x, part)
+        with contextlib.suppress(OutOfMemory), looking(self._name):
+            return plain.forward(x, part)
+        return torch.cat([self._exactly(rows, part) for rows in (x[:2], x[2:])])
 
     def layer(self, x: Tensor) -> str:
         """Return the layer that a CAM reads: the given layer, or the best that feeds the scores."""
