@@ -48,7 +48,7 @@ def verdict(packages: list[dict[str, Any]], strict: bool) -> tuple[str, int]:
     if not known:
         return (
             "expected an answer from PyPI's advisory database, got none, so nothing was audited: "
-            "run it where the network reaches pypi.org, as the hosted workflow does"
+            "run it where the network reaches the advisory database, as the hosted workflow does"
         ), 2 if strict else 0
     lines = [
         f"{one['name']} {one['version']}: {flaw['id']}, mended in "
