@@ -28,7 +28,7 @@ SPECS = {
     "guided_ig": "guided_ig(steps=4)",
     "hsic": "hsic(samples=40)",
     "idgi": "idgi(steps=4)",
-    "kernel_shap": "kernel_shap(samples=40)",
+    "kernel_shap": "kernel_shap(samples=100)",
     "lime": "lime(samples=40)",
     "occlusion": "occlusion(window=64, stride=32)",
     "partition_shap": "partition_shap(max_evaluations=40)",
@@ -36,10 +36,10 @@ SPECS = {
     "score_cam": "score_cam(top=8)",
     "smooth_grad": "smooth_grad(copies=3)",
     "sobol": "sobol(samples=2)",
-    "token_drop": "token_drop(samples=16)",
+    "token_drop": "token_drop(masks=16)",
     "xrai": "xrai(steps=4)",
 }
-CAPTUM = ("captum:Saliency", "captum:DeepLift", "captum:GradientShap(n_samples=3)")
+CAPTUM = ("captum:Saliency", "captum:InputXGradient", "captum:GradientShap(n_samples=3)")
 
 
 def pictures(model: str) -> list[Image.Image]:
