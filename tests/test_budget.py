@@ -63,22 +63,39 @@ def test_running_out_while_a_model_is_looked_at_is_no_answer(
     assert model.tokens(zoo.inputs()) == zoo.model("vit").tokens(zoo.inputs())
 
 
-@pytest.mark.parametrize("failing", [1, 2, 3])
-def test_running_out_while_a_model_is_split_is_no_answer(
-    failing: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model, calls, x = TorchModel(zoo.module("conv")), [], zoo.inputs()
-    layer = model.layer(x)
+def short_of_memory(monkeypatch: pytest.MonkeyPatch, failing: int) -> list[int]:
+    """Let one forward of any model run out of memory; the calls that there were."""
+    calls: list[int] = []
     plain = TorchModel.forward
 
     def forward(self: TorchModel, x: Tensor, *rest: object) -> Tensor:
-        calls.append(1)
+        calls.append(len(x))
         if len(calls) == failing:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return plain(self, x, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(TorchModel, "forward", forward)
+    return calls
+
+
+@pytest.mark.parametrize("failing", [1, 2])
+def test_running_out_while_a_model_is_split_is_no_answer(
+    failing: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, x = TorchModel(zoo.module("conv")), zoo.inputs()
+    layer = model.layer(x)
+    calls = short_of_memory(monkeypatch, failing)
     with pytest.raises(OutOfMemory):
         model.split(layer, x)
     calls[:] = [1] * 9
     assert model.split(layer, x).at.module == layer
+
+
+def test_a_split_is_checked_on_pairs_where_three_images_dont_fit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, x = TorchModel(zoo.module("conv")), zoo.inputs()
+    layer = model.layer(x)
+    calls = short_of_memory(monkeypatch, 3)
+    assert model.split(layer, x).at.module == layer
+    assert calls[2:5] == [3, 2, 1]
