@@ -82,11 +82,20 @@ def _record() -> str:
         for name, about in schema["properties"].items()
     )
     number = newest.stem.rpartition("-")[2]
+    table = json.loads((ROOT / "schemas" / f"table-explanation-{number}.json").read_text("utf-8"))
+    own = "\n".join(
+        f"| `{name}` | {_type(about)} | {about['description']} |"
+        for name, about in table["properties"].items()
+        if about != schema["properties"].get(name)
+    )
     return (
         f"# The record\n\nEvery explanation is a record: `Explanation.to_dict()` gives it as "
         f"JSON, a row of a results folder holds the same columns. This is schema version {number}"
         f", published as `schemas/{newest.name}` and by `visxai.record.schema()`.\n\n"
         f"| field | type | meaning |\n|---|---|---|\n{rows}\n\n"
+        "## Rows of tables\n\nA record of the kind `table` has these fields in place of an "
+        f'image\'s (`schemas/table-explanation-{number}.json`, `visxai.record.schema("table")`).'
+        f"\n\n| field | type | meaning |\n|---|---|---|\n{own}\n\n"
         "Records of earlier versions are read as well; [what is stable](api-stability.md) says "
         "how the schema changes.\n"
     )

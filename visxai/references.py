@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self
@@ -112,6 +114,67 @@ class ImageRef:
 
 
 InputRef = ImageRef  # the earlier name, from before there were other kinds of input
+
+
+Cell = float | int | bool | str | None  # one value of a table
+
+
+@dataclass(frozen=True)
+class RowRef:
+    """An explained row of a table.
+
+    Attributes:
+        features: The names of the features that the model scores, in order.
+        data: The row's values of these features, in order; None where a value is missing.
+        row: The row's position in the table, from 0.
+        path: The table's path, None for a table in memory.
+    """
+
+    features: tuple[str, ...]
+    data: tuple[Cell, ...]
+    row: int = 0
+    path: str | None = None
+
+    kind: ClassVar[str] = "table"
+
+    def __str__(self) -> str:
+        return f"{self.path or 'table in memory'}, row {self.row}"
+
+    @property
+    def source_sha256(self) -> str:
+        """The SHA-256 (hex) of the row's JSON: its features' names and values, without spaces."""
+        text = json.dumps([self.features, self.data], ensure_ascii=False, separators=(",", ":"))
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+    def to_columns(self) -> dict[str, Any]:
+        """Return the columns of a record that describe this input."""
+        return {
+            "path": self.path,
+            "source_sha256": self.source_sha256,
+            "row": self.row,
+            "features": list(self.features),
+            "data": list(self.data),
+        }
+
+    @classmethod
+    def from_columns(cls, data: Mapping[str, Any]) -> Self:
+        """Read what `to_columns` returned.
+
+        Raises:
+            ArgumentError: The names and values don't pair up, or aren't those of the hash.
+        """
+        found = cls(tuple(data["features"]), tuple(data["data"]), int(data["row"]), data["path"])
+        if len(found.features) != len(found.data):
+            raise ArgumentError(
+                f"expected a value for each of {len(found.features)} features, got "
+                f"{len(found.data)}: the record is damaged"
+            )
+        if found.source_sha256 != data["source_sha256"]:
+            raise ArgumentError(
+                "expected a row's values with the SHA-256 of their record, got others: the record "
+                "is damaged or was altered"
+            )
+        return found
 
 
 class Reference(Protocol):

@@ -10,8 +10,16 @@ if TYPE_CHECKING:
     from visxai.record.base import Explanation
     from visxai.record.columns import SCHEMA_VERSION, schema
     from visxai.record.image import ImageExplanation, Prediction
+    from visxai.record.table import TableExplanation
 
-__all__ = ["SCHEMA_VERSION", "Explanation", "ImageExplanation", "Prediction", "schema"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "Explanation",
+    "ImageExplanation",
+    "Prediction",
+    "TableExplanation",
+    "schema",
+]
 
 __getattr__, __dir__ = hand_on(
     __name__,
@@ -21,5 +29,6 @@ __getattr__, __dir__ = hand_on(
         "schema": "columns",
         "ImageExplanation": "image",
         "Prediction": "image",
+        "TableExplanation": "table",
     },
 )

@@ -26,7 +26,10 @@ from visxai.references import Caption, ModelRef, Reference
 from visxai.schemas import mismatch
 
 # The kinds of record and the modules that define them, loaded when a record of that kind is read.
-_KINDS = {"image": ("visxai.record.image", "ImageExplanation")}
+_KINDS = {
+    "image": ("visxai.record.image", "ImageExplanation"),
+    "table": ("visxai.record.table", "TableExplanation"),
+}
 
 
 class Picture(NamedTuple):
@@ -48,7 +51,8 @@ class Explanation(ABC):
     Attributes:
         input: The input that was explained.
         model: The model that gave the score.
-        values: float32, the method's native map, unscaled: (u, v) for an image.
+        values: float32, the method's native map, unscaled: (u, v) for an image, (features,) for a
+            table's row.
         method: The method's spec.
         target: The target as the caller wrote it.
         class_index: The explained class, None for a set of classes or a function of the scores.
@@ -131,7 +135,7 @@ class Explanation(ABC):
 
     def row(self) -> dict[str, Any]:
         """Return the record as one flat row of plain values, with the map as bytes (see `pack`)."""
-        blob, scale = pack(self.values)
+        blob, scale = pack(self.values, self.kind)
         known: dict[str, Any] = {
             **self.input.to_columns(),
             "model": self.model.name,
@@ -163,7 +167,7 @@ class Explanation(ABC):
             data: The record.
 
         Returns:
-            The explanation, of the class for its kind; its map has float16 precision.
+            The explanation, of the class for its kind; an image's map has float16 precision.
 
         Raises:
             ArgumentError: The schema version or the kind can't be read, the kind isn't this
@@ -243,7 +247,7 @@ def _map_of(data: Mapping[str, Any]) -> NDArray[np.float32]:
     blob = data.get("map")
     try:
         packed = base64.b64decode(blob) if isinstance(blob, str) else bytes(memoryview(blob))  # type: ignore[arg-type]
-        return unpack(packed, data["map_shape"], data["map_scale"])
+        return unpack(packed, data["map_shape"], data["map_scale"], data.get("kind", "image"))
     except ArgumentError:
         raise
     except (ValueError, zlib.error, TypeError) as error:  # ValueError: invalid base64

@@ -7,9 +7,10 @@ it.
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,11 +30,16 @@ READABLE = (1, 2)
 _TEXT, _NUMBER, _INTEGER = {"type": "string"}, {"type": "number"}, {"type": "integer"}
 _SIDE = {**_INTEGER, "minimum": 1, "maximum": _MOST}
 _SHA256 = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
+_OBJECT = {"type": "object"}
 
 
 def _integers(count: int, least: int) -> dict[str, Any]:
     items = {**_INTEGER, "minimum": least, "maximum": _MOST}
     return {"type": "array", "items": items, "minItems": count, "maxItems": count}
+
+
+def _list_of(item: Mapping[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": item}
 
 
 @dataclass(frozen=True)
@@ -43,8 +49,8 @@ class Column:
     Attributes:
         name: The key in `Explanation.to_dict()` and the column's name in Parquet.
         stored: The column's type in Parquet: "string", "int32", "float64", "bool", "binary",
-            "integers" (a list of int32), "transform" or "scores" (structs), or "json" (a string of
-            JSON).
+            "integers" and "strings" (lists), "transform" or "scores" (structs), or "json" (a string
+            of JSON).
         meaning: The description of the value for the published schema, with unit and range.
         json: The JSON Schema of the value, without its description.
         since: The first schema version with this column.
@@ -88,6 +94,67 @@ _IMAGE = (
         },
     ),
 )
+_CELL = {"type": ["number", "string", "boolean", "null"]}
+_TABLE = (
+    Column("path", "string", "The table's path or address.", _nullable(_TEXT)),
+    Column(
+        "source_sha256",
+        "string",
+        "Of the row: the UTF-8 JSON of its features' names and values, without spaces.",
+        _SHA256,
+    ),
+    Column("row", "int32", "The row's position in the table, from 0.", {**_INTEGER, "minimum": 0}),
+    Column("features", "strings", "The names of the scored features, in order.", _list_of(_TEXT)),
+    Column("data", "json", "The row's values of these features, in order.", _list_of(_CELL)),
+    Column(
+        "base_value",
+        "float64",
+        "What the attributions start from: `base_value` plus their sum is `logit`.",
+        _NUMBER,
+    ),
+    Column(
+        "scale",
+        "string",
+        "The scale of `logit`, `base_value` and the attributions.",
+        {"enum": ["log-odds", "probability", "response"]},
+    ),
+    Column(
+        "threshold",
+        "float64",
+        "The score from which the decision is favourable, null without a decision.",
+        _nullable(_NUMBER),
+    ),
+    Column(
+        "background",
+        "json",
+        "What the row was compared with: the rule that chose the rows, their number and the "
+        "SHA-256 of their values.",
+        {
+            "type": "object",
+            "properties": {
+                "rule": _TEXT,
+                "rows": {**_INTEGER, "minimum": 0},
+                "sha256": {"type": ["string", "null"]},
+            },
+            "required": ["rule", "rows", "sha256"],
+            "additionalProperties": False,
+        },
+    ),
+    Column(
+        "typical",
+        "json",
+        "The typical value of each feature in the background: the median, or the most frequent.",
+        _list_of(_CELL),
+    ),
+    Column("excluded", "strings", "Columns that the model never saw.", _list_of(_TEXT)),
+    Column("groups", "json", "The row's protected columns, by name; never scored.", _OBJECT),
+)
+_INPUTS = {"image": _IMAGE, "table": _TABLE}
+# The axes of a map and the number type that it is packed as, by the kind of record. A picture's map
+# is drawn; a table's attributions must still add up to the score.
+AXES = {"image": 2, "table": 1}
+PACKED = {"image": "<f2", "table": "<f4"}
+_NUMBERS = {"<f2": "float16", "<f4": "float32"}
 _SHARED = (
     Column("model", "string", "The model's name.", _TEXT),
     Column("weights_sha256", "string", "Of the model's weights and buffers.", _SHA256),
@@ -122,10 +189,10 @@ _SHARED = (
         "map",
         "binary",
         "The method's native map, unscaled. Decode base64, decompress with zlib, read as "
-        "little-endian float16 of shape `map_shape` in row order, and multiply by `map_scale`.",
+        "little-endian {numbers} of shape `map_shape` in row order, and multiply by `map_scale`.",
         {"type": "string", "contentEncoding": "base64"},
     ),
-    Column("map_shape", "integers", "The map's shape.", _integers(2, 1)),
+    Column("map_shape", "integers", "The map's shape.", {}),
     Column(
         "map_scale",
         "float64",
@@ -157,7 +224,7 @@ _SHARED = (
         "This map's share of its batch's time.",
         {"type": "number", "minimum": 0},
     ),
-    Column("kind", "string", "The kind of the input.", {"enum": ["image"]}),
+    Column("kind", "string", "The kind of the input.", {}),
     Column("schema_version", "int32", "Of this record.", {"const": SCHEMA_VERSION}),
     Column(
         "two_sided",
@@ -176,16 +243,26 @@ def columns(kind: str = "image") -> tuple[Column, ...]:
     Raises:
         ArgumentError: The kind doesn't exist.
     """
-    if kind != "image":
-        raise ArgumentError(f"expected a kind of record ('image'), got {kind!r}")
-    return _IMAGE + _SHARED
+    if kind not in _INPUTS:
+        kinds = " or ".join(map(repr, _INPUTS))
+        raise ArgumentError(f"expected a kind of record ({kinds}), got {kind!r}")
+    return _INPUTS[kind] + tuple(_of_kind(one, kind) for one in _SHARED)
+
+
+def _of_kind(one: Column, kind: str) -> Column:
+    """Return a column that every kind of record has, as records of this kind hold it."""
+    if one.name == "map":
+        return replace(one, meaning=one.meaning.format(numbers=_NUMBERS[PACKED[kind]]))
+    if one.name == "map_shape":
+        return replace(one, json=_integers(AXES[kind], 1))
+    return replace(one, json={"enum": [kind]}) if one.name == "kind" else one
 
 
 def schema(kind: str = "image") -> dict[str, Any]:
     """Return the JSON Schema (2020-12) of `Explanation.to_dict()` for a kind of input.
 
     Args:
-        kind: "image".
+        kind: "image" or "table".
 
     Returns:
         The schema as plain values, with a description for each property.
@@ -193,10 +270,10 @@ def schema(kind: str = "image") -> dict[str, Any]:
     Raises:
         ArgumentError: The kind doesn't exist.
     """
-    found = columns(kind)
+    found, of = columns(kind), "" if kind == "image" else f"{kind}:"
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "$id": f"urn:visxai:explanation:{SCHEMA_VERSION}",
+        "$id": f"urn:visxai:explanation:{of}{SCHEMA_VERSION}",
         "title": "visxai explanation",
         "type": "object",
         "properties": {one.name: {**one.json, "description": one.meaning} for one in found},
@@ -205,28 +282,31 @@ def schema(kind: str = "image") -> dict[str, Any]:
     }
 
 
-def pack(values: NDArray[np.float32]) -> tuple[bytes, float]:
+def pack(values: NDArray[np.float32], kind: str = "image") -> tuple[bytes, float]:
     """Compress a map.
 
     Args:
         values: The map, float32 of any shape.
+        kind: The kind of its record.
 
     Returns:
-        The zlib-compressed little-endian float16 of values / scale, and the scale: the largest
-        magnitude, so that a map of any size keeps its 11 bits.
+        The zlib-compressed little-endian numbers (float16 for an image, float32 for a table) of
+        values / scale, and the scale: the largest magnitude for float16, so that a map of any size
+        keeps its 11 bits, and 1 for float32.
     """
     peak = float(np.abs(values).max(initial=0.0))
-    scale = peak if np.isfinite(peak) and peak > 0 else 1.0
-    return zlib.compress((values / scale).astype("<f2").tobytes(), 6), scale
+    scale = peak if np.isfinite(peak) and peak > 0 and PACKED[kind] == "<f2" else 1.0
+    return zlib.compress((values / scale).astype(PACKED[kind]).tobytes(), 6), scale
 
 
-def unpack(blob: bytes, shape: Any, scale: float) -> NDArray[np.float32]:
+def unpack(blob: bytes, shape: Any, scale: float, kind: str = "image") -> NDArray[np.float32]:
     """Unpack a map that `pack` compressed.
 
     Args:
         blob: The compressed bytes.
-        shape: (rows, columns) of the map.
+        shape: The lengths of the map's axes.
         scale: The scale that `pack` returned.
+        kind: The kind of its record.
 
     Returns:
         float32 of `shape`.
@@ -234,18 +314,19 @@ def unpack(blob: bytes, shape: Any, scale: float) -> NDArray[np.float32]:
     Raises:
         ArgumentError: The map is larger than 2**24 cells, or the bytes don't fit the shape.
     """
-    rows, columns = (int(size) for size in shape)
-    if min(rows, columns) < 0 or rows * columns > MAX_CELLS:
+    sizes = tuple(int(size) for size in shape)
+    said, cells = "x".join(map(str, sizes)), math.prod(sizes)
+    if min(sizes, default=0) < 0 or cells > MAX_CELLS:
         raise ArgumentError(
-            f"expected a map of at most {MAX_CELLS} values, got {rows}x{columns}: the record is "
-            "damaged"
+            f"expected a map of at most {MAX_CELLS} values, got {said}: the record is damaged"
         )
     # The output of the decompressor is limited, so that a hostile blob can't fill the memory.
-    data = zlib.decompressobj().decompress(blob, 2 * rows * columns + 1)
-    if len(data) != 2 * rows * columns:
+    length = np.dtype(PACKED[kind]).itemsize * cells
+    data = zlib.decompressobj().decompress(blob, length + 1)
+    if len(data) != length:
         raise ArgumentError(
-            f"expected a map of {rows}x{columns} float16 values, got {len(data)} bytes: "
+            f"expected a map of {said} {_NUMBERS[PACKED[kind]]} values, got {len(data)} bytes: "
             "the record is damaged"
         )
-    values = np.frombuffer(data, dtype="<f2").reshape(rows, columns)
+    values = np.frombuffer(data, dtype=PACKED[kind]).reshape(sizes)
     return values.astype(np.float32) * np.float32(scale)

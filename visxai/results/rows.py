@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import pyarrow as pa
@@ -20,6 +21,7 @@ _TYPES = {
     "bool": pa.bool_(),
     "binary": pa.binary(),
     "integers": pa.list_(pa.int32()),
+    "strings": pa.list_(pa.string()),
     "json": pa.string(),
     "transform": pa.struct(
         [
@@ -30,16 +32,19 @@ _TYPES = {
         ]
     ),
 }
-# The columns of a row: those of the record, the picture's name below OUT/overlays, and the label
-# that the image came with.
-SCHEMA = pa.schema(
-    [
-        *((one.name, _TYPES[one.stored]) for one in columns("image")),
-        ("overlay", pa.string()),
-        ("expected", pa.string()),
-    ]
-)
-_JSON = tuple(one.name for one in columns("image") if one.stored == "json")
+
+
+def schema_of(kind: str) -> pa.Schema:
+    """Make the schema of a results table of one kind of record.
+
+    Its columns are those of the record, the picture's name below OUT/overlays, and the label that
+    the input came with.
+    """
+    own = [(one.name, _TYPES[one.stored]) for one in columns(kind)]
+    return pa.schema([*own, ("overlay", pa.string()), ("expected", pa.string())])
+
+
+SCHEMA = schema_of("image")
 
 Row = dict[str, Any]
 
@@ -59,11 +64,11 @@ def row_of(explanation: Explanation, overlay: str | None, expected: str | None =
     """
     row = explanation.row() | {"overlay": overlay, "expected": expected}
     row["path"] = text(row["path"])
-    return row | {name: json.dumps(row[name], sort_keys=True) for name in _JSON}
+    return row | {name: json.dumps(row[name], sort_keys=True) for name in _json(explanation.kind)}
 
 
 def of_row(row: Mapping[str, Any]) -> Explanation:
-    """Read the explanation of a stored row; its map has float16 precision.
+    """Read the explanation of a stored row; an image's map has float16 precision.
 
     Raises:
         StoreError: The row's JSON is damaged.
@@ -82,11 +87,18 @@ def image_of(row: Mapping[str, Any]) -> ImageExplanation:
     return ImageExplanation.from_dict(_plain(row))
 
 
+@cache
+def _json(kind: str) -> tuple[str, ...]:
+    """List the columns of a kind of record that are stored as JSON."""
+    return tuple(one.name for one in columns(kind) if one.stored == "json")
+
+
 def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
+    names = _json(row.get("kind") or "image")
     try:
-        return {**row, **{name: json.loads(row[name]) for name in _JSON}}
+        return {**row, **{name: json.loads(row[name]) for name in names}}
     except (KeyError, TypeError, ValueError, RecursionError):
         raise StoreError(
-            f"expected a stored row with {' and '.join(_JSON)} as JSON, got something else: the "
-            "file is damaged, restore it or explain its images again"
+            f"expected a stored row with {' and '.join(names)} as JSON, got something else: the "
+            "file is damaged, restore it or explain its inputs again"
         ) from None
