@@ -194,8 +194,10 @@ def test_a_wheel_in_a_new_environment_explains_an_image(tmp_path: Path) -> None:
         "[numpy.full((300, 300, 3), 128, numpy.uint8)]); "
         "print(visxai.__file__, visxai.models.folder(), found.values.shape)"
     )
+    # A path of the caller's own would come before the wheel.
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     printed = subprocess.run(
-        [python, "-c", code], check=True, capture_output=True, text=True, cwd=tmp_path
+        [python, "-c", code], check=True, capture_output=True, text=True, cwd=tmp_path, env=clean
     ).stdout
     assert str(home) in printed.split()[0]
     assert "_models" in printed.split()[1]
@@ -209,6 +211,7 @@ def test_a_wheel_in_a_new_environment_explains_an_image(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         cwd=tmp_path,
+        env=clean,
     ).stdout
     assert printed.strip() == f"visxai {visxai.__version__}"
 
