@@ -27,7 +27,7 @@ FLOORS = [
     ["labels", "spec", "images"],
     ["target", "drawing"],
     ["record", "models"],
-    ["results", "methods"],
+    ["results", "methods", "ledger"],
     ["metrics"],
     ["engine"],
     ["pipeline", "bench"],

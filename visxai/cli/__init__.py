@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 import visxai
-from visxai.cli import bench, evaluate, explain, listings, outputs, wording
+from visxai.cli import audit, bench, evaluate, explain, listings, outputs, wording
 from visxai.cli.base import given
 from visxai.errors import OutOfMemory, VisxaiError
 from visxai.foreign import shown
@@ -47,6 +47,7 @@ def _visxai(
 # The commands, in the order of `visxai --help`.
 app.command(cls=explain.PerhapsRay)(explain.explain)
 app.add_typer(listings.models_app, name="models")
+app.add_typer(audit.audit_app, name="audit")
 for command in (
     listings.methods,
     bench.bench,

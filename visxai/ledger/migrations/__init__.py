@@ -1,0 +1,1 @@
+"""The environment of Alembic, and the versions of the ledger's tables."""
