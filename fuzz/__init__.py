@@ -3,6 +3,7 @@
     scripts/fuzz list               the targets
     scripts/fuzz spec 60            new inputs for one target, for 60 seconds
     scripts/fuzz all 60             the same for all targets, one after another
+    scripts/fuzz all repeatably     about a minute of new inputs that are the same each time
     scripts/fuzz replay             the inputs in fuzz/corpus only; needs no atheris
     scripts/fuzz corpus             write the seeds of fuzz/corpus anew
 

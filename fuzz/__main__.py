@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -26,20 +27,24 @@ def main(arguments: list[str]) -> int:
             print(*wrong, f"{sum(len(replay.inputs(n)) for n in known)} inputs", sep="\n")
             return bool(wrong)
         case ["all", seconds] if seconds.isdecimal():
-            each = max(1, int(seconds) // len(known))
+            each = str(max(1, int(seconds) // len(known)))
             return max([_explore(name, each) for name in known])
-        case [name, seconds] if name in known and seconds.isdecimal():
-            return _explore(name, int(seconds))
+        case ["all", "repeatably"]:
+            return max([_explore(name, "repeatably") for name in known])
+        case [name, until] if name in known and (until.isdecimal() or until == "repeatably"):
+            return _explore(name, until)
         case _:
             print(fuzz.__doc__, file=sys.stderr)
             return 2
     return 0
 
 
-def _explore(name: str, seconds: int) -> int:
+def _explore(name: str, until: str) -> int:
     """New inputs for one target; 1 where something went wrong."""
     before = set(_FINDS.glob(f"{name}-*"))
-    ended = subprocess.run([sys.executable, "-m", "fuzz.explore", name, str(seconds)])
+    # Sets of text are walked in the same order each time.
+    settings = {**os.environ, "PYTHONHASHSEED": "0"}
+    ended = subprocess.run([sys.executable, "-m", "fuzz.explore", name, until], env=settings)
     new = sorted(set(_FINDS.glob(f"{name}-*")) - before)
     print(f"{name}: {len(new)} finds", *new, sep="\n")
     return int(bool(new) or ended.returncode != 0)

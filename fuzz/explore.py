@@ -1,6 +1,8 @@
 """New inputs for one target, made by atheris, which keeps those that reach new code.
 
-Run as a process of its own, since libFuzzer ends its process: `python -m fuzz.explore spec 60`.
+Run as a process of its own, since libFuzzer ends its process: `python -m fuzz.explore spec 60`
+searches for a minute and keeps what it learnt for the next time; with `repeatably` for 60, it
+makes the target's number of inputs, the same ones each time.
 What goes wrong is written to .fuzz/finds once for each place it is raised at, and the search goes
 on; an input that takes too long or too much memory ends it.
 """
@@ -9,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+import tempfile
 import traceback
 from pathlib import Path
 
@@ -16,19 +19,26 @@ import atheris
 
 GROWN = Path(".fuzz")
 FINDS = GROWN / "finds"
+RUNS = 20_000  # inputs of a repeatable search
 SECONDS = 30  # for one input, by the clock: machines are busy
 MEBIBYTES = 3072  # of the whole process
 INSTRUMENTED = ["visxai", "PIL", "tarfile", "csv", "json", "tomllib", "fuzz.targets"]
 
 
-def main(name: str, seconds: int) -> None:
-    """Search for `seconds`; doesn't return."""
+def main(name: str, seconds: int | None) -> None:
+    """Search for `seconds`, or None to repeat the same search each time; doesn't return."""
     with atheris.instrument_imports(include=INSTRUMENTED):
         from fuzz import replay
 
         module = replay.target(name)
-    (GROWN / name).mkdir(parents=True, exist_ok=True)
-    FINDS.mkdir(exist_ok=True)
+    FINDS.mkdir(parents=True, exist_ok=True)
+    if seconds is None:
+        grown = tempfile.mkdtemp(dir=GROWN)
+        until = ["-seed=1", f"-runs={getattr(module, 'RUNS', RUNS)}"]
+    else:
+        grown = str(GROWN / name)
+        (GROWN / name).mkdir(exist_ok=True)
+        until = [f"-max_total_time={seconds}"]
     seen: set[str] = set()
 
     def one(data: bytes) -> None:
@@ -44,7 +54,7 @@ def main(name: str, seconds: int) -> None:
                 traceback.print_exc()
 
     options = [
-        f"-max_total_time={seconds}",
+        *until,
         f"-timeout={SECONDS}",
         f"-rss_limit_mb={MEBIBYTES}",
         f"-artifact_prefix={FINDS}/{name}-",
@@ -55,7 +65,7 @@ def main(name: str, seconds: int) -> None:
     if words := getattr(module, "WORDS", ()):
         (GROWN / f"{name}.dict").write_text("".join(f'"{_quoted(word)}"\n' for word in words))
         options.append(f"-dict={GROWN}/{name}.dict")
-    folders = [str(GROWN / name), str(replay.CORPUS / name)]
+    folders = [grown, str(replay.CORPUS / name)]
     atheris.Setup([name, *options, *folders], one)
     atheris.Fuzz()
 
@@ -65,4 +75,4 @@ def _quoted(word: str) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], None if sys.argv[2] == "repeatably" else int(sys.argv[2]))

@@ -22,7 +22,7 @@ PACKAGE = ROOT / "visxai"
 
 # The rooms of the package, floor by floor: a file imports from lower floors and its own room only.
 FLOORS = [
-    ["_lazy", "_version", "errors", "foreign", "process", "quiet", "schemas"],
+    ["_lazy", "_version", "errors", "foreign", "process", "quiet", "sandbox", "schemas"],
     ["files", "options", "references", "web"],
     ["labels", "spec", "images"],
     ["target", "drawing"],

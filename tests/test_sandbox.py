@@ -16,10 +16,11 @@ import pytest
 from PIL import Image
 from stores import explanation, photograph
 
+from visxai import sandbox
 from visxai.errors import Failure
 from visxai.images.decoding import Limits
 from visxai.images.preprocess import Preprocess
-from visxai.pipeline import sandbox, tasks
+from visxai.pipeline import tasks
 from visxai.pipeline.tasks import Setup
 from visxai.pipeline.workers import Workers, confinement
 
@@ -232,7 +233,7 @@ def test_a_kernel_without_it_leaves_the_rest() -> None:
     # In a process of its own: what is given up never comes back.
     code = """
 import os
-from visxai.pipeline import sandbox
+from visxai import sandbox
 def none(number, *rest):
     raise OSError(38, "Function not implemented")
 sandbox._syscall = none

@@ -26,7 +26,7 @@ import visxai
 from visxai import pipeline, report, results
 from visxai.engine.gate import Gate
 from visxai.errors import ArgumentError, ImageError, MissingExtra, StoreError, TargetError
-from visxai.images import address, sources, tables, tars
+from visxai.images import address, parquet, sources, tables, tars
 from visxai.images.address import Origin
 from visxai.images.decoding import Limits, decode
 from visxai.images.sources import Listing, find
@@ -577,3 +577,30 @@ def test_a_damaged_parquet_table_is_told(place: int) -> None:
         data[place] = data[-place] = value
         with contextlib.suppress(ArgumentError):
             tables.read("mine.parquet", bytes(data)).paths()
+
+
+def test_a_table_that_would_fill_the_memory_is_refused() -> None:
+    # A constant column is a few hundred bytes in the file and over a gigabyte as text.
+    stream = io.BytesIO()
+    path = pa.DictionaryArray.from_arrays(np.zeros(800_000, np.int32), ["x" * 5000])
+    pq.write_table(pa.table({"path": path}), stream)
+    with pytest.raises(ArgumentError, match="damaged or too large"):
+        tables.read("mine.parquet", stream.getvalue()).paths()
+
+
+def test_a_table_that_never_ends_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet, "_SECONDS", 0.2)
+    monkeypatch.setattr(parquet, "_CHILD", "import time; time.sleep(60)")
+    with pytest.raises(ArgumentError, match="damaged or too large"):
+        tables.read("mine.parquet", b"PAR1")
+
+
+def test_the_process_of_a_table_ends_with_it() -> None:
+    stream = io.BytesIO()
+    pq.write_table(pa.table({"path": ["a.jpg"]}), stream)
+    table = parquet.ParquetTable("mine.parquet", stream.getvalue())
+    child = table._child
+    assert child.poll() is None
+    assert table.cells(0) == ["a.jpg"]
+    del table
+    assert child.wait(10) is not None

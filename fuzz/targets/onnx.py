@@ -12,6 +12,7 @@ from onnx import TensorProto, helper
 
 from visxai.models.onnx.graph import Layout, read, with_log
 
+RUNS = 20_000
 WORDS = ("Identity", "Softmax", "Sigmoid", "axis", "location", "offset", "length", "external")
 
 

@@ -1,4 +1,7 @@
-"""Tables of images, CSV or Parquet: every column is read as text."""
+"""Tables of images, CSV or Parquet: every column is read as text.
+
+Each Parquet file is read by a process of its own, so there are few inputs a second.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import pyarrow.parquet as pq
 
 from visxai.images import tables
 
+RUNS = 400
 WORDS = ("path", "label", "PAR1", "\ufeff", '"', ",", "\r\n")
 
 

@@ -13,11 +13,17 @@ from dataclasses import dataclass
 
 from visxai.errors import ArgumentError, UnknownName
 from visxai.foreign import shown
+from visxai.images.parquet import ParquetTable
 
 ENDINGS = (".csv", ".parquet")
 PATHS = (
     *("path", "filepath", "file_path", "file", "filename", "file_name"),
     *("image", "image_path", "img", "img_path", "url", "uri"),
+)
+
+LABELS = (
+    *("label", "class", "target", "category", "truth", "expected"),
+    *("label_name", "class_name", "class_index", "class_id", "cls"),
 )
 
 
@@ -84,7 +90,8 @@ def read(name: str | os.PathLike[str], data: bytes) -> Table:
     """Read a table from a file's bytes, CSV or Parquet; raise ArgumentError where it isn't one."""
     told = shown(name)
     if data[:4] == b"PAR1":
-        return _parquet(told, data)
+        table = ParquetTable(told, data)
+        return Table(told, table.columns, table.cells)
     # Bytes of a path that aren't UTF-8 are kept.
     return of_csv(told, data.decode("utf-8-sig", "surrogateescape"))
 
@@ -107,49 +114,3 @@ def of_csv(name: str, text: str) -> Table:
         tuple(header),
         lambda index: [row[index].strip() if index < len(row) else "" for row in rows],
     )
-
-
-def _parquet(name: str, data: bytes) -> Table:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    wrong = ArgumentError(f"expected a Parquet table in {name}, got a damaged one: write it again")
-    # The errors that pyarrow raises for damaged bytes, including text that isn't UTF-8.
-    damage = (pa.ArrowException, OSError, ValueError)
-    try:
-        file = pq.ParquetFile(pa.BufferReader(data))
-        columns = tuple(file.schema_arrow.names)
-    except damage:
-        raise wrong from None
-
-    def cells(index: int) -> list[str]:
-        kind = file.schema_arrow.field(index).type
-        if pa.types.is_dictionary(kind):
-            kind = kind.value_type
-        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)) and not (
-            pa.types.is_integer(kind) or pa.types.is_floating(kind)
-        ):
-            raise ArgumentError(
-                f"expected text or numbers in the column {columns[index]!r} of {name}, got {kind}: "
-                "name another column"
-            )
-        try:
-            values = file.read(columns=[columns[index]]).column(0).to_pylist()
-        except damage:
-            raise wrong from None
-        if len(values) != file.metadata.num_rows:
-            raise wrong
-        return ["" if value is None or value != value else _text(value) for value in values]
-
-    return Table(name, columns, cells)
-
-
-def _text(value: object) -> str:
-    """Convert a cell to text; whole numbers that a column with gaps made floats stay whole."""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-
-
-LABELS = (
-    *("label", "class", "target", "category", "truth", "expected"),
-    *("label_name", "class_name", "class_index", "class_id", "cls"),
-)

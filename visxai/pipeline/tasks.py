@@ -19,14 +19,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from visxai import files
+from visxai import files, sandbox
 from visxai.errors import Failure, ImageError
 from visxai.foreign import shown
 from visxai.images import decoding
 from visxai.images.address import Origin
 from visxai.images.decoding import Limits, Photo
 from visxai.images.preprocess import Opaque, Preprocess
-from visxai.pipeline import sandbox
 from visxai.process import keep_memory
 from visxai.record.image import ImageExplanation
 from visxai.references import ImageRef, Transform

@@ -2,7 +2,7 @@
 
 Before a worker reads its first file it gives up the rights that it doesn't need: memory beyond
 what the limits on images require, the network, other programs, and writing outside `Setup.writes`
-(see `visxai.pipeline.sandbox`). A hostile file may crash its process, or keep it busy for ever;
+(see `visxai.sandbox`). A hostile file may crash its process, or keep it busy for ever;
 then the process ends itself. Each worker is its own pool of one process, so a crash affects only
 the tasks that waited there. These are run again, one at a time, and only a task that ends a
 process with no other task becomes a Failure. A worker keeps the photographs that it decoded,
