@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
 import pytest
 import torch
 import zoo
 from torch import Tensor
 
+import visxai
 from visxai.errors import OutOfMemory
-from visxai.models.budget import is_out_of_memory
-from visxai.models.interface import Need
+from visxai.methods.base import Maps
+from visxai.methods.saliency import Saliency
+from visxai.models.budget import RowBudget, is_out_of_memory
+from visxai.models.interface import Model, Need
 from visxai.models.pytorch.model import TorchModel
+from visxai.target import Target
 
 
 @pytest.mark.parametrize(
@@ -99,3 +107,83 @@ def test_a_split_is_checked_on_pairs_where_three_images_dont_fit(
     calls = short_of_memory(monkeypatch, 3)
     assert model.split(layer, x).at.module == layer
     assert calls[2:5] == [3, 2, 1]
+
+
+def test_fewer_rows_grow_back_when_blocks_fit_again() -> None:
+    budget, key = RowBudget(16), ("scores", 3)
+    budget.shrink(key, 16)
+    budget.shrink(key, 8)
+    assert budget.get(key) == 4
+    sizes = []
+    while budget.get(key) < 16:
+        budget.fits(key)
+        sizes.append(budget.get(key))
+    assert sizes == sorted(sizes)
+    assert sorted(set(sizes)) == [4, 8, 16]
+    assert len(sizes) <= 256
+
+
+def test_what_fails_again_is_tried_ever_more_rarely() -> None:
+    budget, key, tries = RowBudget(16), ("scores", 3), []
+    budget.shrink(key, 16)
+    for block in range(1000):
+        budget.fits(key)
+        if budget.get(key) > 8:
+            tries.append(block)
+            budget.shrink(key, 16)
+    gaps = [later - earlier for earlier, later in itertools.pairwise(tries)]
+    assert gaps == sorted(gaps)
+    assert len(tries) <= 5
+
+
+def test_a_model_takes_whole_blocks_again_after_memory_was_short() -> None:
+    model, x, rows, short = TorchModel(zoo.module("conv")), zoo.inputs(8), [], [True]
+    plain = model._plain
+
+    def scores(part: Tensor) -> Tensor:
+        rows.append(len(part))
+        if short[0] and len(part) > 2:
+            raise RuntimeError("CUDA out of memory")
+        return plain(part)
+
+    model._plain = scores  # type: ignore[method-assign]
+    model.budget = RowBudget(8)
+    expected = model.scores(x)
+    assert rows == [8, 4, 2, 2, 2, 2]
+    short[0] = False
+    for _ in range(64):
+        assert torch.allclose(model.scores(x), expected, atol=1e-6)
+    assert rows[-1] == 8
+
+
+@dataclass(frozen=True, repr=False)
+class Hungry(Saliency):
+    """A method that needs memory for its whole batch, besides the rows of a block."""
+
+    def __call__(self, model: Model, x: Tensor, target: Target) -> Maps:
+        if len(x) > 2:
+            raise RuntimeError("CUDA out of memory")
+        return super().__call__(model, x, target)
+
+
+def test_a_batch_that_does_not_fit_is_halved() -> None:
+    engine = visxai.Engine(zoo.module("conv"), preprocess=zoo.PREPROCESS, accelerate="off")
+    x, classes = zoo.inputs(5), torch.tensor([0, 1, 2, 3, 4])
+    expected = engine.attribute(x, "saliency", classes)
+    assert torch.allclose(engine.attribute(x, Hungry(), classes), expected, rtol=1e-4, atol=1e-7)
+    pictures = [np.full((70, 70, 3), shade, np.uint8) for shade in (9, 60, 120, 200, 250)]
+    few, many = (engine.explain(pictures, one, classes) for one in (Hungry(), "saliency"))
+    for one, other in zip(few, many, strict=True):
+        assert np.allclose(one.values, other.values, rtol=1e-4, atol=1e-7)
+        assert one.class_index == other.class_index
+
+
+def test_an_image_that_does_not_fit_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = visxai.Engine(zoo.module("conv"), preprocess=zoo.PREPROCESS, accelerate="off")
+
+    def full(*_: object) -> Tensor:
+        raise MemoryError
+
+    monkeypatch.setattr("visxai.engine.batch.BatchExplainer.tensor", full)
+    with pytest.raises(OutOfMemory, match="free the device's memory"):
+        engine.explain([np.zeros((70, 70, 3), np.uint8)] * 2)

@@ -9,6 +9,7 @@ import pytest
 import torch
 import zoo
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from visxai.models.pytorch import modules
 from visxai.models.pytorch.capture import capture
@@ -147,3 +148,19 @@ def test_both_end_after_an_error() -> None:
 def test_a_forward_may_not_start_tracing() -> None:
     with pytest.raises(AssertionError), running(), alone():
         pass
+
+
+@pytest.mark.parametrize("device", ["cpu", "cpu:0", torch.device("cpu", 0)])
+def test_a_device_with_and_without_its_number_is_the_same(device: str | torch.device) -> None:
+    module = zoo.module("conv")
+    model = TorchModel(module, device=device)
+    assert model.module.head.weight is module.head.weight  # type: ignore[union-attr]
+
+
+def test_the_current_gpu_is_where_a_module_on_it_lies() -> None:
+    with FakeTensorMode():
+        on_gpu = torch.empty(1, device="cuda")
+        assert modules._lies_on(on_gpu, "cuda")
+        assert modules._lies_on(on_gpu, "cuda:0")
+        assert not modules._lies_on(on_gpu, "cuda:1")
+        assert not modules._lies_on(on_gpu, "cpu")

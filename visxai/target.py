@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -41,12 +42,15 @@ class Aim:
         function: Takes scores (n, k) and the map of each row (n,); returns scalars (n,) float32.
         first: (r,) long, the image of each map in the batch that the target was settled on, where
             it isn't `rows`.
+        each_has: How many maps each image of the batch has, where all have as many: map m is then
+            of image m // each_has, which is known without reading `rows` off the device.
     """
 
     rows: Tensor
     classes: Tensor | None
     function: Callable[[Tensor, Tensor], Tensor]
     first: Tensor | None = None
+    each_has: int | None = None
 
     def __len__(self) -> int:
         return int(self.rows.shape[0])
@@ -65,12 +69,15 @@ class Aim:
             which = torch.arange(len(self), device=scores.device)
         return self.function(scores, which)
 
-    @property
+    @cached_property
     def passes(self) -> list[Tensor]:
         """The maps in as few groups as possible, each image at most once in a group.
 
         Images are independent in eval mode, so one backward pass serves a whole group.
         """
+        if self.each_has is not None:
+            first = torch.arange(0, len(self), self.each_has, device=self.rows.device)
+            return [first + turn for turn in range(self.each_has if len(self) else 0)]
         seen: dict[int, int] = {}
         groups: list[list[int]] = []
         for index, row in enumerate(self.rows.tolist()):
@@ -81,6 +88,11 @@ class Aim:
             groups[turn].append(index)
         return [torch.tensor(group, device=self.rows.device) for group in groups]
 
+    @cached_property
+    def images_seen(self) -> int:
+        """One more than the last image that has a map."""
+        return int(self.rows[-1]) + 1 if len(self) else 0
+
     def each(self, keep: Tensor | None = None) -> Aim:
         """Return the aim of some maps for a batch that repeats each map's image.
 
@@ -89,34 +101,43 @@ class Aim:
         """
         if keep is None:
             keep = torch.arange(len(self), device=self.rows.device)
-        return self.at(keep, torch.arange(len(keep), device=self.rows.device))
+        return self.at(keep, torch.arange(len(keep), device=self.rows.device), 1)
 
     def part(self, start: int, stop: int) -> Aim:
         """Return the aim of images start to stop (exclusive), for a batch of only these images."""
-        keep = ((self.rows >= start) & (self.rows < stop)).nonzero().squeeze(1)
-        return self.at(keep, self.rows[keep] - start)
+        if self.each_has is not None:
+            low, high = start * self.each_has, stop * self.each_has
+            keep = torch.arange(len(self), device=self.rows.device)[low:high]
+        else:
+            keep = ((self.rows >= start) & (self.rows < stop)).nonzero().squeeze(1)
+        return self.at(keep, self.rows[keep] - start, self.each_has)
 
     def images(self, keep: Tensor) -> Aim:
         """Return the aim of images `keep` (n,), ascending, for a batch of only these images."""
         maps = torch.isin(self.rows, keep).nonzero().squeeze(1)
-        return self.at(maps, torch.searchsorted(keep, self.rows[maps]))
+        return self.at(maps, torch.searchsorted(keep, self.rows[maps]), self.each_has)
 
     @property
     def origin(self) -> Tensor:
         """The image of each map, (r,), in the batch that the target was settled on."""
         return self.rows if self.first is None else self.first
 
-    def at(self, keep: Tensor, rows: Tensor) -> Aim:
+    def at(self, keep: Tensor, rows: Tensor, each_has: int | None = None) -> Aim:
         """Return the aim of some maps for another batch.
 
         Args:
             keep: (n,) long, the maps.
             rows: (n,) long, the image of each of them in the other batch, ascending.
+            each_has: How many of them each image of the other batch has, where all have as many.
         """
         classes = None if self.classes is None else self.classes[keep]
         function = self.function
         return Aim(
-            rows, classes, lambda scores, which: function(scores, keep[which]), self.origin[keep]
+            rows,
+            classes,
+            lambda scores, which: function(scores, keep[which]),
+            self.origin[keep],
+            each_has,
         )
 
     def on(self, transform: Callable[[Tensor], Tensor]) -> Aim:
@@ -261,26 +282,31 @@ class Target:
         rows = torch.arange(batch, device=device)
         if self.kind == "index":
             self.check(batch)
-            return Aim(rows, torch.tensor(self.classes, device=device), _pick(self.classes, device))
+            members = torch.tensor(self.classes, device=device)
+            return Aim(rows, members, _pick(members, device), each_has=1)
         if self.kind == "top":
             k = min(int(self.value), count)  # a model of two classes has no top3
             classes = scores.topk(k, dim=1).indices.flatten()
-            return Aim(rows.repeat_interleave(k), classes, _pick(classes, device))
+            return Aim(rows.repeat_interleave(k), classes, _pick(classes, device), each_has=k)
         if self.kind == "above":
             rows, classes = (probabilities > self.value).nonzero(as_tuple=True)
             return Aim(rows, classes, _pick(classes, device))
         if self.kind == "callable":
-            return Aim(rows, None, self._checked)
+            return Aim(rows, None, self._checked, each_has=1)
         members = torch.tensor(self.classes, device=device)
         if self.kind == "diff":
             first, second = self.classes
             return Aim(
-                rows, members[:1].expand(batch), lambda s, _: (s[:, first] - s[:, second]).float()
+                rows,
+                members[:1].expand(batch),
+                lambda s, _: (s[:, first] - s[:, second]).float(),
+                each_has=1,
             )
         if self.kind == "any":
             strongest = members[scores[:, members].argmax(1)]
-            return Aim(rows, strongest, lambda s, _: s[:, members].float().logsumexp(1))
-        return Aim(rows, members.expand(batch), lambda s, _: s[:, members[0]].float())
+            return Aim(rows, strongest, lambda s, _: s[:, members].float().logsumexp(1), each_has=1)
+        one = self.classes[0]
+        return Aim(rows, members.expand(batch), lambda s, _: s[:, one].float(), each_has=1)
 
     def _checked(self, scores: Tensor, which: Tensor) -> Tensor:
         assert self.function is not None

@@ -34,6 +34,7 @@ from visxai.errors import ArgumentError
 from visxai.images.preprocess import Preprocess
 from visxai.methods import load
 from visxai.models import cards
+from visxai.models.devices import pick_device
 
 FORMAT = 1
 METHODS = (
@@ -92,9 +93,15 @@ class Setup:
             raise ArgumentError(f"expected more than 0 seconds, got {self.seconds}")
 
     def engine(self, accelerate: str) -> Engine:
-        """Create an engine with these settings and a kind of acceleration."""
+        """Create an engine with these settings and a kind of acceleration.
+
+        Its batch size is the largest of those measured, so that each of them is one block of rows
+        where memory allows, and never less than an engine's own.
+        """
+        usual = 64 if pick_device(self.device).type == "cuda" else 16
         return Engine(
             self.model,
+            batch_size=max(*self.batches, usual),
             checkpoint=self.checkpoint,
             layer=self.layer,
             preprocess=self.preprocess,

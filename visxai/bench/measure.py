@@ -111,7 +111,8 @@ def percentile(values: Sequence[float], share: float) -> float:
 def peak_increase(make: Callable[[], Work]) -> float | None:
     """Measure by how many MiB `make()()` raises memory over its level after `make()`, at its peak.
 
-    The call runs in a separate process, so `make` must be picklable.
+    It is the process's resident memory; for CUDA see `allocator_peak`. The call runs in
+    a separate process, so `make` must be picklable.
 
     Args:
         make: A function that loads what is needed and returns the call to measure.
@@ -126,7 +127,7 @@ def peak_increase(make: Callable[[], Work]) -> float | None:
 def _peak_of(make: Callable[[], Work]) -> float | None:
     work = make()
     gc.collect()
-    return allocator_peak(work) if torch.cuda.is_available() else _resident_peak(work)
+    return _resident_peak(work)
 
 
 def allocator_peak(work: Work) -> float:
@@ -190,7 +191,9 @@ def environment(device: str | torch.device = "auto") -> dict[str, Any]:
             "driver": _driver(),
             "cuda": torch.version.cuda,
             "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
-            "tf32": torch.backends.cuda.matmul.allow_tf32,
+            # Read by the one interface that visxai also sets: mixing the two breaks compiling.
+            "tf32_products": torch.get_float32_matmul_precision() != "highest",
+            "tf32_convolutions": torch.backends.cudnn.allow_tf32,
         }
     return found
 

@@ -15,10 +15,11 @@ from torch import Tensor
 from visxai import methods
 from visxai.engine.acceleration import Plan
 from visxai.engine.gate import Gate, is_right
-from visxai.errors import ArgumentError, Failure
+from visxai.errors import ArgumentError, Failure, OutOfMemory
 from visxai.labels import label_of
 from visxai.methods.base import Maps, Method
 from visxai.metrics.base import Case, Check
+from visxai.models.budget import is_out_of_memory
 from visxai.models.devices import versions
 from visxai.models.interface import Model
 from visxai.models.probe import Probe
@@ -140,7 +141,63 @@ class BatchExplainer:
         only: Gate | None = None,
         check: Check | None = None,
     ) -> list[Explained | Failure]:
-        """Explain a prepared batch; see `Engine.explain_prepared`."""
+        """Explain a prepared batch; see `Engine.explain_prepared`.
+
+        Blocks of rows shrink by themselves when memory runs out. What a batch needs besides them
+        (its inputs, the samples of a path method) doesn't, so then the batch is halved.
+
+        Raises:
+            OutOfMemory: a single image doesn't fit.
+        """
+        try:
+            return self._explain(batch, loaded, target, only, check)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        # Outside the `except`: inside, the traceback would keep the batch's tensors alive.
+        self._make_room(len(batch))
+        middle = len(batch) // 2
+        first, second = target.part(0, middle), target.part(middle, len(batch))
+        return [
+            *self.explain(batch[:middle], loaded, first, only, check),
+            *self.explain(batch[middle:], loaded, second, only, check),
+        ]
+
+    def attribute(self, x: Tensor, method: Method, target: Target) -> Tensor:
+        """Compute the tidy maps (r, u, v) of inputs x (b, 3, h, w), halved where memory runs out.
+
+        Raises:
+            OutOfMemory: a single image doesn't fit.
+        """
+        try:
+            return tidy(self.maps(Probe(self.model, x), x, method, target).values)[0]
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        self._make_room(len(x))
+        middle = len(x) // 2
+        first, second = target.part(0, middle), target.part(middle, len(x))
+        halves = ((x[:middle], first), (x[middle:], second))
+        return torch.cat([self.attribute(half, method, aimed) for half, aimed in halves])
+
+    def _make_room(self, images: int) -> None:
+        """Free what the allocator keeps on a GPU, or raise OutOfMemory if `images` is 1."""
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if images <= 1:
+            raise OutOfMemory(
+                "expected one image's inputs and maps to fit in memory, but they did not: use a "
+                "smaller input or fewer steps, or free the device's memory"
+            )
+
+    def _explain(
+        self,
+        batch: Sequence[Prepared | Failure],
+        loaded: Sequence[Method],
+        target: Target,
+        only: Gate | None,
+        check: Check | None,
+    ) -> list[Explained | Failure]:
         good = [(index, item) for index, item in enumerate(batch) if isinstance(item, Prepared)]
         if not good:
             return [item for item in batch if isinstance(item, Failure)]

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from visxai import methods, metrics
 from visxai.engine import redaction, reproduction
 from visxai.engine.acceleration import Plan
-from visxai.engine.batch import BatchExplainer, Explained, Prepared, reported, tidy
+from visxai.engine.batch import BatchExplainer, Explained, Prepared, reported
 from visxai.engine.decision import Decision
 from visxai.engine.gate import Gate
 from visxai.engine.given import in_batches, iterate_images, list_images
@@ -395,8 +395,7 @@ class Engine:
         (loaded,) = load_methods(method)
         inside = x.detach().to(self.device)
         self._plan.consider((loaded,), inside, len(x))
-        maps = self._batches.maps(Probe(self.model, inside), inside, loaded, parsed)
-        values, _ = tidy(maps.values)
+        values = self._batches.attribute(inside, loaded, parsed)
         return upsample(values, tuple(x.shape[2:])).to(x.device)
 
     def _check_axes(self, x: Tensor) -> None:

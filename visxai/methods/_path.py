@@ -42,6 +42,6 @@ def gradient_sum(
             parts = weigh(parts, aim.rows[block.map], block.turn)
         values[block.map, block.turn] = block.value.to(values)
         # Map by map rather than index_add_, whose order on a GPU changes from run to run.
-        for index in sorted(set(block.map.tolist())):
-            total[index] += parts[block.map == index].sum(0)
+        for index, own in block.by_map(parts):
+            total[index] += own.sum(0)
     return total, values

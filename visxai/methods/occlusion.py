@@ -60,31 +60,24 @@ class Occlusion(Method):
 
     def __call__(self, model: Model, x: Tensor, target: Target) -> Maps:
         aim, clean = model.clean(x, target)
-        tops, heights = self._spans(x.shape[2], 0)
-        lefts, widths = self._spans(x.shape[3], 1)
-        paint = baseline_like(x, self.baseline).expand_as(x)
-        columns = len(lefts)
+        down, across = (
+            _coverage(size, *self._spans(size, axis)).to(x.device)
+            for axis, size in enumerate(x.shape[2:])
+        )
+        columns = len(across)
+        paint = baseline_like(x, self.baseline)
+        paint = paint if paint.ndim == 4 and len(paint) == 1 else paint.expand_as(x)
 
         def painted(image: Tensor, turn: Tensor) -> Tensor:
-            rows = x[image].clone()
-            for row, i, n in zip(rows, image.tolist(), turn.tolist(), strict=True):
-                top, left = tops[n // columns], lefts[n % columns]
-                window = (
-                    slice(None),
-                    slice(top, top + heights[n // columns]),
-                    slice(left, left + widths[n % columns]),
-                )
-                row[window] = paint[i][window]
-            return rows
+            rows, columns_of = down[turn // columns], across[turn % columns]
+            window = rows[:, None, :, None] & columns_of[:, None, None, :]
+            return torch.where(window, paint if len(paint) == 1 else paint[image], x[image])
 
-        turns = len(tops) * columns
+        turns = len(down) * columns
         painted_values = model.values(Rows(x.shape[0], turns, tuple(x.shape[1:]), painted), aim)
         drops = clean.unsqueeze(1) - painted_values
-        grid = drops.reshape(-1, len(tops), columns)
-        down, across = (
-            _coverage(x.shape[2], tops, heights).to(grid),
-            _coverage(x.shape[3], lefts, widths).to(grid),
-        )
+        grid = drops.reshape(-1, len(down), columns)
+        down, across = down.to(grid), across.to(grid)
         counts = down.sum(0).unsqueeze(1) * across.sum(0)
         return Maps(down.T @ grid @ across / counts)
 
@@ -104,7 +97,7 @@ def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def _coverage(size: int, starts: list[int], lengths: list[int]) -> Tensor:
-    """Build a matrix (windows, size) with 1 where a window covers a pixel."""
+    """Build a matrix (windows, size) of whether a window covers a pixel."""
     at = torch.arange(size)
     first = torch.tensor(starts).unsqueeze(1)
-    return ((at >= first) & (at < first + torch.tensor(lengths).unsqueeze(1))).float()
+    return (at >= first) & (at < first + torch.tensor(lengths).unsqueeze(1))

@@ -72,7 +72,7 @@ class BlackBox(Model):
     def values(self, rows: Rows, aim: Aim) -> Tensor:
         out = torch.empty(len(aim), rows.turns, device=self.device)
 
-        def run(x: Tensor, image: Tensor, turn: Tensor) -> bool:
+        def run(x: Tensor, image: Tensor, turn: Tensor, _: int) -> bool:
             scores = self._called(x)
             for chosen, which in maps_of(aim, image):
                 out[which, turn[chosen]] = aim(scores[chosen], which)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,6 +23,10 @@ _OUT_OF_MEMORY = re.compile(
 )
 
 
+_PATIENCE = 32  # blocks that must fit before the number of rows is doubled again
+_MOST_PATIENCE = 4096
+
+
 @dataclass
 class RowBudget:
     """The number of rows that a call may hold, learned for each kind of call and input shape.
@@ -29,11 +34,16 @@ class RowBudget:
     Attributes:
         limit: the number of rows to begin with.
         known: the smaller numbers that were learned, by kind of call and input shape.
+        patience: the blocks that must fit in sequence before a smaller number is doubled again, by
+            the same; it grows with each failure.
+        fitted: how many blocks did since the number last changed.
         lock: what keeps threads from changing `known` at once.
     """
 
     limit: int = 16
     known: dict[tuple[object, ...], int] = field(default_factory=dict)
+    patience: dict[tuple[object, ...], int] = field(default_factory=dict)
+    fitted: Counter[tuple[object, ...]] = field(default_factory=Counter)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def get(self, key: tuple[object, ...]) -> int:
@@ -53,6 +63,24 @@ class RowBudget:
             )
         with self.lock:
             self.known[key] = max(1, min(self.get(key), failed // 2))
+            self.patience[key] = min(_MOST_PATIENCE, 2 * self.patience.get(key, _PATIENCE // 2))
+            self.fitted[key] = 0
+
+    def fits(self, key: tuple[object, ...]) -> None:
+        """Record that a block fitted; after enough of them the next may have twice as many rows.
+
+        Memory that another program held comes back, so a smaller number isn't kept for ever. Where
+        twice as many don't fit after all, the next try comes after twice as many blocks.
+        """
+        if key not in self.known:
+            return
+        with self.lock:
+            self.fitted[key] += 1
+            if self.fitted[key] >= self.patience[key]:
+                self.fitted[key] = 0
+                self.known[key] = min(self.limit, 2 * self.known[key])
+                if self.known[key] == self.limit:
+                    del self.known[key]
 
 
 def is_out_of_memory(error: BaseException) -> bool:

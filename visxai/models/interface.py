@@ -336,7 +336,7 @@ class Model(ABC):
         return exact_float32(self.device) if self.precision == "fp32" else nullcontext()
 
     def _blocks(
-        self, rows: Rows, call: str, run: Callable[[Tensor, Tensor, Tensor], T]
+        self, rows: Rows, call: str, run: Callable[[Tensor, Tensor, Tensor, int], T]
     ) -> Iterator[T]:
         """Run a function over all rows, in blocks that fit in memory.
 
@@ -346,7 +346,8 @@ class Model(ABC):
         Args:
             rows: the inputs, images × turns.
             call: the kind of computation, by which the budget remembers block sizes.
-            run: run(inputs (n, ...), image (n,), turn (n,)) computes a block.
+            run: run(inputs (n, ...), image (n,), turn (n,), first) computes a block; its rows are
+                consecutive, and `first` is the number of the first one.
 
         Yields:
             The result of each block, in order.
@@ -363,7 +364,7 @@ class Model(ABC):
             image, turn = index // rows.turns, index % rows.turns
             try:
                 with self._computing():
-                    result = run(rows.block(image, turn), image, turn)
+                    result = run(rows.block(image, turn), image, turn, start)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -379,5 +380,6 @@ class Model(ABC):
                 if self.device.type == "cuda":
                     torch.cuda.empty_cache()
                 continue
+            self.budget.fits(key)
             yield result
             start += size

@@ -48,6 +48,14 @@ class PromptClassifier(nn.Module):
         found: Any = self.model.get_image_features(pixel_values=x)  # type: ignore[operator]
         # Until its version 5 the library returned the embedding itself.
         image = found if isinstance(found, Tensor) else found.pooler_output
+        if not torch.is_autocast_enabled(x.device.type):
+            return self._compared(image)
+        # The cosine is multiplied by a hundred or so: half precision would step by tenths there.
+        with torch.autocast(x.device.type, enabled=False):
+            return self._compared(image.to(self.text.dtype))
+
+    def _compared(self, image: Tensor) -> Tensor:
+        """Compute the scores (b, prompts) of image embeddings (b, d)."""
         scores: Tensor = F.normalize(image, dim=-1) @ self.text.T * self.scale + self.bias
         return scores
 

@@ -5,7 +5,7 @@ b images have r maps, where r is the number of their targets; k is the number of
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -27,12 +27,24 @@ class Gradients:
         turn: (n,) its turn.
         gradient: (n, 3, h, w).
         value: (n,) the target's scalar at the input.
+        runs: (map, first, end) of each map's gradients among the n, where they lie in sequence;
+            None where `map` must be read to know.
     """
 
     map: Tensor
     turn: Tensor
     gradient: Tensor
     value: Tensor
+    runs: tuple[tuple[int, int, int], ...] | None = None
+
+    def by_map(self, values: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """Yield each map with those of `values` (n, ...) that are its own."""
+        if self.runs is not None:
+            for index, first, end in self.runs:
+                yield index, values[first:end]
+        else:
+            for index in sorted(set(self.map.tolist())):
+                yield index, values[self.map == index]
 
 
 @dataclass(frozen=True)

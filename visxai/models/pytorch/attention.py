@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from visxai.models.blocks import joined_aim, maps_of
+from visxai.models.blocks import Chosen, joined_aim, maps_of
 from visxai.models.interface import AttentionGradient
 from visxai.models.pytorch.capture import capture
 from visxai.models.pytorch.sdpa import Call, record_attention
@@ -76,9 +76,7 @@ def attend(model: Network, x: Tensor, target: Target, asked: Asked) -> AtAttenti
     """Compute `Model.attention` for a torch model."""
     tokens = model.tokens(x)
 
-    def run(part: Tensor, image: Tensor, turn: Tensor) -> Part:
-        first = int(image[0])
-
+    def run(part: Tensor, image: Tensor, turn: Tensor, first: int) -> Part:
         def settle(scores: Tensor) -> tuple[Aim, Tensor]:
             own = target.part(first, first + len(part))
             return own.aim(scores, model.probabilities(scores)), image - first
@@ -111,7 +109,7 @@ def attend_rows(model: Network, rows: Rows, aim: Aim, asked: Asked) -> tuple[Ten
     out: Tensor | None = None
     lost = torch.zeros(len(aim), rows.turns, dtype=torch.bool, device=model.device)
 
-    def run(part: Tensor, image: Tensor, turn: Tensor) -> Part:
+    def run(part: Tensor, image: Tensor, turn: Tensor, _: int) -> Part:
         return _part(model, tokens, part, turn, lambda _: (aim, image), asked)
 
     for part in model._blocks(rows, asked.key, run):
@@ -130,7 +128,7 @@ def token_values(model: Network, x: Tensor, keep: Tensor, aim: Aim) -> Tensor:
     out = torch.empty(len(aim), len(keep), device=model.device)
     rows = Rows(x.shape[0], len(keep), tuple(x.shape[1:]), lambda image, _: x[image])
 
-    def run(part: Tensor, image: Tensor, turn: Tensor) -> bool:
+    def run(part: Tensor, image: Tensor, turn: Tensor, _: int) -> bool:
         with dropping(model.module, tokens, keep[turn]):
             scores = wide(model.forward(part))
         for chosen, which in maps_of(aim, image):
@@ -201,7 +199,7 @@ def _part(
     return Part(plain, aim, *(torch.cat(column) for column in zip(*made, strict=True)))
 
 
-def _of(calls: list[Call], chosen: Tensor, gradients: list[Tensor] | None) -> tuple[Call, ...]:
+def _of(calls: list[Call], chosen: Chosen, gradients: list[Tensor] | None) -> tuple[Call, ...]:
     """Select the chosen rows of each layer's call."""
     return tuple(
         call.of(chosen, None if gradients is None else gradients[number])

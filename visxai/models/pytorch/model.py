@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from visxai.errors import LayerError, OutOfMemory, UnknownName
 from visxai.images.preprocess import Preprocess
-from visxai.models.blocks import joined_aim, maps_of
+from visxai.models.blocks import joined_aim, maps_of, runs_of
 from visxai.models.budget import looking
 from visxai.models.interface import Activation, AttentionGradient, Need
 from visxai.models.pytorch import attention
@@ -222,7 +222,7 @@ class TorchModel(Network):
         other.pristine, other.weights = structural_copy(module), Weights(module)
         other.acceleration = None  # its forms hold the other module's weights
         other._surveys, other._tokens, other._splits = {}, {}, {}
-        other._inputs = Inputs()
+        other._inputs, other._classifiers = Inputs(), []
         other._layer, other._lock = layer or self._layer, threading.RLock()
         return other
 
@@ -244,7 +244,7 @@ class TorchModel(Network):
         """Compute the target's scalars (maps, turns) from forward(inputs (n, ...), image (n,))."""
         out = torch.empty(len(aim), rows.turns, device=self.device)
 
-        def run(x: Tensor, image: Tensor, turn: Tensor) -> bool:
+        def run(x: Tensor, image: Tensor, turn: Tensor, _: int) -> bool:
             scores = forward(x, image)
             for chosen, which in maps_of(aim, image):
                 out[which, turn[chosen]] = aim(scores[chosen], which).to(out.dtype)
@@ -255,7 +255,7 @@ class TorchModel(Network):
         return out
 
     def gradients(self, rows: Rows, aim: Aim) -> Iterator[Gradients]:
-        def run(x: Tensor, image: Tensor, turn: Tensor) -> list[Gradients]:
+        def run(x: Tensor, image: Tensor, turn: Tensor, first: int) -> list[Gradients]:
             with torch.inference_mode(False), torch.enable_grad():
                 # Cloned: an inference tensor of the caller's can't be differentiated.
                 leaf = x.detach().clone().requires_grad_()
@@ -265,7 +265,12 @@ class TorchModel(Network):
                 for number, (chosen, which) in enumerate(passes):
                     value = aim(scores[chosen], which)
                     (gradient,) = self.differentiate(value, [leaf], number + 1 < len(passes))
-                    found.append(Gradients(which, turn[chosen], gradient[chosen], value.detach()))
+                    runs = None
+                    if aim.each_has is not None:
+                        runs = runs_of(first, len(x), rows.turns, aim.each_has, number)
+                    found.append(
+                        Gradients(which, turn[chosen], gradient[chosen], value.detach(), runs)
+                    )
             return found
 
         for block in self._blocks(rows, "gradients", run):
@@ -281,7 +286,7 @@ class TorchModel(Network):
         network = Scalars(self.copied(), self.forward, aim)
         which = torch.arange(len(aim), device=x.device) if maps is None else maps
 
-        def block(part: Tensor, index: Tensor, _: Tensor) -> Tensor:
+        def block(part: Tensor, index: Tensor, *_: Any) -> Tensor:
             with torch.inference_mode(False), torch.enable_grad():
                 return run(network, part.detach().clone(), which[index]).detach()
 
@@ -291,8 +296,7 @@ class TorchModel(Network):
         names = tuple(layers) or tuple(self.layer(x).split("+"))
         layouts = [self.layout(name, x) for name in names]
 
-        def run(part: Tensor, image: Tensor, _: Tensor) -> AtLayers:
-            first = int(image[0])
+        def run(part: Tensor, _image: Tensor, _turn: Tensor, first: int) -> AtLayers:
             return self._at_layers(part, target.part(first, first + len(part)), names)
 
         parts = list(self._blocks(Rows.of(x), f"layer {names}", run))
@@ -364,6 +368,9 @@ class TorchModel(Network):
                 f"below {parts.at}", lambda part: self._run(parts.trunk, part), fresh, x, parts.axis
             )(x)
         return parts.head.module, inside, parts.head
+
+    def _changed(self) -> None:
+        self._splits.clear()
 
     def _differentiable(self, x: Tensor) -> nn.Module | None:
         """Return the faster module for gradients at the input; None means the module itself."""

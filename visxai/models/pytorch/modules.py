@@ -87,9 +87,17 @@ def private_copy(module: nn.Module, device: str | torch.device | None) -> nn.Mod
                 f"({error}): remove what can't be copied from its attributes"
             ) from error
         first = next(itertools.chain(private.parameters(), private.buffers()), None)
-        if device is not None and first is not None and first.device != torch.device(device):
+        if device is not None and first is not None and not _lies_on(first, device):
             private = copy.deepcopy(private).to(device)
     return private.eval()
+
+
+def _lies_on(tensor: Tensor, device: str | torch.device) -> bool:
+    """Return whether a tensor lies on a device; "cuda" is the current one of its kind."""
+    wanted = torch.device(device)
+    if wanted.type != tensor.device.type or wanted.type == "cpu":
+        return wanted.type == tensor.device.type
+    return torch.empty(0, device=wanted).device == tensor.device
 
 
 def structural_copy(module: nn.Module) -> nn.Module:

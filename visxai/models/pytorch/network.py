@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,13 +20,16 @@ from visxai.errors import LayerError, ModelError
 from visxai.images.preprocess import Preprocess
 from visxai.models.budget import RowBudget, looking
 from visxai.models.interface import Activation, Model
+from visxai.models.pytorch.classifier import classifiers, keep_wide
 from visxai.models.pytorch.isolation import Inputs, check_independent
 from visxai.models.pytorch.layers import Survey, survey
 from visxai.models.pytorch.modules import Weights, adapt, private_copy, structural_copy
 from visxai.models.pytorch.tracing import running
-from visxai.models.rows import wide
+from visxai.models.rows import Rows, wide
 from visxai.references import ModelRef
 from visxai.target import Aim
+
+T = TypeVar("T")
 
 DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 # fp16 gradients below 6e-8 vanish: the target is scaled before the backward and unscaled after.
@@ -75,6 +78,7 @@ class Network(Model):
         self._output = output
         self._name = name or type(original).__name__
         self._surveys: dict[tuple[int, ...], Survey] = {}
+        self._classifiers: list[str] = []  # shared by the same model in all its precisions
         self._inputs = Inputs()
         self._ref = ref
         self._lock = threading.RLock()
@@ -142,6 +146,35 @@ class Network(Model):
         """Whether the precision is computed by autocast."""
         return DTYPES[self.precision] is not None
 
+    def _blocks(
+        self, rows: Rows, call: str, run: Callable[[Tensor, Tensor, Tensor, int], T]
+    ) -> Iterator[T]:
+        if self._autocast:
+            self._keep_scores_wide(rows.shape)
+        return super()._blocks(rows, call, run)
+
+    def _keep_scores_wide(self, shape: tuple[int, ...]) -> None:
+        """Let the layers that make the scores compute in float32 (see `classifier.py`).
+
+        This takes a forward, so it is done before anything is hooked for one.
+
+        Args:
+            shape: an input's shape; any other once the layers are known.
+        """
+        if isinstance(self.module, torch.jit.ScriptModule):
+            return
+        with self._lock:
+            if self._classifiers:
+                return
+            names = classifiers(self.survey(torch.empty(1, *shape)), self.module)
+            for module in (self.pristine, self.module):
+                keep_wide(module, names)
+            self._changed()
+            self._classifiers += names or ["none"]
+
+    def _changed(self) -> None:
+        """Forget copies of the module that were made before it changed."""
+
     def logits(self, output: Any) -> Tensor:
         """Return the scores (b, k) in what the module returned.
 
@@ -201,7 +234,9 @@ class Network(Model):
                 # Any picture will do; this one is made without the global random generator.
                 noise = torch.linspace(-1, 1, x[0].numel()).sin().reshape(1, *size)
                 with looking(self._name):
-                    self._surveys[size] = survey(self.module, self.forward, noise)
+                    # In float32, whose forward needs to know nothing of the module yet.
+                    run = self.in_precision("fp32").forward
+                    self._surveys[size] = survey(self.module, run, noise)
             return self._surveys[size]
 
     def head_weight(self, x: Tensor, classes: int) -> Tensor:

@@ -32,7 +32,7 @@ def activations(
         layouts: where the positions lie in each layer's output.
     """
 
-    def run(part: Tensor, *_: Tensor) -> list[Tensor]:
+    def run(part: Tensor, *_: Any) -> list[Tensor]:
         with capture(model.module, *names) as seen:
             scores = wide(model.forward(part))
             raw = [seen[name] for name in names]
@@ -60,7 +60,7 @@ def replay(
     """
     exact = model.in_precision("fp32")
 
-    def run(part: Tensor, *_: Tensor) -> list[Tensor]:
+    def run(part: Tensor, *_: Any) -> list[Tensor]:
         kept = []
 
         def both(inside: Tensor) -> Any:

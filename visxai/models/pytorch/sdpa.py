@@ -61,7 +61,7 @@ class Call:
     scale: float | None = None
     gradient: Tensor | None = None
 
-    def of(self, rows: Tensor, gradient: Tensor | None) -> Call:
+    def of(self, rows: Tensor | slice, gradient: Tensor | None) -> Call:
         """Select rows `rows` (n,) of the call, with the gradient at their outputs."""
         mask = self.mask
         if mask is not None and mask.ndim == 4 and mask.shape[0] > 1:
