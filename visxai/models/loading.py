@@ -188,16 +188,31 @@ def _beside(path: Path) -> dict[str, Any]:
 
 def _carded(found: Card) -> tuple[Any, dict[str, Any]]:
     """Build the model of a card; return the module and what the card states about it."""
-    import timm
-
     path = bundled_file(found.source) if "bundled" in found.source else packaged_file(found.source)
-    options = found.build.get("options", {})
-    module = timm.create_model(found.build["timm"], pretrained=False, **options)
+    module = _built(found)
     state = read(path)
     if found.build.get("keys") == "order":
         state = _renamed(state, module.state_dict(), found.name)
-    module.load_state_dict(state, strict=True)
-    return module, found.stated()
+    # A file may hold tensors in any order of memory, which would change the last bits of sums.
+    state = {key: value.contiguous() for key, value in state.items()}
+    empty = next(module.parameters()).is_meta  # there is nothing yet that could be copied into
+    module.load_state_dict(state, strict=True, assign=empty)
+    return module.eval(), found.stated()
+
+
+def _built(found: Card) -> Any:
+    """Build the architecture that a card names; visxai's own have no memory for weights yet."""
+    options = found.build.get("options", {})
+    if found.build.get("visxai") == "efficientnet_lite":
+        import torch
+
+        from visxai.models.pytorch.efficientnet_lite import EfficientNetLite
+
+        with torch.device("meta"):
+            return EfficientNetLite(**options)
+    import timm
+
+    return timm.create_model(found.build["timm"], pretrained=False, **options)
 
 
 def is_pipeline(source: Any) -> bool:

@@ -35,7 +35,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow as pa
-import pyarrow.dataset
 import pyarrow.parquet as pq
 
 from visxai.errors import Argument, Failure, StoreError, VisxaiError
@@ -204,6 +203,8 @@ def dataset(out: str | os.PathLike[str]) -> Any:
     Raises:
         StoreError: OUT isn't a run's folder.
     """
+    import pyarrow.dataset  # brings pandas with it where that is installed
+
     paths = [str(path) for path in parts(_checked(out)).values()]
     scanning = pyarrow.dataset.ParquetFragmentScanOptions(page_checksum_verification=True)
     form = pyarrow.dataset.ParquetFileFormat(default_fragment_scan_options=scanning)

@@ -43,7 +43,7 @@ def offered(model: Network) -> tuple[Need, str]:
     Raises:
         OutOfMemory: memory ran out, which says nothing about the model.
     """
-    if not any(_attends(part) for part in model.module.modules()):
+    if not _attends(model.module):
         return Need(0), _remedy(model.module)
     size = _input_size(model)
     if size is None:
@@ -57,18 +57,27 @@ def offered(model: Network) -> tuple[Need, str]:
     return Need.ATTENTION | (Need.TOKENS if found.droppable else Need(0)), ""
 
 
-def _attends(part: nn.Module) -> bool:
-    """Return whether a module seems to call scaled_dot_product_attention."""
-    if isinstance(part, nn.MultiheadAttention) or getattr(part, "fused_attn", None) is True:
-        return True
-    implementation = getattr(getattr(part, "config", None), "_attn_implementation", None)
-    if implementation is not None or hasattr(part, "fused_attn"):
-        return bool(implementation == "sdpa")
-    if type(part).__module__.startswith("torch."):
+def _attends(module: nn.Module) -> bool:
+    """Return whether a part of a module seems to call scaled_dot_product_attention."""
+    kinds: set[type[nn.Module]] = set()  # a class is read once, however many parts are of it
+    for part in module.modules():
+        if isinstance(part, nn.MultiheadAttention) or getattr(part, "fused_attn", None) is True:
+            return True
+        implementation = getattr(getattr(part, "config", None), "_attn_implementation", None)
+        if implementation == "sdpa":
+            return True
+        if implementation is None and not hasattr(part, "fused_attn"):
+            kinds.add(type(part))
+    return any(_names_attention(kind) for kind in kinds)
+
+
+def _names_attention(kind: type[nn.Module]) -> bool:
+    """Return whether the source of a module's class calls scaled_dot_product_attention."""
+    if kind.__module__.startswith("torch."):
         return False
     try:
         with PARSING:
-            return _SDPA in inspect.getsource(type(part))
+            return _SDPA in inspect.getsource(kind)
     except (OSError, TypeError):
         return False
 
