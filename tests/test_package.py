@@ -31,6 +31,7 @@ FLOORS = [
     ["metrics"],
     ["engine"],
     ["pipeline", "bench"],
+    ["text"],
     ["scale", "report", "evaluate"],
     ["cli"],
     ["__main__"],

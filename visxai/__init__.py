@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         report,
         results,
         scale,
+        text,
     )
     from visxai.engine import Engine
     from visxai.errors import Failure
@@ -51,6 +52,7 @@ __all__ = [
     "report",
     "results",
     "scale",
+    "text",
 ]
 
 _HOMES = {

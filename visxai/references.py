@@ -113,6 +113,66 @@ class ImageRef:
         )
 
 
+MAX_CHARACTERS = 2**24  # the longest text of a record, as a record may come from a stranger
+
+
+@dataclass(frozen=True)
+class TextRef:
+    """An explained text.
+
+    Attributes:
+        text: The text as the model was given it.
+        spans: (start, end) of each word in characters of the text, end exclusive, ascending; words
+            don't overlap.
+        source_sha256: SHA-256 (hex) of the text in UTF-8.
+        path: The text's address, such as "comments.csv#row=12", None for a text in memory.
+    """
+
+    text: str
+    spans: tuple[tuple[int, int], ...]
+    source_sha256: str
+    path: str | None = None
+
+    kind: ClassVar[str] = "text"
+
+    def __str__(self) -> str:
+        return self.path or f"text of {len(self.text)} characters"
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words of the text, in order."""
+        return tuple(self.text[start:end] for start, end in self.spans)
+
+    def to_columns(self) -> dict[str, Any]:
+        """Return the columns of a record that describe this input."""
+        return {
+            "path": self.path,
+            "source_sha256": self.source_sha256,
+            "text": self.text,
+            "spans": [place for span in self.spans for place in span],
+        }
+
+    @classmethod
+    def from_columns(cls, data: Mapping[str, Any]) -> Self:
+        """Read what `to_columns` returned.
+
+        Raises:
+            ArgumentError: The text is too long, or the words don't lie in it one after another.
+        """
+        text, flat = data["text"], [int(place) for place in data["spans"]]
+        starts, ends = flat[::2], flat[1::2]
+        inside = all(a < b for a, b in zip(starts, ends, strict=False)) and all(
+            a <= b for a, b in zip([0, *ends], [*starts, len(text)], strict=False)
+        )
+        if len(text) > MAX_CHARACTERS or len(flat) % 2 or not inside:
+            raise ArgumentError(
+                f"expected a text of at most {MAX_CHARACTERS} characters with its words one after "
+                "another, got other spans: the record is damaged"
+            )
+        spans = tuple(zip(starts, ends, strict=True))
+        return cls(text, spans, data["source_sha256"], data["path"])
+
+
 InputRef = ImageRef  # the earlier name, from before there were other kinds of input
 
 

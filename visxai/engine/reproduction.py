@@ -12,6 +12,7 @@ from visxai import methods
 from visxai.errors import ArgumentError, Failure
 from visxai.methods.base import Method
 from visxai.models.interface import Model
+from visxai.record.base import Explanation
 from visxai.record.image import ImageExplanation
 
 
@@ -44,7 +45,7 @@ class Reproduction:
         same_image: Whether both images have the same bytes.
     """
 
-    explanation: ImageExplanation
+    explanation: Explanation
     map_difference: float
     score_difference: float
     same_image: bool

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from visxai.record.columns import SCHEMA_VERSION, schema
     from visxai.record.image import ImageExplanation, Prediction
     from visxai.record.table import TableExplanation
+    from visxai.record.text import TextExplanation
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -18,6 +19,7 @@ __all__ = [
     "ImageExplanation",
     "Prediction",
     "TableExplanation",
+    "TextExplanation",
     "schema",
 ]
 
@@ -30,5 +32,6 @@ __getattr__, __dir__ = hand_on(
         "ImageExplanation": "image",
         "Prediction": "image",
         "TableExplanation": "table",
+        "TextExplanation": "text",
     },
 )

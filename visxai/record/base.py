@@ -29,6 +29,7 @@ from visxai.schemas import mismatch
 _KINDS = {
     "image": ("visxai.record.image", "ImageExplanation"),
     "table": ("visxai.record.table", "TableExplanation"),
+    "text": ("visxai.record.text", "TextExplanation"),
 }
 
 
@@ -52,7 +53,7 @@ class Explanation(ABC):
         input: The input that was explained.
         model: The model that gave the score.
         values: float32, the method's native map, unscaled: (u, v) for an image, (features,) for a
-            table's row.
+            table's row, (words,) for a text.
         method: The method's spec.
         target: The target as the caller wrote it.
         class_index: The explained class, None for a set of classes or a function of the scores.

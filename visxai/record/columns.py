@@ -149,11 +149,23 @@ _TABLE = (
     Column("excluded", "strings", "Columns that the model never saw.", _list_of(_TEXT)),
     Column("groups", "json", "The row's protected columns, by name; never scored.", _OBJECT),
 )
-_INPUTS = {"image": _IMAGE, "table": _TABLE}
+_TEXTS = (
+    Column("path", "string", "Where the text came from: a file and a row.", _nullable(_TEXT)),
+    Column("source_sha256", "string", "Of the text in UTF-8.", _SHA256),
+    Column("text", "string", "The text as the model was given it.", _TEXT),
+    Column(
+        "spans",
+        "integers",
+        "Start and end of each word in the text, in characters, end exclusive: start, end, start, "
+        "end and so on. The map has a value for each word.",
+        _list_of({**_INTEGER, "minimum": 0, "maximum": _MOST}),
+    ),
+)
+_INPUTS = {"image": _IMAGE, "table": _TABLE, "text": _TEXTS}
 # The axes of a map and the number type that it is packed as, by the kind of record. A picture's map
-# is drawn; a table's attributions must still add up to the score.
-AXES = {"image": 2, "table": 1}
-PACKED = {"image": "<f2", "table": "<f4"}
+# is drawn; attributions of a table's row or a text must still add up to the score.
+AXES = {"image": 2, "table": 1, "text": 1}
+PACKED = {"image": "<f2", "table": "<f4", "text": "<f4"}
 _NUMBERS = {"<f2": "float16", "<f4": "float32"}
 _SHARED = (
     Column("model", "string", "The model's name.", _TEXT),
@@ -254,7 +266,8 @@ def _of_kind(one: Column, kind: str) -> Column:
     if one.name == "map":
         return replace(one, meaning=one.meaning.format(numbers=_NUMBERS[PACKED[kind]]))
     if one.name == "map_shape":
-        return replace(one, json=_integers(AXES[kind], 1))
+        # A text may have no words.
+        return replace(one, json=_integers(AXES[kind], 0 if kind == "text" else 1))
     return replace(one, json={"enum": [kind]}) if one.name == "kind" else one
 
 
@@ -262,7 +275,7 @@ def schema(kind: str = "image") -> dict[str, Any]:
     """Return the JSON Schema (2020-12) of `Explanation.to_dict()` for a kind of input.
 
     Args:
-        kind: "image" or "table".
+        kind: "image", "table" or "text".
 
     Returns:
         The schema as plain values, with a description for each property.
@@ -290,7 +303,7 @@ def pack(values: NDArray[np.float32], kind: str = "image") -> tuple[bytes, float
         kind: The kind of its record.
 
     Returns:
-        The zlib-compressed little-endian numbers (float16 for an image, float32 for a table) of
+        The zlib-compressed little-endian numbers (float16 for an image, float32 otherwise) of
         values / scale, and the scale: the largest magnitude for float16, so that a map of any size
         keeps its 11 bits, and 1 for float32.
     """

@@ -15,7 +15,7 @@ from visxai.foreign import shown
 from visxai.images.heatmap import Array, PlacedMap, Region
 from visxai.labels import label_of
 from visxai.record.base import Explanation, Picture
-from visxai.references import ImageRef
+from visxai.references import ImageRef, Reference
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -187,10 +187,10 @@ class ImageExplanation(Explanation):
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """A model's scores for one image.
+    """A model's scores for one input.
 
     Attributes:
-        input: The image.
+        input: The image or text.
         probabilities: float32 (k,), as the model reports its scores.
         class_index: The class with the greatest score.
         label: The label of that class.
@@ -198,7 +198,7 @@ class Prediction:
         labels: The labels of all classes, None where the model has none.
     """
 
-    input: ImageRef
+    input: Reference
     probabilities: Array
     class_index: int
     label: str
@@ -206,7 +206,7 @@ class Prediction:
     labels: tuple[str, ...] | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
-        where = self.input.path or f"{self.input.width}x{self.input.height} image"
+        where = str(self.input)
         best = ", ".join(f"{label} {score:.3f}" for label, score in self.top(3))
         return f"<Prediction {shown(where)}: {shown(best)}, of {len(self.probabilities)} classes>"
 
