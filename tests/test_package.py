@@ -33,6 +33,7 @@ FLOORS = [
     ["pipeline", "bench"],
     ["text"],
     ["scale", "report", "evaluate"],
+    ["compare", "govern"],
     ["cli"],
     ["__main__"],
 ]

@@ -13,9 +13,11 @@ from visxai._version import __version__ as __version__
 if TYPE_CHECKING:
     from visxai import (
         bench,
+        compare,
         drawing,
         errors,
         evaluate,
+        govern,
         images,
         methods,
         metrics,
@@ -40,9 +42,11 @@ __all__ = [
     "Preprocess",
     "Target",
     "bench",
+    "compare",
     "drawing",
     "errors",
     "evaluate",
+    "govern",
     "images",
     "methods",
     "metrics",

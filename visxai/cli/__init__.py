@@ -15,7 +15,17 @@ from typing import Annotated
 import typer
 
 import visxai
-from visxai.cli import audit, bench, evaluate, explain, listings, outputs, wording
+from visxai.cli import (
+    audit,
+    bench,
+    compare,
+    evaluate,
+    explain,
+    govern,
+    listings,
+    outputs,
+    wording,
+)
 from visxai.cli.base import given
 from visxai.errors import OutOfMemory, VisxaiError
 from visxai.foreign import shown
@@ -52,11 +62,13 @@ for command in (
     listings.methods,
     bench.bench,
     evaluate.evaluate,
+    compare.compare,
     outputs.report,
     outputs.export,
     listings.doctor,
 ):
     app.command()(command)
+app.add_typer(govern.app, name="govern")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,10 @@ from rich.text import Text
 from visxai.foreign import for_terminal, shown
 
 if TYPE_CHECKING:
+    from visxai.compare.comparison import Comparison, Gate
     from visxai.evaluate.evaluation import Evaluation
+    from visxai.govern.groups import Fairness
+    from visxai.govern.windows import Drift
     from visxai.pipeline.progress import Outcome, Progress
     from visxai.report.gallery import Report
     from visxai.results.exports import Export
@@ -263,6 +266,80 @@ def gallery(made: Report) -> None:
             "photograph[/yellow]",
             soft_wrap=True,
         )
+
+
+def compared(found: Comparison, gates: Sequence[Gate], page: Path) -> None:
+    """Print what differs between two runs, what was required, and where the page is."""
+    console, mean, share = _out(), found.agreement, found.changes
+    console.print(
+        f"{counted(len(found.pairs), 'input')} in both; mean agreement {mean.value:.3f} "
+        f"({mean.low:.3f} to {mean.high:.3f}); {counted(found.changed, 'decision')} changed, "
+        f"{share.value:.1%} ({share.low:.1%} to {share.high:.1%})",
+        soft_wrap=True,
+    )
+    for gate in gates:
+        verdict = "[green]passed[/green]" if gate.passed else "[red]failed[/red]"
+        console.print(f"{verdict}  {gate.name}: {gate.said}", soft_wrap=True)
+    console.print(f"What changed most: {_placed(page)}", soft_wrap=True)
+
+
+def drifted(found: Drift) -> None:
+    """Print each window with the p-value of each side, and what moved where a side alarms."""
+    console = _out()
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("window", "from", "items", "input", "score", "explanation", "moved most"):
+        table.add_column(name, overflow="fold")
+    for number, window in enumerate(found.windows, 1):
+        cells = []
+        for side in ("input", "score", "explanation"):
+            if side in window.q:
+                said = f"{window.q[side]:.3f}"
+                cells.append(f"[red]{said}[/red]" if side in window.alarms else said)
+            else:
+                cells.append("–")
+        moved = [
+            f"{one.name} {one.before:.3g} → {one.after:.3g}"
+            for side in window.alarms
+            for one in window.sides[side].columns[:2]
+        ]
+        said = for_terminal(", ".join(moved))
+        table.add_row(str(number), window.first[:19], str(window.n), *cells, said)
+    console.print(table)
+    console.print(
+        f"{found.alarms} of {counted(len(found.windows), 'window')} drifted; p-values adjusted for "
+        f"the sides, {found.reference} items of reference, level {found.level:g}",
+        soft_wrap=True,
+    )
+
+
+def gaps(found: Fairness) -> None:
+    """Print the gaps that chance doesn't explain, and the groups that are too small."""
+    console = _out()
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("group", "figure", "n", "mean", "others", "gap (95 % interval)", "p"):
+        table.add_column(name, overflow="fold")
+    for gap in found.findings[:_SMALL]:
+        interval = f"{gap.gap:+.3f} ({gap.low:+.3f} to {gap.high:+.3f})"
+        table.add_row(
+            for_terminal(gap.group),
+            for_terminal(gap.figure),
+            str(gap.n),
+            f"{gap.mean:.3f}",
+            f"{gap.others:.3f}",
+            interval,
+            f"{gap.p:.3f}",
+        )
+    if found.findings:
+        console.print(table)
+    warned = {gap.group: gap.warning for gap in found.gaps if gap.warning}
+    for group, warning in warned.items():
+        console.print(f"[yellow]{for_terminal(group)}: {warning}[/yellow]", soft_wrap=True)
+    console.print(
+        f"{counted(len(found.findings), 'gap')} between groups of {for_terminal(found.attribute)} "
+        f"that chance doesn't explain, at level {found.level:g}; "
+        f"{counted(found.unknown, 'item')} without a group",
+        soft_wrap=True,
+    )
 
 
 def exported(made: Export) -> None:

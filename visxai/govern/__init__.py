@@ -1,0 +1,49 @@
+"""Governance: what explanations say over time, whom they treat differently, and when they drift.
+
+    seen = visxai.govern.observe("OUT")
+    visxai.govern.drift(reference, seen).windows[0].alarm
+    visxai.govern.fairness(seen, "sex").findings
+
+The package is named like its command, `visxai govern`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from visxai._lazy import hand_on
+
+if TYPE_CHECKING:
+    from visxai.govern.features.base import features_of, measure
+    from visxai.govern.groups import Fairness, Gap, fairness
+    from visxai.govern.observations import Observations, observe
+    from visxai.govern.windows import Drift, Window, drift
+
+__all__ = [
+    "Drift",
+    "Fairness",
+    "Gap",
+    "Observations",
+    "Window",
+    "drift",
+    "fairness",
+    "features_of",
+    "measure",
+    "observe",
+]
+
+__getattr__, __dir__ = hand_on(
+    __name__,
+    {
+        "Drift": "windows",
+        "Fairness": "groups",
+        "Gap": "groups",
+        "Observations": "observations",
+        "Window": "windows",
+        "drift": "windows",
+        "fairness": "groups",
+        "features_of": "features.base",
+        "measure": "features.base",
+        "observe": "observations",
+    },
+)
