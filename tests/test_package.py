@@ -25,6 +25,7 @@ FLOORS = [
     ["_lazy", "_version", "errors", "foreign", "process", "quiet", "sandbox", "schemas"],
     ["files", "options", "references", "web"],
     ["labels", "spec", "images"],
+    ["target_form"],
     ["target", "drawing"],
     ["record", "models"],
     ["results", "methods", "ledger"],

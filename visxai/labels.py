@@ -6,7 +6,6 @@ import difflib
 import json
 import math
 import os
-import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -87,16 +86,12 @@ def label_of(labels: Sequence[str] | None, index: int) -> str:
     return labels[index] if labels is not None and index < len(labels) else f"class {index}"
 
 
-UNKNOWN: Sequence[str] = ["the labels of a model that isn't loaded yet"]
-
-
 def class_of(text: str, labels: Sequence[str] | None) -> int:
     """Find the class of an index or a label: the whole label or one of its comma-separated names.
 
     Args:
         text: The index or the label, in upper or lower case.
-        labels: The model's labels; `UNKNOWN` where the model isn't loaded yet: then only the form
-            of the text is checked and the number returned for a label is a placeholder.
+        labels: The model's labels.
 
     Returns:
         The class's index. It isn't checked against the number of classes.
@@ -107,10 +102,6 @@ def class_of(text: str, labels: Sequence[str] | None) -> int:
     """
     if (index := parse_index(text)) is not None:
         return index
-    if labels is UNKNOWN:
-        # Only the form is checked. Different names get different placeholder numbers, so that a
-        # name given twice is still noticed.
-        return zlib.crc32(text.casefold().encode("utf-8", "backslashreplace"))
     if not labels:
         raise TargetError(
             f"expected a class index, got {text!r}: this model has no labels, pass labels=[...]"

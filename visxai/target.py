@@ -10,7 +10,6 @@ maps ("top3", "above=0.5"), so an aim holds the image of each map.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,15 +19,10 @@ import torch
 from torch import Tensor
 
 from visxai.errors import TargetError, UnknownName
-from visxai.labels import UNKNOWN, class_of, label_of, near_labels, parse_index, parse_number
+from visxai.labels import class_of, label_of, near_labels
+from visxai.target_form import FORMS, TargetForm, two_classes
 
 Kind = Literal["top", "class", "any", "diff", "above", "index", "callable"]
-FORMS = (
-    "top1, top3, class=207, class=tabby, any=281,282, cats=any:281,282, diff=207,282, above=0.5, "
-    "an int, a label, one of them per image, or a callable scores (b, k) -> (b,)"
-)
-
-_NAME = re.compile(r"\w[\w -]*").fullmatch
 _LISTED = 4  # classes that the label of an unnamed set lists
 
 
@@ -189,7 +183,7 @@ class Target:
         if isinstance(target, int):
             return cls("class", f"class={target}", (target,))
         if isinstance(target, str):
-            return cls._parse(target, labels)
+            return cls._of_text(target, labels)
         if callable(target) and not isinstance(target, Tensor):
             name = getattr(target, "__name__", type(target).__name__)
             return cls("callable", f"callable:{name}", function=target)
@@ -211,38 +205,29 @@ class Target:
         return cls("index", "index", tuple(values))
 
     @classmethod
-    def _parse(cls, text: str, labels: Sequence[str] | None) -> Target:
-        name, given, argument = text.strip().partition("=")
-        name, argument = name.strip(), argument.strip()
-        if not given and name.startswith("top") and (parse_index(name[3:]) or 0) > 0:
-            return cls("top", name, value=int(name[3:]))
-        if given and argument and name == "class":
-            return cls("class", f"class={argument}", (class_of(argument, labels),))
-        if given and name in ("any", "diff") and (members := _members(argument, labels)):
-            if name == "diff" and (len(members) != 2 or members[0] == members[1]):
-                raise TargetError(
-                    f"expected two different classes in diff=a,b, got {text!r}: try diff=207,282"
-                )
-            if name == "diff":
-                return cls("diff", f"diff={argument}", members)
-            return cls("any", f"any={argument}", tuple(sorted(set(members))))
-        if given and argument.startswith("any:") and name not in ("above", "class", "any", "diff"):
-            return cls._named_set(name, argument.removeprefix("any:").strip(), labels)
-        if given and name == "above" and (limit := parse_number(argument)) is not None:
-            return cls("above", f"above={argument}", value=limit)
-        if not given and labels and (found := _named(name, labels)) is not None:
+    def _of_text(cls, text: str, labels: Sequence[str] | None) -> Target:
+        try:
+            return cls.resolve(TargetForm.parse(text), labels)
+        except TargetError:
+            name = text.strip()
+            if "=" in name or not labels or (found := _named(name, labels)) is None:
+                raise
             return cls("class", f"class={name}", (found,))
-        raise TargetError(f"expected a target, got {text!r}: use {FORMS}")
 
     @classmethod
-    def _named_set(cls, name: str, argument: str, labels: Sequence[str] | None) -> Target:
-        members = _members(argument, labels) if _NAME(name) else ()
-        if not members:
-            raise TargetError(
-                f"expected a set of classes with a name of letters, digits, spaces, - and _, got "
-                f"{name + '=any:' + argument!r}: write it like weapons=any:413,764"
-            )
-        return cls("any", f"{name}=any:{argument}", tuple(sorted(set(members))), name=name)
+    def resolve(cls, form: TargetForm, labels: Sequence[str] | None) -> Target:
+        """Find the classes that a target's form names among a model's labels.
+
+        Raises:
+            UnknownName: A label that the model doesn't have.
+            TargetError: The model has no labels, or a difference of a class from itself.
+        """
+        members = tuple(class_of(member, labels) for member in form.members)
+        if form.kind == "diff" and members[0] == members[1]:
+            raise two_classes(form.text)
+        if form.kind == "any":
+            members = tuple(sorted(set(members)))
+        return cls(form.kind, form.text, members, form.value, name=form.name)
 
     def part(self, start: int, stop: int) -> Target:
         """Return the target of images start to stop of a longer run."""
@@ -366,8 +351,8 @@ def set_label(labels: Sequence[str] | None, classes: Sequence[int]) -> str:
 
 
 def _named(text: str, labels: Sequence[str]) -> int | None:
-    """Find the class of a bare label; return None where it is no label or no labels are known."""
-    if labels is UNKNOWN or text.isdecimal():
+    """Find the class of a bare label; return None where it is no label."""
+    if text.isdecimal():
         return None
     try:
         return class_of(text, labels)
@@ -375,9 +360,3 @@ def _named(text: str, labels: Sequence[str]) -> int | None:
         if not near_labels(text, labels):
             return None
         raise TargetError(f"expected a target, got {text!r}, and an {error}") from None
-
-
-def _members(text: str, labels: Sequence[str] | None) -> tuple[int, ...]:
-    """Parse classes separated by commas; return an empty tuple where a place is empty."""
-    parts = [part.strip() for part in text.split(",")]
-    return tuple(class_of(part, labels) for part in parts) if all(parts) else ()

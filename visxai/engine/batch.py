@@ -14,8 +14,10 @@ from torch import Tensor
 
 from visxai import methods
 from visxai.engine.acceleration import Plan
+from visxai.engine.explained import Explained
 from visxai.engine.gate import Gate, is_right
 from visxai.errors import ArgumentError, Failure, OutOfMemory
+from visxai.images.prepared import Prepared
 from visxai.labels import label_of
 from visxai.methods.base import Maps, Method
 from visxai.metrics.base import Case, Check
@@ -25,40 +27,7 @@ from visxai.models.interface import Model
 from visxai.models.probe import Probe
 from visxai.record.image import ImageExplanation
 from visxai.record.scores import TOP, Scores
-from visxai.references import ImageRef
 from visxai.target import Target, set_label
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A decoded image, resized and cropped for the model.
-
-    Attributes:
-        pixels: (h, w, c) uint8, or (c, h, w) float32 from a preprocessing that isn't visxai's.
-        input: The image's size, bytes' hash and path, and where the pixels lie in it.
-        source: The object that the caller gave, None for a path.
-        expected: The index of the image's labelled class, None without a label.
-    """
-
-    pixels: np.ndarray[Any, Any]
-    input: ImageRef
-    source: Any
-    expected: int | None = None
-
-
-@dataclass(frozen=True)
-class Explained:
-    """The engine's result for one image.
-
-    Attributes:
-        explanations: The image's explanations, in the order of the methods.
-        scores: The greatest scores that the model gives the image.
-        best: The index of the class with the greatest score.
-    """
-
-    explanations: tuple[ImageExplanation, ...]
-    scores: Scores
-    best: int
 
 
 def compute(method: Method, model: Model, x: Tensor, target: Target) -> Maps:
@@ -234,9 +203,11 @@ class BatchExplainer:
             if isinstance(item, Failure):
                 results.append(item)
                 continue
-            told, best = next(scored)
+            scores, best = next(scored)
             mine = tuple(found.get(index, ()))
-            results.append(Explained(mine, replace(told, explained=bool(mine)), best))
+            right = None if item.expected is None else best == item.expected
+            scores = replace(scores, explained=bool(mine))
+            results.append(Explained(item.input, mine, scores, right))
         return results
 
     def _scored(

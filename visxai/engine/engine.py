@@ -21,13 +21,15 @@ from torch import Tensor, nn
 from visxai import methods, metrics
 from visxai.engine import redaction, reproduction
 from visxai.engine.acceleration import Plan
-from visxai.engine.batch import BatchExplainer, Explained, Prepared, reported
+from visxai.engine.batch import BatchExplainer, reported
 from visxai.engine.decision import Decision
+from visxai.engine.explained import Explained
 from visxai.engine.gate import Gate
 from visxai.engine.given import in_batches, iterate_images, list_images
 from visxai.errors import ArgumentError, Failure, ImageError
 from visxai.images import decoding, objects
 from visxai.images.address import Origin
+from visxai.images.prepared import Prepared
 from visxai.images.preprocess import Preprocess
 from visxai.labels import label_of
 from visxai.methods._maps import upsample

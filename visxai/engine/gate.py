@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from visxai.errors import TargetError
-from visxai.labels import UNKNOWN, parse_number
+from visxai.labels import parse_number
 from visxai.models.probe import Probe
 from visxai.target import Target
+from visxai.target_form import TargetForm
 
 
 def check_form(target: str | None = None, only: str | None = None) -> None:
@@ -28,9 +29,9 @@ def check_form(target: str | None = None, only: str | None = None) -> None:
         TargetError: If the target or the gate can't be parsed.
     """
     if target is not None:
-        Target.of(target, UNKNOWN)
-    if only is not None:
-        Gate.of(only, UNKNOWN)
+        TargetForm.parse(target)
+    if only is not None and only not in ("wrong", "right"):
+        _check_target(TargetForm.parse(_parted(only)[0]), only)
 
 
 @dataclass(frozen=True)
@@ -74,25 +75,37 @@ class Gate:
             return text
         if text in ("wrong", "right"):
             return cls(Target.of("top1"), True, 0.0, text, text == "right")
-        wrong = TargetError(
-            f"expected a condition on scores, got {text!r}: "
-            "write it like class=nsfw>0.5 or top1<0.6"
-        )
-        if not isinstance(text, str):
-            raise wrong
-        # The last < or > counts, since a label may contain such signs.
-        left, sign, right = re.fullmatch(r"(?s)(.*?)([<>]?)([^<>]*)", text).groups()  # type: ignore[union-attr]
-        limit = parse_number(right)
-        if not left or not sign or limit is None:
-            raise wrong
+        left, sign, right = _parted(text)
         target = Target.of(left, labels)
-        if target.kind not in ("top", "class", "any") or target.value > 1:
-            raise wrong
-        return cls(target, sign == ">", limit, f"{target}{sign}{right.strip()}")
+        _check_target(target, text)
+        return cls(target, sign == ">", float(right), f"{target}{sign}{right}")
 
     def open(self, reported: Tensor) -> Tensor:
         """Compare the target's reported scores (b,) with the limit; return (b,) bool."""
         return reported > self.limit if self.above else reported < self.limit
+
+
+def _parted(text: str) -> tuple[str, str, str]:
+    """Part a condition on scores into its target, its sign and its number."""
+    if not isinstance(text, str):
+        raise _not_a_gate(text)
+    # The last < or > counts, since a label may contain such signs.
+    left, sign, right = re.fullmatch(r"(?s)(.*?)([<>]?)([^<>]*)", text).groups()  # type: ignore[union-attr]
+    if not left or not sign or parse_number(right) is None:
+        raise _not_a_gate(text)
+    return left, sign, right.strip()
+
+
+def _check_target(target: Target | TargetForm, text: str) -> None:
+    """Raise TargetError for a condition whose target has not one map an image, from one class."""
+    if target.kind not in ("top", "class", "any") or target.value > 1:
+        raise _not_a_gate(text)
+
+
+def _not_a_gate(text: object) -> TargetError:
+    return TargetError(
+        f"expected a condition on scores, got {text!r}: write it like class=nsfw>0.5 or top1<0.6"
+    )
 
 
 def is_right(probe: Probe, x: Tensor, expected: Sequence[int | None], wanted: bool) -> Tensor:

@@ -26,16 +26,17 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from visxai.engine.batch import Explained, Prepared
 from visxai.engine.engine import load_methods
+from visxai.engine.explained import Explained
 from visxai.engine.settings import settings_of
 from visxai.errors import ArgumentError, Failure, TargetError, require
 from visxai.evaluate import output
-from visxai.evaluate.grids import Grids, prepared
+from visxai.evaluate.grids import Grids
 from visxai.evaluate.judge import Judge, loaded, named
 from visxai.evaluate.truth import Truth, mask
 from visxai.foreign import shown
 from visxai.images.decoding import Limits
+from visxai.images.prepared import Prepared
 from visxai.images.sources import find
 from visxai.labels import class_finder
 from visxai.methods.base import Method
@@ -137,18 +138,18 @@ def run(
         )
     given = dict.fromkeys((*load_methods(methods), *map(controls.load, controls.names())))
     judged = loaded(metrics)
-    asked = _Asked(engine, tuple(given), judged, target, truth)
+    request = _Request(engine, tuple(given), judged, target, truth)
     found = list(find(paths, out))
-    if asked.truth is not None:
-        asked.truth.check(one.path for one in found if one.failure is None)
-    settings = settings_of(engine, asked.methods, asked.plain)
+    if request.truth is not None:
+        request.truth.check(one.path for one in found if one.failure is None)
+    settings = settings_of(engine, request.methods, request.plain)
     forwards = sum(metric.forwards() for metric in judged)
     earlier = None if fresh else Path(out)
-    decision = accelerated(engine, asked.methods, len(found), earlier, forwards)
+    decision = accelerated(engine, request.methods, len(found), earlier, forwards)
     settings |= {
-        "target": asked.target,
+        "target": request.target,
         "metrics": [repr(metric) for metric in judged],
-        "truth": None if asked.truth is None else asked.truth.sha256,
+        "truth": None if request.truth is None else request.truth.sha256,
         "accelerate": str(decision),
         "chunk": chunk_size,
         "max_pixels": limits.max_pixels,
@@ -159,13 +160,13 @@ def run(
         del found
         count = worker_count(1 if workers is None and images > 2 else workers, images, timeout)
         with contextlib.closing(_decoders(engine, limits, count, timeout)) as pool:
-            judging = _Run(store, asked, pool)
+            judging = _Run(store, request, pool)
             complete = judging.all(progress, stop)
-            grids, summary = asked.grids(pool), None
+            grids, summary = request.grids(pool), None
             if complete and grids is not None:
                 complete = grids.judge(store.out, store.settings, stop)
         if complete:
-            told = (store.out, asked.methods, judged, grids, draws, seed, examples)
+            told = (store.out, request.methods, judged, grids, draws, seed, examples)
             with store.writing():
                 summary = output.write(*told)
         outcome = judging.tally.ended(complete, changed)
@@ -174,7 +175,7 @@ def run(
         return Evaluation(outcome, summary)
 
 
-class _Asked:
+class _Request:
     """The request of an evaluation, checked against the model."""
 
     def __init__(
@@ -283,8 +284,8 @@ class _Stopped(BaseException):
 class _Run:
     """The judging of the chunks that a store lists as pending."""
 
-    def __init__(self, store: Store, asked: _Asked, pool: Workers) -> None:
-        self.store, self.asked, self.pool = store, asked, pool
+    def __init__(self, store: Store, request: _Request, pool: Workers) -> None:
+        self.store, self.request, self.pool = store, request, pool
         self.tally = Tally(store)
 
     def all(self, progress: Callable[[Progress], None], stop: Callable[[], bool]) -> bool:
@@ -313,7 +314,7 @@ class _Run:
 
         It reports the progress, and raises `_Stopped` when the run is to end.
         """
-        share = images / (len(self.asked.methods) * max(1, len(self.asked.metrics)))
+        share = images / (len(self.request.methods) * max(1, len(self.request.metrics)))
 
         def step() -> None:
             self.tally.part += share
@@ -331,11 +332,11 @@ class _Run:
         failed = []
         tasks = [one.failure or self.pool.submit(decode, one.path) for one in inputs]
         for one, task in zip(inputs, tasks, strict=True):
-            found = prepared(self.pool, task)
+            found = self.pool.result(task)
             if isinstance(found, Failure):
                 failed.append(found)
                 continue
-            classes = self.asked.items(found.input)
+            classes = self.request.items(found.input)
             if not classes:
                 reason = (
                     f"expected a label for {shown(one.path)} in the file of labels, got none: add "
@@ -362,17 +363,17 @@ class _Run:
         self, items: Sequence[tuple[Prepared, int | None]], step: Callable[[], None]
     ) -> list[list[Row]]:
         """Explain and judge images: for each item, a row for each class and method."""
-        asked = self.asked
-        target = asked.plain
-        if asked.by_truth:
+        request = self.request
+        target = request.plain
+        if request.by_truth:
             target = Target.of([wanted for _, wanted in items])
-        judge = Judge(asked.metrics, asked.objects(items), step)
+        judge = Judge(request.metrics, request.objects(items), step)
         batch = [prepared for prepared, _ in items]
-        found = asked.engine.explain_prepared(batch, asked.methods, target, check=judge)
+        found = request.engine.explain_prepared(batch, request.methods, target, check=judge)
         # The explanations of each method come in the order of its maps.
         extras = {
             repr(method): iter(told)
-            for method, told in zip(asked.methods, judge.extras(), strict=True)
+            for method, told in zip(request.methods, judge.extras(), strict=True)
         }
         rows: list[list[Row]] = []
         for one in found:

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from visxai.engine.batch import Prepared
-from visxai.errors import ArgumentError, Failure, ModelError
+from visxai.errors import ArgumentError, ModelError
 from visxai.files import one_sentence, write
+from visxai.images.prepared import Prepared
 from visxai.methods.base import Method
 from visxai.metrics.base import Case, Metric
-from visxai.pipeline.tasks import Decoded, decode
-from visxai.pipeline.workers import Task, Workers
+from visxai.pipeline.tasks import decode
+from visxai.pipeline.workers import Workers
 from visxai.results.reading import tables
 from visxai.target import Target
 
@@ -106,7 +106,7 @@ class Grids:
         for start in range(0, len(names), self.engine.batch_size):
             batch = names[start : start + self.engine.batch_size]
             tasks = [self.workers.submit(decode, paths[name]) for name in batch]
-            decoded = [prepared(self.workers, task) for task in tasks]
+            decoded = [self.workers.result(task) for task in tasks]
             # An image that is gone or has changed is left out.
             there = [
                 (name, one)
@@ -131,17 +131,3 @@ class Grids:
             if told["pool"] == key:
                 return dict(told["found"])
         return {}
-
-
-def prepared(workers: Workers, task: Task | Failure) -> Prepared | Failure:
-    """Decode an image by the workers.
-
-    Returns:
-        The image, or the reason why it can't be read.
-    """
-    found = task if isinstance(task, Failure) else workers.result(task)
-    if isinstance(found, Failure):
-        return found
-    assert isinstance(found, Decoded)
-    where = found.input
-    return where if isinstance(where, Failure) else Prepared(found.pixels, where, None)

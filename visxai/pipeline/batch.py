@@ -7,19 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from visxai.engine.explained import Explained
 from visxai.errors import Failure, VisxaiError
-from visxai.pipeline.request import Asked
-from visxai.pipeline.tasks import Decoded
-from visxai.record.image import ImageExplanation
+from visxai.images.prepared import Prepared
+from visxai.pipeline.request import Request
 from visxai.record.scores import Scores
 from visxai.results.inputs import Input
 
 if TYPE_CHECKING:
-    from visxai.engine.batch import Prepared
     from visxai.engine.engine import Engine
 
 T = TypeVar("T")
@@ -27,34 +26,27 @@ R = TypeVar("R")
 
 
 @dataclass(frozen=True)
-class Result:
-    """The result of one image of a batch: a failure, a duplicate, or explanations and scores.
+class Duplicate:
+    """An image with the same bytes as another one, which is explained in its stead.
 
     Attributes:
-        sha256: The SHA-256 of the image's bytes in hexadecimal, None for a failure.
-        failure: Why the image can't be explained.
-        copy_of: For a duplicate, the place in the batch of the first image with the same bytes.
-        known: Whether the caller already has results for an image with the same bytes.
-        explanations: The image's explanations, in the order of the methods; empty if a gate
-            excluded the image.
-        scores: The greatest scores that the model gives the image.
-        right: Whether its label has the greatest score, None without a label.
+        sha256: The SHA-256 of its bytes in hexadecimal.
+        of: The place in the batch of the first image with these bytes; None where the caller
+            already has results for such an image.
     """
 
-    sha256: str | None = None
-    failure: Failure | None = None
-    copy_of: int | None = None
-    known: bool = False
-    explanations: tuple[ImageExplanation, ...] = ()
-    scores: Scores | None = None
-    right: bool | None = None
+    sha256: str
+    of: int | None
+
+
+Result = Explained | Duplicate | Failure
 
 
 def explain_batch(
     engine: Engine,
-    asked: Asked,
+    request: Request,
     inputs: Sequence[Input],
-    decoded: Sequence[Decoded],
+    decoded: Sequence[Prepared | Failure],
     known: Callable[[str], bool] = lambda _: False,
 ) -> list[Result]:
     """Explain the images of a batch, those with the same bytes once.
@@ -65,69 +57,57 @@ def explain_batch(
 
     Args:
         engine: The engine that explains.
-        asked: The request of the run.
+        request: The request of the run.
         inputs: The images.
-        decoded: The result of decoding each image.
+        decoded: Each image, decoded and cut, or its failure.
         known: Tells for the SHA-256 of an image's bytes whether the caller already has results
             for such an image.
 
     Returns:
         One result an image, in order.
     """
-    from visxai.engine.batch import Prepared
-
     results: dict[int, Result] = {}
     fresh: dict[int, Prepared] = {}
     first: dict[str, int] = {}
     for place, (one, image) in enumerate(zip(inputs, decoded, strict=True)):
-        where = image.input
-        if isinstance(where, Failure):
-            results[place] = Result(failure=where)
+        if isinstance(image, Failure):
+            results[place] = image
             continue
-        digest = where.source_sha256
-        if one.expected is None:
-            stands = first.setdefault(digest, place)
-            if stands != place:
-                results[place] = Result(digest, copy_of=stands)
-                continue
-            if known(digest):
-                results[place] = Result(digest, known=True)
-                continue
-        fresh[place] = Prepared(image.pixels, where, None, one.expected)
-    results.update(zip(fresh, _explained(engine, asked, list(fresh.values())), strict=True))
+        digest = image.input.source_sha256
+        if one.expected is None and first.setdefault(digest, place) != place:
+            results[place] = Duplicate(digest, first[digest])
+        elif one.expected is None and known(digest):
+            results[place] = Duplicate(digest, None)
+        else:
+            fresh[place] = replace(image, expected=one.expected)
+    results.update(zip(fresh, _explained(engine, request, list(fresh.values())), strict=True))
     return [_settled(place, results, inputs) for place in range(len(inputs))]
 
 
-def _explained(engine: Engine, asked: Asked, fresh: Sequence[Prepared]) -> list[Result]:
-    def run(batch: Sequence[Prepared]) -> list[Any]:
-        given = asked.methods, asked.target, asked.gate, asked.check
+def _explained(engine: Engine, request: Request, fresh: Sequence[Prepared]) -> list[Result]:
+    def run(batch: Sequence[Prepared]) -> list[Explained | Failure]:
+        given = request.methods, request.target, request.gate, request.check
         return engine.explain_prepared(batch, *given)
 
     def control() -> None:
-        given = asked.methods, asked.target, None, asked.check
+        given = request.methods, request.target, None, request.check
         engine.explain_prepared([noise(fresh[0])], *given)
 
-    results = []
-    for one, found in zip(fresh, one_by_one(fresh, run, control), strict=True):
-        if isinstance(found, Exception):
-            results.append(Result(failure=failure_of(one.input.path, found)))
-            continue
-        right = None if one.expected is None else found.best == one.expected
-        digest = one.input.source_sha256
-        told = found.explanations, found.scores
-        results.append(Result(digest, None, None, False, *told, right=right))
-    return results
+    return [
+        failure_of(one.input.path, found) if isinstance(found, Exception) else found
+        for one, found in zip(fresh, one_by_one(fresh, run, control), strict=True)
+    ]
 
 
 def _settled(place: int, results: dict[int, Result], inputs: Sequence[Input]) -> Result:
     """Return an image's result; a duplicate of a failed or known image is failed or known too."""
     result = results[place]
-    if result.copy_of is None:
+    if not isinstance(result, Duplicate) or result.of is None:
         return result
-    first = results[result.copy_of]
-    if first.failure is not None:
-        return Result(failure=replace(first.failure, path=inputs[place].path))
-    return Result(result.sha256, known=True) if first.known else result
+    first = results[result.of]
+    if isinstance(first, Failure):
+        return replace(first, path=inputs[place].path)
+    return first if isinstance(first, Duplicate) else result
 
 
 def one_by_one(

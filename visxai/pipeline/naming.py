@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from visxai.pipeline.request import Asked
+from visxai.pipeline.request import Request
 from visxai.pipeline.tasks import Style
 from visxai.record.image import ImageExplanation
 from visxai.results.inputs import Input
@@ -25,15 +25,15 @@ class Naming:
     format: str | None
 
     @classmethod
-    def of(cls, asked: Asked, style: Style | None) -> Naming:
+    def of(cls, request: Request, style: Style | None) -> Naming:
         """Choose the names for a request; style None stands for no overlays."""
         # A second occlusion is "occlusion-2".
-        names = [method.name() for method in asked.methods]
+        names = [method.name() for method in request.methods]
         told = {
             repr(method): name + (f"-{names[:i].count(name) + 1}" if name in names[:i] else "")
-            for i, (method, name) in enumerate(zip(asked.methods, names, strict=True))
+            for i, (method, name) in enumerate(zip(request.methods, names, strict=True))
         }
-        kind, value = asked.target.kind, asked.target.value
+        kind, value = request.target.kind, request.target.value
         several = kind == "above" or (kind == "top" and value > 1)
         return cls(told, several, None if style is None else style.format)
 

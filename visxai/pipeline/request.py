@@ -28,7 +28,7 @@ _CHUNK = 64
 
 
 @dataclass(frozen=True)
-class Asked:
+class Request:
     """The request of a run, checked against its model.
 
     Attributes:
@@ -47,14 +47,14 @@ class Asked:
     decision: Decision  # on acceleration
 
 
-def ask(
+def make_request(
     engine: Engine,
     options: RunOptions,
     images: int,
     earlier: Path | None,
     *,
     labelled: bool = False,
-) -> Asked:
+) -> Request:
     """Check the arguments of a run against its engine, and collect its settings.
 
     Args:
@@ -101,7 +101,7 @@ def ask(
         "max_pixels": options.limits.max_pixels,
         "overlays": None if options.style is None else vars(options.style),
     }
-    return Asked(loaded, aimed, gate, checked, settings, decision)
+    return Request(loaded, aimed, gate, checked, settings, decision)
 
 
 def expected(

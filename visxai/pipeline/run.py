@@ -16,20 +16,22 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from visxai.errors import Failure
 from visxai.images.decoding import Limits
+from visxai.images.prepared import Prepared
 from visxai.images.sources import Source, find
 from visxai.labels import label_of
-from visxai.pipeline.batch import Result, explain_batch, gate_counts
+from visxai.pipeline.batch import Duplicate, explain_batch, gate_counts
+from visxai.pipeline.chunks import Batch, Chunk
 from visxai.pipeline.naming import Naming
 from visxai.pipeline.options import RunOptions
 from visxai.pipeline.progress import Outcome, Progress, Tally
-from visxai.pipeline.request import Asked, answers, ask, expected
-from visxai.pipeline.tasks import TIMEOUT, Decoded, Drawn, Setup, Style, decode, draw
+from visxai.pipeline.request import Request, answers, expected, make_request
+from visxai.pipeline.tasks import TIMEOUT, Drawn, Setup, Style, decode, draw
 from visxai.pipeline.workers import Task, Workers, check_workers, worker_count
 from visxai.record.image import ImageExplanation
 from visxai.record.scores import Scores
@@ -44,56 +46,6 @@ if TYPE_CHECKING:
 
 _COMMITS = 2  # commits being drawn and written while the next batch is computed
 _INTERVAL = 10.0  # seconds between the commits of a chunk
-
-
-@dataclass
-class _Chunk:
-    """A chunk on its way to the store.
-
-    Attributes:
-        number: The chunk's number in the store.
-        inputs: Its images.
-        explained: By position, the results that wait for their commit, and the drawing of each.
-        failed: By position, the failures that wait for their commit.
-        copies: By position, the SHA-256 of an image with the same bytes as an earlier one, and
-            the chunk of that earlier image, which may be this chunk.
-    """
-
-    number: int
-    inputs: list[Input]
-    explained: dict[int, tuple[Result, Task | None]] = field(default_factory=dict)
-    failed: dict[int, Failure] = field(default_factory=dict)
-    copies: dict[int, tuple[str, int]] = field(default_factory=dict)
-
-    def take(self, stop: int) -> _Chunk:
-        """Move the results of the images before position `stop` into a chunk of their own."""
-        taken = _Chunk(self.number, self.inputs)
-        for name in ("explained", "failed", "copies"):
-            mine, of_taken = getattr(self, name), getattr(taken, name)
-            for position in [position for position in mine if position < stop]:
-                of_taken[position] = mine.pop(position)
-        return taken
-
-
-@dataclass
-class _Batch:
-    """A part of a chunk, and the decoding of its images.
-
-    Attributes:
-        chunk: The chunk.
-        start: The position in the chunk of the batch's first image.
-        last: Whether it is the chunk's last batch.
-        decoding: For each image the task that decodes it, or its failure.
-    """
-
-    chunk: _Chunk
-    start: int
-    last: bool
-    decoding: list[Task | Failure]
-
-    @property
-    def stop(self) -> int:
-        return self.start + len(self.decoding)
 
 
 def explain(
@@ -195,10 +147,10 @@ def explain_sources(
     found = expected(found, engine.model.labels, options.asked_column)
     earlier = None if options.fresh else Path(out)
     labelled = any(one.expected is not None for one in found)
-    asked = ask(engine, options, len(found), earlier, labelled=labelled)
+    request = make_request(engine, options, len(found), earlier, labelled=labelled)
     with Store(
         out,
-        asked.settings,
+        request.settings,
         command=options.command,
         fresh=options.fresh,
         retry=options.retry_failures,
@@ -214,7 +166,7 @@ def explain_sources(
             timeout=options.timeout or TIMEOUT,
             writes=(str(store.overlays),),
         )
-        run = _Run(store, engine, asked, setup, worker_count(workers, todo, options.timeout))
+        run = _Run(store, engine, request, setup, worker_count(workers, todo, options.timeout))
         return run.tally.ended(run.all(progress, stop), changed)
 
 
@@ -225,12 +177,12 @@ class _Run:
         self,
         store: Store,
         engine: Engine,
-        asked: Asked,
+        request: Request,
         setup: Setup,
         workers: int,
     ) -> None:
-        self.store, self.engine, self.asked = store, engine, asked
-        self.style, self.naming = setup.style, Naming.of(asked, setup.style)
+        self.store, self.engine, self.request = store, engine, request
+        self.style, self.naming = setup.style, Naming.of(request, setup.style)
         self.pool = Workers(setup, workers)
         self.tally = Tally(store)
         self.broken = False
@@ -239,10 +191,10 @@ class _Run:
         """Compute all pending chunks; return False if stopped before the end."""
         writer = ThreadPoolExecutor(1, "visxai-writer")
         committing: deque[Future[None]] = deque()
-        computed: _Batch | None = None  # the last computed batch, until it is handed over
+        computed: Batch | None = None  # the last computed batch, until it is handed over
         finished, committed = False, time.monotonic()
 
-        def hand_over(batch: _Batch) -> None:
+        def hand_over(batch: Batch) -> None:
             taken = batch.chunk.take(batch.stop)
             committing.append(writer.submit(self.commit, taken, batch.stop))
 
@@ -272,48 +224,46 @@ class _Run:
             one.result()
         return finished
 
-    def decoded(self) -> Iterator[_Batch]:
+    def decoded(self) -> Iterator[Batch]:
         """Yield the pending batches in order, while workers decode the following ones."""
         size = self.engine.batch_size
         ahead = max(2, -(-4 * self.pool.count // size)) if self.pool.count else 0
-        waiting: deque[_Batch] = deque()
+        waiting: deque[Batch] = deque()
         for number in self.store.pending():
-            chunk = _Chunk(number, self.store.inputs(number))
+            chunk = Chunk(number, self.store.inputs(number))
             for start in range(self.store.begun(number), len(chunk.inputs), size):
                 inputs = chunk.inputs[start : start + size]
                 last = start + size >= len(chunk.inputs)
                 tasks = [one.failure or self.pool.submit(decode, one.path) for one in inputs]
-                waiting.append(_Batch(chunk, start, last, tasks))
+                waiting.append(Batch(chunk, start, last, tasks))
                 if len(waiting) > ahead:
                     yield waiting.popleft()
         yield from waiting
 
     # ---- compute, in the thread of the run -------------------------------------------------------
 
-    def compute(self, batch: _Batch) -> None:
+    def compute(self, batch: Batch) -> None:
         """Explain a batch, and start the drawing of its overlays."""
         chunk = batch.chunk
         inputs = chunk.inputs[batch.start : batch.stop]
         decoded = [self.decoded_by(task) for task in batch.decoding]
         began = time.perf_counter()
-        results = explain_batch(self.engine, self.asked, inputs, decoded, self.known)
+        results = explain_batch(self.engine, self.request, inputs, decoded, self.known)
         self.tally.spent("compute", time.perf_counter() - began)
         for position, (one, task, result) in enumerate(
             zip(inputs, batch.decoding, results, strict=True), batch.start
         ):
-            if result.failure is not None:
-                chunk.failed[position] = result.failure
+            if isinstance(result, Failure):
+                chunk.failed[position] = result
                 self.tally.failures += 1
-                continue
-            assert isinstance(task, Task)
-            assert result.sha256 is not None
-            if result.known:
-                chunk.copies[position] = result.sha256, self.store.seen[_key(result.sha256)]
-            elif result.copy_of is not None:
-                chunk.copies[position] = result.sha256, chunk.number
+            elif isinstance(result, Duplicate):
+                known = result.of is None
+                number = self.store.seen[_key(result.sha256)] if known else chunk.number
+                chunk.copies[position] = result.sha256, number
             else:
+                assert isinstance(task, Task)
                 if result.explanations and one.expected is None:
-                    self.store.seen[_key(result.sha256)] = chunk.number
+                    self.store.seen[_key(result.input.source_sha256)] = chunk.number
                 chunk.explained[position] = result, self.draw(one, result.explanations, task.at)
                 self.tally.maps += len(result.explanations)
         self.tally.done += len(inputs)
@@ -322,13 +272,11 @@ class _Run:
         """Tell whether an image with these bytes, given by their SHA-256, is already explained."""
         return _key(digest) in self.store.seen
 
-    def decoded_by(self, task: Task | Failure) -> Decoded:
+    def decoded_by(self, task: Task | Failure) -> Prepared | Failure:
         """Wait until an image is decoded, and return the result."""
-        found = task if isinstance(task, Failure) else self.pool.result(task)
-        if isinstance(found, Failure):
-            return Decoded(None, found, 0.0)
-        assert isinstance(found, Decoded)
-        self.tally.spent("decode", found.seconds)
+        found: Prepared | Failure = self.pool.result(task)
+        if isinstance(found, Prepared):
+            self.tally.spent("decode", found.seconds)
         return found
 
     def draw(
@@ -342,11 +290,11 @@ class _Run:
 
     # ---- commit, in the writer's thread, chunk by chunk in order ---------------------------------
 
-    def commit(self, chunk: _Chunk, images: int) -> None:
+    def commit(self, chunk: Chunk, images: int) -> None:
         """Wait for the overlays of a chunk's results, and commit them.
 
         Args:
-            chunk: The results to commit, as `_Chunk.take` returns them.
+            chunk: The results to commit, as `Chunk.take` returns them.
             images: How many images of the chunk are done with this commit, from its first on.
         """
         if self.broken:
@@ -359,7 +307,7 @@ class _Run:
             scored = [scores[position] for position in sorted(scores)]
             counts = answers(
                 self.engine.model, [result.right for result, _ in chunk.explained.values()]
-            ) | gate_counts(self.asked.gate, scored)
+            ) | gate_counts(self.request.gate, scored)
             self.store.commit(chunk.number, told, failed, counts, images=images, scores=scored)
             self.tally.spent("write", time.perf_counter() - began)
         except BaseException:
@@ -367,7 +315,7 @@ class _Run:
             self.broken = True
             raise
 
-    def rows(self, chunk: _Chunk) -> tuple[dict[int, list[Row]], dict[int, Scores]]:
+    def rows(self, chunk: Chunk) -> tuple[dict[int, list[Row]], dict[int, Scores]]:
         """Wait for a chunk's overlays; return each image's rows and scores, by position."""
         rows: dict[int, list[Row]] = {}
         scores: dict[int, Scores] = {}
@@ -382,10 +330,9 @@ class _Run:
                 row_of(e, self.naming.overlay(one, e) if there else None, said)
                 for e in result.explanations
             ]
-            if result.scores is not None:
-                scores[position] = replace(result.scores, path=text(one.path))
+            scores[position] = replace(result.scores, path=text(one.path))
             if said is None:
-                own[result.sha256] = rows[position], result.scores
+                own[result.input.source_sha256] = rows[position], result.scores
         copied = []
         for position, (digest, earlier) in chunk.copies.items():
             mine = own.get(digest) if earlier == chunk.number else None
@@ -409,7 +356,7 @@ class _Run:
             ]
         return rows, scores
 
-    def drawn(self, chunk: _Chunk, position: int, drawing: Task | None) -> bool:
+    def drawn(self, chunk: Chunk, position: int, drawing: Task | None) -> bool:
         """Wait until an image's overlays are drawn; return whether they exist."""
         if drawing is None:
             return self.style is not None

@@ -25,6 +25,7 @@ from visxai.foreign import shown
 from visxai.images import decoding
 from visxai.images.address import Origin
 from visxai.images.decoding import Limits, Photo
+from visxai.images.prepared import Prepared
 from visxai.images.preprocess import Opaque, Preprocess
 from visxai.process import keep_memory
 from visxai.record.image import ImageExplanation
@@ -162,21 +163,6 @@ class _Worker:
 
 
 @dataclass(frozen=True)
-class Decoded:
-    """The result of decoding an image.
-
-    Attributes:
-        pixels: The pixels, resized and cropped for the model; None for a failure.
-        input: The image's reference, or its failure.
-        seconds: The seconds that decoding took.
-    """
-
-    pixels: Any
-    input: ImageRef | Failure
-    seconds: float
-
-
-@dataclass(frozen=True)
 class Drawn:
     """The result of drawing an image's overlays.
 
@@ -189,7 +175,7 @@ class Drawn:
     seconds: float
 
 
-def decode(worker: _Worker, source: str | Origin) -> Decoded:
+def decode(worker: _Worker, source: str | Origin) -> Prepared | Failure:
     """Decode an image, then resize and crop it for the model; an unreadable one gives a Failure."""
     began, path = time.perf_counter(), str(source)
     try:
@@ -198,13 +184,12 @@ def decode(worker: _Worker, source: str | Origin) -> Decoded:
             photo = decoding.decode(origin, worker.setup.limits)
             pixels, transform = _cut(worker.setup.preprocess, photo)
     except (ImageError, MemoryError) as error:
-        failure = Failure(path, str(error) or "too large for memory", type(error).__name__)
-        return Decoded(None, failure, time.perf_counter() - began)
+        return Failure(path, str(error) or "too large for memory", type(error).__name__)
     if worker.setup.style is not None:
         worker.keep(photo)
     width, height = photo.image.size
     reference = ImageRef(width, height, transform, photo.sha256, path)
-    return Decoded(pixels, reference, time.perf_counter() - began)
+    return Prepared(pixels, reference, seconds=time.perf_counter() - began)
 
 
 def draw(

@@ -119,13 +119,17 @@ class Workers:
         future.add_done_callback(lambda _: self._finished(at))
         return Task(call, at, future)
 
-    def result(self, task: Task) -> Any:
+    def result(self, task: Task | Failure) -> Any:
         """Wait for a task; return its result, or a Failure if it killed its process twice.
+
+        A Failure in the place of a task is its own result.
 
         Raises:
             VisxaiError: If worker processes can't start.
             Exception: The task's own error.
         """
+        if isinstance(task, Failure):
+            return task
         try:
             return task.future.result()
         except BrokenProcessPool:

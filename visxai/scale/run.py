@@ -32,7 +32,7 @@ from visxai.pipeline.tasks import Style
 from visxai.pipeline.workers import check_workers
 from visxai.results.store import Store
 from visxai.scale.cluster import connected, one_sentence
-from visxai.scale.stages import TASK_CPUS, Batch, Maker, Order, Told, stages, survey
+from visxai.scale.stages import TASK_CPUS, Batch, EngineFacts, Maker, Order, stages, survey
 
 if TYPE_CHECKING:
     from visxai.engine.engine import Methods
@@ -161,13 +161,13 @@ def explain_sources(
         earlier = None if options.fresh else Path(os.path.abspath(out))
         order = Order(engine, options, -(-len(found) // count), earlier, labelled)
         surveying = ray.remote(num_cpus=1, num_gpus=min(1, gpus))(survey)
-        told = ray.get(surveying.remote(order))
-        if not isinstance(told, Told):
-            raise told
-        found = expected(found, told.labels, options.asked_column)
+        facts = ray.get(surveying.remote(order))
+        if not isinstance(facts, EngineFacts):
+            raise facts
+        found = expected(found, facts.labels, options.asked_column)
         with Store(
             out,
-            told.settings,
+            facts.settings,
             command=options.command,
             fresh=options.fresh,
             retry=options.retry_failures,
@@ -175,7 +175,7 @@ def explain_sources(
             _, changed = store.add(found)
             del found
             run = _Run(store)
-            passing = stages(ray, run.batches(), order, told, store.overlays, count, min(1, gpus))
+            passing = stages(ray, run.batches(), order, facts, store.overlays, count, min(1, gpus))
             with contextlib.closing(passing) as batches:
                 complete = run.all(batches, progress, stop)
             return run.tally.ended(complete, changed)
@@ -279,12 +279,12 @@ class _Run:
             return
         rows = [row for batch in ordered for row in batch.rows]
         failed = [batch.failed[place] for batch in ordered for place in sorted(batch.failed)]
-        told: Counter[str] = Counter()
+        counts: Counter[str] = Counter()
         for batch in ordered:
-            told.update(batch.answers)
+            counts.update(batch.answers)
         scores = [one for batch in ordered for one in batch.scores]
-        told.update(gate_counts(self.store.settings.get("only"), scores))
-        self.store.commit(chunk, rows, failed, told, images=stop, scores=scores)
+        counts.update(gate_counts(self.store.settings.get("only"), scores))
+        self.store.commit(chunk, rows, failed, counts, images=stop, scores=scores)
         for batch in ordered:
             del there[batch.start]
         self.tally.spent("write", time.perf_counter() - began)

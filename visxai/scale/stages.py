@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import visxai
 from visxai.engine.decision import Decision
+from visxai.engine.explained import Explained
 from visxai.errors import Failure, VisxaiError
+from visxai.images.prepared import Prepared
 from visxai.labels import label_of
-from visxai.pipeline.batch import Result, explain_batch
+from visxai.pipeline.batch import Duplicate, Result, explain_batch
 from visxai.pipeline.naming import Naming
 from visxai.pipeline.options import RunOptions
-from visxai.pipeline.request import Asked, answers, ask
-from visxai.pipeline.tasks import TIMEOUT, Decoded, Drawn, Setup, decode, draw
+from visxai.pipeline.request import Request, answers, make_request
+from visxai.pipeline.tasks import TIMEOUT, Drawn, Setup, decode, draw
 from visxai.pipeline.workers import Workers
 from visxai.record.scores import Scores
 from visxai.results.inputs import Input
@@ -40,20 +42,18 @@ class Order:
 
     Attributes:
         engine: What makes an engine (see `visxai.scale.explain`).
-        method: One method or several.
-        target: What to explain.
+        options: The options of the run.
         images: The number of images for each engine.
         earlier: The OUT that the run continues, None for a new one.
-        options: The keyword arguments of `visxai.pipeline.request.ask`.
-        timeout: The seconds that decoding an image may take.
+        labelled: Whether some images have labels.
         version: The driver's version of visxai, which every node must have.
     """
 
     engine: Maker
     options: RunOptions
-    images: int  # of one engine
+    images: int
     earlier: Path | None
-    labelled: bool  # some images have classes of their own
+    labelled: bool
     version: str = visxai.__version__
 
     def made(self) -> Engine:
@@ -69,24 +69,25 @@ class Order:
             return Engine(self.engine)
         return Engine(**self.engine) if isinstance(self.engine, Mapping) else self.engine()
 
-    def asked(self, engine: Engine) -> Asked:
-        """Check the request against an engine."""
-        return ask(engine, self.options, self.images, self.earlier, labelled=self.labelled)
+    def request(self, engine: Engine) -> Request:
+        """Check the request of the run against an engine."""
+        return make_request(engine, self.options, self.images, self.earlier, labelled=self.labelled)
 
 
 @dataclass(frozen=True)
-class Told:
+class EngineFacts:
     """The facts about an engine that the driver needs, since it loads no engine itself.
 
     Attributes:
         settings: The settings that OUT keeps.
+        decision: The decision on acceleration.
         labels: The model's labels, None for a model without.
         naming: The names of the overlays.
         setup: The settings of decoding and drawing.
     """
 
     settings: dict[str, Any]
-    decision: Decision  # on acceleration
+    decision: Decision
     labels: tuple[str, ...] | None
     naming: Naming
     setup: Setup
@@ -114,7 +115,7 @@ class Batch:
     chunk: int
     start: int
     inputs: list[Input]
-    decoded: list[Decoded] = field(default_factory=list)
+    decoded: list[Prepared | Failure] = field(default_factory=list)
     results: list[Result] = field(default_factory=list)
     said: dict[int, str] = field(default_factory=dict)
     answers: dict[str, int] = field(default_factory=dict)
@@ -125,7 +126,7 @@ class Batch:
     error: VisxaiError | None = None
 
 
-def survey(order: Order) -> Told | VisxaiError:
+def survey(order: Order) -> EngineFacts | VisxaiError:
     """Make an engine where the run's engines will be, and describe it to the driver.
 
     Returns:
@@ -133,7 +134,7 @@ def survey(order: Order) -> Told | VisxaiError:
     """
     try:
         engine = order.made()
-        asked = order.asked(engine)
+        request = order.request(engine)
     except VisxaiError as error:
         return error
     assert engine.model.preprocess is not None
@@ -147,14 +148,15 @@ def survey(order: Order) -> Told | VisxaiError:
         timeout=options.timeout or TIMEOUT,
     )
     labels = None if engine.model.labels is None else tuple(engine.model.labels)
-    return Told(asked.settings, asked.decision, labels, Naming.of(asked, options.style), setup)
+    naming = Naming.of(request, options.style)
+    return EngineFacts(request.settings, request.decision, labels, naming, setup)
 
 
 def stages(
     ray: Any,
     batches: Iterator[Batch],
     order: Order,
-    told: Told,
+    facts: EngineFacts,
     overlays: Path,
     actors: int,
     gpus: int,
@@ -165,7 +167,7 @@ def stages(
         ray: The connected module `ray`.
         batches: The pending batches.
         order: The run's arguments.
-        told: The facts about its engines.
+        facts: The facts about its engines.
         overlays: The folder of overlays.
         actors: The number of engines.
         gpus: The GPUs of each engine, 0 or 1.
@@ -178,20 +180,20 @@ def stages(
         return
     context = ray.data.DataContext.get_current().copy()
     context.enable_progress_bars = context.enable_operator_progress_bars = False
-    setup = ray.cloudpickle.dumps(replace(told.setup, writes=(str(overlays),)))
+    setup = ray.cloudpickle.dumps(replace(facts.setup, writes=(str(overlays),)))
     with ray.data.DataContext.current(context):
         found = (
             ray.data.from_items(rows, override_num_blocks=min(len(rows), _BLOCKS))
             .map(partial(_decoded, setup=setup), num_cpus=TASK_CPUS)
             .map(
                 _Explainer,
-                fn_constructor_args=(order, told),
+                fn_constructor_args=(order, facts),
                 compute=ray.data.ActorPoolStrategy(size=actors),
                 num_cpus=1,
                 num_gpus=gpus,
             )
             .map(
-                partial(_drawn, setup=setup, naming=told.naming, overlays=overlays),
+                partial(_drawn, setup=setup, naming=facts.naming, overlays=overlays),
                 num_cpus=TASK_CPUS,
             )
         )
@@ -228,9 +230,10 @@ def _decoded(row: dict[str, bytes], setup: bytes) -> dict[str, bytes]:
     batch, pool = _unpacked(row), _pool(setup)
     tasks = [one.failure or pool.submit(decode, one.path) for one in batch.inputs]
     for task in tasks:
-        found = task if isinstance(task, Failure) else pool.result(task)
-        batch.decoded.append(Decoded(None, found, 0.0) if isinstance(found, Failure) else found)
-    batch.seconds["decode"] = sum(one.seconds for one in batch.decoded)
+        found = pool.result(task)
+        batch.decoded.append(found)
+        if isinstance(found, Prepared):
+            batch.seconds["decode"] = batch.seconds.get("decode", 0.0) + found.seconds
     return _packed(batch)
 
 
@@ -239,22 +242,22 @@ class _Explainer:
 
     Args:
         order: The run's arguments.
-        settings: The settings of OUT, which this node's engine must have too.
+        facts: What the first engine said: this node's must have the same settings.
 
     Attributes:
         error: The type and sentence of the error that prevents this node's engine, if any.
     """
 
-    def __init__(self, order: Order, told: Told) -> None:
+    def __init__(self, order: Order, facts: EngineFacts) -> None:
         self.error: VisxaiError | None = None
         try:
             self.engine = order.made()
-            self.engine.settle(told.decision)
-            self.asked = replace(order, earlier=None).asked(self.engine)
+            self.engine.settle(facts.decision)
+            self.request = replace(order, earlier=None).request(self.engine)
         except VisxaiError as error:
             self.error = error
             return
-        mine, settings = self.asked.settings, told.settings
+        mine, settings = self.request.settings, facts.settings
         wrong = [name for name in settings if name != "accelerate" and mine[name] != settings[name]]
         if wrong:
             self.error = VisxaiError(
@@ -273,17 +276,18 @@ class _Explainer:
             except VisxaiError as error:
                 batch.error = error
         batch.seconds["compute"] = time.perf_counter() - began
-        batch.decoded = [Decoded(None, one.input, one.seconds) for one in batch.decoded]
+        batch.decoded = []
         return _packed(batch)
 
     def explain(self, batch: Batch) -> None:
         """Fill in the results, labels and answers of a decoded batch."""
-        batch.results = explain_batch(self.engine, self.asked, batch.inputs, batch.decoded)
+        batch.results = explain_batch(self.engine, self.request, batch.inputs, batch.decoded)
         model = self.engine.model
         for place, one in enumerate(batch.inputs):
             if one.expected is not None:
                 batch.said[place] = label_of(model.labels, one.expected)
-        batch.answers = answers(model, [result.right for result in batch.results])
+        explained = [one for one in batch.results if isinstance(one, Explained)]
+        batch.answers = answers(model, [one.right for one in explained])
 
 
 def _drawn(row: dict[str, bytes], setup: bytes, naming: Naming, overlays: Path) -> dict[str, bytes]:
@@ -300,12 +304,12 @@ def _drawn(row: dict[str, bytes], setup: bytes, naming: Naming, overlays: Path) 
 def _draw(batch: Batch, pool: Workers, naming: Naming, overlays: Path) -> None:
     waiting = []
     for place, (one, result) in enumerate(zip(batch.inputs, batch.results, strict=True)):
-        if result.failure is not None:
-            batch.failed[place] = result.failure
+        if isinstance(result, Failure):
+            batch.failed[place] = result
             continue
-        first = result if result.copy_of is None else batch.results[result.copy_of]
-        if first.scores is not None:
-            batch.scores.append(replace(first.scores, path=text(one.path)))
+        first = batch.results[result.of or 0] if isinstance(result, Duplicate) else result
+        assert isinstance(first, Explained)
+        batch.scores.append(replace(first.scores, path=text(one.path)))
         same = [replace(e, input=replace(e.input, path=one.path)) for e in first.explanations]
         task = None
         if same and naming.format is not None:

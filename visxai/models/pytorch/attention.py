@@ -30,7 +30,7 @@ Reduce = Callable[[Attended], Tensor]
 
 
 @dataclass(frozen=True)
-class Asked:
+class AttentionRequest:
     """A method's request for attention.
 
     Attributes:
@@ -72,7 +72,7 @@ class Part:
     vanished: Tensor
 
 
-def attend(model: Network, x: Tensor, target: Target, asked: Asked) -> AtAttention:
+def attend(model: Network, x: Tensor, target: Target, request: AttentionRequest) -> AtAttention:
     """Compute `Model.attention` for a torch model."""
     tokens = model.tokens(x)
 
@@ -81,14 +81,14 @@ def attend(model: Network, x: Tensor, target: Target, asked: Asked) -> AtAttenti
             own = target.part(first, first + len(part))
             return own.aim(scores, model.probabilities(scores)), image - first
 
-        found = _part(model, tokens, part, turn, settle, asked)
+        found = _part(model, tokens, part, turn, settle, request)
         order = found.map.argsort()
         ordered = (found.values[order], found.norms[order], found.vanished[order])
         return replace(
             found, map=found.map[order], values=ordered[0], norms=ordered[1], vanished=ordered[2]
         )
 
-    blocks = list(model._blocks(Rows.of(x), asked.key, run))
+    blocks = list(model._blocks(Rows.of(x), request.key, run))
     return AtAttention(
         torch.cat([part.scores for part in blocks]),
         blocks[0].aim if len(blocks) == 1 else joined_aim(blocks),
@@ -99,7 +99,9 @@ def attend(model: Network, x: Tensor, target: Target, asked: Asked) -> AtAttenti
     )
 
 
-def attend_rows(model: Network, rows: Rows, aim: Aim, asked: Asked) -> tuple[Tensor, Tensor]:
+def attend_rows(
+    model: Network, rows: Rows, aim: Aim, request: AttentionRequest
+) -> tuple[Tensor, Tensor]:
     """Compute `Model.attention_rows` for a torch model.
 
     Returns:
@@ -110,9 +112,9 @@ def attend_rows(model: Network, rows: Rows, aim: Aim, asked: Asked) -> tuple[Ten
     lost = torch.zeros(len(aim), rows.turns, dtype=torch.bool, device=model.device)
 
     def run(part: Tensor, image: Tensor, turn: Tensor, _: int) -> Part:
-        return _part(model, tokens, part, turn, lambda _: (aim, image), asked)
+        return _part(model, tokens, part, turn, lambda _: (aim, image), request)
 
-    for part in model._blocks(rows, asked.key, run):
+    for part in model._blocks(rows, request.key, run):
         if out is None:
             out = part.values.new_zeros((len(aim), rows.turns, *part.values.shape[1:]))
         out[part.map, part.turn] = part.values
@@ -146,7 +148,7 @@ def _part(
     x: Tensor,
     turn: Tensor,
     settle: Callable[[Tensor], tuple[Aim, Tensor]],
-    asked: Asked,
+    request: AttentionRequest,
 ) -> Part:
     """Run a forward of a block, and reduce its attention for each of its maps.
 
@@ -156,11 +158,11 @@ def _part(
         x: the block's inputs (n, 3, h, w).
         turn: (n,) the turn of each row.
         settle: from the scores (n, k) to the aim and the image (n,) of each row.
-        asked: the method's request.
+        request: the method's request.
     """
-    wanted = tokens.calls[-1:] if asked.last else tokens.calls
-    leaves = {"none": (), "scores": wanted[:1], "blocks": wanted}[asked.gradient]
-    separately = separate(model.module, tokens) if asked.gradient == "blocks" else nullcontext()
+    wanted = tokens.calls[-1:] if request.last else tokens.calls
+    leaves = {"none": (), "scores": wanted[:1], "blocks": wanted}[request.gradient]
+    separately = separate(model.module, tokens) if request.gradient == "blocks" else nullcontext()
     final = tokens.blocks[-1]
     with (
         record_attention(model.module, leaves=leaves) as recorded,
@@ -178,7 +180,7 @@ def _part(
         made = []
         for number, (chosen, which) in enumerate(pairs):
             gradients, lost = None, torch.zeros(len(which), dtype=torch.bool, device=x.device)
-            if asked.gradient != "none":
+            if request.gradient != "none":
                 parts = torch.split(scores, len(x))  # a part a layer with "blocks"
                 value = torch.stack([aim(part[chosen], which) for part in parts]).sum(0)
                 outputs = [call.output for call in calls]
@@ -191,7 +193,7 @@ def _part(
                     (
                         which,
                         turn[chosen],
-                        asked.reduce(Attended(layers, tokens)),
+                        request.reduce(Attended(layers, tokens)),
                         norms[chosen],
                         lost,
                     )

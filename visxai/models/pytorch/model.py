@@ -399,12 +399,14 @@ class TorchModel(Network):
         gradient: AttentionGradient = "scores",
         last: bool = False,
     ) -> AtAttention:
-        return attention.attend(self, x, target, attention.Asked(reduce, gradient, last))
+        return attention.attend(self, x, target, attention.AttentionRequest(reduce, gradient, last))
 
     def attention_rows(
         self, rows: Rows, aim: Aim, reduce: Callable[[Attended], Tensor], *, last: bool = False
     ) -> tuple[Tensor, Tensor]:
-        return attention.attend_rows(self, rows, aim, attention.Asked(reduce, "scores", last))
+        return attention.attend_rows(
+            self, rows, aim, attention.AttentionRequest(reduce, "scores", last)
+        )
 
     def token_values(self, x: Tensor, keep: Tensor, aim: Aim) -> Tensor:
         return attention.token_values(self, x, keep, aim)
