@@ -1,0 +1,80 @@
+"""The measurements on a GPU, rehearsed on a CPU: nothing is lost by a failure or a timeout."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT))
+
+
+def test_a_rehearsal_runs_every_step_and_loses_nothing(tmp_path: Path) -> None:
+    from benchmarks import gpu
+
+    names = [step.name for step in gpu.STEPS]
+    planted = [*names[:2], "fails", "hangs", *names[2:]]
+    command = [sys.executable, "-m", "benchmarks.gpu", "--device", "cpu", "--quick"]
+    command += ["--out", str(tmp_path), "--only", ",".join(planted), "--budget", "500"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    told = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert told.returncode == 0, told.stderr
+    report = json.loads((tmp_path / "gpu.json").read_text("utf-8"))
+    log = (tmp_path / "gpu.log").read_text("utf-8")
+    states = {step["step"]: step["status"] for step in report["steps"]}
+    assert states == {**dict.fromkeys(names, "ok"), "fails": "failed", "hangs": "timeout"}, log
+    rows = {step["step"]: step["rows"] for step in report["steps"]}
+    assert all(rows.values())
+    assert rows["fails"][0]["what"] == "before the failure"
+    assert rows["hangs"][0]["what"] == "before the timeout"
+    (failed,) = [step for step in report["steps"] if step["step"] == "fails"]
+    assert failed["error"][-1] == "RuntimeError: planted failure"
+    assert not [row for found in rows.values() for row in found if row.get("reached") == "failed"]
+    assert len(list(tmp_path.iterdir())) <= 8
+    lines = told.stdout.strip().splitlines()
+    assert lines[0].startswith("no card: rehearsed on a CPU")
+    assert len(lines) <= 35
+    assert (tmp_path / "gpu.md").read_text("utf-8").startswith(f"# {lines[0]}")
+    assert (
+        "torch"
+        not in subprocess.run(
+            [sys.executable, "-c", "import benchmarks.gpu, sys; print([*sys.modules])"],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        .stdout.replace("'", " ")
+        .split()
+    )
+
+
+def test_a_page_says_not_measured_until_it_is(tmp_path: Path) -> None:
+    from benchmarks import gpu
+
+    page, kept = tmp_path / "page.md", tmp_path / "kept"
+    page.write_text(f"Before.\n\n{gpu.MARKS[0]}\nold\n{gpu.MARKS[1]}\n\nAfter.\n", "utf-8")
+    gpu.fill(page, kept)
+    assert "Not measured" in page.read_text("utf-8")
+    kept.mkdir()
+    step = {"step": "card", "status": "ok", "seconds": 1}
+    rows = [{"card": "a card"}, {"what": "copy", "reached": 3, "unit": "GB/s"}]
+    (kept / "gpu.json").write_text(
+        json.dumps({"device": "cuda", "steps": [{**step, "rows": rows}]}), "utf-8"
+    )
+    gpu.fill(page, kept)
+    text = page.read_text("utf-8")
+    assert "On one a card:" in text
+    assert "| card | copy | 3 | GB/s |  |" in text
+    assert "old" not in text
+    assert text.startswith("Before.")
+    assert text.endswith("After.\n")
