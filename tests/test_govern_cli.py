@@ -110,3 +110,13 @@ def test_originals_behind_a_url_are_not_asked(
     monkeypatch.setattr(address, "file_system", lambda url: pytest.fail(f"asked {url}"))
     assert govern.observe([far], measure_inputs=True).inputs == {}
     assert govern.observe([one], measure_inputs=True).inputs["aspect"] == [math.log(1.5)]
+
+
+def test_a_run_is_imported(
+    folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"sqlite:///{tmp_path / 'log.db'}"
+    assert run("import", str(folders[0]), "--database", url) == 0
+    assert "24 explanations on record" in " ".join(capsys.readouterr().out.split())
+    assert run("import", str(folders[0]), "--database", url) == 0
+    assert "0 explanations on record" in " ".join(capsys.readouterr().out.split())

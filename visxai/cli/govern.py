@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from visxai.cli.audit import DatabaseUrl
 from visxai.cli.base import Debug
 
 if TYPE_CHECKING:
@@ -107,6 +108,35 @@ def fairness(
     _write(as_json, found.to_dict())
     terminal.gaps(found)
     return 1 if found.findings else 0
+
+
+@app.command(name="import")
+def import_run(
+    out: Annotated[str, typer.Argument(metavar="OUT", help="The folder of a run.")],
+    database: DatabaseUrl = "sqlite:///visxai.db",
+    metadata: Metadata = None,
+    tenant: Annotated[
+        str, typer.Option("--tenant", metavar="NAME", help="Whose items they are.")
+    ] = "default",
+    debug: Debug = False,
+) -> int:
+    """Put a run's explanations on record in a database, one an item, and measure them.
+
+    What is on record already isn't put there again.
+
+    [bold]Examples[/bold]
+
+    visxai govern import results --metadata people.csv
+
+    visxai govern import results --database postgresql://visxai@localhost/visxai
+    """
+    from visxai.cli import terminal
+    from visxai.govern.log import Log
+
+    with terminal.working("Importing"), Log(database) as log:
+        count = log.import_run(out, metadata=metadata, tenant=tenant)
+    typer.echo(f"{terminal.counted(count, 'explanation')} on record in {database}")
+    return 0
 
 
 def _with_groups(out: str, metadata: str) -> Observations:

@@ -16,6 +16,7 @@ from visxai._lazy import hand_on
 if TYPE_CHECKING:
     from visxai.govern.features.base import features_of, measure
     from visxai.govern.groups import Fairness, Gap, fairness
+    from visxai.govern.log import Item, Log
     from visxai.govern.observations import Observations, observe
     from visxai.govern.windows import Drift, Window, drift
 
@@ -23,6 +24,8 @@ __all__ = [
     "Drift",
     "Fairness",
     "Gap",
+    "Item",
+    "Log",
     "Observations",
     "Window",
     "drift",
@@ -38,6 +41,8 @@ __getattr__, __dir__ = hand_on(
         "Drift": "windows",
         "Fairness": "groups",
         "Gap": "groups",
+        "Item": "log",
+        "Log": "log",
         "Observations": "observations",
         "Window": "windows",
         "drift": "windows",

@@ -23,11 +23,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from visxai.errors import ArgumentError, ImageError
+from visxai.govern.cells import measure_rows
 from visxai.govern.features.base import measure
 from visxai.govern.pixels import measure_image
 from visxai.images import address
 from visxai.record.base import Explanation
 from visxai.record.image import ImageExplanation
+from visxai.record.table import TableExplanation
+from visxai.references import RowRef
 from visxai.results import reading
 from visxai.results.rows import of_row
 
@@ -139,7 +142,8 @@ def observe(
     Args:
         source: The folder of a run, or explanations. Where an item has several (classes, methods),
             the first counts, so that items stay independent of each other.
-        groups: Columns of metadata, a value each item in order; nothing is inferred.
+        groups: Columns of metadata, a value each item in order; nothing is inferred. Those that
+            rows of tables keep are there already.
         inputs: Statistics of the inputs, likewise.
         expected: The true classes, likewise; those of a folder run are read from it.
         measure_inputs: Whether to open the originals and measure them (`govern.pixels`); where one
@@ -154,7 +158,7 @@ def observe(
     """
     kept: list[tuple[Explanation, str | None]] = []
     rows: list[dict[str, float]] = []
-    for explanation, label in _firsts(_listed(source)):
+    for explanation, label in one_an_item(read_run(source)):
         rows.append(measure(explanation))
         kept.append((explanation, label))
     if not kept:
@@ -172,8 +176,21 @@ def observe(
         measured |= {name: [row.get(name, np.nan) for row in pictures] for name in seen_names}
     names = list(dict.fromkeys(name for row in rows for name in row))
     known = tuple(label for _, label in kept) if expected is None else tuple(expected)
+    rows_of_tables = [one for one in made if isinstance(one, TableExplanation)]
+    told: dict[str, Sequence[Any]] = dict(groups or {})
+    if len(rows_of_tables) == len(made):
+        measured = {**measure_rows(rows_of_tables), **measured}
+        columns = dict.fromkeys(name for one in rows_of_tables for name in one.groups)
+        found = {name: [one.groups.get(name) for one in rows_of_tables] for name in columns}
+        told = {
+            **{
+                name: [None if one is None else str(one) for one in column]
+                for name, column in found.items()
+            },
+            **told,
+        }
     return Observations(
-        tuple(one.input.path or one.input.source_sha256 for one in made),
+        tuple(name_of(one) for one in made),
         tuple(one.created for one in made),
         made[0].model.name,
         made[0].model.weights_sha256,
@@ -183,8 +200,16 @@ def observe(
         np.array([one.logit for one in made], np.float64),
         {name: np.array([row.get(name, np.nan) for row in rows], np.float64) for name in names},
         {name: np.asarray(column, np.float64) for name, column in measured.items()},
-        {name: tuple(column) for name, column in (groups or {}).items()},
+        {name: tuple(column) for name, column in told.items()},
     )
+
+
+def name_of(explanation: Explanation) -> str:
+    """Name what was explained: its path (and row), or the SHA-256 of its content."""
+    told = explanation.input
+    if isinstance(told, RowRef):
+        return str(told)
+    return told.path or told.source_sha256
 
 
 def _measured(explanation: Explanation) -> dict[str, float]:
@@ -198,7 +223,7 @@ def _measured(explanation: Explanation) -> dict[str, float]:
         return {}
 
 
-def _firsts(
+def one_an_item(
     found: Iterable[tuple[Explanation, str | None]],
 ) -> Iterator[tuple[Explanation, str | None]]:
     """Yield the first explanation of each item, by the first method.
@@ -219,7 +244,7 @@ def _firsts(
         yield explanation, label
 
 
-def _listed(
+def read_run(
     source: str | os.PathLike[str] | Iterable[Explanation],
 ) -> Iterator[tuple[Explanation, str | None]]:
     """Yield explanations with the true classes that a folder's rows hold."""

@@ -12,13 +12,24 @@ from visxai.govern.features.feature import Feature
 from visxai.record.base import Explanation
 
 # The kinds of record and the modules that measure them.
-_KINDS = {"image": "visxai.govern.features.images"}
+_KINDS = {
+    "image": "visxai.govern.features.images",
+    "table": "visxai.govern.features.tables",
+}
 
 # Figures of quality that records keep and that every kind shares.
 QUALITY = (
     Feature("completeness", 0, math.inf, "how far the map's sum misses the score, as recorded"),
     Feature("faithfulness", -math.inf, math.inf, "the recorded check of faithfulness"),
     Feature("flat", 0, 1, "1 for a map that says nothing: flat, or not finite"),
+)
+
+
+# The features that have columns of their own in a database; the others share one.
+FIXED = (
+    *("concentration", "entropy", "half_area", "centre_x", "centre_y", "border", "against"),
+    *(f"cell_{row}{column}" for row in range(4) for column in range(4)),
+    *("completeness", "faithfulness", "flat", "miss"),
 )
 
 

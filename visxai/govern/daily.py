@@ -1,0 +1,159 @@
+"""Daily sums: what trends are drawn from without reading every explanation.
+
+For each model, day, class ("" is all classes) and figure: n, sum and sum of squares, from which
+
+    mean = sum / n,    interval = mean ± 1.96 sqrt( (squares / n - mean²) / n )
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import select
+
+from visxai.govern import tables
+from visxai.govern.features.base import FIXED
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+_SURE = 1.959964  # standard errors on either side of a mean in a 95 % interval
+
+
+@dataclass(frozen=True)
+class Point:
+    """A day of a trend.
+
+    Attributes:
+        day: The day, as YYYY-MM-DD.
+        n: The number of items.
+        mean: Their mean.
+        low: The lower end of the mean's 95 % interval.
+        high: The upper end; both are the mean itself for a single item.
+    """
+
+    day: str
+    n: int
+    mean: float
+    low: float
+    high: float
+
+
+def add_sums(connection: Connection, rows: Sequence[Mapping[str, Any]], unexplained: int) -> None:
+    """Add measured rows to the daily sums, in the connection's transaction.
+
+    Args:
+        connection: A connection in a writing transaction.
+        rows: Rows of the table of measures.
+        unexplained: Items that the last row's model judged besides and that weren't explained.
+    """
+    sums: dict[tuple[str, str, str, str], list[float]] = {}
+    for row in rows:
+        figures = {"score": row["score"]}
+        figures |= {name: row[name] for name in FIXED if row[name] is not None}
+        if row["truth"] is not None:
+            figures["error"] = float(row["truth"] != row["label"])
+        for label in ("", row["label"]):
+            for figure, value in figures.items():
+                if not math.isfinite(value):
+                    continue
+                one = sums.setdefault((row["model_id"], row["at"][:10], label, figure), [0, 0, 0])
+                one[0] += 1
+                one[1] += value
+                one[2] += value * value
+    table = tables.daily
+    values = [
+        dict(zip(table.columns.keys(), (*key, *one), strict=True)) for key, one in sums.items()
+    ]
+    _add(connection, table, values, ("n", "total", "squares"))
+    explained = Counter((row["model_id"], row["at"][:10]) for row in rows)
+    last = (rows[-1]["model_id"], rows[-1]["at"][:10])
+    values = [
+        {
+            "model_id": model,
+            "day": day,
+            "seen": count + (unexplained if (model, day) == last else 0),
+            "explained": count,
+        }
+        for (model, day), count in explained.items()
+    ]
+    _add(connection, tables.coverage, values, ("seen", "explained"))
+
+
+def add_unexplained(connection: Connection, model: str, day: str, count: int) -> None:
+    """Count items that a model judged on a day and that weren't explained."""
+    value = {"model_id": model, "day": day, "seen": count, "explained": 0}
+    _add(connection, tables.coverage, [value], ("seen", "explained"))
+
+
+def trend(
+    connection: Connection, model: str, figures: Iterable[str], label: str = ""
+) -> dict[str, list[Point]]:
+    """Read the trends of figures.
+
+    Args:
+        connection: A connection.
+        model: The model's id.
+        figures: The figures.
+        label: The class; "" is all classes.
+
+    Returns:
+        For each figure that has values its days in order.
+    """
+    table = tables.daily
+    query = (
+        select(table)
+        .where(table.c.model_id == model, table.c.label == label)
+        .where(table.c.figure.in_(list(figures)))
+        .order_by(table.c.day)
+    )
+    found: dict[str, list[Point]] = {}
+    for row in connection.execute(query):
+        mean = row.total / row.n
+        spread = math.sqrt(max(0.0, row.squares / row.n - mean * mean) / row.n) * _SURE
+        found.setdefault(row.figure, []).append(
+            Point(row.day, row.n, mean, mean - spread, mean + spread)
+        )
+    return found
+
+
+def labels(connection: Connection, model: str, most: int = 12) -> list[tuple[str, int]]:
+    """List a model's classes with their counts, the most frequent first."""
+    from sqlalchemy import func
+
+    table = tables.daily
+    count = func.sum(table.c.n)
+    query = (
+        select(table.c.label, count)
+        .where(table.c.model_id == model, table.c.figure == "score", table.c.label != "")
+        .group_by(table.c.label)
+        .order_by(count.desc(), table.c.label)
+        .limit(most)
+    )
+    return [(str(row[0]), int(row[1])) for row in connection.execute(query)]
+
+
+def _add(
+    connection: Connection,
+    table: Any,
+    values: Sequence[Mapping[str, Any]],
+    summed: Sequence[str],
+) -> None:
+    """Insert rows, and add to those that are there."""
+    from sqlalchemy.dialects import postgresql, sqlite
+
+    if not values:
+        return
+    dialect: Any = sqlite if connection.dialect.name == "sqlite" else postgresql
+    statement = dialect.insert(table)
+    statement = statement.on_conflict_do_update(
+        index_elements=list(table.primary_key.columns),
+        set_={name: table.c[name] + statement.excluded[name] for name in summed},
+    )
+    # In one order everywhere, so that two writers never wait for each other's rows.
+    key = [one.name for one in table.primary_key.columns]
+    connection.execute(statement, sorted(values, key=lambda one: tuple(one[name] for name in key)))

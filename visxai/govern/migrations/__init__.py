@@ -1,0 +1,1 @@
+"""The versions of governance's tables, as Alembic runs them."""
