@@ -81,7 +81,8 @@ class Preprocess:
             self._fill_moments()
         resize = self.resize if isinstance(self.resize, tuple) else (self.resize,)
         resize = self.size if self.resize is None else resize
-        if not all(isinstance(side, int) and side > 0 for side in (*self.size, *resize)):
+        # True is an int to Python, but no number of pixels.
+        if not all(type(side) is int and side > 0 for side in (*self.size, *resize)):
             raise ArgumentError(
                 f"expected whole pixels above 0, got size {self.size} and resize {self.resize}: "
                 f"{_LIKE}"

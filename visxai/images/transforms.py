@@ -74,7 +74,10 @@ def _triple(values: Any) -> Triple:
 def _sides(value: Any) -> int | tuple[int, int]:
     """Convert an int or one-element sequence to an int, and a pair (height, width) to a tuple."""
     items = [value] if isinstance(value, int) else [int(item) for item in value]
-    return items[0] if len(items) == 1 else (items[0], items[1])
+    if len(items) == 1:
+        return items[0]
+    height, width = items
+    return height, width
 
 
 def _pair(value: Any) -> tuple[int, int]:

@@ -215,7 +215,8 @@ def _checked(data: Any) -> dict[str, Any]:
             f"expected a record of schema version {' or '.join(map(str, READABLE))}, got "
             f"{version!r}: read it with the visxai that wrote it"
         )
-    expected = _readable(kind if kind in _KINDS else "image", int(version))
+    known = isinstance(kind, str) and kind in _KINDS
+    expected = _readable(kind if known else "image", int(version))
     for name, about in expected["properties"].items():
         value = plain.get(name)
         if "null" in about.get("type", ()) and value != value:

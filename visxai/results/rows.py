@@ -94,7 +94,7 @@ def _json(kind: str) -> tuple[str, ...]:
 
 
 def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
-    names = _json(row.get("kind") or "image")
+    names = _json(str(row.get("kind") or "image"))
     try:
         return {**row, **{name: json.loads(row[name]) for name in names}}
     except (KeyError, TypeError, ValueError, RecursionError):
