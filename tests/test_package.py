@@ -33,7 +33,7 @@ FLOORS = [
     ["engine"],
     ["pipeline", "bench"],
     ["text"],
-    ["scale", "report", "evaluate"],
+    ["scale", "report", "evaluate", "tabular"],
     ["compare", "govern"],
     ["cli"],
     ["__main__"],

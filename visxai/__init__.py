@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         report,
         results,
         scale,
+        tabular,
         text,
     )
     from visxai.engine import Engine
@@ -56,6 +57,7 @@ __all__ = [
     "report",
     "results",
     "scale",
+    "tabular",
     "text",
 ]
 

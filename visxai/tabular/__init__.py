@@ -1,0 +1,35 @@
+"""Tables: exact attributions of scores, reasons in plain language, fairness.
+
+    engine = visxai.tabular.Engine(booster, background=approved, features=names, threshold=0.5)
+    engine.explain(applicants)[0].contributions
+
+It needs the extra `tables`: pip install 'visxai[tables]'.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from visxai._lazy import hand_on
+
+if TYPE_CHECKING:
+    from visxai.tabular import methods
+    from visxai.tabular.background import Background
+    from visxai.tabular.engine import Block, Engine
+    from visxai.tabular.features import Feature, Features
+    from visxai.tabular.tables import arrow
+
+__all__ = ["Background", "Block", "Engine", "Feature", "Features", "arrow", "methods"]
+
+__getattr__, __dir__ = hand_on(
+    __name__,
+    {
+        "Background": "background",
+        "Block": "engine",
+        "Engine": "engine",
+        "Feature": "features",
+        "Features": "features",
+        "arrow": "tables",
+        "methods": "",
+    },
+)
