@@ -139,6 +139,237 @@ def import_run(
     return 0
 
 
+@app.command()
+def watch(
+    database: DatabaseUrl = "sqlite:///visxai.db",
+    size: Annotated[int, typer.Option("--window", metavar="N", help="Items of a window.")] = 500,
+    level: Level = 0.05,
+    webhook: Annotated[
+        str | None,
+        typer.Option(
+            "--webhook",
+            metavar="URL",
+            help="Where alerts are posted as JSON. With VISXAI_WEBHOOK_SECRET in the environment "
+            "they are signed.",
+            show_default=False,
+        ),
+    ] = None,
+    every: Annotated[
+        float | None,
+        typer.Option(
+            "--every",
+            metavar="SECONDS",
+            help="Go on watching, with this pause. [dim]\\[default: once][/dim]",
+            show_default=False,
+        ),
+    ] = None,
+    debug: Debug = False,
+) -> int:
+    """Test the full windows of every model for drift, compare groups, and raise alerts.
+
+    The exit code is 1 where an alert was raised, when watching once.
+
+    [bold]Examples[/bold]
+
+    visxai govern watch --window 500
+
+    visxai govern watch --every 300 --webhook https://example.org/alerts
+    """
+    import os
+    import time
+
+    from visxai import govern
+    from visxai.cli.base import stopping
+
+    secret = os.environ.get("VISXAI_WEBHOOK_SECRET")
+    with govern.Log(database) as log, stopping() as asked:
+        while True:
+            found = govern.watch(log, size=size, level=level, webhook=webhook, secret=secret)
+            for alert in govern.alerts(log):
+                if alert["id"] in found.alerts:
+                    typer.echo(
+                        f"drift of {alert['model']} in {', '.join(alert['alarms'])}, "
+                        f"{alert['from'][:16]} to {alert['to'][:16]}: alert {alert['id']}"
+                    )
+            typer.echo(
+                f"{found.measured} explanations measured, {found.windows} windows tested, "
+                f"{len(found.alerts)} alerts"
+            )
+            if every is None or asked:
+                return 1 if found.alerts else 0
+            end = time.monotonic() + every
+            while time.monotonic() < end and not asked:
+                time.sleep(min(0.2, every))
+            if asked:
+                return 0
+
+
+@app.command()
+def alerts(database: DatabaseUrl = "sqlite:///visxai.db", debug: Debug = False) -> int:
+    """List the alerts, the latest first, with their notes.
+
+    [bold]Example[/bold]
+
+    visxai govern alerts
+    """
+    from visxai import govern
+    from visxai.foreign import shown
+
+    with govern.Log(database) as log:
+        found = govern.alerts(log)
+    for one in found:
+        sides = ", ".join(one["alarms"])
+        typer.echo(f"{one['id']}  {one['state']}  {one['at'][:16]}  {shown(one['model'])}: {sides}")
+        for note in one["notes"]:
+            typer.echo(f"    {note['at'][:16]} {shown(note['actor'])}: {shown(note['text'])}")
+    if not found:
+        typer.echo("There are no alerts.")
+    return 0
+
+
+@app.command()
+def acknowledge(
+    alert: Annotated[str, typer.Argument(metavar="ID", help="An id from `visxai govern alerts`.")],
+    note: Annotated[str, typer.Option("--note", metavar="TEXT", help="What was found.")],
+    actor: Annotated[str, typer.Option("--by", metavar="NAME", help="Who says so.")] = "operator",
+    still_open: Annotated[
+        bool, typer.Option("--keep-open", help="Only add the note, and leave the alert open.")
+    ] = False,
+    database: DatabaseUrl = "sqlite:///visxai.db",
+    debug: Debug = False,
+) -> int:
+    """Acknowledge an alert with a note; the audit chain keeps who did.
+
+    [bold]Example[/bold]
+
+    visxai govern acknowledge 3f2a… --note "new camera in the north hall" --by kim
+    """
+    from visxai import govern
+
+    with govern.Log(database) as log:
+        done = govern.annotate if still_open else govern.acknowledge
+        done(log, alert, note, actor)
+    return 0
+
+
+@app.command()
+def report(
+    database: DatabaseUrl = "sqlite:///visxai.db",
+    out: Annotated[
+        str, typer.Option("--out", "-o", metavar="FILE", help="Where the page goes.")
+    ] = "governance.html",
+    verify: Annotated[
+        bool, typer.Option("--verify/--no-verify", help="Verify the whole audit chain for it.")
+    ] = True,
+    debug: Debug = False,
+) -> int:
+    """Write one page that opens from disk: trends, explanations, fairness, drift, audit.
+
+    Run `visxai govern watch` before it, which tests windows and compares groups.
+
+    [bold]Example[/bold]
+
+    visxai govern report --out report.html
+    """
+    from visxai import govern
+    from visxai.cli import terminal
+
+    with terminal.working("Writing the page"), govern.Log(database) as log:
+        log.catch_up()
+        target = govern.report(log, out, verify=verify)
+    typer.echo(f"Open it in a browser: {target}")
+    return 0
+
+
+@app.command()
+def card(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Its name, or the beginning of its SHA-256.")
+    ],
+    database: DatabaseUrl = "sqlite:///visxai.db",
+    owner: Annotated[
+        str | None, typer.Option("--owner", metavar="NAME", help="Who answers for it.")
+    ] = None,
+    purpose: Annotated[
+        str | None, typer.Option("--purpose", metavar="TEXT", help="What it decides.")
+    ] = None,
+    risk: Annotated[
+        str | None, typer.Option("--risk", metavar="CLASS", help="minimal, limited or high.")
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option("--threshold", metavar="X", help="The score that flags.")
+    ] = None,
+    reference: Annotated[
+        tuple[str, str] | None,
+        typer.Option("--reference", metavar="FROM UNTIL", help="The reference of drift, as dates."),
+    ] = None,
+    debug: Debug = False,
+) -> int:
+    """Print a model's card as Markdown; with --owner, --purpose and --risk register it first.
+
+    [bold]Examples[/bold]
+
+    visxai govern card toxicity --owner "Trust and safety" --purpose "flag comments" --risk limited
+
+    visxai govern card toxicity > card.md
+    """
+    from visxai import govern
+    from visxai.errors import ArgumentError
+
+    given = (owner, purpose, risk)
+    with govern.Log(database) as log:
+        if owner is not None and purpose is not None and risk is not None:
+            govern.register(
+                log,
+                model,
+                owner=owner,
+                purpose=purpose,
+                risk=risk,
+                threshold=threshold,
+                reference=reference,
+            )
+        elif any(one is not None for one in (*given, threshold, reference)):
+            raise ArgumentError(
+                "expected --owner, --purpose and --risk together, got some of them: give all three"
+            )
+        typer.echo(govern.card(log, model), nl=False)
+    return 0
+
+
+@app.command()
+def audit(
+    source: Annotated[
+        str, typer.Argument(metavar="OUT|DB", help="The folder of a run, or a database's address.")
+    ],
+    out: Annotated[
+        str, typer.Option("--out", "-o", metavar="FILE", help="The report; figures go beside it.")
+    ] = "audit.html",
+    key: Annotated[
+        str | None,
+        typer.Option("--key", metavar="FILE", help="The signing key.", show_default=False),
+    ] = None,
+    debug: Debug = False,
+) -> int:
+    """Audit explanations: coverage, chain, quality, drift, fairness; pass, warn or fail each.
+
+    The exit code is 1 where a line fails.
+
+    [bold]Examples[/bold]
+
+    visxai govern audit results
+
+    visxai govern audit sqlite:///visxai.db --key visxai.key --out audit.html
+    """
+    from visxai import govern
+
+    found = govern.audit(source, key=key)
+    found.write(out)
+    for line in found.lines:
+        typer.echo(f"{line.verdict:5} {line.name}: {line.said}")
+    typer.echo(f"{found.verdict}: {out}")
+    return 1 if found.verdict == "fail" else 0
+
+
 def _with_groups(out: str, metadata: str) -> Observations:
     from dataclasses import replace
 

@@ -12,8 +12,6 @@ nobody can be told from them.
 
 from __future__ import annotations
 
-import json
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,15 +19,14 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
 from sqlalchemy import delete, func, insert, or_, select
 
 from visxai.errors import UnknownName, VisxaiError
 from visxai.govern import tables
-from visxai.govern.daily import add_sums
-from visxai.govern.features.base import FIXED, measure
+from visxai.govern.daily import add_sums, add_unexplained
 from visxai.govern.metadata import read_metadata
 from visxai.govern.observations import Observations, name_of, one_an_item, read_run
+from visxai.govern.stored import key_of, of_rows, row_of
 from visxai.ledger import explanations as put
 from visxai.ledger.canonical import parse_time
 from visxai.ledger.database import Database
@@ -147,7 +144,7 @@ class Log:
             ]
             of = _models_of(connection, ids)
             rows = [
-                _row(id, of[id], at, item.explanation, item.envelope, item.inputs)
+                row_of(id, of[id], at, item.explanation, item.envelope, item.inputs)
                 for id, item in zip(ids, items, strict=True)
             ]
             self._keep(connection, rows, 0 if seen is None else seen - len(items))
@@ -186,7 +183,7 @@ class Log:
             for explanation, truth in batch:
                 told = {name: values[position] for name, values in groups.items()}
                 position += 1
-                if _key(explanation) in known:
+                if key_of(explanation) in known:
                     continue
                 envelope = Envelope(
                     tenant=tenant,
@@ -236,7 +233,9 @@ class Log:
                         continue
                     try:
                         explanation = Explanation.from_dict(stored.record)
-                        made = _row(id, of[id], stored.created, explanation, stored.envelope, None)
+                        made = row_of(
+                            id, of[id], stored.created, explanation, stored.envelope, None
+                        )
                         rows.append(made)
                     except VisxaiError:
                         continue  # a kind without features, or a damaged record: the audit says so
@@ -244,6 +243,16 @@ class Log:
                 count += len(rows)
             if len(ids) < _BATCH:
                 return count
+
+    def count_unexplained(self, model: str, count: int) -> None:
+        """Count items that a model judged today and that weren't explained.
+
+        Args:
+            model: The model's id.
+            count: How many.
+        """
+        with self.ledger.writing() as (connection, at):
+            add_unexplained(connection, model, at[:10], count)
 
     def _keep(self, connection: Connection, rows: list[dict[str, Any]], unexplained: int) -> None:
         if not rows:
@@ -361,7 +370,7 @@ class Log:
             told = connection.execute(select(models).where(models.c.id == model)).one_or_none()
         if told is None:
             raise UnknownName("model", model, [one.id for one in self.models()], field="model")
-        return _observations(rows[::-1] if newest else rows, told.name, told.weights_sha256)
+        return of_rows(rows[::-1] if newest else rows, told.name, told.weights_sha256)
 
     def sources(self, ids: Sequence[str]) -> dict[str, str]:
         """Look up what explanations are about: the path of each, or the hash of its content."""
@@ -377,90 +386,3 @@ def _models_of(connection: Connection, ids: Sequence[str]) -> dict[str, str]:
     """Look up the model of each explanation."""
     query = select(explanations.c.id, explanations.c.model_id).where(explanations.c.id.in_(ids))
     return {str(row[0]): str(row[1]) for row in connection.execute(query)}
-
-
-def _row(
-    id: str,
-    model: str,
-    at: str,
-    explanation: Explanation,
-    envelope: Envelope,
-    inputs: Mapping[str, float] | None,
-) -> dict[str, Any]:
-    """Make the row of an explanation; `at` stands in where the record has no time of its own."""
-    from visxai.govern.cells import measure_rows
-    from visxai.record.table import TableExplanation
-
-    found = {name: value for name, value in measure(explanation).items() if math.isfinite(value)}
-    told: dict[str, Any] = dict(envelope.metadata)
-    if isinstance(explanation, TableExplanation):
-        told = {**explanation.groups, **told}
-        inputs = inputs or {name: one[0] for name, one in measure_rows([explanation]).items()}
-    groups = {
-        str(name): str(value)
-        for name, value in told.items()
-        if isinstance(value, (str, int, float, bool))
-    }
-    others = {name: value for name, value in found.items() if name not in FIXED}
-    finite = {name: value for name, value in (inputs or {}).items() if math.isfinite(value)}
-    return {
-        "explanation_id": id,
-        "model_id": model,
-        "tenant": envelope.tenant,
-        "kind": explanation.kind,
-        "at": parse_time(explanation.created) if explanation.created else at,
-        "source": _plain(name_of(explanation)),
-        "label": _plain(explanation.label),
-        "truth": None if envelope.truth is None else _plain(envelope.truth),
-        "score": explanation.score,
-        "logit": explanation.logit,
-        **{name: found.get(name) for name in FIXED},
-        "others": json.dumps(others),
-        "inputs": json.dumps(finite),
-        "groups": json.dumps(groups),
-    }
-
-
-def _observations(rows: Sequence[Mapping[Any, Any]], name: str, weights: str) -> Observations:
-    parsed = {
-        column: [json.loads(row[column]) for row in rows]
-        for column in ("others", "inputs", "groups")
-    }
-
-    def named(dicts: list[dict[str, Any]]) -> dict[str, Any]:
-        names = dict.fromkeys(name for one in dicts for name in one)
-        return {name: np.array([one.get(name, np.nan) for one in dicts]) for name in names}
-
-    fixed = {
-        one: np.array([np.nan if row[one] is None else row[one] for row in rows], np.float64)
-        for one in FIXED
-    }
-    groups = dict.fromkeys(name for one in parsed["groups"] for name in one)
-    return Observations(
-        tuple(row["explanation_id"] for row in rows),
-        tuple(row["at"] for row in rows),
-        name,
-        weights,
-        tuple(row["label"] for row in rows),
-        tuple(row["truth"] for row in rows),
-        np.array([row["score"] for row in rows], np.float64),
-        np.array([row["logit"] for row in rows], np.float64),
-        {one: values for one, values in fixed.items() if not np.isnan(values).all()}
-        | named(parsed["others"]),
-        named(parsed["inputs"]),
-        {one: tuple(told.get(one) for told in parsed["groups"]) for one in groups},
-    )
-
-
-def _key(explanation: Explanation) -> tuple[str, ...]:
-    return (
-        explanation.input.source_sha256,
-        explanation.method,
-        _plain(explanation.label),
-        explanation.model.weights_sha256,
-    )
-
-
-def _plain(text: str) -> str:
-    """Return text that both databases take: without NUL and lone surrogates."""
-    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()

@@ -171,7 +171,7 @@ def observe(
     made = [one for one, _ in kept]
     measured = dict(inputs or {})
     if measure_inputs:
-        pictures = [_measured(one) for one in made]
+        pictures = [measured_input(one) for one in made]
         seen_names = dict.fromkeys(name for row in pictures for name in row)
         measured |= {name: [row.get(name, np.nan) for row in pictures] for name in seen_names}
     names = list(dict.fromkeys(name for row in rows for name in row))
@@ -212,7 +212,7 @@ def name_of(explanation: Explanation) -> str:
     return told.path or told.source_sha256
 
 
-def _measured(explanation: Explanation) -> dict[str, float]:
+def measured_input(explanation: Explanation) -> dict[str, float]:
     """Measure the original of an explanation; nothing where it isn't an image or is gone."""
     path = explanation.input.path
     if not isinstance(explanation, ImageExplanation) or (path and address.remote(path)):

@@ -12,27 +12,38 @@ import base64
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from visxai.foreign import for_html
 
 _HERE = Path(__file__).parent
-_CODE = ("data.js", "plots.js", "grid.js", "viewer.js", "page.js")
+_CODE = tuple(_HERE / one for one in ("data.js", "plots.js", "grid.js", "viewer.js", "page.js"))
 
 
-def filled(title: str, data: dict[str, Any]) -> str:
-    """Fill the page with a title and data.
+def filled(
+    title: str,
+    data: dict[str, Any],
+    *,
+    template: Path = _HERE / "page.html",
+    styles: Sequence[Path] = (_HERE / "page.css",),
+    scripts: Sequence[Path] = _CODE,
+) -> str:
+    """Fill a page with a title and data.
 
     Args:
         title: The page's title, any text.
         data: Plain values; numbers that aren't finite become null.
+        template: The page, with places for policy, title, style, data and code.
+        styles: Its styles, by default the gallery's.
+        scripts: Its scripts, likewise.
 
     Returns:
         The HTML.
     """
-    style = (_HERE / "page.css").read_text("utf-8")
-    code = "".join((_HERE / name).read_text("utf-8") for name in _CODE)
+    style = "".join(path.read_text("utf-8") for path in styles)
+    code = "".join(path.read_text("utf-8") for path in scripts)
     code = f'"use strict";\n(() => {{\n{code}}})();\n'
     policy = (
         "default-src 'none'; base-uri 'none'; form-action 'none'; img-src 'self' file: data:; "
@@ -45,7 +56,7 @@ def filled(title: str, data: dict[str, Any]) -> str:
         "data": as_json(data),
         "code": code,
     }
-    pieces = (_HERE / "page.html").read_text("utf-8").split("{{")
+    pieces = template.read_text("utf-8").split("{{")
     # Filled piece by piece, so that text in a value is never taken for a placeholder.
     text = pieces[0]
     for piece in pieces[1:]:

@@ -15,6 +15,7 @@ from visxai.record.base import Explanation
 _KINDS = {
     "image": "visxai.govern.features.images",
     "table": "visxai.govern.features.tables",
+    "text": "visxai.govern.features.texts",
 }
 
 # Figures of quality that records keep and that every kind shares.

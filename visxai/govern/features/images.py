@@ -56,7 +56,11 @@ FEATURES = (
 
 def measure(explanation: Explanation) -> dict[str, float]:
     """Measure the features of an image's map; NaN where a feature isn't defined."""
-    values = explanation.values.astype(np.float64)
+    return of_map(explanation.values.astype(np.float64))
+
+
+def of_map(values: Array) -> dict[str, float]:
+    """Measure the features of a map, float64 (u, v); NaN where a feature isn't defined."""
     found = {one.name: math.nan for one in FEATURES}
     total = float(np.abs(values).sum())
     if not math.isfinite(total) or total <= 0:
@@ -116,6 +120,11 @@ def region_shares(
     return found
 
 
+def stripes(count: int, parts: int) -> Array:
+    """Compute which part (parts, count) of each of `count` equal cells lies in equal stripes."""
+    return np.stack([_overlap(count, at / parts, (at + 1) / parts) for at in range(parts)])
+
+
 def _overlap(count: int, low: float, high: float) -> Array:
     """Compute which part (count,) of each of `count` equal cells of 0..1 lies from low to high."""
     edges = np.arange(count + 1) / count
@@ -126,7 +135,7 @@ def _overlap(count: int, low: float, high: float) -> Array:
 @lru_cache(64)
 def _parts(count: int) -> Array:
     """Compute the parts (GRID, count) of cells in each stripe of the grid."""
-    return np.stack([_overlap(count, at / GRID, (at + 1) / GRID) for at in range(GRID)])
+    return stripes(count, GRID)
 
 
 @lru_cache(64)

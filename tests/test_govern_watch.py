@@ -1,0 +1,327 @@
+"""Watching a log, its alerts, cards, wrapper, page and audit; the page in a real browser."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import importlib.util
+import json
+import logging
+import shutil
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from sqlalchemy import text
+from stores import explanation, fill, photograph
+
+from visxai import cli, govern
+from visxai.errors import ArgumentError
+from visxai.govern import auditing, features, watching
+from visxai.govern.log import Item, Log
+from visxai.ledger import Envelope, Ledger, Signer
+from visxai.record.text import TextExplanation
+from visxai.references import ModelRef, TextRef
+
+HOSTILE = "<img src=x onerror=window.hacked=1>\"'</script>"
+CHROMIUM = shutil.which("chromium")
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return photograph(tmp_path_factory.mktemp("photo") / "a.png", 1)
+
+
+def stream(photo: Path, count: int, start: int, corner: bool = False, seed: int = 0) -> list[Item]:
+    """Items an hour apart; in a corner is where the evidence of a changed model lies."""
+    rng = np.random.default_rng(seed)
+    items = []
+    for at in range(start, start + count):
+        peak = (0, 6) if corner else (int(rng.integers(1, 6)), int(rng.integers(1, 6)))
+        made = explanation(
+            photo,
+            peak,
+            score=float(rng.random()),
+            label="cat" if rng.random() < 0.5 else HOSTILE,
+            created=f"2026-04-{1 + at // 24:02d}T{at % 24:02d}:00:00+00:00",
+        )
+        told = {"site": "ns"[at % 2], "item": f"{HOSTILE}{at}"}
+        items.append(Item(made, Envelope(metadata=told), {"brightness": float(rng.random())}))
+    return items
+
+
+@pytest.fixture
+def log(tmp_path: Path, photo: Path) -> Iterator[Log]:
+    """A reference of 40 items, 40 like them, and 40 of a changed model."""
+    ledger = Ledger(tmp_path / "log.db", signer=Signer.open(tmp_path / "key"))
+    with ledger, Log(ledger) as made:
+        made.add(stream(photo, 80, 0))
+        made.add(stream(photo, 40, 80, corner=True, seed=1))
+        made.ledger.checkpoint()
+        yield made
+
+
+class Hook(BaseHTTPRequestHandler):
+    """Keeps what it is sent; the first request of all fails."""
+
+    got: ClassVar[list[tuple[dict[str, str], bytes]]] = []
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        Hook.got.append((dict(self.headers), body))
+        self.send_response(503 if len(Hook.got) == 1 else 200)
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def test_a_drift_is_found_told_and_acknowledged(
+    log: Log, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = HTTPServer(("127.0.0.1", 0), Hook)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    monkeypatch.setattr(watching.time, "sleep", lambda seconds: None)
+    Hook.got.clear()
+    try:
+        url = f"http://127.0.0.1:{server.server_port}/alerts"
+        with caplog.at_level(logging.WARNING):
+            found = govern.watch(log, size=40, webhook=url, secret="s")
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+    assert (found.windows, len(found.alerts)) == (2, 1)
+    assert "drift of m in explanation" in caplog.text
+    (alert,) = govern.alerts(log)
+    assert (alert["state"], alert["delivered"]) == ("open", "delivered")
+    assert alert["alarms"] == ["explanation"]
+    assert (alert["from"][:13], alert["n"]) == ("2026-04-04T08", 40)
+    assert len(alert["records"]) == 5
+    headers, body = Hook.got[-1]
+    assert len(Hook.got) == 2
+    assert json.loads(body)["alert"] == alert["id"]
+    signed = hmac.new(b"s", headers["X-Visxai-Time"].encode() + b"." + body, hashlib.sha256)
+    assert headers["X-Visxai-Signature"] == signed.hexdigest()
+    assert govern.watch(log, size=40).windows == 0  # each window is tested once
+    govern.annotate(log, alert["id"], "looking", "kim")
+    govern.acknowledge(log, alert["id"], HOSTILE, "kim")
+    (alert,) = govern.alerts(log)
+    assert alert["state"] == "acknowledged"
+    assert [note["text"] for note in alert["notes"]] == ["looking", HOSTILE]
+    events = [entry.event for entry in log.ledger.history(alert["id"])]
+    assert events == ["alert.raised", "alert.acknowledged"]
+    with pytest.raises(ArgumentError, match="the id of an alert"):
+        govern.acknowledge(log, "none", "x", "kim")
+    with pytest.raises(ArgumentError, match="expected a note"):
+        govern.annotate(log, alert["id"], " ", "kim")
+
+
+def test_a_webhook_that_fails_stops_nothing(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching.time, "sleep", lambda seconds: None)
+    found = govern.watch(log, size=40, webhook="http://127.0.0.1:9/", secret=None)
+    assert len(found.alerts) == 1
+    assert govern.alerts(log)[0]["delivered"].startswith("failed: expected a webhook that answers")
+
+
+def test_a_card_says_who_answers_and_moves_the_reference(log: Log) -> None:
+    govern.register(
+        log,
+        "m",
+        owner=HOSTILE,
+        purpose="flag | photographs",
+        risk="high",
+        threshold=0.5,
+        reference=("2026-04-01", "2026-04-03"),
+    )
+    assert govern.watch(log, size=40).windows == 1  # 48 items are the reference, 72 follow
+    told = govern.card(log, "m")
+    assert "<img" not in told
+    assert "flag \\| photographs" in told
+    assert "| Explained | 120 items, 2026-04-01 to 2026-04-05 |" in told
+    assert "2026-04-01T00:00:00.000000Z to 2026-04-03" in told
+    with pytest.raises(ArgumentError, match="a risk class"):
+        govern.register(log, "m", owner="a", purpose="b", risk="none")
+
+
+class Fake:
+    """An engine of made-up maps, which counts what it is asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
+
+    def explain(self, inputs: Any, **options: Any) -> list[Any]:
+        self.asked += inputs
+        return [explanation(path, source=path, **options) for path in inputs]
+
+
+def test_predictions_are_logged_with_their_share(tmp_path: Path, photo: Path) -> None:
+    engine = Fake()
+    with govern.logged(engine, tmp_path / "l.db", share=0.25, seed=1, label="cat") as log:
+
+        @log
+        def predict(path: Path) -> str:
+            """Say what it is."""
+            return "cat!"
+
+        assert {predict(photo) for _ in range(40)} == {"cat!"}
+        assert predict.__doc__ == "Say what it is."
+        log.explain([photo], metadata=[{"site": "n"}], truth=["dog"])
+        with pytest.raises(ArgumentError, match="expected 1 in truth"):
+            log.explain([photo], truth=[])
+    with Log(tmp_path / "l.db") as kept:
+        seen = kept.observe(kept.model("m").id)
+        assert len(seen) == len(engine.asked)
+        assert 3 <= len(seen) <= 18
+        assert set(seen.groups["sampled_share"]) == {"0.25"}
+        assert "brightness" in seen.inputs
+        with kept.ledger.database.reading() as connection:
+            total = connection.execute(text("SELECT sum(seen) FROM govern_coverage")).scalar_one()
+    assert total == 41
+    with pytest.raises(ArgumentError, match="a share above 0"):
+        govern.logged(engine, tmp_path / "l.db", share=0)
+
+
+def test_features_of_a_text_by_hand() -> None:
+    words = "this is NOT good !"
+    spans = ((0, 4), (5, 7), (8, 11), (12, 16), (17, 18))
+    one = TextExplanation(
+        TextRef(words, spans, "d" * 64),
+        ModelRef("t", "a" * 64, "none"),
+        np.array([0, -1, 3, 0, 1], np.float32),
+        "occlusion()",
+        "top1",
+        0,
+        "bad",
+        0.5,
+        0.0,
+    )
+    found = govern.measure(one)
+    assert (found["negation"], found["capitals"], found["symbols"]) == (0.75, 0.75, 0.25)
+    assert found["against"] == 0.2
+    assert found["centre_x"] == pytest.approx(0.75 * 0.5 + 0.25 * 0.9)
+    assert found["third_1"] == pytest.approx(0.75)
+    assert found["third_2"] == pytest.approx(0.25)
+    assert features.features_of("text")[0].name == "concentration"
+
+
+def test_the_audit_of_a_log(log: Log, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'log.db'}"
+    first = {line.name: line for line in govern.audit(url, key=str(tmp_path / "key")).lines}
+    assert first["coverage"].verdict == "pass"
+    assert first["audit chain"].verdict == "pass"
+    assert (first["drift"].verdict, first["fairness"].verdict) == ("warn", "warn")
+    govern.watch(log, size=40)
+    found = govern.audit(url)
+    lines = {line.name: line for line in found.lines}
+    assert lines["drift"].verdict == found.verdict == "fail"
+    assert lines["audit chain"].verdict == "warn"  # no key was named
+    found.write(tmp_path / "audit.html")
+    assert json.loads((tmp_path / "audit.json").read_text("utf-8"))["verdict"] == "fail"
+    with log.ledger.database.writing() as connection:
+        row = "SELECT id FROM explanations LIMIT 1"
+        connection.execute(text(f"UPDATE explanations SET data = x'00' WHERE id = ({row})"))
+    damaged = {line.name: line for line in govern.audit(url).lines}
+    assert damaged["audit chain"].verdict == "fail"
+    assert damaged["records"].verdict == "fail"
+
+
+def test_the_audit_of_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = [photograph(tmp_path / "in" / f"{at}.png", at) for at in range(40)]
+    made = [explanation(path, quality={"faithful": at % 4 > 0}) for at, path in enumerate(paths)]
+    out = fill(tmp_path / "out", made)
+    found = {line.name: line for line in govern.audit(out).lines}
+    assert found["coverage"].said == "40 of 40 items explained, 100.0%"
+    assert found["faithfulness"].said.startswith("75.0% ± 13.4% of 40")
+    assert found["records"].verdict == "pass"
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["govern", "audit", str(out), "--out", str(tmp_path / "a.html")])
+    assert ended.value.code == 0
+    assert "warn" in capsys.readouterr().out
+    assert "Explanation audit" in (tmp_path / "a.html").read_text("utf-8")
+    assert auditing.audit(out).verdict == "warn"
+
+
+def test_the_commands(log: Log, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    url = f"sqlite:///{tmp_path / 'log.db'}"
+
+    def run(*words: str) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["govern", *words, "--database", url])
+        return int(ended.value.code or 0), " ".join(capsys.readouterr().out.split())
+
+    code, said = run("watch", "--window", "40")
+    assert code == 1
+    assert "2 windows tested, 1 alerts" in said
+    (alert,) = govern.alerts(log)
+    assert alert["id"] in run("alerts")[1]
+    assert run("acknowledge", alert["id"], "--note", "a new camera", "--by", "kim")[0] == 0
+    assert "kim: a new camera" in run("alerts")[1]
+    assert run("card", "m", "--owner", "a", "--purpose", "b", "--risk", "high")[0] == 0
+    assert run("card", "m", "--owner", "a")[0] == 2
+    out = tmp_path / "r.html"
+    assert run("report", "--out", str(out))[0] == 0
+    assert out.is_file()
+
+
+@pytest.mark.skipif(
+    CHROMIUM is None or importlib.util.find_spec("playwright") is None,
+    reason="no browser: install chromium, and playwright with 'visxai[browser]'",
+)
+@pytest.mark.xdist_group("browser")
+def test_the_page_in_a_browser(log: Log, tmp_path: Path) -> None:
+    from playwright.sync_api import sync_playwright
+
+    govern.watch(log, size=40)
+    target = govern.report(log, tmp_path / "report.html")
+    wrong: list[str] = []
+    with sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 420, "height": 900})
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("console", lambda told: wrong.append(told.text) if told.type == "error" else None)
+        page.goto(target.as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") <= 420
+        assert page.evaluate("window.hacked") is None
+        assert "intact" in page.locator("#audit .facts").inner_text()
+        assert "explanation" in page.locator("#drift .alert").inner_text()
+        assert "beyond chance" not in page.locator("#fairness").inner_text()
+        page.set_viewport_size({"width": 1400, "height": 900})
+        panel = page.locator("#trends .panel").first
+        with page.expect_download() as waiting:
+            panel.locator(".csv").click()
+        rows = Path(waiting.value.path()).read_text("utf-8").splitlines()
+        assert rows[0] == "series,at,value,low,high,n"
+        assert rows[1].startswith("score,2026-04-01,")
+        assert rows[1].endswith(",24")
+        lines = panel.locator("svg path")
+        before = lines.count()
+        panel.locator(".legend button").first.click()
+        assert lines.count() < before
+        panel.locator(".legend button").first.click()
+        box = panel.locator(".chart > svg").bounding_box()
+        assert box is not None
+        middle = box["y"] + 80
+        page.mouse.move(box["x"] + box["width"] / 2, middle)
+        assert "n = " in panel.locator(".tip").inner_text()
+        page.mouse.move(box["x"] + 60, middle)
+        page.mouse.down()
+        page.mouse.move(box["x"] + box["width"] / 2, middle)
+        page.mouse.up()
+        assert panel.get_by_text("Show all").is_visible()
+        panel.get_by_text("Show all").click()
+        page.locator("#items input").fill("n site=n")
+        page.locator("#items .open").first.click()
+        assert "grad_cam()" in page.locator("#record").inner_text()
+        page.get_by_text("Close").click()
+        paper = "getComputedStyle(document.documentElement).backgroundColor"
+        light = page.evaluate(paper)
+        page.locator("#theme").click()
+        assert page.evaluate(paper) != light
+        browser.close()
+    assert not wrong

@@ -1,0 +1,142 @@
+// The page: for the chosen model its trends, explanations, gaps, drift, and the state of the audit.
+
+const data = JSON.parse(document.getElementById("data").textContent);
+const tag = (text, kind) => el("span", { class: `tag ${kind}` }, text);
+const when = (iso) => (iso ?? "").slice(0, 16).replace("T", " ");
+const head = (id, title, lead) => [el("h2", { id: `h-${id}` }, title), el("p", { class: "lead" }, lead)];
+const none = (text) => el("div", { class: "panel" }, el("p", { class: "note" }, text));
+const fact = (value, word) => el("div", {}, el("b", {}, value), el("span", {}, word));
+
+function table(name, columns, rows, cells) {
+  return el("div", { class: "panel" },
+    el("div", { class: "panel-head" }, el("h3", {}, name), csv(name, columns, () => rows)),
+    el("div", { class: "wide" }, el("table", {},
+      el("thead", {}, el("tr", {}, ...columns.map((one) => el("th", { scope: "col" }, one)))),
+      el("tbody", {}, ...rows.map((row, at) => el("tr", {}, ...(cells ? cells(row, at) : row).map((one) => (one instanceof Node ? el("td", {}, one) : el("td", { dir: "auto" }, one === null ? "–" : String(one))))))))));
+}
+
+function trends(model) {
+  const host = $("trends");
+  host.replaceChildren(...head("trends", "Trends", "Daily means of all explained items, with their 95 % intervals; the numbers of items show on hover. Drag to zoom, double-click to go back."));
+  const known = model.trends, labels = Object.keys(known);
+  if (!labels.length) { host.append(none("Nothing has been measured yet.")); return; }
+  const chosen = el("select", { class: "select", "aria-label": "Class" }, ...labels.map((one) => el("option", { value: one }, one === "" ? "All classes" : one)));
+  const grid = el("div", { class: "charts" });
+  const seen = Object.values(model.coverage).reduce((sum, one) => sum + one[0], 0), explained = Object.values(model.coverage).reduce((sum, one) => sum + one[1], 0);
+  host.append(el("div", { class: "facts" },
+    fact(model.n.toLocaleString("en-US"), `explained, ${model.first} to ${model.last}`),
+    fact(seen ? `${(100 * explained / seen).toFixed(1)} %` : "–", `of ${seen.toLocaleString("en-US")} judged were explained`),
+    fact(model.card?.owner ?? "nobody", "answers for this model"),
+    fact(model.card?.risk ?? "not said", "risk class")), el("div", { class: "tools" }, chosen), grid);
+  const draw = () => {
+    const figures = known[chosen.value];
+    const days = [...new Set(Object.values(figures).flatMap((points) => points.map((p) => p[0])))].sort();
+    const at = new Map(days.map((day, i) => [day, i]));
+    const of = (name) => ({ name, points: figures[name].map(([day, n, mean, low, high]) => ({ at: at.get(day), n, mean, low, high })) });
+    const panel = (title, names) => { const there = names.filter((name) => figures[name]); return there.length ? chart(title, days, there.map(of)) : null; };
+    grid.replaceChildren(...[
+      panel("Score and error", ["score", "error"]),
+      panel("Concentration of the evidence", ["concentration", "entropy", "half_area"]),
+      panel("Where the evidence lies", ["centre_x", "centre_y", "border"]),
+      panel("Quality", ["completeness", "faithfulness", "flat", "miss", "against"]),
+      panel("Share of the evidence by cell: top rows", ["cell_00", "cell_01", "cell_02", "cell_03", "cell_12", "cell_11"]),
+    ].filter(Boolean));
+    if (model.mean && chosen.value in model.mean) {
+      const image = el("img", { class: "map", alt: "Mean share of the evidence in a 4 by 4 grid", src: model.mean[chosen.value] });
+      image.style.cssText = "width:168px;height:168px;border-radius:10px";
+      grid.append(el("div", { class: "panel" }, el("h3", {}, "Mean map"), image, el("p", { class: "note" }, `Mean share of the evidence in a 4 × 4 grid over the model’s view, all ${figures.score.reduce((sum, p) => sum + p[1], 0).toLocaleString("en-US")} items.`)));
+    }
+  };
+  chosen.addEventListener("change", draw);
+  draw();
+}
+
+function items(model) {
+  const host = $("items"), found = model.items;
+  host.replaceChildren(...head("items", "Explanations", `Flagged items and those of highest risk: ${found.rule}. ${found.rows.length} of ${model.n.toLocaleString("en-US")} are on this page.`));
+  if (!found.rows.length) { host.append(none("No item is flagged.")); return; }
+  const search = el("input", { type: "search", placeholder: "Search", "aria-label": "Search sources, classes and groups", autocomplete: "off", spellcheck: "false" });
+  const count = el("span", { class: "note", role: "status" }), body = el("div");
+  const hay = found.rows.map((row) => [row.source, row.label, row.truth, ...Object.entries(row.groups).map((one) => one.join("="))].join("\n").toLowerCase());
+  const draw = () => {
+    const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const chosen = found.rows.filter((_, at) => words.every((word) => hay[at].includes(word)));
+    count.textContent = `${chosen.length} of ${found.rows.length}`;
+    body.replaceChildren(table("Flagged explanations", ["source", "class", "truth", "score", "time", "id"], chosen.slice(0, 100).map((row) => [row.source, row.label, row.truth, row.score, when(row.at), row.id]), (row, at) => [
+      el("button", { class: "open", type: "button", dir: "auto", onclick: () => open(chosen[at]) }, chosen[at].source), row[1], row[2], figure(row[3]), row[4], chosen[at].map ? el("img", { class: "thumb", alt: "", src: chosen[at].map }) : row[5]]));
+  };
+  search.addEventListener("input", draw);
+  host.append(el("div", { class: "tools" }, search, count), body);
+  draw();
+}
+
+function open(row) {
+  const dialog = $("record"), line = (name, value) => el("tr", {}, el("td", {}, name), el("td", { dir: "auto" }, typeof value === "object" && value !== null ? JSON.stringify(value) : String(value ?? "–")));
+  dialog.replaceChildren(
+    row.map ? el("img", { class: "map", alt: "The map", src: row.map }) : "",
+    el("h2", { id: "record-title", dir: "auto" }, row.source),
+    el("table", {}, el("tbody", {}, ...Object.entries(row.record).map(([name, value]) => line(name, value)), ...Object.entries(row.groups).map(([name, value]) => line(`group: ${name}`, value)), ...Object.entries(row.features).map(([name, value]) => line(name, figure(value))))),
+    el("p", {}, el("button", { class: "plain", type: "button", onclick: () => dialog.close() }, "Close")));
+  dialog.showModal();
+}
+
+function fairness(model) {
+  const host = $("fairness");
+  host.replaceChildren(...head("fairness", "Fairness", "Groups come from the metadata that callers gave; nothing is inferred. A gap is a fact about these items and not yet a verdict. Intervals are 95 % bootstrap intervals; p is adjusted for all figures and groups of an attribute."));
+  if (!model.gaps.length) { host.append(none("No groups were given with these items, so none were compared.")); return; }
+  for (const one of model.gaps) {
+    const seen = one.gaps.filter((gap) => gap.p <= one.level || ["score", "error"].includes(gap.figure)).slice(0, 40);
+    host.append(table(`By ${one.attribute}, ${one.n.toLocaleString("en-US")} newest items, ${one.unknown} without a group`,
+      ["group", "figure", "n", "mean", "others", "gap", "low", "high", "p", "verdict"],
+      seen.map((gap) => [gap.group, gap.figure, gap.n, gap.mean, gap.others, gap.gap, gap.low, gap.high, gap.p, gap.warning || (gap.p <= one.level ? "beyond chance" : "as by chance")]),
+      (row) => [...row.slice(0, 3), ...row.slice(3, 9).map(figure), tag(row[9], row[9] === "beyond chance" ? "bad" : row[9] === "as by chance" ? "good" : "warn")]));
+  }
+}
+
+function drift(model) {
+  const host = $("drift"), windows = model.windows;
+  host.replaceChildren(...head("drift", "Drift", "Each window against the reference, on three sides: what came in, what the model answered, and why. A p-value at or below the line is an alarm; p-values are adjusted for the sides."));
+  if (!windows.length) { host.append(none("No window has been tested: a window is tested when it is full, after the reference.")); return; }
+  const x = windows.map((one) => when(one.first).slice(0, 10)), level = data.level;
+  const sides = ["input", "score", "explanation"].filter((side) => windows.some((one) => side in one.q));
+  host.append(el("div", { class: "charts" }, chart("p-value of each side", x, sides.map((side) => ({ name: side, points: windows.map((one, at) => ({ at, mean: one.q[side] ?? null, n: one.n, marked: one.alarms.includes(side) })) })), { ends: [0.002, 1], rule: level, log: true })));
+  const missing = [...new Set(windows.flatMap((one) => Object.entries(one.missing).map((pair) => pair.join(": "))))];
+  for (const one of missing) host.append(el("p", { class: "note" }, `Not tested: ${one}.`));
+  host.append(table("Windows", ["from", "to", "n", "input", "score", "explanation", "alarms", "moved most"],
+    windows.toReversed().map((one) => [when(one.first), when(one.last), one.n, one.q.input ?? null, one.q.score ?? null, one.q.explanation ?? null, one.alarms.join(", "), one.moved.map((m) => `${m.name} ${figure(m.before)} → ${figure(m.after)}`).join("; ")]),
+    (row) => [...row.slice(0, 3), ...row.slice(3, 6).map((v) => figure(v)), row[6] ? tag(row[6], "bad") : tag("none", "good"), row[7]]));
+  for (const one of model.alerts) {
+    const box = el("div", { class: `alert ${one.state}` }, el("b", {}, `Drift in ${one.alarms.join(", ")}`), " ", tag(one.state, one.state === "open" ? "bad" : "good"),
+      el("p", { class: "note" }, `${when(one.from)} to ${when(one.to)}, n = ${one.n}. Alert ${one.id}${one.delivered ? `, webhook: ${one.delivered}` : ""}`),
+      el("ul", {}, ...one.moved.slice(0, 4).map((m) => el("li", {}, `${m.side}: ${m.figure} ${figure(m.before)} → ${figure(m.after)}`))),
+      el("p", { class: "note", dir: "auto" }, `Most unlike the reference: ${one.records.map((r) => r.source).join(", ")}`),
+      ...one.notes.map((note) => el("p", { dir: "auto" }, `${when(note.at)}, ${note.actor}: ${note.text}`)));
+    host.append(box);
+  }
+}
+
+function audit() {
+  const host = $("audit"), found = data.audit;
+  host.replaceChildren(...head("audit", "Audit", "The chain of entries over everything that was put on record, shown, held or erased."),
+    el("div", { class: "facts" }, fact(found.entries.toLocaleString("en-US"), "entries in the chain"),
+      fact(found.verified === null ? "not checked here" : found.verified ? "intact" : "NOT intact", found.verified === null ? "run visxai audit verify" : `checked ${when(found.at)}`),
+      fact(found.checkpoint ? `entry ${found.checkpoint.sequence}` : "none", found.checkpoint ? `last checkpoint, ${when(found.checkpoint.at)}` : "no checkpoint was signed")));
+  for (const flaw of found.flaws) host.append(el("p", { class: "banner", dir: "auto" }, flaw));
+  host.append(table("Who did what, lately", ["time", "event", "who", "what"], found.latest.map((one) => [when(one.at), one.event, one.actor, one.subject])));
+}
+
+function show() {
+  const model = data.models[Math.max(0, $("model").selectedIndex)];
+  $("about").textContent = model ? `${model.name} · weights ${model.weights.slice(0, 12)}` : "no explanations yet";
+  if (model) for (const draw of [trends, items, fairness, drift]) draw(model);
+  audit();
+}
+
+$("theme").addEventListener("click", () => {
+  const now = (document.documentElement.dataset.theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark" ? "light" : "dark";
+  document.documentElement.dataset.theme = now;
+  $("theme").setAttribute("aria-pressed", String(now === "dark"));
+});
+$("model").replaceChildren(...data.models.map((one) => el("option", {}, `${one.name} (${one.weights.slice(0, 8)})`)));
+$("model").addEventListener("change", show);
+show();

@@ -1,0 +1,337 @@
+"""Watches the models of a log: cuts windows, tests them, compares groups, raises alerts.
+
+    with govern.Log(URL) as log:
+        govern.watch(log, webhook="https://…")      once; `visxai govern watch` does it by the clock
+
+Each model's reference are the items of its card's reference dates, or else its first window. A
+window is tested when it is full, and once: its result stays. An alarm becomes an alert, which goes
+to the log of the process, to the webhook and to the dashboard, until somebody acknowledges it.
+Groups are compared on the newest 5,000 items for each attribute with two to twenty groups.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import logging
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import insert, select, update
+
+from visxai.errors import ArgumentError, VisxaiError
+from visxai.govern import tables
+from visxai.govern.cards import card_of
+from visxai.govern.groups import fairness
+from visxai.govern.log import Log, Model
+from visxai.govern.windows import LEVEL, SIZE, Window, compare
+from visxai.ledger import audit
+from visxai.ledger.canonical import timestamp
+from visxai.ledger.database import insert_new
+from visxai.web.page import as_json
+
+_LOGGER = logging.getLogger("visxai.govern")
+_NEWEST = 5000  # items that groups are compared on
+_GROUPS = range(2, 21)  # groups of an attribute that is compared
+_TRIES = 3
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What a round of watching did.
+
+    Attributes:
+        measured: How many explanations were measured.
+        windows: How many windows were tested.
+        alerts: The ids of the alerts that were raised.
+    """
+
+    measured: int
+    windows: int
+    alerts: tuple[str, ...]
+
+
+def watch(
+    log: Log,
+    *,
+    size: int = SIZE,
+    level: float = LEVEL,
+    webhook: str | None = None,
+    secret: str | None = None,
+    send: Callable[[str, bytes, dict[str, str]], None] | None = None,
+) -> Watched:
+    """Test every full window that wasn't tested yet, compare groups, and raise alerts.
+
+    Args:
+        log: The log.
+        size: The items of a window.
+        level: The share of windows that may alarm without any change, 0 to 1.
+        webhook: Where alerts are posted as JSON, None for nowhere.
+        secret: The key of the header X-Visxai-Signature: HMAC-SHA256 of "TIME.BODY" in hex, with
+            TIME of the header X-Visxai-Time; None leaves both out.
+        send: Posts (address, body, headers); None uses HTTP with three attempts.
+
+    Returns:
+        What was done.
+
+    Raises:
+        StoreError: The database can't be read or written.
+    """
+    measured, tested = log.catch_up(), 0
+    raised: list[str] = []
+    for model in log.models():
+        for id, window in _test(log, model, size, level):
+            tested += 1
+            if window.alarm:
+                raised.append(_raise(log, model, id, window))
+        _compare_groups(log, model, level)
+    for alert in raised if webhook is not None else ():
+        assert webhook is not None
+        _deliver(log, alert, webhook, secret, send or post)
+    return Watched(measured, tested, tuple(raised))
+
+
+def _test(log: Log, model: Model, size: int, level: float) -> list[tuple[str, Window]]:
+    """Test the full windows that follow the last one, and keep the results."""
+    card = card_of(log, model.id)
+    if card is not None and card.reference_since and card.reference_until:
+        reference = log.observe(
+            model.id, since=card.reference_since, until=card.reference_until, limit=4 * size
+        )
+        start = (card.reference_until, "")
+    else:
+        reference = log.observe(model.id, limit=size)
+        start = (reference.created[-1], reference.ids[-1]) if len(reference) else ("", "")
+    with log.ledger.database.reading() as connection:
+        last = connection.execute(
+            select(tables.windows.c.last, tables.windows.c.last_id)
+            .where(tables.windows.c.model_id == model.id)
+            .order_by(tables.windows.c.last.desc(), tables.windows.c.last_id.desc())
+            .limit(1)
+        ).one_or_none()
+    after = max(start, (last[0], last[1]) if last else start)
+    found: list[tuple[str, Window]] = []
+    while len(reference) >= 8:
+        seen = log.observe(model.id, after=after, limit=size)
+        if len(seen) < size:
+            break
+        after = (seen.created[-1], seen.ids[-1])
+        window = compare(reference, seen, level=level, seed=len(found))
+        # Two watchers of one database find the same window under the same id, and one keeps it.
+        id = hashlib.sha256(f"{model.id}|{after}|{size}".encode()).hexdigest()[:32]
+        with log.ledger.writing() as (connection, at):
+            new = insert_new(
+                connection,
+                tables.windows,
+                {
+                    "id": id,
+                    "model_id": model.id,
+                    "first": seen.created[0],
+                    "last": after[0],
+                    "last_id": after[1],
+                    "n": len(seen),
+                    "alarms": ",".join(window.alarms),
+                    "result": as_json(window.to_dict()),
+                    "at": at,
+                },
+            )
+        if new:
+            found.append((id, window))
+    return found
+
+
+def _raise(log: Log, model: Model, window_id: str, window: Window) -> str:
+    """Put an alert down, in its table, in the audit chain and in the process's log."""
+    id = uuid.uuid4().hex
+    telling = log.sources(window.telling)
+    body = {
+        "alert": id,
+        "model": model.name,
+        "weights": model.weights,
+        "from": window.first,
+        "to": window.last,
+        "n": window.n,
+        "alarms": list(window.alarms),
+        "p": dict(window.q),
+        "moved": [
+            {
+                "side": side,
+                "figure": one.name,
+                "before": one.before,
+                "after": one.after,
+                "ks": one.statistic,
+                "q": one.q,
+            }
+            for side in window.alarms
+            for one in window.sides[side].columns[:5]
+        ],
+        "records": [{"id": one, "source": telling.get(one, "")} for one in window.telling],
+    }
+    with log.ledger.writing() as (connection, at):
+        row = {"id": id, "model_id": model.id, "window_id": window_id, "at": at, "state": "open"}
+        connection.execute(insert(tables.alerts).values(**row, body=as_json(body), delivered=""))
+        audit.append(connection, at, "alert.raised", id, body={"sides": list(window.alarms)})
+    _LOGGER.warning("drift of %s in %s from %s", model.name, ", ".join(window.alarms), window.first)
+    return id
+
+
+def _compare_groups(log: Log, model: Model, level: float) -> None:
+    seen = log.observe(model.id, limit=_NEWEST, newest=True)
+    for attribute, values in seen.groups.items():
+        if len({one for one in values if one}) not in _GROUPS or len(attribute) > 128:
+            continue
+        found = fairness(seen, attribute, level=level)
+        row = {
+            "model_id": model.id,
+            "attribute": attribute,
+            "n": len(seen),
+            "result": as_json(found.to_dict()),
+        }
+        with log.ledger.writing() as (connection, at):
+            if not insert_new(connection, tables.gaps, {**row, "at": at}):
+                connection.execute(
+                    update(tables.gaps)
+                    .where(tables.gaps.c.model_id == model.id, tables.gaps.c.attribute == attribute)
+                    .values(n=row["n"], result=row["result"], at=at)
+                )
+
+
+def acknowledge(log: Log, alert: str, text: str, actor: str) -> None:
+    """Acknowledge an alert with a note; the audit chain keeps who did.
+
+    Args:
+        log: The log.
+        alert: The alert's id.
+        text: What was found, or what is done.
+        actor: Who says so.
+
+    Raises:
+        ArgumentError: There is no such alert, or no text.
+    """
+    annotate(log, alert, text, actor)
+    with log.ledger.writing() as (connection, at):
+        connection.execute(
+            update(tables.alerts).where(tables.alerts.c.id == alert).values(state="acknowledged")
+        )
+        audit.append(connection, at, "alert.acknowledged", alert, actor=actor)
+
+
+def annotate(log: Log, alert: str, text: str, actor: str) -> None:
+    """Add a note to an alert.
+
+    Args:
+        log: The log.
+        alert: The alert's id.
+        text: The note.
+        actor: Whose it is.
+
+    Raises:
+        ArgumentError: There is no such alert, or no text.
+    """
+    if not text.strip():
+        raise ArgumentError(
+            expected="a note", got="none", remedy="say what was found", field="text"
+        )
+    with log.ledger.writing() as (connection, at):
+        known = connection.execute(
+            select(tables.alerts.c.id).where(tables.alerts.c.id == alert)
+        ).one_or_none()
+        if known is None:
+            raise ArgumentError(
+                expected="the id of an alert",
+                got=repr(alert)[:80],
+                remedy="`visxai govern alerts` lists them",
+                field="alert",
+            )
+        note = {"id": uuid.uuid4().hex, "alert_id": alert, "at": at, "actor": actor[:64]}
+        connection.execute(insert(tables.notes).values(**note, text=text.replace("\0", "\ufffd")))
+
+
+def alerts(log: Log) -> list[dict[str, Any]]:
+    """List alerts with their notes, the latest first."""
+    with log.ledger.database.reading() as connection:
+        rows = connection.execute(select(tables.alerts).order_by(tables.alerts.c.at.desc())).all()
+        told = connection.execute(select(tables.notes).order_by(tables.notes.c.at)).all()
+    return [
+        {
+            **json.loads(row.body),
+            "id": row.id,
+            "model_id": row.model_id,
+            "at": row.at,
+            "state": row.state,
+            "delivered": row.delivered,
+            "notes": [
+                {"at": note.at, "actor": note.actor, "text": note.text}
+                for note in told
+                if note.alert_id == row.id
+            ],
+        }
+        for row in rows
+    ]
+
+
+def _deliver(
+    log: Log,
+    alert: str,
+    webhook: str,
+    secret: str | None,
+    send: Callable[[str, bytes, dict[str, str]], None],
+) -> None:
+    """Post an alert and keep how that went; a webhook that fails never stops the watch."""
+    with log.ledger.database.reading() as connection:
+        body = connection.execute(
+            select(tables.alerts.c.body).where(tables.alerts.c.id == alert)
+        ).scalar_one()
+    data = str(body).encode("utf-8")
+    headers = {"Content-Type": "application/json"}
+    if secret is not None:
+        now = timestamp(time.time())
+        signed = hmac.new(secret.encode(), f"{now}.".encode() + data, hashlib.sha256).hexdigest()
+        headers |= {"X-Visxai-Time": now, "X-Visxai-Signature": signed}
+    try:
+        send(webhook, data, headers)
+        outcome = "delivered"
+    except VisxaiError as error:
+        outcome = f"failed: {error}"
+        _LOGGER.error("alert %s could not be delivered: %s", alert, error)
+    with log.ledger.writing() as (connection, _):
+        connection.execute(
+            update(tables.alerts).where(tables.alerts.c.id == alert).values(delivered=outcome)
+        )
+
+
+def post(address: str, body: bytes, headers: dict[str, str]) -> None:
+    """Post a body over HTTP, at most three times with growing pauses.
+
+    Raises:
+        ArgumentError: The address isn't one of HTTP, or doesn't answer with a success.
+    """
+    if not address.startswith(("http://", "https://")):
+        raise ArgumentError(
+            expected="a webhook's address, http:// or https://",
+            got=address[:80],
+            remedy="write it whole",
+            field="webhook",
+        )
+    said = ""
+    for attempt in range(_TRIES):
+        if attempt:
+            time.sleep(0.5 * 4**attempt)
+        request = urllib.request.Request(address, data=body, headers=headers, method="POST")
+        try:
+            with urllib.request.urlopen(request, timeout=10):
+                return
+        except (urllib.error.URLError, OSError) as error:
+            said = str(error)
+    raise ArgumentError(
+        expected="a webhook that answers",
+        got=said[:200],
+        remedy="see that it runs",
+        field="webhook",
+    )
