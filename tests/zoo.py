@@ -178,6 +178,8 @@ class Fragile(nn.Module):
         scores = self.network(x)
         if torch.is_autocast_enabled("cpu"):  # the last layer's are float32, these are not
             scores = scores.to(torch.get_autocast_dtype("cpu"))
+        elif x.dtype in (torch.bfloat16, torch.float16):
+            scores = scores.to(x.dtype)
         level = x.mean((1, 2, 3)).detach().repeat(len(scores) // len(x))
         factor = torch.where(level > 5, 1e5, 1.0).unsqueeze(1).to(scores.dtype)
         return torch.where(level.unsqueeze(1) < -5, scores.detach() * 0 + 1, scores * factor)

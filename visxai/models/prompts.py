@@ -48,11 +48,12 @@ class PromptClassifier(nn.Module):
         found: Any = self.model.get_image_features(pixel_values=x)  # type: ignore[operator]
         # Until its version 5 the library returned the embedding itself.
         image = found if isinstance(found, Tensor) else found.pooler_output
+        # The cosine is multiplied by a hundred or so: half precision would step by tenths there.
+        image = image.to(self.text.dtype)
         if not torch.is_autocast_enabled(x.device.type):
             return self._compared(image)
-        # The cosine is multiplied by a hundred or so: half precision would step by tenths there.
         with torch.autocast(x.device.type, enabled=False):
-            return self._compared(image.to(self.text.dtype))
+            return self._compared(image)
 
     def _compared(self, image: Tensor) -> Tensor:
         """Compute the scores (b, prompts) of image embeddings (b, d)."""

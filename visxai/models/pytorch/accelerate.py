@@ -37,7 +37,7 @@ from visxai.errors import ArgumentError, require
 from visxai.models.budget import is_out_of_memory
 from visxai.models.interface import Need
 from visxai.models.pytorch import inductor
-from visxai.models.pytorch.agreement import Form, refusal, three_rows
+from visxai.models.pytorch.agreement import AGREEMENT, Form, refusal, three_rows
 from visxai.models.pytorch.folding import streamlined
 from visxai.models.pytorch.modules import Weights
 from visxai.models.pytorch.sdpa import off_the_fast_path
@@ -89,7 +89,21 @@ class Acceleration:
         self._tries = Counter[tuple[str, tuple[int, ...]]]()
         self._lock = threading.RLock()
 
-    def form(self, place: str, plain: Form, fresh: Fresh, x: Tensor, axis: int = 0) -> Form:
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """The precisions that forms of this kind compute in."""
+        return ("fp32",) if self.kind == "onnx" else ("fp32", "bf16", "fp16")
+
+    def form(
+        self,
+        place: str,
+        plain: Form,
+        fresh: Fresh,
+        x: Tensor,
+        axis: int = 0,
+        limit: float = AGREEMENT,
+        difference: Callable[[Tensor, Tensor], float] | None = None,
+    ) -> Form:
         """Return the prepared form of a computation for inputs like x, or its plain form.
 
         Args:
@@ -99,13 +113,15 @@ class Acceleration:
                 returns the computation and the module.
             x: the first rows (b, ...) that the form will run on; they check it.
             axis: the axis of the images in what the form returns.
+            limit: how much the forms may differ (see `refusal`).
+            difference: how that is measured (see `refusal`).
         """
         key = (place, tuple(x.shape[1:]))
         with self._lock:
             self._forget_other_weights()
             if key not in self._forms:
                 with alone(), self._preparing():
-                    found = self._made(place, plain, fresh, three_rows(x))
+                    found = self._made(place, plain, fresh, three_rows(x), limit, difference)
                 if self._unsteady:
                     found, self.why[place] = None, _UNSTEADY
                 if found is None and self._may_fit_later(place, key):
@@ -201,7 +217,15 @@ class Acceleration:
         """Return whether a form is on disk already, so that preparing it costs next to nothing."""
         return self.kind == "onnx" and self._path(place, shape).is_file()
 
-    def _made(self, place: str, plain: Form, fresh: Fresh, x: Tensor) -> Form | None:
+    def _made(
+        self,
+        place: str,
+        plain: Form,
+        fresh: Fresh,
+        x: Tensor,
+        limit: float,
+        difference: Callable[[Tensor, Tensor], float] | None,
+    ) -> Form | None:
         """Prepare a form and check it; return None, with the reason in `why`, where that fails."""
         try:
             form, module = fresh()
@@ -213,7 +237,7 @@ class Acceleration:
             else:
                 inductor.keep_private(self._folder)
                 made = _compiled(traced, two)
-            refused = refusal(made, plain, x)
+            refused = refusal(made, plain, x, limit, difference)
         except Exception as error:  # whatever a tracer or a runtime raises: the plain form runs
             refused = _reason(error)
         if refused:
@@ -383,7 +407,8 @@ def _compiled(plain: _Module, x: Tensor) -> Form:
         compiled(x)
 
     def run(x: Tensor) -> Tensor:
-        with torch.no_grad():
+        # Another number of rows may compile anew: frozen, too.
+        with torch.no_grad(), config.patch(freezing=True):
             out: Tensor = compiled(x)
             return out
 

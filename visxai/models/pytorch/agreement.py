@@ -45,6 +45,14 @@ def _difference(found: Tensor, expected: Tensor) -> float:
     return float(worst / expected.abs().max().clamp_min(1e-30))
 
 
+def turned(found: Tensor, expected: Tensor) -> float:
+    """Compute how far values turned: |found - expected| / |expected|, norms over all rows."""
+    if found.shape != expected.shape:
+        return float("inf")
+    expected = expected.float()
+    return float((found.float() - expected).norm() / expected.norm().clamp_min(1e-30))
+
+
 def three_rows(x: Tensor) -> Tensor:
     """Return three different rows (3, ...) from x (b, ...), flipped and negated where b < 3."""
     x = x.detach()

@@ -162,15 +162,15 @@ def _part(
     """
     wanted = tokens.calls[-1:] if request.last else tokens.calls
     leaves = {"none": (), "scores": wanted[:1], "blocks": wanted}[request.gradient]
-    separately = separate(model.module, tokens) if request.gradient == "blocks" else nullcontext()
+    module, run = model.at_work(x)
+    separately = separate(module, tokens) if request.gradient == "blocks" else nullcontext()
     final = tokens.blocks[-1]
     with (
-        record_attention(model.module, leaves=leaves) as recorded,
-        capture(model.module, final) as seen,
+        record_attention(module, leaves=leaves) as recorded,
+        capture(module, final) as seen,
         separately,
     ):
-        # Given a module, `forward` doesn't check the number of rows of scores.
-        scores = wide(model.forward(x, model.module))
+        scores = run()
         calls = [recorded[i] for i in wanted]
         norms = wide(seen[final])[:, tokens.prefix :].norm(dim=2)
         plain = scores[: len(x)].detach()

@@ -30,8 +30,10 @@ from visxai.models.blocks import joined_aim, maps_of, runs_of
 from visxai.models.budget import looking
 from visxai.models.interface import Activation, AttentionGradient, Need
 from visxai.models.pytorch import attention
+from visxai.models.pytorch import narrow as half
 from visxai.models.pytorch import replay as replays
 from visxai.models.pytorch.accelerate import Acceleration
+from visxai.models.pytorch.agreement import turned
 from visxai.models.pytorch.capture import capture, find
 from visxai.models.pytorch.isolation import Inputs
 from visxai.models.pytorch.layers import Layout
@@ -41,9 +43,10 @@ from visxai.models.pytorch.modules import (
     structural_copy,
     unwrapped,
 )
-from visxai.models.pytorch.network import Network, Scalars
+from visxai.models.pytorch.network import DTYPES, Network, Scalars
 from visxai.models.pytorch.split import Split, split
 from visxai.models.pytorch.tokens import find_tokens, offered
+from visxai.models.pytorch.tracing import running
 from visxai.models.rows import Rows, wide
 from visxai.models.views import (
     Activations,
@@ -55,8 +58,12 @@ from visxai.models.views import (
     Replay,
     Tokens,
 )
+from visxai.models.weights import cache_folder
 from visxai.references import ModelRef
 from visxai.target import Aim, Target
+
+# How far compiled code in half precision may turn from the same copy run as it is.
+HALF: dict[str, Any] = {"limit": 3e-2, "difference": turned}
 
 
 class TorchModel(Network):
@@ -129,6 +136,9 @@ class TorchModel(Network):
         self._tokens: dict[tuple[int, ...], Tokens] = {}
         self._offered: tuple[Need, str] | None = None
         self._splits: dict[tuple[str, tuple[int, ...]], Split | str] = {}
+        # Copies in half precision by precision and input size, or why there is none, each with the
+        # mark of the weights that it was made of.
+        self._narrows: dict[tuple[str, tuple[int, ...]], tuple[Any, half.Narrow | str]] = {}
         try:
             self._layer = name_of(original, layer)
         except UnknownName as plain:
@@ -170,7 +180,10 @@ class TorchModel(Network):
         runtime, fast = self._served, self._fast
         if runtime is not None:
             return runtime(x)
-        if fast is None:
+        narrow = self._narrow(x)
+        if narrow is not None:
+            return self._plain_half(narrow, x)
+        if fast is None or self.precision != "fp32":
             return wide(self.forward(x))
 
         def fresh() -> tuple[Callable[[Tensor], Tensor], nn.Module]:
@@ -188,14 +201,95 @@ class TorchModel(Network):
     @property
     def _fast(self) -> Acceleration | None:
         """The acceleration, where it may be used: its forms compute in float32."""
-        usable = self.precision == "fp32" and self.dtype == torch.float32
-        return self.acceleration if usable else None
+        fast = self.acceleration
+        if self.dtype != torch.float32 or fast is None:
+            return None
+        return fast if self.precision in fast.precisions else None
 
     def accelerated(self, needs: Need) -> str:
         """Describe what runs methods with `needs`, for the record; "off" is PyTorch alone."""
         if self._served is not None:
             return str(self._served)
-        return "off" if self._fast is None else self._fast.describe(needs)
+        told = "off" if self._fast is None else self._fast.describe(needs)
+        if self.precision == "fp32" or Need.INPUT_GRADIENT in needs or Need.MODULE in needs:
+            return told if self.precision == "fp32" else "off"
+        known = [found for (kind, _), (_, found) in self._narrows.items() if kind == self.precision]
+        if not known:
+            return told
+        how = f"autocast: {known[-1]}" if isinstance(known[-1], str) else "prepared copy"
+        return f"{told}; {self.precision} by {how}"
+
+    # ---- half precision --------------------------------------------------------------------
+
+    def _narrow(self, x: Tensor) -> half.Narrow | None:
+        """Return the copy that computes in half precision (see `narrow.py`), None without one.
+
+        It is made for the first inputs of a size, which check it, and anew for other weights.
+
+        Args:
+            x: rows (b, c, h, w) that it will run on.
+        """
+        dtype = DTYPES[self.precision]
+        scripted = isinstance(self.module, torch.jit.ScriptModule)
+        if dtype is None or scripted or self.dtype != torch.float32 or x.ndim != 4:
+            return None
+        key = (self.precision, tuple(x.shape[1:]))
+        with self._lock:
+            mark = self.weights.mark()
+            known = self._narrows.get(key)
+            if known is None or known[0] not in (None, mark):
+                self._splits.clear()
+                found = self._prepared(x.detach(), dtype)
+                if self.weights.mark() != mark:  # a copy would keep its own count
+                    known = (None, "its weights change while it runs")
+                else:
+                    known = (mark, found)
+                self._narrows[key] = known
+        return None if isinstance(known[1], str) else known[1]
+
+    def _prepared(self, x: Tensor, dtype: torch.dtype) -> half.Narrow | str:
+        """Prepare a copy in half precision; or return why it can't run, or doesn't pay."""
+        exact = self.in_precision("fp32")
+        works = (
+            lambda module, rows: wide(exact.forward(rows, module)),
+            lambda module, rows: self._half(rows, module),
+            lambda module, rows: wide(self.forward(rows, module)),
+        )
+        # Hooks of other threads act in their threads alone, and this module has run before.
+        made = half.prepare(self.module, *works, x, dtype)
+        if isinstance(made, str):
+            return made
+        place = half.place_of(
+            cache_folder(), self.weights.sha256(), tuple(x.shape[1:]), str(x.device), self.precision
+        )
+        seconds = half.measured(made, self.module, *works, x, place)
+        return made if seconds.narrow <= seconds.autocast else "the prepared copy is slower here"
+
+    def _half(self, x: Tensor, part: Callable[[Tensor], Any]) -> Tensor:
+        """Compute the scores (b, k), float32, of a part of a copy in half precision."""
+        with running():
+            return wide(self.logits(part(x)))
+
+    def _plain_half(self, narrow: half.Narrow, x: Tensor) -> Tensor:
+        """Compute the logits (b, k), float32, by the copy or by its compiled form."""
+
+        def plain(part: Tensor) -> Tensor:
+            return self._half(narrow.inputs(part), narrow.module)
+
+        def fresh() -> tuple[Callable[[Tensor], Tensor], nn.Module]:
+            module = structural_copy(narrow.pristine)
+            return lambda part: self._half(narrow.inputs(part), module), module
+
+        if self._fast is None:
+            return plain(x)
+        form = self._fast.form(f"whole in {self.precision}", plain, fresh, x, **HALF)
+        return form(x)
+
+    def at_work(self, x: Tensor) -> tuple[nn.Module, Callable[[], Tensor]]:
+        narrow = self._narrow(x)
+        if narrow is None:
+            return super().at_work(x)
+        return narrow.module, lambda: self._half(narrow.inputs(x), narrow.module)
 
     def with_output(self, output: Callable[[Any], Tensor]) -> TorchModel:
         """Return the same model with another function from the module's output to scores (b, k).
@@ -206,7 +300,7 @@ class TorchModel(Network):
         read_by = str(getattr(output, "__qualname__", output))
         other._name = f"{self._name} read by {read_by}"
         other._ref = replace(self.ref, name=other._name)
-        other._output, other.runtime, other._splits = output, None, {}
+        other._output, other.runtime, other._splits, other._narrows = output, None, {}, {}
         other.acceleration = None  # its forms compute the other output
         return other
 
@@ -222,7 +316,7 @@ class TorchModel(Network):
         other.pristine, other.weights = structural_copy(module), Weights(module)
         other.acceleration = None  # its forms hold the other module's weights
         other._surveys, other._tokens, other._splits = {}, {}, {}
-        other._inputs, other._classifiers = Inputs(), []
+        other._inputs, other._classifiers, other._narrows = Inputs(), [], {}
         other._layer, other._lock = layer or self._layer, threading.RLock()
         return other
 
@@ -312,11 +406,10 @@ class TorchModel(Network):
 
     def _at_layers(self, x: Tensor, target: Target, names: tuple[str, ...]) -> AtLayers:
         """Compute activations and gradients at layers for a block of inputs x (b, 3, h, w)."""
-        module, inside, run = self._above(names, x)
+        module, run = self._above(names, x)
         with capture(module, *names, cut=True) as seen:
-            logits = self.forward(inside, run)
+            scores = run()
             tensors = [seen[name] for name in names]
-            scores = wide(logits)
             plain = scores.detach()
             aim = target.aim(plain, self.probabilities(plain))
             passes = aim.passes
@@ -341,23 +434,25 @@ class TorchModel(Network):
             ),
         )
 
-    def _above(
-        self, names: tuple[str, ...], x: Tensor
-    ) -> tuple[nn.Module, Tensor, Callable[[Tensor], Any] | None]:
+    def _above(self, names: tuple[str, ...], x: Tensor) -> tuple[nn.Module, Callable[[], Tensor]]:
         """Choose what runs and is differentiated for gradients at layers `names`.
 
-        That is the module itself on x, or with acceleration the head above the first of the layers,
-        whose input the trunk's fast form computes from x.
+        That is the module itself on x, or its copy in half precision. With acceleration it is the
+        head above the first of the layers, whose input the trunk's fast form computes from x.
 
         Returns:
-            The module that holds the layers, its input, and what runs it (None: the module itself).
+            The module that holds the layers, and what computes the scores (b, k) by it.
         """
-        if self._fast is None:
-            return self.module, x, None
+        narrow = self._narrow(x)
+        if narrow is not None and not narrow.folded.intersection(names):
+            return self._above_half(narrow, names, x)
+        whole = self.module, lambda: wide(self.forward(x))
+        if self._fast is None or self.precision != "fp32":
+            return whole
         first = min(names, key=self.survey(x).order)
         parts = self.split(first, x)
         if parts.whole:
-            return self.module, x, None
+            return whole
 
         def fresh() -> tuple[Callable[[Tensor], Tensor], nn.Module]:
             trunk = parts.trunk.again()
@@ -367,10 +462,49 @@ class TorchModel(Network):
             inside = self._fast.form(
                 f"below {parts.at}", lambda part: self._run(parts.trunk, part), fresh, x, parts.axis
             )(x)
-        return parts.head.module, inside, parts.head
+        return parts.head.module, lambda: wide(self.forward(inside, parts.head))
+
+    def _above_half(
+        self, narrow: half.Narrow, names: tuple[str, ...], x: Tensor
+    ) -> tuple[nn.Module, Callable[[], Tensor]]:
+        """Choose what runs in half precision; see `_above`."""
+        first = min(names, key=self.survey(x).order)
+        parts = self._split_half(narrow, first, x) if self._fast is not None else None
+        if parts is None or parts.whole:
+            return narrow.module, lambda: self._half(narrow.inputs(x), narrow.module)
+        trunk, fast = parts.trunk, self._fast
+        assert fast is not None
+
+        def plain(part: Tensor) -> Tensor:
+            return trunk(narrow.inputs(part))
+
+        def fresh() -> tuple[Callable[[Tensor], Tensor], nn.Module]:
+            own = trunk.again()
+            return lambda part: own(narrow.inputs(part)), own.module
+
+        with torch.inference_mode(False), torch.no_grad():
+            place = f"below {parts.at} in {self.precision}"
+            inside = fast.form(place, plain, fresh, x, parts.axis, **HALF)(x)
+        return parts.head.module, lambda: self._half(inside, parts.head)
+
+    def _split_half(self, narrow: half.Narrow, name: str, x: Tensor) -> Split | None:
+        """Split the copy in half precision at a layer; None where it can't be split."""
+        key = (f"{name} in {self.precision}", tuple(x.shape[1:]))
+        with self._lock:
+            if key not in self._splits:
+                with looking(self._name):
+                    self._splits[key] = split(
+                        narrow.pristine,
+                        lambda rows, part: self._half(narrow.inputs(rows), part),
+                        name,
+                        x[:1],
+                    )
+            found = self._splits[key]
+        return None if isinstance(found, str) else found
 
     def _changed(self) -> None:
         self._splits.clear()
+        self._narrows.clear()
 
     def _differentiable(self, x: Tensor) -> nn.Module | None:
         """Return the faster module for gradients at the input; None means the module itself."""

@@ -134,6 +134,14 @@ class Network(Model):
             )
         return scores
 
+    def at_work(self, x: Tensor) -> tuple[nn.Module, Callable[[], Tensor]]:
+        """Return the module that computes in this precision, for hooks, and its scores of x.
+
+        Args:
+            x: inputs (b, c, h, w); the number of rows of scores isn't checked.
+        """
+        return self.module, lambda: wide(self.forward(x, self.module))
+
     def _run(self, part: Callable[[Tensor], Any], x: Tensor) -> Any:
         """Run a part on x in the module's own type, such that nothing is written into x."""
         inside = x.to(self.device, self.dtype)
