@@ -127,6 +127,17 @@ def explain(
             show_default=False,
         ),
     ] = None,
+    text_column: Annotated[
+        str | None,
+        typer.Option(
+            "--text-column",
+            metavar="NAME",
+            help="Explain texts: their column in a table (.csv, .parquet) or in lines of JSON "
+            "(.jsonl); the model is toxicity or hf:FOLDER. [dim]\\[default for these models: text, "
+            "comment, review or the like][/dim]",
+            show_default=False,
+        ),
+    ] = None,
     label_column: Annotated[
         str | None,
         typer.Option(
@@ -244,11 +255,31 @@ def explain(
     visxai explain labels.csv --only wrong --out mistakes
 
     find photos -name '*.jpg' -newer last | visxai explain - --out results
+
+    visxai explain comments.csv --model toxicity --target class=toxic --out results
     """
     from visxai.cli import terminal
+    from visxai.cli.texts import explain_texts, is_text
     from visxai.images import decoding, sources
     from visxai.pipeline.options import RunOptions
 
+    if is_text(model, text_column):
+        return explain_texts(
+            paths,
+            out,
+            model=model,
+            method=method,
+            target=target,
+            only=only,
+            text_column=text_column,
+            label_column=label_column,
+            chunk_size=chunk_size,
+            labels=labels,
+            device=device,
+            batch_size=batch_size,
+            fresh=fresh,
+            retry_failures=retry_failures,
+        )
     sized = preprocess_of(size, resize, mean, std, interpolation)
     specs = [spec for given in method for spec in split_specs(given, "--method")]
     options = RunOptions(

@@ -26,6 +26,7 @@ from typing import Any
 from visxai import files
 from visxai.errors import StoreError
 from visxai.foreign import shown
+from visxai.report import texts
 from visxai.report.figures import Figures
 from visxai.report.pictures import SIDE, Album
 from visxai.results import reading
@@ -85,6 +86,8 @@ def build(
             f"expected a folder that `visxai explain --out` wrote, got {os.fspath(out)}: "
             "check the path"
         )
+    if about["settings"].get("kind") == "text":
+        return Report(*texts.build(folder, about, progress), 0)
     target = folder / "report.html" if single_file else folder / "report" / "index.html"
     remedy = "make room there and run it again"
     with files.one_sentence(f"to write {target}", remedy):

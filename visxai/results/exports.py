@@ -31,7 +31,7 @@ from visxai.images.address import Origin
 from visxai.images.decoding import decode, limits_of
 from visxai.record.image import ImageExplanation
 from visxai.results import reading
-from visxai.results.rows import SCHEMA
+from visxai.results.rows import schema_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -133,6 +133,14 @@ def export(
             f"expected a folder that `visxai explain --out` wrote, got {os.fspath(out)}: "
             "check the path"
         )
+    kind = about["settings"].get("kind", "image")
+    if kind != "image" and to != "csv":
+        raise StoreError(
+            expected=f"results about images to export to {to}",
+            got=f"a run over {kind}s",
+            remedy="export to csv",
+            field="to",
+        )
     target = source / "export" / to if folder is None else Path(os.path.abspath(folder))
     remedy = "make room there or choose another folder"
     with (
@@ -151,7 +159,8 @@ def names() -> tuple[str, ...]:
 
 def _csv(job: _Job) -> None:
     """Write rows without maps; lists, structs and JSON stay JSON."""
-    columns = [name for name in SCHEMA.names if name != "map"]
+    schema = schema_of(job.about["settings"].get("kind", "image"))
+    columns = [name for name in schema.names if name != "map"]
     with (job.folder / "explanations.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(columns)

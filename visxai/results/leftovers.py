@@ -72,6 +72,8 @@ def remove(out: Path, names: Container[str], settings: Mapping[str, Any]) -> Non
     tables = ("failures.parquet", "scores.parquet", "inputs.parquet")
     for name in ("report/index.html", "report.html", *tables):
         (out / name).unlink(missing_ok=True)
+    for page in (out / "report").glob("page-*.html"):
+        page.unlink()
     files.prune(pictures)
     for name in ("report", "export"):
         with contextlib.suppress(OSError):  # missing, or it holds files of somebody else

@@ -42,7 +42,7 @@ from visxai.record.base import Explanation
 from visxai.record.image import ImageExplanation
 from visxai.record.scores import Scores, unpack
 from visxai.results import sealed
-from visxai.results.rows import SCHEMA, image_of, of_row
+from visxai.results.rows import image_of, of_row, schema_of
 
 FORMAT = 2  # format 1 has neither checksums nor parts that hold only a chunk's first images
 _READABLE = (1, 2)
@@ -208,7 +208,8 @@ def dataset(out: str | os.PathLike[str]) -> Any:
     paths = [str(path) for path in parts(_checked(out)).values()]
     scanning = pyarrow.dataset.ParquetFragmentScanOptions(page_checksum_verification=True)
     form = pyarrow.dataset.ParquetFileFormat(default_fragment_scan_options=scanning)
-    return pyarrow.dataset.dataset(paths, schema=SCHEMA, format=form)
+    kind = ((about(Path(out)) or {}).get("settings") or {}).get("kind", "image")
+    return pyarrow.dataset.dataset(paths, schema=schema_of(kind), format=form)
 
 
 def failures(out: str | os.PathLike[str]) -> list[Failure]:

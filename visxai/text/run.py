@@ -1,0 +1,246 @@
+"""A run over the texts of tables into a folder of results, which goes on where it was stopped.
+
+The folder is laid out like that of a run over images (`visxai.results.reading`), without pictures:
+`visxai report` and `visxai export --to csv` read it, and so does `visxai.results.read`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, Any
+
+from visxai.engine.gate import Gate
+from visxai.errors import ArgumentError, Failure, TargetError, VisxaiError
+from visxai.labels import label_of
+from visxai.models.budget import is_out_of_memory
+from visxai.pipeline.batch import gate_counts
+from visxai.pipeline.progress import Outcome, Progress, Tally
+from visxai.pipeline.request import expected
+from visxai.record.scores import Scores
+from visxai.results.inputs import Input
+from visxai.results.rows import Row, row_of, schema_of, text
+from visxai.results.store import Store
+from visxai.target import Target
+from visxai.text import sources as found_in
+from visxai.text.batch import ExplainedText
+from visxai.text.engine import Engine, Methods
+from visxai.text.methods.base import TextMethod
+
+_CHUNK = 64  # texts that are finished together
+
+
+def explain(
+    sources: Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    engine: Engine,
+    method: Methods = "integrated_gradients",
+    target: Any = "top1",
+    *,
+    only: str | Gate | None = None,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    chunk_size: int | None = None,
+    fresh: bool = False,
+    retry_failures: bool = False,
+    command: str = "",
+    stream: IO[bytes] | None = None,
+    progress: Callable[[Progress], None] = lambda _: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Outcome:
+    """Explain the texts of tables into the folder OUT.
+
+    The run continues an earlier run of the same settings in OUT. Texts that can't be explained are
+    listed in OUT's failures and don't end the run.
+
+    Args:
+        sources: Tables (.csv, .parquet), lines of JSON (.jsonl), and "-" for standard input.
+        out: The folder OUT for the results.
+        engine: The engine that explains.
+        method: One method or several.
+        target: A target that can be written as text, such as "top1" or "class=toxic".
+        only: A condition on scores; texts that don't meet it have no row. For tables with labels
+            also "wrong" or "right".
+        text_column: The column of texts; None finds it by its usual names.
+        label_column: The column of labels; None finds it by its usual names, "none" leaves labels
+            out.
+        chunk_size: Texts that are finished together; None is 64.
+        fresh: Delete the results of an earlier run in OUT first.
+        retry_failures: Compute again the chunks in which an earlier run had failures.
+        command: The command line to keep in OUT's run.json.
+        stream: Standard input, for "-"; None is the process's.
+        progress: Called at the start and after each chunk.
+        stop: Called before each chunk; if it returns True the run ends, and OUT keeps what is
+            finished.
+
+    Returns:
+        The outcome of the run.
+
+    Raises:
+        VisxaiError: An argument is wrong or OUT can't be written; finished texts stay finished.
+    """
+    loaded = engine.methods(method)
+    aimed = Target.of(target, engine.model.labels)
+    gate = None if only is None else Gate.of(only, engine.model.labels)
+    if aimed.kind in ("index", "callable"):
+        raise TargetError(
+            f"expected a target that can be written down, got {target!r}: use top1, class=toxic or "
+            "above=0.5"
+        )
+    given = found_in.read(
+        sources, text_column, label_column, sys.stdin.buffer if stream is None else stream
+    )
+    listed = list(given.found)
+    named = label_column is not None and label_column.casefold() != "none"
+    if named or (gate is not None and gate.right is not None):
+        listed = expected(listed, engine.model.labels, label_column)
+        if all(one.expected is None for one in listed):
+            raise ArgumentError(
+                f"expected texts with labels to tell what is {gate}, got none: give a table with a "
+                "label column"
+            )
+    settings = _settings(engine, loaded, aimed, gate, chunk_size or _CHUNK)
+    with Store(
+        out,
+        settings,
+        command=command,
+        fresh=fresh,
+        retry=retry_failures,
+        schema=schema_of("text"),
+    ) as store:
+        _, changed = store.add(listed)
+        run = _Run(store, engine, loaded, aimed, gate, given.texts)
+        return run.tally.ended(run.all(progress, stop), changed)
+
+
+def _settings(
+    engine: Engine,
+    loaded: Sequence[TextMethod],
+    target: Target,
+    gate: Gate | None,
+    chunk: int,
+) -> dict[str, Any]:
+    """Collect the settings that all runs into one OUT must share."""
+    model = engine.model
+    named = hashlib.sha256("\n".join(model.labels or ()).encode("utf-8", "backslashreplace"))
+    return {
+        "kind": "text",
+        "model": model.ref.name,
+        "weights": model.ref.weights_sha256,
+        "preprocess": model.ref.preprocess,
+        "activation": str(model.activation),
+        "labels": f"{len(model.labels or ())} ({named.hexdigest()[:12]})",
+        "methods": [repr(one) for one in loaded],
+        "target": str(target),
+        "only": None if gate is None else str(gate),
+        "device": engine.device.type,
+        "precision": "fp32",
+        "chunk": chunk,
+        "overlays": None,
+    }
+
+
+class _Run:
+    """A run over the pending chunks of a store."""
+
+    def __init__(
+        self,
+        store: Store,
+        engine: Engine,
+        loaded: Sequence[TextMethod],
+        target: Target,
+        gate: Gate | None,
+        texts: dict[str, str],
+    ) -> None:
+        self.store, self.engine, self.texts = store, engine, texts
+        self.asked = loaded, target, gate
+        self.tally = Tally(store)
+
+    def all(self, progress: Callable[[Progress], None], stop: Callable[[], bool]) -> bool:
+        """Compute all pending chunks; return False if stopped before the end."""
+        progress(self.tally.progress())
+        for number in self.store.pending():
+            if stop():
+                return False
+            self.chunk(number)
+            progress(self.tally.progress())
+        return True
+
+    def chunk(self, number: int) -> None:
+        """Explain a chunk's texts and commit it."""
+        inputs = self.store.inputs(number)[self.store.begun(number) :]
+        began = time.perf_counter()
+        results = self.explained(inputs)
+        self.tally.spent("compute", time.perf_counter() - began)
+        rows: list[Row] = []
+        scores: list[Scores] = []
+        failed: list[Failure] = []
+        right: list[bool] = []
+        for one, result in zip(inputs, results, strict=True):
+            if isinstance(result, Failure):
+                failed.append(result)
+                continue
+            label = None
+            if one.expected is not None:
+                label = label_of(self.engine.model.labels, one.expected)
+                right.append(result.best == one.expected)
+            rows += [row_of(made, None, label) for made in result.explanations]
+            scores.append(replace(result.scores, path=text(one.path)))
+        self.tally.maps += len(rows)
+        self.tally.failures += len(failed)
+        self.tally.done += len(inputs)
+        counts = gate_counts(self.asked[2], scores)
+        if right and self.engine.model.activation != "sigmoid":
+            counts |= {"labelled": len(right), "right": sum(right)}
+        began = time.perf_counter()
+        self.store.commit(number, rows, failed, counts, scores=scores)
+        self.tally.spent("write", time.perf_counter() - began)
+
+    def explained(self, inputs: Sequence[Input]) -> list[ExplainedText | Failure]:
+        """Explain texts together, or one by one where that fails."""
+        here = [one for one in inputs if one.path in self.texts]
+        try:
+            found = dict(zip((one.path for one in here), self.batch(here), strict=True))
+        except Exception as error:
+            if isinstance(error, MemoryError) or is_out_of_memory(error) or len(here) == 1:
+                raise
+            return [self.alone(one) for one in inputs]
+        return [found[one.path] if one.path in found else _gone(one) for one in inputs]
+
+    def alone(self, one: Input) -> ExplainedText | Failure:
+        """Explain a text by itself; an error becomes its failure."""
+        if one.path not in self.texts:
+            return _gone(one)
+        try:
+            return self.batch([one])[0]
+        except Exception as error:
+            if isinstance(error, MemoryError) or is_out_of_memory(error):
+                raise
+            told = (
+                str(error) if isinstance(error, VisxaiError) else f"{type(error).__name__}: {error}"
+            )
+            return Failure(one.path, told[:300], type(error).__name__)
+
+    def batch(self, inputs: Sequence[Input]) -> list[ExplainedText]:
+        """Explain texts that are there."""
+        return self.engine.explain_batch(
+            [self.texts[one.path] for one in inputs],
+            *self.asked,
+            [one.path for one in inputs],
+            [one.expected for one in inputs],
+        )
+
+
+def _gone(one: Input) -> Failure:
+    """Make the failure of a text that an earlier run listed and no source of this one holds."""
+    name = Path(one.path.rpartition("#")[0]).name
+    return Failure(
+        one.path,
+        f"expected the row in {name}, which an earlier run listed, got none: name its table again",
+        "ArgumentError",
+    )
