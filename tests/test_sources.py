@@ -144,7 +144,7 @@ def test_wrong_tables_are_told_in_a_sentence(folder: Path, tmp_path: Path) -> No
         with pytest.raises(ArgumentError, match=words):
             sources.check([tmp_path / name], tmp_path / "out", **columns)
 
-    told(b"a,b\n1,2\n", "column of paths in .*got a, b: name it with --path-column")
+    told(b"a,b\n1,2\n", "column of paths in .*got a, b: name it with path_column")
     told(b"", "empty file")
     told(b"path\n", "without any")
     told(b"path,x\nq.jpg,1\n", "unknown column .*'label'", label_column="label")
@@ -220,7 +220,7 @@ def test_what_cannot_be_wrong_is_refused(
     assert "labelled" not in outcome.counts
     assert rows(tmp_path / "out")[0]["expected"].startswith("tabby")
     table.write_text("file,label\nin/0.png,tabyb\n")
-    with pytest.raises(ArgumentError, match=r"'tabyb' for .*0\.png .*--label-column none"):
+    with pytest.raises(ArgumentError, match=r"'tabyb' for .*0\.png .*label_column='none'"):
         pipeline.explain([table], tmp_path / "out", small)
 
 

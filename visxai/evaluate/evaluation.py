@@ -29,7 +29,7 @@ import torch
 from visxai.engine.engine import load_methods
 from visxai.engine.explained import Explained
 from visxai.engine.settings import settings_of
-from visxai.errors import ArgumentError, Failure, TargetError, require
+from visxai.errors import Argument, ArgumentError, Failure, TargetError, require
 from visxai.evaluate import output
 from visxai.evaluate.grids import Grids
 from visxai.evaluate.judge import Judge, loaded, named
@@ -202,8 +202,10 @@ class _Request:
         if truth is None and (self.located or self.by_truth):
             what = "the target truth" if self.by_truth else "metrics of localisation"
             raise ArgumentError(
-                f"expected a file of labels or boxes for {what}, got none: pass --truth FILE "
-                "(truth= in Python)"
+                expected=f"a file of labels or boxes for {what}",
+                got="none",
+                remedy=("give one with ", Argument("truth")),
+                field="truth",
             )
         self.truth = None if truth is None else Truth.read(truth)
         if self.truth is not None:

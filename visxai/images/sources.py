@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from visxai.errors import ArgumentError, Failure, ImageError
+from visxai.errors import Argument, ArgumentError, Failure, ImageError
 from visxai.foreign import shown
 from visxai.images import tables, tars
 from visxai.images.address import Origin, Stamp, file_system, local, look, remote, stamp, stamp_of
@@ -169,7 +169,10 @@ def _each(
         raise ArgumentError("expected at least one file or folder, got none: try '.'")
     if columns.path is not None and not any(p.lower().endswith(tables.ENDINGS) for p, _ in given):
         raise ArgumentError(
-            "expected a table (.csv or .parquet) for --path-column, got none: leave it out"
+            expected=("a table (.csv or .parquet) for ", Argument("path_column")),
+            got="none",
+            remedy="leave it out",
+            field="path_column",
         )
     tops = [_top(path) for path, _ in given]
     try:
@@ -319,8 +322,10 @@ def _of_folder(source: str, root: str, results: dict[Path, bool]) -> Iterator[Fo
     path, count = Path(source), 0
     if results.get(path):
         raise ArgumentError(
-            f"expected the results apart from the images, got {shown(source)} as source and --out: "
-            f"choose another --out, such as {shown(path / 'results')}"
+            expected="the results apart from the images",
+            got=(f"{shown(source)} as source and ", Argument("out")),
+            remedy=("choose another ", Argument("out"), f", such as {shown(path / 'results')}"),
+            field="out",
         )
     for item in images_below(path):
         where = str(item.path if isinstance(item, Failure) else item)

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from visxai.errors import ArgumentError, UnknownName
+from visxai.errors import Argument, ArgumentError, UnknownName
 from visxai.foreign import shown
 from visxai.images.parquet import ParquetTable
 
@@ -63,8 +63,10 @@ class Table:
         found = self._asked(column) or self.find(PATHS)
         if found is None:
             raise ArgumentError(
-                f"expected a column of paths in {self.name} ({', '.join(PATHS[:6])} or image), got "
-                f"{', '.join(map(shown, self.columns))[:120] or 'none'}: name it with --path-column"
+                expected=f"a column of paths in {self.name} ({', '.join(PATHS[:6])} or image)",
+                got=", ".join(map(shown, self.columns))[:120] or "none",
+                remedy=("name it with ", Argument("path_column")),
+                field="path_column",
             )
         return self.column(found)
 

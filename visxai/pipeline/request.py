@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from visxai.engine.decision import Decision
 from visxai.engine.settings import settings_of
-from visxai.errors import ArgumentError, TargetError, UnknownName
+from visxai.errors import Argument, ArgumentError, TargetError, UnknownName
 from visxai.foreign import shown
 from visxai.images.sources import Found
 from visxai.pipeline.options import RunOptions
@@ -128,11 +128,18 @@ def expected(
             told.append(one if one.label is None else replace(one, expected=finder(one.label)))
         except ArgumentError as error:
             raise ArgumentError(
-                f"expected the model's labels in the label column, got {one.label!r} for "
-                f"{shown(one.path)} ({error}); --label-column none leaves labels out"
+                expected="the model's labels in the label column",
+                got=f"{one.label!r} for {shown(one.path)} ({error})",
+                remedy=("leave labels out with ", Argument("label_column", "none")),
+                field="label_column",
             ) from None
     if column is not None and all(one.label is None for one in told):
-        raise ArgumentError(f"expected labels in {column!r}, got none: leave --label-column out")
+        raise ArgumentError(
+            expected=f"labels in {column!r}",
+            got="none",
+            remedy=("leave ", Argument("label_column"), " out"),
+            field="label_column",
+        )
     return told
 
 
