@@ -24,6 +24,7 @@ from visxai.cli import (
     govern,
     listings,
     outputs,
+    serve,
     wording,
 )
 from visxai.cli.base import given
@@ -65,6 +66,8 @@ for command in (
     compare.compare,
     outputs.report,
     outputs.export,
+    serve.serve,
+    serve.worker,
     listings.doctor,
 ):
     app.command()(command)

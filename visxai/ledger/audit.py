@@ -130,7 +130,12 @@ def append(
 
 
 def entries(
-    connection: Connection, *, after: int = 0, subject: str | None = None, event: str | None = None
+    connection: Connection,
+    *,
+    after: int = 0,
+    subject: str | None = None,
+    event: str | None = None,
+    tenant: str | None = None,
 ) -> Iterator[Entry]:
     """Read entries in the order of their numbers.
 
@@ -139,6 +144,7 @@ def entries(
         after: Only entries with a greater number.
         subject: Only entries about this id.
         event: Only entries of this event.
+        tenant: Only entries about this tenant's data.
 
     Yields:
         The entries, read by the thousand.
@@ -149,6 +155,8 @@ def entries(
             query = query.where(audit.c.subject == subject)
         if event is not None:
             query = query.where(audit.c.event == event)
+        if tenant is not None:
+            query = query.where(audit.c.tenant == tenant)
         rows = connection.execute(query.order_by(audit.c.sequence).limit(_PAGE)).all()
         for row in rows:
             yield Entry(**row._mapping)

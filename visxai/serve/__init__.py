@@ -1,0 +1,24 @@
+"""The moderation service: items in, decisions and explanations out, on record, people in charge."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from visxai._lazy import hand_on
+
+if TYPE_CHECKING:
+    from visxai.serve.config import Config
+    from visxai.serve.queue import Job, Queue
+    from visxai.serve.service import Service
+
+__all__ = ["Config", "Job", "Queue", "Service"]
+
+__getattr__, __dir__ = hand_on(
+    __name__,
+    {
+        "Config": "config",
+        "Job": "queue",
+        "Queue": "queue",
+        "Service": "service",
+    },
+)

@@ -1,0 +1,87 @@
+"""The bytes of items: files named by their hash, in a folder or in any store that fsspec knows."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from visxai.errors import StoreError, require
+from visxai.files import one_sentence, write
+from visxai.ledger.canonical import sha256
+
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}/[0-9a-f]{2}/[0-9a-f]{64}")
+
+
+class Blobs:
+    """A store of bytes.
+
+    Args:
+        place: A folder, or a URL such as s3://bucket/items, whose package must be installed.
+
+    Raises:
+        StoreError: The folder can't be made.
+        MissingExtra: The place is a URL, and fsspec isn't installed.
+    """
+
+    def __init__(self, place: str | Path) -> None:
+        self.place = str(place).rstrip("/")
+        self._remote: Any = None
+        if "://" in self.place:
+            fsspec = require("fsspec", "serve", "an object store")
+            self._remote, self.place = fsspec.core.url_to_fs(self.place)
+        else:
+            with one_sentence(f"to make the folder {place}", "choose another folder"):
+                Path(self.place).mkdir(parents=True, exist_ok=True)
+
+    def put(self, tenant: str, data: bytes) -> str:
+        """Store bytes so that they survive a loss of power; return their name."""
+        digest = sha256(data)
+        name = f"{tenant}/{digest[:2]}/{digest}"
+        if self._remote is not None:
+            path = f"{self.place}/{name}"
+            self._remote.makedirs(path.rpartition("/")[0], exist_ok=True)
+            self._remote.pipe_file(path, data)
+            return name
+        target = Path(self.place, name)
+        if not target.exists():  # a name is a hash, and files are renamed into place whole
+            with one_sentence("to store an item", "make room there"):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                write(target, data)
+        return name
+
+    def get(self, name: str) -> bytes:
+        """Read the bytes of a name.
+
+        Raises:
+            StoreError: There are none, or others than were stored.
+        """
+        if not _NAME.fullmatch(name):
+            raise StoreError(expected="the name of stored bytes", got="another", remedy="none")
+        try:
+            data = (
+                bytes(self._remote.cat_file(f"{self.place}/{name}"))
+                if self._remote is not None
+                else Path(self.place, name).read_bytes()
+            )
+        except OSError as error:
+            raise StoreError(
+                expected="the bytes of an item", got="none", remedy="they were erased"
+            ) from error
+        if sha256(data) != name.rpartition("/")[2]:
+            raise StoreError(
+                expected="the bytes of an item as they were stored",
+                got="others",
+                remedy="restore the store from a backup",
+            )
+        return data
+
+    def remove(self, name: str) -> None:
+        """Remove the bytes of a name, if they are there."""
+        if not _NAME.fullmatch(name):
+            return
+        if self._remote is not None:
+            if self._remote.exists(f"{self.place}/{name}"):
+                self._remote.rm_file(f"{self.place}/{name}")
+            return
+        Path(self.place, name).unlink(missing_ok=True)

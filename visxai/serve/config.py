@@ -1,0 +1,224 @@
+"""The service's settings: a TOML file, checked whole before anything starts."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from visxai.errors import ArgumentError, require
+
+require("pydantic", "serve", "the service")
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError  # noqa: E402
+
+from visxai.moderation import Policy, Rule  # noqa: E402
+
+_Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.-]+$")]
+_Text = Annotated[str, Field(min_length=1, max_length=500)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSettings(_Part):
+    """The model that decides; see `visxai.Engine`."""
+
+    name: _Text = "efficientnet_lite0"
+    checkpoint: str | None = None
+    labels: str | None = None
+    activation: Literal["softmax", "sigmoid", "none"] | None = None
+    device: str = "auto"
+    precision: str = "auto"
+    accelerate: Literal["auto", "off", "onnx", "compile"] = "off"
+
+
+class RuleSettings(_Part):
+    """One rule of the policy; see `visxai.moderation.Rule`."""
+
+    category: Annotated[str, Field(min_length=1, max_length=200)]
+    when: _Text
+    severity: Annotated[int, Field(ge=0, le=3)] = 1
+    ground: Annotated[str, Field(max_length=500)] = ""
+
+
+class PolicySettings(_Part):
+    """What is flagged."""
+
+    name: Annotated[str, Field(min_length=1, max_length=200)] = "demonstration-1"
+    rules: tuple[RuleSettings, ...] = (
+        RuleSettings(
+            category="cats",
+            when="cats=any:281,282,283,284,285>0.3",
+            severity=1,
+            ground="the rule of the demonstration: no cats",
+        ),
+    )
+
+
+class Fast(_Part):
+    """The tier for everything flagged: a method of about a forward's cost."""
+
+    method: _Text = "grad_cam"
+    batch: Annotated[int, Field(ge=1, le=512)] = 16
+    queue: Annotated[int, Field(ge=1, le=1_000_000)] = 2000
+
+
+class Precise(_Part):
+    """The tier for contested decisions: a slow method, checked."""
+
+    method: _Text = "partition_shap"
+    seeded: str | None = "rise(masks=400, seed={seed})"
+    seeds: Annotated[int, Field(ge=2, le=10)] = 3
+    check: str | None = "faithfulness"
+    queue: Annotated[int, Field(ge=1, le=1_000_000)] = 200
+
+
+class Tiers(_Part):
+    """The two tiers."""
+
+    fast: Fast = Fast()
+    precise: Precise = Precise()
+
+
+class Limits(_Part):
+    """What a request may cost."""
+
+    max_bytes: Annotated[int, Field(ge=1024, le=2**30)] = 20 * 2**20
+    max_pixels: Annotated[int, Field(ge=1, le=2**30)] = 50_000_000
+    seconds: Annotated[float, Field(gt=0, le=600)] = 20.0
+    at_once: Annotated[int, Field(ge=1, le=10_000)] = 64
+    batch: Annotated[int, Field(ge=1, le=512)] = 16
+    wait_ms: Annotated[float, Field(ge=0, le=1000)] = 2.0
+    per_call: Annotated[int, Field(ge=1, le=1000)] = 32
+    decoders: Annotated[int, Field(ge=1, le=256)] = 1
+
+
+class Cache(_Part):
+    """What is reused."""
+
+    exact: bool = True
+    similar: bool = False
+    distance: Annotated[int, Field(ge=0, le=31)] = 10
+    tolerance: Annotated[float, Field(ge=0, le=1)] = 0.05
+
+
+class Retention(_Part):
+    """How long things stay; a legal hold beats it."""
+
+    days: Annotated[int, Field(ge=1, le=36500)] = 190
+    checkpoint_every: Annotated[int, Field(ge=1)] = 1000
+
+
+class Queueing(_Part):
+    """How workers lease jobs."""
+
+    lease: Annotated[float, Field(ge=0.5, le=3600)] = 30.0
+
+
+class Webhooks(_Part):
+    """Where notices may go."""
+
+    allow_private: bool = False
+
+
+class Config(_Part):
+    """The whole file.
+
+    Attributes:
+        model: The model.
+        policy: What is flagged.
+        tiers: How flagged and contested items are explained.
+        limits: What a request may cost.
+        cache: What is reused.
+        retention: How long things stay.
+        queue: How workers lease jobs.
+        webhooks: Where notices may go.
+        tenants: Whose items the service takes.
+    """
+
+    model: ModelSettings = ModelSettings()
+    policy: PolicySettings = PolicySettings()
+    tiers: Tiers = Tiers()
+    limits: Limits = Limits()
+    cache: Cache = Cache()
+    retention: Retention = Retention()
+    queue: Queueing = Queueing()
+    webhooks: Webhooks = Webhooks()
+    tenants: Annotated[tuple[_Name, ...], Field(min_length=1)] = ("default",)
+
+    def rules(self) -> Policy:
+        """Make the policy.
+
+        Raises:
+            ArgumentError: Two rules have one category, or a condition can't be read.
+        """
+        policy = Policy(
+            self.policy.name, tuple(Rule(**rule.model_dump()) for rule in self.policy.rules)
+        )
+        for rule in policy.rules:
+            rule.check()
+        return policy
+
+    @classmethod
+    def of(cls, data: dict[str, Any], name: str = "the configuration") -> Config:
+        """Check settings.
+
+        Args:
+            data: The settings as TOML gives them.
+            name: What to call them in an error.
+
+        Raises:
+            ArgumentError: There are mistakes; each is a sentence of its own.
+        """
+        try:
+            made = cls.model_validate(data)
+        except ValidationError as error:
+            sentences = [_sentence(dict(one)) for one in error.errors()]
+            raise ArgumentError(f"{name}: {'; '.join(sentences)}") from None
+        from visxai.engine.engine import load_methods
+        from visxai.metrics import load_check
+
+        made.rules()
+        precise = made.tiers.precise
+        for spec in (made.tiers.fast.method, precise.method, _seeded(precise.seeded, 0)):
+            if spec is not None:
+                load_methods(spec)
+        if precise.check is not None:
+            load_check(precise.check)
+        return made
+
+    @classmethod
+    def read(cls, path: str | Path) -> Config:
+        """Read settings from a TOML file.
+
+        Raises:
+            ArgumentError: The file can't be read, isn't TOML, or has mistakes.
+        """
+        try:
+            data = tomllib.loads(Path(path).read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise ArgumentError(
+                expected=f"a TOML file at {path}",
+                got=(getattr(error, "strerror", None) or str(error)).lower(),
+                remedy="see docs/service.md for an example",
+                field="config",
+            ) from error
+        return cls.of(data, str(path))
+
+
+def _seeded(spec: str | None, seed: int) -> str | None:
+    return None if spec is None else spec.replace("{seed}", str(seed))
+
+
+def _sentence(error: dict[str, Any]) -> str:
+    """Write one mistake as a sentence."""
+    place = ".".join(str(part) for part in error["loc"]) or "the file"
+    if error["type"] == "extra_forbidden":
+        return f"{place} is no setting, check its spelling"
+    if error["type"] == "missing":
+        return f"{place} is missing"
+    return (
+        f"{place}: {error['msg'][:1].lower()}{error['msg'][1:]}, got {str(error['input'])[:60]!r}"
+    )

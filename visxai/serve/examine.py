@@ -1,0 +1,113 @@
+"""What is done with an item's bytes, always in a confined worker process (`visxai.pipeline`)."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from visxai.errors import Failure, ImageError, VisxaiError
+from visxai.images import decoding
+from visxai.images.address import Origin
+from visxai.pipeline.tasks import _cut, _Worker
+from visxai.record.image import ImageExplanation
+from visxai.references import ImageRef
+
+_VIEW = 1280  # pixels of the longer side of what pages show
+
+
+@dataclass(frozen=True, eq=False)
+class Examined:
+    """The result of decoding an item.
+
+    Attributes:
+        pixels: The pixels, resized and cropped for the model.
+        input: The image's reference, without a path.
+        pixel_sha256: SHA-256 of the upright RGB pixels and their size.
+        pdq: The perceptual hash in hexadecimal, None where it wasn't asked for or says nothing.
+        whole: (h, w, 3) uint8, the upright image, None where it wasn't asked for.
+        seconds: The seconds that it took.
+    """
+
+    pixels: Any
+    input: ImageRef
+    pixel_sha256: str
+    pdq: str | None
+    whole: NDArray[np.uint8] | None
+    seconds: float
+
+
+def origin(content_sha256: str, data: bytes) -> Origin:
+    """Wrap bytes as worker processes take them."""
+    return Origin(content_sha256, content_sha256, fetched=data)
+
+
+def examine(
+    worker: _Worker, source: Origin, whole: bool = False, similar: bool = False
+) -> Examined | Failure:
+    """Decode an item, hash it, and cut it for the model.
+
+    Args:
+        worker: The worker's state.
+        source: The item's bytes.
+        whole: Whether the upright image is wanted as well.
+        similar: Whether the perceptual hash is wanted as well.
+
+    Returns:
+        The result, or why the bytes can't be read as an image.
+    """
+    began = time.perf_counter()
+    try:
+        with worker.timed():
+            photo = decoding.decode(source, worker.setup.limits)
+            pixels, transform = _cut(worker.setup.preprocess, photo)
+            upright = np.asarray(photo.image)
+    except (ImageError, MemoryError) as error:
+        said = str(error) or "expected an image that fits into memory, got a larger one"
+        return Failure(None, said.replace(str(source), "the item"), type(error).__name__)
+    digest = hashlib.sha256(f"{photo.image.width}x{photo.image.height}:".encode())
+    digest.update(np.ascontiguousarray(upright).data)
+    width, height = photo.image.size
+    return Examined(
+        pixels,
+        ImageRef(width, height, transform, photo.sha256, None),
+        digest.hexdigest(),
+        None,
+        upright if whole else None,
+        time.perf_counter() - began,
+    )
+
+
+def draw(
+    worker: _Worker, source: Origin, explanation: ImageExplanation | None, side: int = _VIEW
+) -> bytes | Failure:
+    """Draw an item as a JPEG without any of its file's metadata, with its map or without.
+
+    Args:
+        worker: The worker's state.
+        source: The item's bytes.
+        explanation: The explanation whose map lies over it, None for the photograph alone.
+        side: The most pixels of the longer side.
+
+    Returns:
+        The JPEG, or why there is none.
+    """
+    from visxai.drawing import overlays
+
+    try:
+        with worker.timed():
+            image = decoding.decode(source, worker.setup.limits).image
+            if explanation is not None:
+                image = overlays.overlay(explanation.placed, image)
+            image.thumbnail((side, side))
+            file = io.BytesIO()
+            image.convert("RGB").save(file, "JPEG", quality=88)
+    except (VisxaiError, MemoryError) as error:
+        said = str(error) or "expected an image that fits into memory, got a larger one"
+        return Failure(None, said.replace(str(source), "the item"), type(error).__name__)
+    return file.getvalue()

@@ -1,0 +1,127 @@
+"""What `visxai serve` and `visxai worker` run: the processes, from start to stop."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+
+import uvicorn
+
+from visxai.errors import ArgumentError, StoreError
+from visxai.ledger import audit
+from visxai.serve import keys
+from visxai.serve.app import create
+from visxai.serve.service import Service
+from visxai.serve.worker import Worker
+
+TIDY = 300.0  # seconds between two looks for what is too old
+LANES = ("fast", "precise")
+
+
+def first_keys(service: Service) -> dict[str, str]:
+    """Make an admin's key for each tenant that has no key yet; return them by tenant."""
+    made = {}
+    with service.ledger.writing() as (connection, at):
+        now = service.database.now(connection)
+        for tenant in service.config.tenants:
+            if keys.count(connection, tenant) == 0:
+                made[tenant] = keys.make(connection, now, tenant, "admin", "first key")
+                id = made[tenant].split("_")[1]
+                audit.append(connection, at, "key.made", id, tenant=tenant, body={"role": "admin"})
+    return made
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Open the socket to listen on; port 0 is a free one.
+
+    Raises:
+        ArgumentError: The address can't be listened on.
+    """
+    try:
+        return socket.create_server((host, port), reuse_port=False, backlog=512)
+    except (OSError, OverflowError) as error:
+        raise ArgumentError(
+            expected=f"to listen on {host}:{port}",
+            got=(getattr(error, "strerror", None) or str(error)).lower(),
+            remedy="choose another --port or --host",
+            field="port",
+        ) from error
+
+
+@contextlib.contextmanager
+def working(
+    service: Service, lanes: Sequence[str], log: Callable[[str], None]
+) -> Iterator[list[Worker]]:
+    """Run a worker for each lane, and the tidying, while the context lasts."""
+    workers = [Worker(service, lane, log) for lane in lanes]
+    over = threading.Event()
+
+    def tidy() -> None:
+        while not over.wait(TIDY):
+            try:
+                service.tidy()
+            except StoreError as error:
+                log(f"tidying: {error}")
+
+    tidying = threading.Thread(target=tidy, name="visxai-tidy", daemon=True)
+    for worker in workers:
+        worker.start()
+    tidying.start()
+    try:
+        yield workers
+    finally:
+        over.set()
+        for worker in workers:
+            worker.stop()
+        tidying.join(5.0)
+
+
+def serve(
+    service: Service,
+    listener: socket.socket,
+    *,
+    lanes: Sequence[str] = LANES,
+    log: Callable[[str], None] = lambda _: None,
+    started: Callable[[], None] = lambda: None,
+) -> None:
+    """Answer requests until the process is asked to stop.
+
+    Args:
+        service: The service.
+        listener: The socket to listen on.
+        lanes: The lanes of workers inside this process; none for an API alone.
+        log: Takes lines about what goes wrong.
+        started: Called once requests are answered.
+    """
+    config = uvicorn.Config(
+        create(service),
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=20,
+        timeout_graceful_shutdown=20,
+    )
+    server = uvicorn.Server(config)
+
+    def watch() -> None:
+        while not server.started and not server.should_exit:
+            over.wait(0.02)
+        started()
+
+    over = threading.Event()
+    with working(service, lanes, log):
+        threading.Thread(target=watch, daemon=True).start()
+        server.run(sockets=[listener])
+
+
+def work(service: Service, lanes: Sequence[str], log: Callable[[str], None]) -> None:
+    """Work on lanes until the process is asked to stop (SIGINT, SIGTERM)."""
+    over = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: over.set())
+    with working(service, lanes, log):
+        while not over.wait(0.5):
+            pass

@@ -1,0 +1,376 @@
+"""The service without HTTP: what holds the model, the database, the queue and the decoders."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import delete, select, update
+
+from visxai.errors import Failure, StoreError
+from visxai.ledger import Database, Envelope, Ledger, Signer, Stored, audit, explanations
+from visxai.ledger.canonical import canonical, sha256, timestamp
+from visxai.ledger.database import insert_new
+from visxai.ledger.tables import explanations as recorded
+from visxai.pipeline.tasks import Setup
+from visxai.pipeline.workers import Workers
+from visxai.record.columns import SCHEMA_VERSION
+from visxai.serve import tables
+from visxai.serve.batching import Batcher
+from visxai.serve.blobs import Blobs
+from visxai.serve.config import Config
+from visxai.serve.database import prepare
+from visxai.serve.errors import Conflict, Missing
+from visxai.serve.examine import Examined, draw, examine, origin
+from visxai.serve.queue import Job, Queue
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from visxai.engine.engine import Engine
+    from visxai.images.prepared import Prepared
+    from visxai.moderation import Decision
+    from visxai.record.image import ImageExplanation
+
+DAY = 86400.0
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the service keeps things.
+
+    Attributes:
+        database: The database's address.
+        blobs: The folder or URL of items' bytes.
+        key: The file of the key that signs checkpoints.
+    """
+
+    database: str
+    blobs: str
+    key: str
+
+    @classmethod
+    def below(
+        cls, folder: str | Path, database: str | None = None, blobs: str | None = None
+    ) -> Places:
+        """Choose places below a folder where none are named; the folder is made."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        return cls(
+            database or f"sqlite:///{folder / 'visxai.db'}",
+            blobs or str(folder / "items"),
+            str(folder / "visxai.key"),
+        )
+
+
+class Service:
+    """What the API and the workers share; it may be used from several threads at once.
+
+    Args:
+        config: The settings.
+        places: Where things are kept.
+        engine: The engine; None loads the model that the settings name.
+
+    Raises:
+        VisxaiError: The settings don't fit the model, or a place can't be used.
+    """
+
+    def __init__(self, config: Config, places: Places, *, engine: Engine | None = None) -> None:
+        from visxai.engine.engine import Engine
+        from visxai.moderation import Moderator
+
+        self.config, self.places = config, places
+        told = config.model.model_dump()
+        self.engine = engine or Engine(told.pop("name"), **told, batch_size=config.limits.batch)
+        self.moderator = Moderator(self.engine, config.rules(), config.tiers.fast.method)
+        self.database = Database(places.database, pool=16)
+        prepare(self.database)
+        self.ledger = Ledger(
+            self.database,
+            signer=Signer.open(places.key),
+            every=config.retention.checkpoint_every,
+        )
+        self.blobs = Blobs(places.blobs)
+        tiers = config.tiers
+        self.queue = Queue(
+            self.database,
+            config.queue.lease,
+            {"fast": tiers.fast.queue, "precise": tiers.precise.queue},
+        )
+        ref = self.engine.model.ref
+        self.model_key = sha256(canonical([ref.weights_sha256, ref.preprocess, ref.name]))
+        limits = config.limits
+        assert self.engine.model.preprocess is not None
+        from visxai.images.decoding import Limits
+
+        self._decoders = Workers(
+            Setup(
+                self.engine.model.preprocess,
+                Limits(max_bytes=limits.max_bytes, max_pixels=limits.max_pixels),
+                style=None,
+                cache=0,
+                timeout=limits.seconds,
+            ),
+            limits.decoders,
+        )
+        self.batcher: Batcher[Prepared, Decision] = Batcher(
+            self.moderator.decide, limits.batch, limits.wait_ms / 1000
+        )
+        self.wake = threading.Event()  # set when a job was put down by this process
+
+    def close(self) -> None:
+        """Stop the decoders and close the database."""
+        self.batcher.close()
+        self._decoders.close()
+        self.database.close()
+
+    # ---- bytes ---------------------------------------------------------------------------------
+
+    def examine(self, content: str, data: bytes, *, whole: bool = False) -> Examined | Failure:
+        """Decode an item in a worker process; see `visxai.serve.examine.examine`."""
+        similar = self.config.cache.similar
+        task = self._decoders.submit(examine, origin(content, data), whole, similar)
+        found: Examined | Failure = self._decoders.result(task)
+        return found
+
+    def draw(self, blob: str, explanation: ImageExplanation | None, side: int) -> bytes:
+        """Draw an item for a page in a worker process.
+
+        Raises:
+            StoreError: Its bytes are gone.
+            Conflict: They can't be drawn.
+        """
+        data = self.blobs.get(blob)
+        task = self._decoders.submit(draw, origin(sha256(data), data), explanation, side)
+        found = self._decoders.result(task)
+        if isinstance(found, Failure):
+            raise Conflict(found.reason)
+        return bytes(found)
+
+    # ---- explanations ----------------------------------------------------------------------------
+
+    def job(
+        self,
+        tenant: str,
+        tier: str,
+        pixel_sha256: str,
+        target: str,
+        spec: Mapping[str, Any],
+        method: str | None = None,
+    ) -> Job:
+        """Make the job of an explanation.
+
+        Args:
+            tenant: Whose it is.
+            tier: "fast" or "precise".
+            pixel_sha256: The item's pixels.
+            target: What to explain.
+            spec: The envelope's fields, and the item's blob.
+            method: The method; None is the tier's.
+        """
+        tiers = self.config.tiers
+        method = method or (tiers.fast if tier == "fast" else tiers.precise).method
+        what = [self.model_key, tier, method, target, SCHEMA_VERSION]
+        checks = canonical(tiers.precise.model_dump()) if tier == "precise" else ""
+        return Job(
+            "",
+            tenant,
+            tier,
+            self.model_key,
+            sha256(canonical(what)),
+            sha256(canonical([*what, checks, tenant, pixel_sha256])),
+            {**spec, "target": target, "method": method},
+        )
+
+    def enqueue(self, connection: Connection, job: Job, now: float) -> Job:
+        """Put a job into the queue, or answer it from the cache.
+
+        Args:
+            connection: A connection in a writing transaction.
+            job: The job.
+            now: The present time.
+
+        Raises:
+            Busy: The lane is full.
+        """
+        import uuid
+        from dataclasses import replace
+
+        job = replace(job, id=job.id or uuid.uuid4().hex)
+        source: list[Stored] = []
+
+        def known() -> bool:
+            if not self.config.cache.exact:
+                return False
+            found = self.cached(connection, job.content_key)
+            source.extend([found] if found else [])
+            return found is not None
+
+        made = self.queue.submit(connection, job, now, known)
+        if made is not None:
+            return made
+        envelope = self.envelope(job, now, {"kind": "exact", "source": source[0].id})
+        made = self.queue.put_done(connection, job, now)
+        self.record(connection, made, source[0].record or {}, envelope, now)
+        return made
+
+    def cached(self, connection: Connection, content_key: str) -> Stored | None:
+        """Return the explanation that was computed for a content key, None if there is none."""
+        id = connection.execute(
+            select(tables.cache.c.explanation_id).where(tables.cache.c.content_key == content_key)
+        ).scalar_one_or_none()
+        found = None if id is None else explanations.get(connection, id)
+        return None if found is None or found.record is None else found
+
+    def envelope(
+        self,
+        job: Job,
+        now: float,
+        cache: Mapping[str, Any],
+        timings: Mapping[str, float] | None = None,
+        confidence: Mapping[str, Any] | None = None,
+    ) -> Envelope:
+        """Make the envelope of a job's explanation."""
+        spec = job.spec
+        names = (
+            "item_id",
+            "decision_id",
+            "supersedes",
+            "content_sha256",
+            "pixel_sha256",
+            "policy",
+            "threshold",
+            "decision",
+        )
+        return Envelope(
+            tenant=job.tenant,
+            tier=job.lane,
+            cache=cache,
+            timings={**spec.get("timings", {}), **(timings or {})},
+            confidence=dict(confidence or {}),
+            metadata=spec.get("metadata") or {},
+            retain_until=timestamp(now + self.config.retention.days * DAY),
+            **{name: spec.get(name) for name in names},
+        )
+
+    def record(
+        self,
+        connection: Connection,
+        job: Job,
+        record: Mapping[str, Any] | ImageExplanation,
+        envelope: Envelope,
+        now: float,
+    ) -> None:
+        """Put a job's explanation on record, in the transaction that ends the job."""
+        actor = str(job.spec.get("actor", "system"))
+        explanations.add(connection, timestamp(now), record, envelope, id=job.id, actor=actor)
+
+    def remember(self, connection: Connection, job: Job, now: float) -> None:
+        """Let later jobs of the same content take this job's explanation."""
+        values = {"content_key": job.content_key, "explanation_id": job.id, "created": now}
+        insert_new(connection, tables.cache, values)
+
+    # ---- erasure ----
+
+    def erase_item(self, tenant: str, item_id: str, actor: str) -> None:
+        """Erase an item: its bytes, explanations and hashes; the chain stays whole.
+
+        Raises:
+            Missing: The tenant has no such item.
+            Conflict: One of its explanations is under legal hold.
+        """
+        items, jobs, cache = tables.items, tables.jobs, tables.cache
+        with self.ledger.writing() as (connection, at):
+            now = self.database.now(connection)
+            row = connection.execute(
+                select(items).where(items.c.id == item_id, items.c.tenant == tenant)
+            ).one_or_none()
+            if row is None:
+                raise Missing("an item")
+            if row.erased is not None:
+                return
+            made = made_of(connection, item_id)
+            for id in made.explanations:
+                if explanations.get(connection, id).hold is not None:  # type: ignore[union-attr]
+                    raise Conflict(
+                        expected="an item without a legal hold",
+                        got=f"the explanation {id}, which is held",
+                        remedy="lift the hold first",
+                    )
+            for id in made.jobs:
+                self.queue.cancel(connection, id, now)
+            for id in made.explanations:
+                explanations.erase(connection, at, id, "request", actor=actor)
+            connection.execute(delete(cache).where(cache.c.explanation_id.in_(made.explanations)))
+            connection.execute(update(jobs).where(jobs.c.id.in_(made.jobs)).values(spec="{}"))
+            gone = ("name", "content_sha256", "pixel_sha256", "pdq", "metadata", "blob")
+            connection.execute(
+                update(items)
+                .where(items.c.id == item_id)
+                .values({**dict.fromkeys(gone), "erased": now})
+            )
+            audit.append(connection, at, "item.erased", item_id, actor=actor, tenant=tenant)
+            others = (
+                row.blob
+                and connection.execute(
+                    select(items.c.id).where(items.c.blob == row.blob).limit(1)
+                ).first()
+            )
+        if row.blob and not others:
+            self.blobs.remove(row.blob)
+
+    def tidy(self) -> int:
+        """Erase what is too old, and take expired leases back; return how many were erased."""
+        self.queue.reap()
+        erased = self.ledger.apply_retention()
+        items, requests = tables.items, tables.requests
+        with self.database.writing() as connection:
+            now = self.database.now(connection)
+            connection.execute(delete(requests).where(requests.c.created < now - DAY))
+            # Explanations that retention erased no longer answer anything.
+            gone = select(recorded.c.id).where(recorded.c.erased.is_not(None))
+            connection.execute(delete(tables.cache).where(tables.cache.c.explanation_id.in_(gone)))
+            old = connection.execute(
+                select(items.c.id, items.c.tenant)
+                .where(
+                    items.c.erased.is_(None),
+                    items.c.created < now - self.config.retention.days * DAY,
+                )
+                .limit(1000)
+            ).all()
+        for row in old:
+            try:
+                self.erase_item(row.tenant, row.id, "retention")
+            except (Conflict, StoreError):
+                continue
+        return erased + len(old)
+
+
+@dataclass(frozen=True)
+class Made:
+    """What was made of an item.
+
+    Attributes:
+        jobs: The ids of its jobs.
+        explanations: The ids of its explanations that are on record and not erased.
+    """
+
+    jobs: list[str]
+    explanations: list[str]
+
+
+def made_of(connection: Connection, item_id: str) -> Made:
+    """List the jobs and explanations of an item."""
+    jobs = tables.jobs
+    told = connection.execute(select(jobs.c.id).where(jobs.c.item_id == item_id)).scalars()
+    found = select(recorded.c.id).where(recorded.c.item_id == item_id, recorded.c.erased.is_(None))
+    return Made(list(told), list(connection.execute(found).scalars()))
+
+
+def plain(text: str | None) -> Any:
+    """Read a column of JSON; None gives an empty object."""
+    return json.loads(text) if text else {}

@@ -1,0 +1,193 @@
+"""Workers: they lease a batch of jobs, explain it, and write results and states together."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from visxai.errors import Failure, StoreError
+from visxai.pipeline.batch import failure_of, noise, one_by_one
+from visxai.serve.precise import Checked, check
+from visxai.serve.queue import Job
+
+if TYPE_CHECKING:
+    from visxai.images.prepared import Prepared
+    from visxai.record.image import ImageExplanation
+    from visxai.serve.examine import Examined
+    from visxai.serve.service import Service
+
+IDLE = 0.25  # seconds between looks at an empty queue of another process's
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What a worker made of a job.
+
+    Attributes:
+        job: The job as claimed.
+        explanation: The explanation, None for a failure.
+        reason: Why it failed.
+        timings: Seconds by stage.
+        confidence: Figures on the explanation's quality.
+    """
+
+    job: Job
+    explanation: ImageExplanation | None
+    reason: str | None
+    timings: dict[str, float]
+    confidence: dict[str, Any]
+
+
+class Worker:
+    """Works through one lane of the queue in a thread, with a second thread for the heart-beat.
+
+    Args:
+        service: The service.
+        lane: "fast" or "precise"; lanes have workers of their own, so that neither starves.
+        log: Takes a line about what goes wrong; lines hold ids, never contents.
+    """
+
+    def __init__(
+        self, service: Service, lane: str, log: Callable[[str], None] = lambda _: None
+    ) -> None:
+        self.service, self.lane, self._log = service, lane, log
+        self._stop = threading.Event()
+        self._claimed: list[Job] = []
+        name = f"visxai-worker-{lane}"
+        self._threads = [
+            threading.Thread(target=self._run, name=name, daemon=True),
+            threading.Thread(target=self._beat, name=f"{name}-beat", daemon=True),
+        ]
+        self.done = 0
+
+    def start(self) -> None:
+        """Start both threads."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self, wait: float = 30.0) -> None:
+        """Finish the present batch and stop."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(wait)
+
+    def step(self) -> int:
+        """Claim a batch and work it off.
+
+        Returns:
+            How many jobs were claimed.
+        """
+        most = self.service.config.tiers.fast.batch if self.lane == "fast" else 1
+        claimed = self.service.queue.claim(self.lane, most, self.service.model_key)
+        if not claimed:
+            return 0
+        self._claimed = claimed
+        try:
+            self._finish(self._explained(claimed))
+            self.done += len(claimed)
+        finally:
+            self._claimed = []
+        return len(claimed)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                if self.step():
+                    continue
+            except StoreError as error:
+                # The database is away: leases run out, and the jobs are claimed again.
+                self._log(f"{self.lane} worker: {error}")
+                self._stop.wait(1.0)
+            except Exception as error:
+                self._log(f"{self.lane} worker: {type(error).__name__}, the jobs are tried again")
+                self._stop.wait(1.0)
+            self.service.wake.wait(IDLE)
+            self.service.wake.clear()
+
+    def _beat(self) -> None:
+        while not self._stop.wait(self.service.config.queue.lease / 4):
+            claimed = self._claimed
+            try:
+                self.service.queue.renew(claimed)
+            except StoreError as error:
+                self._log(f"{self.lane} heart-beat: {error}")
+
+    def _explained(self, claimed: Sequence[Job]) -> list[Result]:
+        """Decode and explain a batch; an item that fails, fails alone."""
+        from visxai.images.prepared import Prepared
+
+        results: list[Result] = []
+        ready: list[tuple[Job, Examined, dict[str, float]]] = []
+        for job in claimed:
+            began = time.perf_counter()
+            found = self._examine(job)
+            timings = {
+                "queue": max(0.0, (job.started or job.created) - job.created),
+                "decode_again": time.perf_counter() - began,
+            }
+            if isinstance(found, Failure):
+                results.append(Result(job, None, found.reason, timings, {}))
+            else:
+                ready.append((job, found, timings))
+        if not ready:
+            return results
+        target, method = claimed[0].spec["target"], claimed[0].spec["method"]
+        moderator = self.service.moderator
+        began = time.perf_counter()
+
+        def run(batch: Sequence[Prepared]) -> list[Checked]:
+            if self.lane == "precise":
+                return [
+                    check(self.service, one, whole.whole, job, target, method)
+                    for one, (job, whole, _) in zip(batch, ready, strict=True)
+                ]
+            return [Checked(one, {}) for one in moderator.explain(batch, target, method)]
+
+        items = [Prepared(one.pixels, one.input, None) for _, one, _ in ready]
+        made = one_by_one(items, run, lambda: moderator.explain([noise(items[0])], target, method))
+        seconds = (time.perf_counter() - began) / len(ready)
+        for (job, _, timings), one in zip(ready, made, strict=True):
+            timings["explain"] = seconds
+            if isinstance(one, Exception):
+                results.append(Result(job, None, failure_of(None, one).reason, timings, {}))
+            else:
+                results.append(Result(job, one.explanation, None, timings, one.confidence))
+        return results
+
+    def _examine(self, job: Job) -> Examined | Failure:
+        try:
+            data = self.service.blobs.get(str(job.spec["blob"]))
+        except StoreError as error:
+            return Failure(None, str(error), "StoreError")
+        content = str(job.spec["content_sha256"])
+        return self.service.examine(content, data, whole=self.lane == "precise")
+
+    def _finish(self, results: Sequence[Result]) -> None:
+        """Write the results and end the jobs, in one transaction."""
+        service = self.service
+        with service.ledger.writing() as (connection, _):
+            now = service.database.now(connection)
+            ended: list[tuple[Result, list[Job]]] = []
+            # All jobs first, then the audit chain: whoever submits takes these locks in that order.
+            for result in results:
+                if result.explanation is None:
+                    reason = result.reason or "it failed"
+                    service.queue.fail(connection, result.job, now, reason)
+                    continue
+                followers = service.queue.complete(connection, result.job, now)
+                if followers is not None:  # else the lease was lost: its new holder writes it
+                    ended.append((result, followers))
+            for result, followers in ended:
+                job, made = result.job, result.explanation
+                assert made is not None
+                computed = {"kind": "none"}
+                envelope = service.envelope(job, now, computed, result.timings, result.confidence)
+                service.record(connection, job, made, envelope, now)
+                service.remember(connection, job, now)
+                for other in followers:
+                    cache = {"kind": "exact", "source": job.id}
+                    again = service.envelope(other, now, cache, None, result.confidence)
+                    service.record(connection, other, made, again, now)
