@@ -160,7 +160,7 @@ def test_ablation_cam_runs_the_trunk_once() -> None:
         run(model, "ablation_cam", x)  # the split is found once
         counted = count_rows(model, lambda: run(model, "ablation_cam", x, "top2"))  # noqa: B023
         channels = model.layer_shape(x, model.layer(x))[0]
-        assert counted == {"forwards": 1, "heads": channels, "backwards": 0}
+        assert counted == {"forwards": 1, "heads": 1 + channels, "backwards": 0}
 
 
 def test_score_cam_by_hand(conv: TorchModel) -> None:

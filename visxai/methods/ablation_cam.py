@@ -12,7 +12,10 @@ the paper's y, since a negative logit would invert the map; where y is zero the 
 Only the head, the network above the layer, runs once for each channel. Where something goes
 around the layer (a residual), the head starts at the enclosing block's input instead.
 
-Cost: one forward for each layer, and one head for each of its channels.
+y and y_k come from the same run of the head: networks round otherwise in another batch size, and
+what y alone had of that would count once in every channel.
+
+Cost: one forward for each layer, and one head for each of its channels and one more.
 Source: Desai & Ramaswamy, Ablation-CAM, WACV 2020.
 """
 
@@ -20,7 +23,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from visxai.methods._maps import fuse, quotient, weighted
@@ -51,23 +53,27 @@ class AblationCam(LayerMethod):
         maps = []
         for name in self.layers(model, x):
             at = model.replay(x, target, name)
-            y, without = at.clean.unsqueeze(1), model.replayed(at, ablated(at))
+            values = model.replayed(at, ablated(at))
+            y, without = values[:, :1], values[:, 1:]
             weights = quotient(y - without, y.abs())
             maps.append(weighted(weights, at.activation[at.aim.rows], self.relu))
         return Maps(fuse(maps))
 
     def cost(self, model: Model, x: Tensor) -> Cost:
         counts = [model.layer_shape(x, name)[0] for name in self.layers(model, x)]
-        return Cost(forwards=len(counts), heads=sum(counts))
+        return Cost(forwards=len(counts), heads=sum(counts) + len(counts))
 
 
 def ablated(at: Replay) -> Rows:
-    """Build the layer's activations with one channel set to zero, a turn for each channel."""
+    """Build the layer's activations with one channel set to zero.
+
+    Turn 0 is the activation as it is, turn k + 1 is without channel k.
+    """
     images, channels = at.activation.shape[:2]
 
     def build(image: Tensor, turn: Tensor) -> Tensor:
-        rows = at.activation[image]
-        rows[torch.arange(len(turn), device=turn.device), turn] = 0
+        rows, changed = at.activation[image], turn.nonzero().squeeze(1)
+        rows[changed, turn[changed] - 1] = 0
         return rows
 
-    return Rows(images, channels, tuple(at.activation.shape[1:]), build)
+    return Rows(images, 1 + channels, tuple(at.activation.shape[1:]), build)

@@ -55,16 +55,7 @@ class ExpectedGradients(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require(self.samples >= 1, "at least 1 sample", self.samples)
-        if isinstance(self.baselines, Tensor):
-            shape = tuple(self.baselines.shape)
-            self._require(len(shape) == 4 and shape[0] > 0, "baselines (k, c, h, w)", shape)
-        else:
-            known = ("pink", "colours")
-            self._require(
-                self.baselines in known,
-                f"baselines of {' or '.join(known)}, or a tensor",
-                self.baselines,
-            )
+        check_baselines(self, self.baselines)
 
     def __call__(self, model: Model, x: Tensor, target: Target) -> Maps:
         aim = model.aim(x, target)
@@ -72,11 +63,7 @@ class ExpectedGradients(Method):
         part = torch.randperm(self.samples, generator=generator)
         alphas = (part + torch.rand(self.samples, generator=generator)) / self.samples
         alphas = alphas.to(x).reshape(-1, 1, 1, 1)
-        if isinstance(self.baselines, Tensor):
-            bank = self.baselines.to(x)
-        else:
-            draw = pink if self.baselines == "pink" else colours
-            bank = draw(self.samples, tuple(x.shape[1:]), generator).to(x)
+        bank = baselines_of(x, self.baselines, self.samples, generator)
 
         def build(image: Tensor, turn: Tensor) -> Tensor:
             return bank[turn % len(bank)].lerp(x[image], alphas[turn])
@@ -90,6 +77,35 @@ class ExpectedGradients(Method):
 
     def cost(self, model: Model, x: Tensor) -> Cost:
         return Cost(forwards=1 + self.samples, backwards=self.samples)
+
+
+def check_baselines(method: Method, baselines: str | Tensor) -> None:
+    """Raise ArgumentError unless a method's baselines are 'pink', 'colours' or (k, c, h, w)."""
+    if isinstance(baselines, Tensor):
+        shape = tuple(baselines.shape)
+        method._require(len(shape) == 4 and shape[0] > 0, "baselines (k, c, h, w)", shape)
+        return
+    known = ("pink", "colours")
+    method._require(
+        baselines in known, f"baselines of {' or '.join(known)}, or a tensor", baselines
+    )
+
+
+def baselines_of(
+    x: Tensor, baselines: str | Tensor, count: int, generator: torch.Generator
+) -> Tensor:
+    """Return the baselines for a batch x (b, c, h, w): those given, or `count` that are drawn.
+
+    Args:
+        x: The batch.
+        baselines: 'pink', 'colours', or a tensor (k, c, h, w) or (k, c, 1, 1).
+        count: The number of draws.
+        generator: The generator to draw from.
+    """
+    if isinstance(baselines, Tensor):
+        return baselines.to(x)
+    draw = pink if baselines == "pink" else colours
+    return draw(count, tuple(x.shape[1:]), generator).to(x)
 
 
 def colours(count: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

@@ -67,10 +67,14 @@ class Rise(Masked):
 
     def __call__(self, model: Model, x: Tensor, target: Target) -> Maps:
         aim, _ = self.clean(model, x, target)
-        draw = self._masks(x)
+        draw = self.drawn(x)
         responses = self.responses(
             model, x, aim, self.masks, lambda _, turn: draw(turn).unsqueeze(1)
         )
+        return Maps(self.averaged(responses, draw, x))
+
+    def averaged(self, responses: Tensor, draw: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """Average the responses (r, masks) of the masks that show each pixel of x: (r, h, w)."""
         # Relative to the first response: for a constant model the differences are exact zeros.
         first = responses[:, :1]
         weights = torch.cat([responses - first, responses.new_ones(1, self.masks)])
@@ -78,13 +82,13 @@ class Rise(Masked):
         for turns in torch.split(torch.arange(self.masks, device=x.device), CHUNK):
             total += weights[:, turns] @ draw(turns).flatten(1)
         level = -weights[:-1].mean(1, keepdim=True) if self.centred else first
-        maps = level + total[:-1] / total[-1].clamp_min(1e-12)
-        return Maps(maps.reshape(-1, *x.shape[2:]))
+        maps: Tensor = level + total[:-1] / total[-1].clamp_min(1e-12)
+        return maps.reshape(-1, *x.shape[2:])
 
     def cost(self, model: Model, x: Tensor) -> Cost:
         return Cost(1 + self.masks)
 
-    def _masks(self, x: Tensor) -> Callable[[Tensor], Tensor]:
+    def drawn(self, x: Tensor) -> Callable[[Tensor], Tensor]:
         """Build a function from turns (n,) to their masks (n, h, w) in 0..1.
 
         A shifted bilinear enlargement is a matrix on either side of the grid; so a mask costs two
