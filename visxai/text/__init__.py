@@ -12,15 +12,17 @@ from visxai._lazy import hand_on
 
 if TYPE_CHECKING:
     from visxai.text import methods
+    from visxai.text.debugging import debug
     from visxai.text.engine import Engine
     from visxai.text.loading import names
 
-__all__ = ["Engine", "methods", "names"]
+__all__ = ["Engine", "debug", "methods", "names"]
 
 __getattr__, __dir__ = hand_on(
     __name__,
     {
         "Engine": "engine",
+        "debug": "debugging",
         "methods": "",
         "names": "loading",
     },

@@ -1,0 +1,96 @@
+"""The command `visxai debug`, which finds what a text classifier gets wrong systematically."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from visxai.cli.base import Debug, Device, Labels
+
+
+def debug(
+    table: Annotated[
+        str,
+        typer.Argument(
+            metavar="TABLE",
+            help="Texts with labels: .csv, .parquet, or lines of JSON (.jsonl).",
+            show_default=False,
+        ),
+    ],
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="NAME",
+            help="hf:FOLDER, a sequence classifier of Hugging Face.",
+            show_default=False,
+        ),
+    ],
+    text_column: Annotated[
+        str | None,
+        typer.Option(
+            "--text-column",
+            metavar="NAME",
+            help="The column of texts. [dim]\\[default: text, comment, review or the like][/dim]",
+            show_default=False,
+        ),
+    ] = None,
+    label_column: Annotated[
+        str,
+        typer.Option(
+            "--label-column",
+            metavar="NAME",
+            help="The column of true classes, by name or index.",
+        ),
+    ] = "label",
+    method: Annotated[
+        str,
+        typer.Option("--method", metavar="SPEC", help="The method that explains the examples."),
+    ] = "leave_one_out",
+    out: Annotated[
+        str,
+        typer.Option("--out", "-o", metavar="FILE", help="The page that is written."),
+    ] = "visxai_debug.html",
+    labels: Labels = None,
+    device: Device = "auto",
+    debug: Debug = False,
+) -> int:
+    """Find words behind which a text classifier's errors gather, with what deleting them does.
+
+    [bold]Examples[/bold]
+
+    visxai debug reviews.csv --model hf:sentiment --label-column rating --out wrong.html
+    """
+    from rich.console import Console
+
+    from visxai import files
+    from visxai.cli import terminal
+    from visxai.foreign import for_terminal
+    from visxai.text import sources
+    from visxai.text.debugging import debug as find
+    from visxai.text.engine import Engine
+
+    given = sources.read([table], text_column, label_column)
+    kept = [one for one in given.found if one.label is not None]
+    with terminal.working("Loading the model"):
+        engine = Engine(model, labels=labels, device=device)
+    with terminal.working("Looking for what it gets wrong"):
+        found = find(
+            engine,
+            [given.texts[one.path] for one in kept],
+            [str(one.label) for one in kept],
+            method=method,
+        )
+    files.write(Path(out), found.page())
+    console = Console(highlight=False)
+    console.print(f"{found.overall}; {found.compared} comparisons of words", soft_wrap=True)
+    for cue in found.cues:
+        console.print(
+            for_terminal(f"{cue.word!r} in {cue.label}: {cue.with_word}; without it {cue.without}"),
+            soft_wrap=True,
+        )
+    console.print(for_terminal(f"page: {out}"), soft_wrap=True)
+    return 0
