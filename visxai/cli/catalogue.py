@@ -122,6 +122,7 @@ def doctor() -> int:
     """Print versions, devices, extras, sandbox and weights; return 0 if no weights are missing."""
     import torch
 
+    from visxai.models import speed
     from visxai.models.cards import card, names
     from visxai.models.devices import pick_device, pick_precision, versions
 
@@ -139,6 +140,7 @@ def doctor() -> int:
         "versions": ", ".join(f"{n} {v}" for n, v in versions().items()),
         "devices": ", ".join(devices),
         "auto": f"{device} in {pick_precision('auto', device)}",
+        "half precision": f"bf16 is {speed.gain():.1f} times as fast as float32 on this CPU",
         "extras": _extras(),
         "sandbox": _sandbox(),
         "models": ", ".join(f"{name} ({told})" for name, (told, _) in cards.items()),

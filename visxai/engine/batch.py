@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,8 @@ from visxai.models.budget import is_out_of_memory
 from visxai.models.devices import versions
 from visxai.models.interface import Model
 from visxai.models.probe import Probe
+from visxai.models.pytorch.agreement import three_rows
+from visxai.models.pytorch.narrow import disagreement
 from visxai.record.image import ImageExplanation
 from visxai.record.scores import TOP, Scores
 from visxai.target import Target, set_label
@@ -95,12 +97,17 @@ class BatchExplainer:
         device: Where it runs.
         precision: The precision that records name.
         plan: What is decided on acceleration.
+        free: Whether the precision was left to the engine: then a method whose maps don't bear half
+            precision computes in float32, and so does a network whose scores don't.
+        refused: Why the network doesn't bear it, "" where it does, for each size of input.
     """
 
     model: Model
     device: torch.device
     precision: str
     plan: Plan
+    free: bool = False
+    refused: dict[tuple[int, ...], str] = field(default_factory=dict)
 
     def explain(
         self,
@@ -139,7 +146,7 @@ class BatchExplainer:
             OutOfMemory: a single image doesn't fit.
         """
         try:
-            return tidy(self.maps(Probe(self.model, x), x, method, target).values)[0]
+            return tidy(self.maps(Probe(self._suited(x, method), x), x, method, target).values)[0]
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -148,6 +155,31 @@ class BatchExplainer:
         first, second = target.part(0, middle), target.part(middle, len(x))
         halves = ((x[:middle], first), (x[middle:], second))
         return torch.cat([self.attribute(half, method, aimed) for half, aimed in halves])
+
+    def _suited(self, x: Tensor, method: Method | None = None) -> Model:
+        """Return the model in the engine's precision, or in float32 where that was left to choose.
+
+        Args:
+            x: inputs (b, c, h, w); the first of a size check whether the network bears it.
+            method: the method to compute; None asks for the scores alone.
+        """
+        if not self.free or self.precision == "fp32":
+            return self.model
+        exact = self.model.in_precision("fp32")
+        if method is not None and not method.bears_half:
+            return exact
+        size = tuple(x.shape[1:])
+        if size not in self.refused:
+            rows = three_rows(x)
+            self.refused[size] = disagreement(self.model.scores(rows), exact.scores(rows))
+        return exact if self.refused[size] else self.model
+
+    def _precision(self, probe: Probe, x: Tensor) -> str:
+        """Describe the precision that a probe computes in, for a record."""
+        why = self.refused.get(tuple(x.shape[1:]))
+        if probe.precision == self.precision or not why:
+            return probe.precision
+        return f"{probe.precision} (not {self.precision}: {why})"
 
     def _make_room(self, images: int) -> None:
         """Free what the allocator keeps on a GPU, or raise OutOfMemory if `images` is 1."""
@@ -172,7 +204,7 @@ class BatchExplainer:
             return [item for item in batch if isinstance(item, Failure)]
         everyone = [item for _, item in good]
         whole = self.tensor([item.pixels for item in everyone])
-        probe = clean = Probe(self.model, whole)
+        probe = clean = Probe(self._suited(whole), whole)
         x = whole
         gated: list[float] | None = None
         if only is not None:
@@ -252,6 +284,9 @@ class BatchExplainer:
         target: Target,
         check: Check | None,
     ) -> Iterator[tuple[int, ImageExplanation]]:
+        suited = self._suited(x, method)
+        if suited.precision != probe.precision:
+            probe = Probe(suited, x)
         began, prepared = time.perf_counter(), self.plan.prepared
         maps = self.maps(probe, x, method, target)
         aim, logits = probe.clean(x, target)
@@ -275,7 +310,7 @@ class BatchExplainer:
             "target": str(target),
             "layer": method.layer_of(probe, x),
             "device": str(self.device),
-            "accelerate": self.plan.described(self.model.accelerated(method.needs)),
+            "accelerate": self.plan.described(probe.accelerated(method.needs)),
             "versions": versions(),
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "seconds": seconds / max(1, len(rows)),
@@ -294,7 +329,7 @@ class BatchExplainer:
                     score=score,
                     logit=logit,
                     degenerate=flat[j],
-                    precision=self.precision + " (rerun in fp32)" * reran[row],
+                    precision=self._precision(probe, x) + " (rerun in fp32)" * reran[row],
                     quality={name: _plain(figure[j]) for name, figure in quality.items()},
                     **common,
                 ),

@@ -77,7 +77,9 @@ class Engine:
         checkpoint: A file of weights for a torchvision or timm architecture.
         device: "auto" (CUDA if available; a module of your own stays where it is) or a torch
             device.
-        precision: "auto", "fp32", "bf16" or "fp16", of the model's forward and backward. Maps are
+        precision: "auto", "fp32", "bf16" or "fp16", of the model's forward and backward. "auto" is
+            half precision where this machine was measured to gain by it; gradients at the input,
+            and networks whose scores it changes, then stay in float32. Maps are
             always float32. Rows that half precision loses are computed again in float32, which
             the image's record says. fp32 on a GPU runs without TF32.
         accelerate: "auto", "off", "onnx" or "compile": how to run forwards that need no autograd
@@ -145,7 +147,8 @@ class Engine:
         self.batch_size = batch_size or (64 if self.device.type == "cuda" else 16)
         self.model.budget = RowBudget(self.batch_size)
         self._plan = Plan(self.model, accelerate)
-        self._batches = BatchExplainer(self.model, self.device, self.precision, self._plan)
+        free = precision == "auto" and len(self.model.precisions) > 1
+        self._batches = BatchExplainer(self.model, self.device, self.precision, self._plan, free)
 
     def __repr__(self) -> str:
         return (

@@ -9,6 +9,7 @@ from functools import cache
 import torch
 
 from visxai.errors import ArgumentError
+from visxai.models import speed
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
@@ -42,8 +43,8 @@ def pick_precision(
 
     Args:
         precision: "auto", or one of `served`. "auto" is bf16 on a CUDA device that supports it,
-            fp16 on any other CUDA device, and bf16 on a CPU with matrix units for it (without them
-            bf16 is several times slower than float32); otherwise it is fp32. Where the model serves
+            fp16 on any other CUDA device, and bf16 on a CPU where it was measured to be faster
+            (see `visxai.models.speed`); otherwise it is fp32. Where the model serves
             a single precision, "auto" is that.
         device: where the model runs.
         served: the precisions that the model supports.
@@ -62,7 +63,7 @@ def pick_precision(
         return served[0]
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    if device.type == "cpu" and torch.cpu._is_amx_tile_supported():
+    if device.type == "cpu" and speed.gain() >= speed.WORTHWHILE:
         return "bf16"
     return "fp32"
 
