@@ -170,7 +170,7 @@ def test_the_dictionary_fits_its_schema_and_comes_back() -> None:
     assert new.model == old.model
     assert {**new.to_dict(), "map": 0, "map_scale": 0} == {**plain, "map": 0, "map_scale": 0}
     with pytest.raises(ArgumentError, match="schema version 1 or 2"):
-        ImageExplanation.from_dict({**plain, "schema_version": 3})
+        ImageExplanation.from_dict({**plain, "schema_version": 4})
 
 
 def test_a_record_is_small_and_frozen() -> None:

@@ -23,16 +23,16 @@ def out(tmp_path: Path) -> Path:
     return Path(shutil.copytree(DATA / "out", tmp_path / "out"))
 
 
-def test_a_record_reads_and_is_written_in_version_2() -> None:
+def test_a_record_reads_and_is_written_in_version_3() -> None:
     for old in json.loads((DATA / "records.json").read_text("utf-8")):
         found = Explanation.from_dict(old)
         assert isinstance(found, ImageExplanation)
         # What version 1 left out follows from the method.
         assert found.two_sided is old["method"].startswith("hires_cam")
         new = found.to_dict()
-        assert new.pop("schema_version") == 2
+        assert new.pop("schema_version") == 3
         added = set(new) - set(old)
-        assert added == {"two_sided"}
+        assert added == {"two_sided", "id", "top_scores", "regions"}
         assert {name: new[name] for name in new if name in old} == {
             name: value for name, value in old.items() if name != "schema_version"
         }
@@ -68,7 +68,7 @@ def test_a_record_reproduces() -> None:
 
 
 def test_a_later_run_goes_on_in_the_folder(out: Path, tmp_path: Path) -> None:
-    """A folder that version 1 began takes rows of version 2 beside its own."""
+    """A folder that version 1 began takes rows of version 3 beside its own."""
     engine = visxai.Engine("efficientnet_lite0", device="cpu", precision="fp32", accelerate="off")
     more = tmp_path / "more"
     more.mkdir()
@@ -77,5 +77,5 @@ def test_a_later_run_goes_on_in_the_folder(out: Path, tmp_path: Path) -> None:
     outcome = visxai.pipeline.explain([more], out, engine, ("grad_cam", "hires_cam"), target="top2")
     assert outcome.complete
     versions = [one["schema_version"] for one in results.dataset(out).to_table().to_pylist()]
-    assert versions == [1] * 12 + [2] * 4
+    assert versions == [1] * 12 + [3] * 4
     assert len(list(results.read(out))) == 16

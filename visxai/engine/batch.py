@@ -236,7 +236,7 @@ class BatchExplainer:
                 results.append(item)
                 continue
             scores, best = next(scored)
-            mine = tuple(found.get(index, ()))
+            mine = tuple(replace(one, top_scores=scores.top) for one in found.get(index, ()))
             right = None if item.expected is None else best == item.expected
             scores = replace(scores, explained=bool(mine))
             results.append(Explained(item.input, mine, scores, right))
@@ -323,6 +323,7 @@ class BatchExplainer:
                 ImageExplanation(
                     input=items[row].input,
                     source=items[row].source,
+                    id=items[row].id,
                     values=native[j],
                     class_index=classes[j],
                     label=self._label(target, classes[j]),

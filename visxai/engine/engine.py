@@ -25,7 +25,14 @@ from visxai.engine.batch import BatchExplainer, reported
 from visxai.engine.decision import Decision
 from visxai.engine.explained import Explained
 from visxai.engine.gate import Gate
-from visxai.engine.given import in_batches, iterate_images, list_images
+from visxai.engine.given import (
+    checked_ids,
+    counted,
+    identified,
+    in_batches,
+    iterate_images,
+    list_images,
+)
 from visxai.errors import ArgumentError, Failure, ImageError
 from visxai.images import decoding, objects
 from visxai.images.address import Origin
@@ -192,6 +199,8 @@ class Engine:
         only: str | Gate | None = None,
         check: str | Metric | None = None,
         on_error: Literal["raise", "record"] = "raise",
+        ids: Iterable[str] | None = None,
+        progress: bool | Callable[[int, int], None] = False,
     ) -> list[ImageExplanation | Failure]:
         """Explain images, one or many, in input order.
 
@@ -208,6 +217,9 @@ class Engine:
                 beats its permutations).
             on_error: "raise", or "record" for a `Failure` in the place of each image that can't
                 be read.
+            ids: Your own identifier of each image, kept as `id` in its records.
+            progress: True shows a bar; a function is called with the number of images done and
+                of all images, before the first batch and after each.
 
         Returns:
             One `ImageExplanation` per image, method and class of the target.
@@ -220,8 +232,10 @@ class Engine:
         many = list_images(images)
         parsed = Target.of(target, self.model.labels)
         parsed.check(len(many))
+        own = None if ids is None else checked_ids(ids, len(many))
         self.plan(method, len(many))
-        return list(self.stream(many, method, parsed, only=only, check=check, on_error=on_error))
+        with counted(progress, len(many)) as tell:
+            return list(self._checked(many, method, parsed, only, check, on_error, own, tell))
 
     def stream(
         self,
@@ -252,6 +266,20 @@ class Engine:
             ArgumentError: If an argument is wrong.
             TargetError: If the target or the condition can't be parsed.
         """
+        return self._checked(images, method, target, only, check, on_error)
+
+    def _checked(
+        self,
+        images: Iterable[Any],
+        method: Methods,
+        target: Any,
+        only: str | Gate | None,
+        check: str | Metric | None,
+        on_error: str,
+        ids: Sequence[str] | None = None,
+        tell: Callable[[int], object] = lambda done: None,
+    ) -> Iterator[ImageExplanation | Failure]:
+        """Check the arguments of `stream`, then explain; `tell` gets the number of images done."""
         if on_error not in ("raise", "record"):
             raise ArgumentError(f"expected on_error of 'raise' or 'record', got {on_error!r}")
         loaded = load_methods(method)
@@ -263,7 +291,8 @@ class Engine:
                 "over images with labels (visxai explain labels.csv, or visxai.pipeline.explain)"
             )
         checked = None if check is None else metrics.load_check(check)
-        return self._stream(iterate_images(images), loaded, parsed, gate, checked, on_error)
+        sources = iterate_images(images)
+        return self._stream(sources, loaded, parsed, gate, checked, on_error, ids, tell)
 
     def _stream(
         self,
@@ -273,10 +302,14 @@ class Engine:
         gate: Gate | None,
         check: Metric | None,
         on_error: str,
+        ids: Sequence[str] | None,
+        tell: Callable[[int], object],
     ) -> Iterator[ImageExplanation | Failure]:
         start = 0
         for batch in in_batches(sources, self.batch_size):
             prepared = [self.prepare(source, on_error) for source in batch]
+            if ids is not None:
+                prepared = identified(prepared, ids[start:])
             part = target.part(start, start + len(batch))
             for one in self.explain_prepared(prepared, loaded, part, gate, check):
                 if isinstance(one, Failure):
@@ -284,6 +317,7 @@ class Engine:
                 else:
                     yield from one.explanations
             start += len(batch)
+            tell(start)
 
     def prepare(self, source: Any, on_error: str = "raise") -> Prepared | Failure:
         """Decode an image, then resize and crop it for the model, on the CPU.

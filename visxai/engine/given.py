@@ -1,19 +1,22 @@
-"""Images as callers give them: one or many, as objects, addresses or folders."""
+"""Images as callers give them, with their identifiers; and how far a call has come."""
 
 from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from visxai.errors import ArgumentError
+from visxai.errors import ArgumentError, Failure
 from visxai.images import objects
 from visxai.images.address import Origin
 from visxai.images.folders import images_below
+from visxai.images.prepared import Prepared
 
 
 def list_images(sources: Any) -> list[Any]:
@@ -56,3 +59,52 @@ def in_batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
     iterator = iter(items)
     while batch := list(itertools.islice(iterator, size)):
         yield batch
+
+
+def checked_ids(ids: Iterable[str], images: int) -> list[str]:
+    """List the caller's identifiers as text; raise ArgumentError unless each image has one."""
+    known = [ids] if isinstance(ids, str) else list(map(str, ids))
+    if len(known) != images:
+        raise ArgumentError(
+            f"expected one id for each of {images} images, got {len(known)}: pass as many ids as "
+            "images"
+        )
+    return known
+
+
+def identified(batch: Iterable[Prepared | Failure], ids: Sequence[str]) -> list[Prepared | Failure]:
+    """Give each image of a batch the caller's identifier; `ids` may go on after the batch."""
+    return [
+        one if isinstance(one, Failure) else replace(one, id=own)
+        for one, own in zip(batch, ids, strict=False)
+    ]
+
+
+@contextmanager
+def counted(
+    progress: bool | Callable[[int, int], None], total: int
+) -> Iterator[Callable[[int], object]]:
+    """Show how many of `total` images are done while the context lasts.
+
+    Args:
+        progress: True for a bar on standard error, False for nothing, or a function of the number
+            of images done and of all images.
+        total: The number of images.
+
+    Yields:
+        A function to call with the number of images done.
+    """
+    if callable(progress):
+        report = progress
+        report(0, total)
+        yield lambda done: report(done, total)
+    elif not progress:
+        yield lambda done: None
+    else:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+        columns = (MofNCompleteColumn(), BarColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True)) as bar:
+            task = bar.add_task("", total=total)
+            yield lambda done: bar.update(task, completed=done)

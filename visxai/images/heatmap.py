@@ -137,9 +137,9 @@ def regions(heatmap: Array, top: int, share: float) -> tuple[Region, ...]:
     return tuple(found)
 
 
-def working_size(width: int, height: int) -> tuple[int, int]:
-    """Shrink (width, height) to at most 512 on the longer side and at least 1 on each."""
-    factor = min(1.0, _WORKING_SIDE / max(width, height))
+def working_size(width: int, height: int, side: int = _WORKING_SIDE) -> tuple[int, int]:
+    """Shrink (width, height) to at most `side` on the longer side and at least 1 on each."""
+    factor = min(1.0, side / max(width, height))
     return max(1, round(width * factor)), max(1, round(height * factor))
 
 
@@ -229,7 +229,9 @@ class PlacedMap:
             return 0, 0, 0, 0
         return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
-    def regions(self, top: int = 3, share: float = 0.5) -> tuple[Region, ...]:
+    def regions(
+        self, top: int = 3, share: float = 0.5, *, side: int = _WORKING_SIDE
+    ) -> tuple[Region, ...]:
         """Find the connected areas of strongest evidence.
 
         They are the parts of the smallest area that holds `share` of the positive evidence.
@@ -237,6 +239,7 @@ class PlacedMap:
         Args:
             top: The most regions.
             share: Above 0, at most 1.
+            side: The most cells a side of the grid on which they are found.
 
         Returns:
             The regions, strongest first, in pixels of the upright original.
@@ -245,7 +248,7 @@ class PlacedMap:
             ArgumentError: `share` is out of range.
         """
         _check_share(share)
-        width, height = working_size(self.width, self.height)
+        width, height = working_size(self.width, self.height, side)
         found = regions(self.on_original((width, height)), top, share)
         fx, fy = self.width / width, self.height / height
         return tuple(scaled(region, fx, fy, self.width, self.height) for region in found)

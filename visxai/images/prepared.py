@@ -20,6 +20,7 @@ class Prepared:
         source: The object that the caller gave, None for a path.
         expected: The index of the image's labelled class, None without a label.
         seconds: The seconds that decoding and cutting took.
+        id: The caller's own identifier of the image, None without one.
     """
 
     pixels: np.ndarray[Any, Any]
@@ -27,3 +28,4 @@ class Prepared:
     source: Any = None
     expected: int | None = None
     seconds: float = 0.0
+    id: str | None = None

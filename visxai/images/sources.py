@@ -35,6 +35,7 @@ class Found:
         label: The image's label in its table or tar, None without a label.
         expected: The class of that label, once a model has assigned it.
         stamp: The size and time of change, where the source's listing states them.
+        id: The caller's own identifier of the image, from its table.
     """
 
     path: str
@@ -43,6 +44,7 @@ class Found:
     label: str | None = None
     expected: int | None = None
     stamp: Stamp | None = None
+    id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -235,17 +237,18 @@ def _of_table(path: str, root: str, columns: _Columns) -> Iterator[Found]:
         raise ArgumentError(str(error)) from error
     paths = table.paths(columns.path)
     labels = (table.labels(columns.label) if columns.labelled else None) or [""] * len(paths)
+    ids = table.ids() or [""] * len(paths)
     if not any(paths):
         raise ArgumentError(f"expected paths in {shown(path)}, got a table without any")
     folder = path.rpartition("/")[0] if remote(path) else os.path.dirname(path)
-    for name, label in zip(paths, labels, strict=True):
+    for name, label, own in zip(paths, labels, ids, strict=True):
         if not name:
             continue
         if remote(path) and not remote(name):
             address = name if name.startswith("/") else f"{folder}/{name}"
         else:
             address = _absolute(name if remote(name) else _joined(folder, name))
-        yield Found(address, root, None, label or None)
+        yield Found(address, root, None, label or None, id=own or None)
 
 
 def _joined(folder: str, name: str) -> str:

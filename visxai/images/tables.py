@@ -26,6 +26,8 @@ LABELS = (
     *("label_name", "class_name", "class_index", "class_id", "cls"),
 )
 
+IDS = ("id", "image_id", "uuid")
+
 
 @dataclass(frozen=True)
 class Table:
@@ -81,6 +83,18 @@ class Table:
         """
         found = self._asked(column) or self.find(LABELS)
         return None if found is None else self.column(found)
+
+    def ids(self) -> list[str] | None:
+        """Return the caller's own identifiers of the images.
+
+        Returns:
+            The cells of the first column of IDS, None without such a column of text or numbers.
+        """
+        found = self.find(IDS)
+        try:
+            return None if found is None else self.column(found)
+        except ArgumentError:  # another kind of column, which happens to have this name
+            return None
 
     def _asked(self, column: str | None) -> str | None:
         if column is not None and column not in self.columns:

@@ -79,7 +79,7 @@ def explain_batch(
         elif one.expected is None and known(digest):
             results[place] = Duplicate(digest, None)
         else:
-            fresh[place] = replace(image, expected=one.expected)
+            fresh[place] = replace(image, expected=one.expected, id=one.id)
     results.update(zip(fresh, _explained(engine, request, list(fresh.values())), strict=True))
     return [_settled(place, results, inputs) for place in range(len(inputs))]
 

@@ -338,7 +338,10 @@ class _Run:
             mine = own.get(digest) if earlier == chunk.number else None
             found, scored = self.store.copied(earlier, digest) if mine is None else mine
             one = chunk.inputs[position]
-            same = [replace(e, input=replace(e.input, path=one.path)) for e in map(image_of, found)]
+            same = [
+                replace(e, input=replace(e.input, path=one.path), id=one.id)
+                for e in map(image_of, found)
+            ]
             self.tally.maps += len(same)
             if scored is not None:
                 scores[position] = replace(scored, path=text(one.path))
@@ -350,6 +353,7 @@ class _Run:
                 row
                 | {
                     "path": text(one.path),
+                    "id": one.id,
                     "overlay": self.naming.overlay(one, e) if there else None,
                 }
                 for row, e in zip(found, same, strict=True)

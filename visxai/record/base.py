@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from visxai.errors import ArgumentError
 from visxai.record import version1
 from visxai.record.columns import READABLE, SCHEMA_VERSION, columns, pack, unpack
+from visxai.record.scores import Ranked
 from visxai.references import Caption, ModelRef, Reference
 from visxai.schemas import mismatch
 
@@ -71,6 +72,9 @@ class Explanation(ABC):
         created: The time when the map was made, UTC.
         seconds: This map's share of its batch's time, without preparing a faster form of the model,
             which happens once a process.
+        id: The caller's own identifier of the input, None without one.
+        top_scores: The classes with the greatest scores, greatest first; empty where they weren't
+            kept.
         source: The object that the caller passed where it wasn't a path; without it such an
             original can't be opened again.
     """
@@ -94,6 +98,8 @@ class Explanation(ABC):
     versions: Mapping[str, str] = field(default_factory=dict)
     created: str = ""
     seconds: float = 0.0
+    id: str | None = None
+    top_scores: tuple[Ranked, ...] = ()
     source: Any = field(default=None, repr=False)
 
     reference: ClassVar[type[Reference]]  # the class of `input`
@@ -134,11 +140,17 @@ class Explanation(ABC):
     def render(self) -> Picture:
         """Draw the explanation as a single picture that a page can show."""
 
+    def _derived(self) -> dict[str, Any]:
+        """Return the columns of a record that follow from its map."""
+        return {}
+
     def row(self) -> dict[str, Any]:
         """Return the record as one flat row of plain values, with the map as bytes (see `pack`)."""
         blob, scale = pack(self.values, self.kind)
         known: dict[str, Any] = {
             **self.input.to_columns(),
+            **self._derived(),
+            "top_scores": [one._asdict() for one in self.top_scores],
             "model": self.model.name,
             "weights_sha256": self.model.weights_sha256,
             "preprocess": self.model.preprocess,
@@ -181,12 +193,17 @@ class Explanation(ABC):
             raise ArgumentError(
                 f"expected a record for {cls.__name__}, got one of kind {known['kind']!r}"
             )
+        version = known["schema_version"]
+        later = {one.name for one in columns(known["kind"]) if one.since > version}
+        apart = later | {"model", "quality", "versions", "source"}
         plain = {
             item.name: known[item.name]
             for item in fields(found)
-            if item.name in known and item.name not in ("model", "quality", "versions", "source")
+            if item.name in known and item.name not in apart
         }
-        if known["schema_version"] == 1:
+        if "top_scores" in plain:
+            plain["top_scores"] = tuple(Ranked(**one) for one in plain["top_scores"])
+        if version == 1:
             plain["two_sided"] = version1.is_two_sided(known["method"])
         made: Self = found(
             input=found.reference.from_columns(known),

@@ -23,9 +23,9 @@ from visxai.errors import ArgumentError
 MAX_CELLS = 2**24
 _MOST = 2**31 - 1  # the largest integer of a stored row's columns
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 # The schema versions of records and stored rows that can be read.
-READABLE = (1, 2)
+READABLE = (1, 2, 3)
 
 _TEXT, _NUMBER, _INTEGER = {"type": "string"}, {"type": "number"}, {"type": "integer"}
 _SIDE = {**_INTEGER, "minimum": 1, "maximum": _MOST}
@@ -92,6 +92,25 @@ _IMAGE = (
             "required": ["resized", "crop", "orientation", "assumed"],
             "additionalProperties": False,
         },
+    ),
+    Column(
+        "regions",
+        "json",
+        "The connected areas of strongest evidence, at most three, strongest first: `box` is "
+        "(left, top, right, bottom) in pixels of the upright image, ends exclusive, `share` its "
+        "part of all positive evidence, 0 to 1. They follow from the map.",
+        _list_of(
+            {
+                "type": "object",
+                "properties": {
+                    "box": _integers(4, 0),
+                    "share": {"type": "number", "minimum": 0, "maximum": 1.000001},
+                },
+                "required": ["box", "share"],
+                "additionalProperties": False,
+            }
+        ),
+        since=3,
     ),
 )
 _CELL = {"type": ["number", "string", "boolean", "null"]}
@@ -245,6 +264,32 @@ _SHARED = (
         "methods are never negative and are drawn from zero up.",
         {"type": "boolean"},
         since=2,
+    ),
+    Column(
+        "id",
+        "string",
+        "The caller's own identifier of the input, null without one.",
+        _nullable(_TEXT),
+        since=3,
+    ),
+    Column(
+        "top_scores",
+        "json",
+        "The classes with the greatest scores, at most five, greatest first, each score as the "
+        "model reports it (null where it isn't finite); empty where they weren't kept.",
+        _list_of(
+            {
+                "type": "object",
+                "properties": {
+                    "class_index": _INTEGER,
+                    "label": _TEXT,
+                    "score": _nullable(_NUMBER),
+                },
+                "required": ["class_index", "label", "score"],
+                "additionalProperties": False,
+            }
+        ),
+        since=3,
     ),
 )
 

@@ -5,11 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 TOP = 5  # classes kept for each image
+
+
+class Ranked(NamedTuple):
+    """A class among those with the greatest scores.
+
+    Attributes:
+        class_index: The class.
+        label: Its label.
+        score: Its score as the model reports it, None where it isn't finite.
+    """
+
+    class_index: int
+    label: str
+    score: float | None
 
 
 @dataclass(frozen=True)
@@ -31,6 +45,12 @@ class Scores:
     values: tuple[float | None, ...]
     gate: float | None = None
     explained: bool = True
+
+    @property
+    def top(self) -> tuple[Ranked, ...]:
+        """The classes with their labels and scores, the greatest score first."""
+        values = (value if value is None or math.isfinite(value) else None for value in self.values)
+        return tuple(map(Ranked, self.classes, self.labels, values))
 
 
 def pack(scores: Sequence[Scores]) -> dict[str, Any]:

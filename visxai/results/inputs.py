@@ -31,6 +31,7 @@ _SCHEMA = pa.schema(
         ("reason", pa.string()),
         ("kind", pa.string()),
         ("expected", pa.int32()),  # the class of the label that the image came with
+        ("id", pa.string()),  # the caller's own
     ]
 )
 
@@ -44,12 +45,14 @@ class Input:
         name: The name that the image's outputs begin with.
         failure: The reason why it can't be read, where its source already showed it.
         expected: The class of the label that the image came with, None without a label.
+        id: The caller's own identifier of the image, None without one.
     """
 
     path: str
     name: str
     failure: Failure | None = None
     expected: int | None = None
+    id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ class Inputs:
         for row in self._table.slice(self._starts[chunk], self.sizes[chunk]).to_pylist():
             path = _path(row)
             failed = Failure(path, row["reason"], row["kind"]) if row["reason"] else None
-            found.append(Input(path, row["name"], failed, row["expected"]))
+            found.append(Input(path, row["name"], failed, row["expected"], row["id"]))
         return found
 
     def write(self) -> None:
@@ -191,7 +194,8 @@ def _new(one: Found, taken: set[str]) -> Row:
     taken.add(name)
     plain = text(one.path)
     raw = None if plain == one.path else os.fsencode(one.path)
-    return {"path": plain, "raw": raw, "name": name, "expected": one.expected, "chunk": None}
+    own = {"expected": one.expected, "id": text(one.id)}
+    return {"path": plain, "raw": raw, "name": name, **own, "chunk": None}
 
 
 def _has_changed(one: Found, before: address.Stamp, now: address.Stamp) -> bool:
@@ -230,9 +234,11 @@ def _read(path: Path) -> pa.Table:
     file = sealed.read(path, START_OVER)
     try:
         table = file.read()
-        for name in _SCHEMA.names[table.num_columns :]:
+        for name in set(_SCHEMA.names) - set(table.column_names):
             nothing = pa.nulls(len(table), _SCHEMA.field(name).type)
             table = table.append_column(_SCHEMA.field(name), nothing)
-        return table.cast(_SCHEMA)
+        if len(table.column_names) != len(_SCHEMA.names):
+            raise sealed.damaged(path, START_OVER)
+        return table.select(_SCHEMA.names).cast(_SCHEMA)
     except sealed.DAMAGE as error:
         raise sealed.damaged(path, START_OVER) from error

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from visxai.errors import StoreError
 from visxai.record.base import Explanation
-from visxai.record.columns import columns
+from visxai.record.columns import SCHEMA_VERSION, columns
 from visxai.record.image import ImageExplanation
 
 _TYPES = {
@@ -88,13 +88,16 @@ def image_of(row: Mapping[str, Any]) -> ImageExplanation:
 
 
 @cache
-def _json(kind: str) -> tuple[str, ...]:
-    """List the columns of a kind of record that are stored as JSON."""
-    return tuple(one.name for one in columns(kind) if one.stored == "json")
+def _json(kind: str, version: int = SCHEMA_VERSION) -> tuple[str, ...]:
+    """List the columns of a kind of record of a schema version that are stored as JSON."""
+    found = (one for one in columns(kind) if one.stored == "json")
+    return tuple(one.name for one in found if one.since <= version)
 
 
 def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
-    names = _json(str(row.get("kind") or "image"))
+    version = row.get("schema_version")
+    known = version if isinstance(version, int) else SCHEMA_VERSION
+    names = _json(str(row.get("kind") or "image"), known)
     try:
         return {**row, **{name: json.loads(row[name]) for name in names}}
     except (KeyError, TypeError, ValueError, RecursionError):

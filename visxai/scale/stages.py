@@ -310,7 +310,9 @@ def _draw(batch: Batch, pool: Workers, naming: Naming, overlays: Path) -> None:
         first = batch.results[result.of or 0] if isinstance(result, Duplicate) else result
         assert isinstance(first, Explained)
         batch.scores.append(replace(first.scores, path=text(one.path)))
-        same = [replace(e, input=replace(e.input, path=one.path)) for e in first.explanations]
+        same = [
+            replace(e, input=replace(e.input, path=one.path), id=one.id) for e in first.explanations
+        ]
         task = None
         if same and naming.format is not None:
             # A duplicate is drawn from the row of its first image, as in a local run.
