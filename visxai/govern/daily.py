@@ -91,7 +91,11 @@ def add_unexplained(connection: Connection, model: str, day: str, count: int) ->
 
 
 def trend(
-    connection: Connection, model: str, figures: Iterable[str], label: str = ""
+    connection: Connection,
+    model: str,
+    figures: Iterable[str],
+    label: str = "",
+    since: str | None = None,
 ) -> dict[str, list[Point]]:
     """Read the trends of figures.
 
@@ -100,24 +104,25 @@ def trend(
         model: The model's id.
         figures: The figures.
         label: The class; "" is all classes.
+        since: The first day, as YYYY-MM-DD; None for all days.
 
     Returns:
         For each figure that has values its days in order.
     """
     table = tables.daily
     query = (
-        select(table)
+        select(table.c.figure, table.c.day, table.c.n, table.c.total, table.c.squares)
         .where(table.c.model_id == model, table.c.label == label)
         .where(table.c.figure.in_(list(figures)))
         .order_by(table.c.day)
     )
+    if since is not None:
+        query = query.where(table.c.day >= since)
     found: dict[str, list[Point]] = {}
-    for row in connection.execute(query):
-        mean = row.total / row.n
-        spread = math.sqrt(max(0.0, row.squares / row.n - mean * mean) / row.n) * _SURE
-        found.setdefault(row.figure, []).append(
-            Point(row.day, row.n, mean, mean - spread, mean + spread)
-        )
+    for figure, day, n, total, squares in connection.execute(query):
+        mean = total / n
+        spread = math.sqrt(max(0.0, squares / n - mean * mean) / n) * _SURE
+        found.setdefault(figure, []).append(Point(day, n, mean, mean - spread, mean + spread))
     return found
 
 

@@ -10,10 +10,12 @@ explanations it reads only those it shows, so it is as quick for a million as fo
 from __future__ import annotations
 
 import base64
+import datetime
 import io
 import json
 import os
 import time
+import zlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,9 +31,10 @@ from visxai.govern.features.base import FIXED
 from visxai.govern.log import Log, Model
 from visxai.govern.watching import alerts
 from visxai.govern.windows import LEVEL
+from visxai.ledger import explanations
 from visxai.ledger import tables as ledger
 from visxai.ledger.canonical import timestamp
-from visxai.record.base import Explanation
+from visxai.record.columns import unpack
 from visxai.web import page as web
 
 if TYPE_CHECKING:
@@ -39,7 +42,8 @@ if TYPE_CHECKING:
 
 _HERE = Path(__file__).parent / "assets"
 _ITEMS = 200  # explanations on the page
-_CLASSES = 8  # classes with trends
+_CLASSES = 6  # classes with trends
+_DAYS = 92  # days of a trend, up to the last with an item
 _WINDOWS = 400  # windows on the page, the latest
 _MAP = 48  # pixels a side of a small map
 _MODELS = 20
@@ -95,7 +99,9 @@ def _model(log: Log, model: Model, told: list[dict[str, Any]]) -> dict[str, Any]
     with log.ledger.database.reading() as connection:
         labels = ["", *(name for name, _ in daily.labels(connection, model.id, _CLASSES))]
         figures = ("score", "error", *FIXED)
-        points = {one: daily.trend(connection, model.id, figures, one) for one in labels}
+        last = datetime.date.fromisoformat(model.last)
+        since = (last - datetime.timedelta(days=_DAYS - 1)).isoformat()
+        points = {one: daily.trend(connection, model.id, figures, one, since) for one in labels}
         covered = connection.execute(
             select(tables.coverage).where(tables.coverage.c.model_id == model.id)
         ).all()
@@ -116,7 +122,7 @@ def _model(log: Log, model: Model, told: list[dict[str, Any]]) -> dict[str, Any]
         "card": None if card is None else asdict(card),
         "trends": {
             label: {
-                name: [[p.day, p.n, p.mean, p.low, p.high] for p in days]
+                name: [[p.day, p.n, *(round(v, 6) for v in (p.mean, p.low, p.high))] for p in days]
                 for name, days in found.items()
             }
             for label, found in points.items()
@@ -162,15 +168,9 @@ def _items(connection: Connection, model: str, threshold: float | None) -> dict[
         query = query.where(latest.c.score >= threshold)
         rule = f"scores from {threshold:g} on, of the latest {25 * _ITEMS:,}"
     rows = connection.execute(query).all()
-    ids = [row.explanation_id for row in rows]
-    stored = {}
-    from visxai.ledger import explanations
-
-    for id in ids:
-        found = explanations.get(connection, id)
-        if found is not None and found.record is not None:
-            stored[id] = found.record
-    return {"rule": rule, "rows": [_item(row, stored.get(row.explanation_id, {})) for row in rows]}
+    found = (explanations.get(connection, row.explanation_id) for row in rows)
+    records = [(one.record if one is not None else None) or {} for one in found]
+    return {"rule": rule, "rows": list(map(_item, rows, records))}
 
 
 def _item(row: Any, record: dict[str, Any]) -> dict[str, Any]:
@@ -194,10 +194,10 @@ def _small_map(record: dict[str, Any]) -> str | None:
     if record.get("kind", "image") != "image" or not record:
         return None
     try:
-        values = Explanation.from_dict(record).values
-    except VisxaiError:
+        packed = base64.b64decode(record["map"])
+        return _picture(unpack(packed, record["map_shape"], record["map_scale"]))
+    except (VisxaiError, KeyError, ValueError, TypeError, zlib.error):
         return None
-    return _picture(values)
 
 
 def _picture(values: Any) -> str:

@@ -53,7 +53,7 @@ function chart(title, x, series, { ends = null, rule = null, log = false } = {})
     const most = Math.max(1, Math.floor((width - LEFT) / 90)), first = Math.ceil(range[0]), last = Math.floor(range[1]);
     const step = Math.max(1, Math.ceil((last - first) / most));
     for (let at = first; at <= last; at += step) {
-      const anchor = at === first ? "start" : at + step > last ? "end" : "middle";
+      const anchor = at === first ? "start" : at > last - step / 3 ? "end" : "middle";
       const label = svg("text", { x: across(at), y: HEIGHT - 6, "text-anchor": anchor });
       label.textContent = x[at] ?? "";
       nodes.push(label);

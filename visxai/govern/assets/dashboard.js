@@ -4,7 +4,7 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const tag = (text, kind) => el("span", { class: `tag ${kind}` }, text);
 const when = (iso) => (iso ?? "").slice(0, 16).replace("T", " ");
 const head = (id, title, lead) => [el("h2", { id: `h-${id}` }, title), el("p", { class: "lead" }, lead)];
-const none = (text) => el("div", { class: "panel" }, el("p", { class: "note" }, text));
+const none = (text) => el("div", { class: "panel" }, el("p", { class: "hint" }, text));
 const fact = (value, word) => el("div", {}, el("b", {}, value), el("span", {}, word));
 
 function table(name, columns, rows, cells) {
@@ -12,12 +12,12 @@ function table(name, columns, rows, cells) {
     el("div", { class: "panel-head" }, el("h3", {}, name), csv(name, columns, () => rows)),
     el("div", { class: "wide" }, el("table", {},
       el("thead", {}, el("tr", {}, ...columns.map((one) => el("th", { scope: "col" }, one)))),
-      el("tbody", {}, ...rows.map((row, at) => el("tr", {}, ...(cells ? cells(row, at) : row).map((one) => (one instanceof Node ? el("td", {}, one) : el("td", { dir: "auto" }, one === null ? "–" : String(one))))))))));
+      el("tbody", {}, ...rows.map((row, at) => el("tr", {}, ...(cells ? cells(row, at) : row).map((one) => (one instanceof Node ? el("td", {}, one) : el("td", { dir: "auto", class: /^[-+0-9.e: ]{1,16}$/.test(String(one)) ? "n" : null }, one === null ? "–" : String(one))))))))));
 }
 
 function trends(model) {
   const host = $("trends");
-  host.replaceChildren(...head("trends", "Trends", "Daily means of all explained items, with their 95 % intervals; the numbers of items show on hover. Drag to zoom, double-click to go back."));
+  host.replaceChildren(...head("trends", "Trends", "Daily means of all explained items of the last 92 days, with their 95 % intervals; the numbers of items show on hover. Drag to zoom, double-click to go back."));
   const known = model.trends, labels = Object.keys(known);
   if (!labels.length) { host.append(none("Nothing has been measured yet.")); return; }
   const chosen = el("select", { class: "select", "aria-label": "Class" }, ...labels.map((one) => el("option", { value: one }, one === "" ? "All classes" : one)));
@@ -43,8 +43,7 @@ function trends(model) {
     ].filter(Boolean));
     if (model.mean && chosen.value in model.mean) {
       const image = el("img", { class: "map", alt: "Mean share of the evidence in a 4 by 4 grid", src: model.mean[chosen.value] });
-      image.style.cssText = "width:168px;height:168px;border-radius:10px";
-      grid.append(el("div", { class: "panel" }, el("h3", {}, "Mean map"), image, el("p", { class: "note" }, `Mean share of the evidence in a 4 × 4 grid over the model’s view, all ${figures.score.reduce((sum, p) => sum + p[1], 0).toLocaleString("en-US")} items.`)));
+            grid.append(el("div", { class: "panel" }, el("h3", {}, "Mean map"), image, el("p", { class: "hint" }, `Mean share of the evidence in a 4 × 4 grid over the model’s view, ${figures.score.reduce((sum, p) => sum + p[1], 0).toLocaleString("en-US")} items of these days.`)));
     }
   };
   chosen.addEventListener("change", draw);
@@ -56,13 +55,13 @@ function items(model) {
   host.replaceChildren(...head("items", "Explanations", `Flagged items and those of highest risk: ${found.rule}. ${found.rows.length} of ${model.n.toLocaleString("en-US")} are on this page.`));
   if (!found.rows.length) { host.append(none("No item is flagged.")); return; }
   const search = el("input", { type: "search", placeholder: "Search", "aria-label": "Search sources, classes and groups", autocomplete: "off", spellcheck: "false" });
-  const count = el("span", { class: "note", role: "status" }), body = el("div");
+  const count = el("span", { class: "hint", role: "status" }), body = el("div");
   const hay = found.rows.map((row) => [row.source, row.label, row.truth, ...Object.entries(row.groups).map((one) => one.join("="))].join("\n").toLowerCase());
   const draw = () => {
     const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
     const chosen = found.rows.filter((_, at) => words.every((word) => hay[at].includes(word)));
     count.textContent = `${chosen.length} of ${found.rows.length}`;
-    body.replaceChildren(table("Flagged explanations", ["source", "class", "truth", "score", "time", "id"], chosen.slice(0, 100).map((row) => [row.source, row.label, row.truth, row.score, when(row.at), row.id]), (row, at) => [
+    body.replaceChildren(table("Flagged explanations", ["source", "class", "truth", "score", "time", "map"], chosen.slice(0, 100).map((row) => [row.source, row.label, row.truth, row.score, when(row.at), row.map ? "" : row.id]), (row, at) => [
       el("button", { class: "open", type: "button", dir: "auto", onclick: () => open(chosen[at]) }, chosen[at].source), row[1], row[2], figure(row[3]), row[4], chosen[at].map ? el("img", { class: "thumb", alt: "", src: chosen[at].map }) : row[5]]));
   };
   search.addEventListener("input", draw);
@@ -85,7 +84,9 @@ function fairness(model) {
   host.replaceChildren(...head("fairness", "Fairness", "Groups come from the metadata that callers gave; nothing is inferred. A gap is a fact about these items and not yet a verdict. Intervals are 95 % bootstrap intervals; p is adjusted for all figures and groups of an attribute."));
   if (!model.gaps.length) { host.append(none("No groups were given with these items, so none were compared.")); return; }
   for (const one of model.gaps) {
-    const seen = one.gaps.filter((gap) => gap.p <= one.level || ["score", "error"].includes(gap.figure)).slice(0, 40);
+    // Of two groups one is the other's opposite.
+    const groups = [...new Set(one.gaps.map((gap) => gap.group))].sort(), left = groups.length === 2 ? groups.slice(0, 1) : groups;
+    const seen = one.gaps.filter((gap) => left.includes(gap.group)).filter((gap) => gap.p <= one.level || ["score", "error"].includes(gap.figure)).slice(0, 40);
     host.append(table(`By ${one.attribute}, ${one.n.toLocaleString("en-US")} newest items, ${one.unknown} without a group`,
       ["group", "figure", "n", "mean", "others", "gap", "low", "high", "p", "verdict"],
       seen.map((gap) => [gap.group, gap.figure, gap.n, gap.mean, gap.others, gap.gap, gap.low, gap.high, gap.p, gap.warning || (gap.p <= one.level ? "beyond chance" : "as by chance")]),
@@ -99,17 +100,17 @@ function drift(model) {
   if (!windows.length) { host.append(none("No window has been tested: a window is tested when it is full, after the reference.")); return; }
   const x = windows.map((one) => when(one.first).slice(0, 10)), level = data.level;
   const sides = ["input", "score", "explanation"].filter((side) => windows.some((one) => side in one.q));
-  host.append(el("div", { class: "charts" }, chart("p-value of each side", x, sides.map((side) => ({ name: side, points: windows.map((one, at) => ({ at, mean: one.q[side] ?? null, n: one.n, marked: one.alarms.includes(side) })) })), { ends: [0.002, 1], rule: level, log: true })));
+  host.append(el("div", { class: "charts one" }, chart("p-value of each side", x, sides.map((side) => ({ name: side, points: windows.map((one, at) => ({ at, mean: one.q[side] ?? null, n: one.n, marked: one.alarms.includes(side) })) })), { ends: [0.002, 1], rule: level, log: true })));
   const missing = [...new Set(windows.flatMap((one) => Object.entries(one.missing).map((pair) => pair.join(": "))))];
-  for (const one of missing) host.append(el("p", { class: "note" }, `Not tested: ${one}.`));
+  for (const one of missing) host.append(el("p", { class: "hint" }, `Not tested: ${one}.`));
   host.append(table("Windows", ["from", "to", "n", "input", "score", "explanation", "alarms", "moved most"],
     windows.toReversed().map((one) => [when(one.first), when(one.last), one.n, one.q.input ?? null, one.q.score ?? null, one.q.explanation ?? null, one.alarms.join(", "), one.moved.map((m) => `${m.name} ${figure(m.before)} → ${figure(m.after)}`).join("; ")]),
     (row) => [...row.slice(0, 3), ...row.slice(3, 6).map((v) => figure(v)), row[6] ? tag(row[6], "bad") : tag("none", "good"), row[7]]));
   for (const one of model.alerts) {
     const box = el("div", { class: `alert ${one.state}` }, el("b", {}, `Drift in ${one.alarms.join(", ")}`), " ", tag(one.state, one.state === "open" ? "bad" : "good"),
-      el("p", { class: "note" }, `${when(one.from)} to ${when(one.to)}, n = ${one.n}. Alert ${one.id}${one.delivered ? `, webhook: ${one.delivered}` : ""}`),
+      el("p", { class: "hint" }, `${when(one.from)} to ${when(one.to)}, n = ${one.n}. Alert ${one.id}${one.delivered ? `, webhook: ${one.delivered}` : ""}`),
       el("ul", {}, ...one.moved.slice(0, 4).map((m) => el("li", {}, `${m.side}: ${m.figure} ${figure(m.before)} → ${figure(m.after)}`))),
-      el("p", { class: "note", dir: "auto" }, `Most unlike the reference: ${one.records.map((r) => r.source).join(", ")}`),
+      el("p", { class: "hint", dir: "auto" }, `Most unlike the reference: ${one.records.map((r) => r.source).join(", ")}`),
       ...one.notes.map((note) => el("p", { dir: "auto" }, `${when(note.at)}, ${note.actor}: ${note.text}`)));
     host.append(box);
   }
