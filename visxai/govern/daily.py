@@ -109,20 +109,44 @@ def trend(
     Returns:
         For each figure that has values its days in order.
     """
+    return trends(connection, model, figures, [label], since)[label]
+
+
+def trends(
+    connection: Connection,
+    model: str,
+    figures: Iterable[str],
+    labels: Sequence[str],
+    since: str | None = None,
+) -> dict[str, dict[str, list[Point]]]:
+    """Read the trends of figures for several classes in one pass over the days.
+
+    Args:
+        connection: A connection.
+        model: The model's id.
+        figures: The figures.
+        labels: The classes; "" is all classes.
+        since: The first day, as YYYY-MM-DD; None for all days.
+
+    Returns:
+        For each class and each figure that has values its days in order.
+    """
     table = tables.daily
+    columns = (table.c.label, table.c.figure, table.c.day, table.c.n, table.c.total)
     query = (
-        select(table.c.figure, table.c.day, table.c.n, table.c.total, table.c.squares)
-        .where(table.c.model_id == model, table.c.label == label)
+        select(*columns, table.c.squares)
+        .where(table.c.model_id == model, table.c.label.in_(list(labels)))
         .where(table.c.figure.in_(list(figures)))
         .order_by(table.c.day)
     )
     if since is not None:
         query = query.where(table.c.day >= since)
-    found: dict[str, list[Point]] = {}
-    for figure, day, n, total, squares in connection.execute(query):
+    found: dict[str, dict[str, list[Point]]] = {label: {} for label in labels}
+    for label, figure, day, n, total, squares in connection.execute(query):
         mean = total / n
         spread = math.sqrt(max(0.0, squares / n - mean * mean) / n) * _SURE
-        found.setdefault(figure, []).append(Point(day, n, mean, mean - spread, mean + spread))
+        point = Point(day, n, mean, mean - spread, mean + spread)
+        found[label].setdefault(figure, []).append(point)
     return found
 
 

@@ -101,7 +101,7 @@ def _model(log: Log, model: Model, told: list[dict[str, Any]]) -> dict[str, Any]
         figures = ("score", "error", *FIXED)
         last = datetime.date.fromisoformat(model.last)
         since = (last - datetime.timedelta(days=_DAYS - 1)).isoformat()
-        points = {one: daily.trend(connection, model.id, figures, one, since) for one in labels}
+        points = daily.trends(connection, model.id, figures, labels, since)
         covered = connection.execute(
             select(tables.coverage).where(tables.coverage.c.model_id == model.id)
         ).all()
