@@ -13,13 +13,24 @@ from typing import TYPE_CHECKING
 from visxai._lazy import hand_on
 
 if TYPE_CHECKING:
-    from visxai.tabular import methods
+    from visxai.tabular import german_credit, methods
     from visxai.tabular.background import Background
     from visxai.tabular.engine import Block, Engine
     from visxai.tabular.features import Feature, Features
+    from visxai.tabular.reasons import reasons_for
     from visxai.tabular.tables import arrow
 
-__all__ = ["Background", "Block", "Engine", "Feature", "Features", "arrow", "methods"]
+__all__ = [
+    "Background",
+    "Block",
+    "Engine",
+    "Feature",
+    "Features",
+    "arrow",
+    "german_credit",
+    "methods",
+    "reasons_for",
+]
 
 __getattr__, __dir__ = hand_on(
     __name__,
@@ -30,6 +41,8 @@ __getattr__, __dir__ = hand_on(
         "Feature": "features",
         "Features": "features",
         "arrow": "tables",
+        "german_credit": "",
         "methods": "",
+        "reasons_for": "reasons",
     },
 )

@@ -202,7 +202,7 @@ class Engine:
         groups = block.table.select(kept).to_pylist() if kept else [{}] * len(rows)
         model = ModelRef(self.model.name, self.model.sha256, self._preprocess)
         created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        background = self._background
+        background = self.explained_against
         missed = block.additivity
         return [
             TableExplanation(
@@ -262,7 +262,12 @@ class Engine:
         Raises:
             ArgumentError: The record is of another model, method or background.
         """
-        mine = (self.model.sha256, repr(self.method), self._background, self.model.features.names)
+        mine = (
+            self.model.sha256,
+            repr(self.method),
+            self.explained_against,
+            self.model.features.names,
+        )
         theirs = (
             record.model.weights_sha256,
             record.method,
@@ -312,7 +317,8 @@ class Engine:
         return tuple(found)
 
     @property
-    def _background(self) -> dict[str, Any]:
+    def explained_against(self) -> dict[str, Any]:
+        """What records keep of the rows compared with: rule, number and hash."""
         if self.background is not None and self.method.compares:
             return self.background.to_dict()
         return {"rule": self.method.implied, "rows": 0, "sha256": None}
