@@ -238,6 +238,27 @@ def find(
         )
 
 
+def latest(connection: Connection, tenant: str, since: str, most: int) -> list[Stored]:
+    """Read a tenant's newest explanations, newest first.
+
+    Args:
+        connection: A connection.
+        tenant: Whose.
+        since: Only those put on record at this time or later, as `canonical.timestamp` writes it.
+        most: The most.
+
+    Raises:
+        StoreError: A payload is damaged.
+    """
+    query = select(explanations).where(
+        explanations.c.tenant == tenant,
+        explanations.c.created >= since,
+        explanations.c.erased.is_(None),
+    )
+    order = explanations.c.created.desc()
+    return [_stored(row) for row in connection.execute(query.order_by(order).limit(most))]
+
+
 def set_hold(
     connection: Connection, at: str, id: str, reason: str | None, *, actor: str = "system"
 ) -> bool:

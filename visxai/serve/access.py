@@ -33,7 +33,7 @@ _ROOM = 2**16  # bytes of a body beside its images
 _POLICY = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'"
 HEADERS = (
     (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
+    (b"referrer-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
 )
 
@@ -182,6 +182,10 @@ def failure(error: VisxaiError) -> Response:
 
 
 def _denied(path: str) -> Response:
+    if not path.startswith("/v1") and path not in ("/metrics", "/openapi.json"):
+        from visxai.serve.pages import login_page
+
+        return login_page(401)
     message = "expected an API key: send it as Authorization: Bearer KEY"
     return refusal(401, "unauthorized", message, WWW_Authenticate="Bearer")
 

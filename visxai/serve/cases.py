@@ -315,6 +315,23 @@ def counts(connection: Connection, tenant: str) -> dict[str, int]:
     return {lane: found.get(lane, 0) for lane in LANES}
 
 
+def same_image(connection: Connection, item: Row[Any], id: str) -> list[Row[Any]]:
+    """List up to ten other decisions of the tenant on the same pixels, newest first."""
+    if item.pixel_sha256 is None:
+        return []
+    query = (
+        select(decisions)
+        .join(items, items.c.id == decisions.c.item_id)
+        .where(
+            items.c.tenant == item.tenant,
+            items.c.pixel_sha256 == item.pixel_sha256,
+            decisions.c.decision == "flag",
+            decisions.c.id != id,
+        )
+    )
+    return list(connection.execute(query.order_by(decisions.c.created.desc()).limit(10)))
+
+
 def _open_to(who: Principal, now: float) -> tuple[Any, ...]:
     return (
         decisions.c.tenant == who.tenant,

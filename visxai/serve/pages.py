@@ -1,0 +1,282 @@
+"""The pages for people: log in, the queue, a case, the dashboard.
+
+Names, labels and reasons come from strangers: the templates escape all of them, and the content
+security policy allows no script or style but the service's own files.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Form, Query, Request, Response
+from jinja2 import Environment, FileSystemLoader
+from sqlalchemy import select
+from starlette.responses import FileResponse, HTMLResponse, RedirectResponse
+
+from visxai.ledger import explanations
+from visxai.record.image import ImageExplanation
+from visxai.serve import cases, dashboard, intake, keys, tables
+from visxai.serve.access import COOKIE, role, session_of
+from visxai.serve.errors import Missing
+from visxai.serve.keys import Principal
+from visxai.serve.service import Service
+
+_HERE = Path(__file__).parent
+_POLICY = (
+    "default-src 'none'; img-src 'self'; style-src 'self'; script-src 'self'; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+_NAMES = {"review": "first look", "appeal": "appeals", "escalated": "escalated"}
+_FILES = ("service.css", "service.js", "icon.svg")
+
+_templates = Environment(loader=FileSystemLoader(_HERE / "templates"), autoescape=True)
+router = APIRouter(include_in_schema=False)
+_Review = Annotated[Principal, Depends(role("review"))]
+_Look = Annotated[Principal, Depends(role("review", "audit"))]
+
+
+def page(template: str, title: str, status: int = 200, **values: Any) -> Response:
+    """Fill a template; everything in it is escaped."""
+    told = {"title": title, "names": _NAMES, "who": None, "page": "", **values}
+    html = _templates.get_template(template).render(**told)
+    headers = {"Content-Security-Policy": _POLICY, "Cache-Control": "no-store"}
+    return HTMLResponse(html, status, headers)
+
+
+def login_page(status: int = 200, wrong: bool = False) -> Response:
+    """Return the page that asks for a key."""
+    return page("login.html", "Log in", status, wrong=wrong)
+
+
+def _service(request: Request) -> Service:
+    made: Service = request.app.state.service
+    return made
+
+
+@router.get("/static/{name}")
+def get_static(name: str) -> Response:
+    """Send one of the pages' own files."""
+    if name not in _FILES:
+        raise Missing("a file")
+    return FileResponse(_HERE / "static" / name, headers={"Cache-Control": "max-age=3600"})
+
+
+@router.get("/login")
+def get_login() -> Response:
+    """Ask for a key."""
+    return login_page()
+
+
+@router.post("/login")
+def post_login(request: Request, key: Annotated[str, Form(max_length=200)] = "") -> Response:
+    """Begin a session for a valid key."""
+    service = _service(request)
+    with service.database.writing() as connection:
+        who = keys.check(connection, key.strip())
+        if who is None:
+            return login_page(401, wrong=True)
+        token = keys.begin_session(connection, service.database.now(connection), who)
+    answer = RedirectResponse("/review" if who.may("review") else "/dashboard", 303)
+    answer.set_cookie(
+        COOKIE,
+        token,
+        max_age=int(keys.SESSION),
+        httponly=True,
+        samesite="strict",
+        secure=request.url.scheme == "https",
+    )
+    return answer
+
+
+@router.post("/logout")
+def post_logout(request: Request, who: _Look) -> Response:
+    """End the session."""
+    service, token = _service(request), session_of(request.scope)
+    if token is not None:
+        with service.database.writing() as connection:
+            keys.end_session(connection, token)
+    answer = RedirectResponse("/login", 303)
+    answer.delete_cookie(COOKIE)
+    return answer
+
+
+@router.get("/")
+def get_start(who: _Look) -> Response:
+    """Lead to the page that a role begins with."""
+    return RedirectResponse("/review" if who.may("review") else "/dashboard", 303)
+
+
+@router.get("/review")
+def get_queue(
+    request: Request,
+    who: _Review,
+    state: Annotated[str, Query(pattern="^(open|closed)$")] = "open",
+    lane: Annotated[str, Query(max_length=16)] = "",
+    category: Annotated[str, Query(max_length=200)] = "",
+) -> Response:
+    """Show the cases, the most urgent first."""
+    service = _service(request)
+    with service.database.reading() as connection:
+        now = service.database.now(connection)
+        rows = cases.listed(
+            connection, who.tenant, state=state, lane=lane or None, category=category or None
+        )
+        counts = cases.counts(connection, who.tenant)
+    shown = [
+        {
+            **row._mapping,
+            "age": _age(now - (row.closed or row.opened or row.created)),
+            "busy": row.reviewer not in (None, who.key_id) and row.reviewer_until > now,
+        }
+        for row in rows
+    ]
+    return page(
+        "queue.html",
+        "Review",
+        who=who,
+        page="review",
+        rows=shown,
+        counts=counts,
+        chosen={"state": state, "lane": lane, "category": category},
+        categories=[rule.category for rule in service.moderator.policy.rules],
+    )
+
+
+@router.post("/review/next")
+def post_next(request: Request, who: _Review) -> Response:
+    """Take the most urgent case and show it."""
+    id = cases.take(_service(request), who)
+    return RedirectResponse(f"/review/{id}" if id else "/review", 303)
+
+
+@router.get("/review/{id}")
+def get_case(request: Request, who: _Review, id: str) -> Response:
+    """Show a case: the item, its explanations, and what can be done."""
+    service = _service(request)
+    cases.keep(service, who, id)
+    with service.database.reading() as connection:
+        row = cases.decision(connection, id, who.tenant)
+        item = connection.execute(
+            select(tables.items).where(tables.items.c.id == row.item_id)
+        ).one()
+        made = []
+        for job_id in cases.explanations_of(connection, id):
+            job = intake.job_of(service, connection, job_id, who.tenant)
+            stored = explanations.get(connection, job_id, who.tenant)
+            made.append(_described(job, stored))
+        told = select(tables.appeals.c.reason).where(tables.appeals.c.decision_id == id)
+        reasons = list(connection.execute(told.order_by(tables.appeals.c.created)).scalars())
+        similar = cases.same_image(connection, item, id)
+    return page(
+        "case.html",
+        "Case",
+        who=who,
+        page="review",
+        row={**row._mapping, "name": item.name},
+        made=made,
+        reasons=reasons,
+        similar=similar,
+    )
+
+
+@router.post("/review/{id}")
+def post_case(
+    request: Request,
+    who: _Review,
+    id: str,
+    action: Annotated[str, Form(max_length=16)] = "",
+    shown: Annotated[str, Form(max_length=64)] = "",
+) -> Response:
+    """Do what a person decided, and show the next case."""
+    service = _service(request)
+    cases.act(service, who, id, action, shown or None)
+    following = cases.take(service, who)
+    return RedirectResponse(f"/review/{following}" if following else "/review", 303)
+
+
+@router.post("/review/{id}/keep")
+def post_keep(request: Request, who: _Review, id: str) -> dict[str, bool]:
+    """Keep a case while its page is open."""
+    return {"kept": cases.keep(_service(request), who, id)}
+
+
+@router.get("/review/{id}/photo.jpg")
+def get_photo(request: Request, who: _Review, id: str) -> Response:
+    """Draw the item without any of its file's metadata."""
+    service = _service(request)
+    with service.database.reading() as connection:
+        row = cases.decision(connection, id, who.tenant)
+        blob = connection.execute(
+            select(tables.items.c.blob).where(tables.items.c.id == row.item_id)
+        ).scalar_one()
+    if blob is None:
+        raise Missing("an item that is there")
+    return Response(service.draw(blob, None, 1280), media_type="image/jpeg")
+
+
+@router.get("/dashboard")
+def get_dashboard(request: Request, who: _Look) -> Response:
+    """Show how the service does."""
+    told = dashboard.summarise(_service(request), who.tenant)
+    return page("dashboard.html", "Dashboard", who=who, page="dashboard", **told)
+
+
+def _described(job: Any, stored: Any) -> dict[str, Any]:
+    """Describe an explanation in words, for the page of its case."""
+    told = {"id": job.id, "tier": job.lane, "state": job.state, "reason": job.reason, "done": False}
+    if stored is None or stored.record is None:
+        return told
+    made = stored.explanation
+    assert isinstance(made, ImageExplanation)
+    regions = [
+        {"share": one.share, "where": _where(one, made.input.width, made.input.height)}
+        for one in made.regions(top=3)
+    ]
+    return {
+        **told,
+        "done": True,
+        "label": made.label,
+        "method": made.method,
+        "regions": regions,
+        "sentences": sentences(stored.envelope.confidence, made),
+    }
+
+
+def sentences(confidence: Any, made: ImageExplanation) -> list[str]:
+    """Say in whole sentences how far a map can be relied on."""
+    found = []
+    if made.degenerate:
+        found.append("The map says nothing: it is flat.")
+    if (hidden := confidence.get("counterfactual")) is not None:
+        found.append(
+            f"With {hidden['area']:.0%} of the image hidden, {hidden['before']:.2f} "
+            f"{'falls' if hidden['after'] < hidden['before'] else 'goes'} to {hidden['after']:.2f}."
+        )
+    if (faithful := confidence.get("faithful")) is not None:
+        found.append(
+            "Hiding what the map names changes the score more than hiding the same areas elsewhere."
+            if faithful
+            else "Hiding what the map names changes the score no more than hiding other areas: "
+            "don't rely on it."
+        )
+    if (agrees := confidence.get("agreement")) is not None:
+        found.append(f"It agrees with the fast map to {agrees:.2f} (1 is the same order).")
+    if (stable := confidence.get("stability")) is not None:
+        found.append(f"Maps of other random draws agree to {stable:.2f} or more.")
+    return found
+
+
+def _where(region: Any, width: int, height: int) -> str:
+    left, top, right, bottom = region.box
+    x, y = (left + right) / 2 / width, (top + bottom) / 2 / height
+    rows = "at the top" if y < 1 / 3 else "at the bottom" if y > 2 / 3 else "in the middle"
+    sides = ", left" if x < 1 / 3 else ", right" if x > 2 / 3 else ""
+    return rows + sides
+
+
+def _age(seconds: float) -> str:
+    for size, name in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {name} ago"
+    return "just now"
