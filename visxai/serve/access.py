@@ -19,6 +19,7 @@ from visxai.errors import StoreError, VisxaiError
 from visxai.serve import keys
 from visxai.serve.errors import Overloaded
 from visxai.serve.keys import Principal
+from visxai.serve.rendering import login_page
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -183,8 +184,6 @@ def failure(error: VisxaiError) -> Response:
 
 def _denied(path: str) -> Response:
     if not path.startswith("/v1") and path not in ("/metrics", "/openapi.json"):
-        from visxai.serve.pages import login_page
-
         return login_page(401)
     message = "expected an API key: send it as Authorization: Bearer KEY"
     return refusal(401, "unauthorized", message, WWW_Authenticate="Bearer")

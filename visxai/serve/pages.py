@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Form, Query, Request, Response
-from jinja2 import Environment, FileSystemLoader
 from sqlalchemy import select
-from starlette.responses import FileResponse, HTMLResponse, RedirectResponse
+from starlette.responses import FileResponse, RedirectResponse
 
 from visxai.ledger import explanations
 from visxai.record.image import ImageExplanation
@@ -20,33 +19,15 @@ from visxai.serve import cases, dashboard, intake, keys, tables
 from visxai.serve.access import COOKIE, role, session_of
 from visxai.serve.errors import Missing
 from visxai.serve.keys import Principal
+from visxai.serve.rendering import login_page, page
 from visxai.serve.service import Service
 
 _HERE = Path(__file__).parent
-_POLICY = (
-    "default-src 'none'; img-src 'self'; style-src 'self'; script-src 'self'; "
-    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-)
-_NAMES = {"review": "first look", "appeal": "appeals", "escalated": "escalated"}
 _FILES = ("service.css", "service.js", "icon.svg")
 
-_templates = Environment(loader=FileSystemLoader(_HERE / "templates"), autoescape=True)
 router = APIRouter(include_in_schema=False)
 _Review = Annotated[Principal, Depends(role("review"))]
 _Look = Annotated[Principal, Depends(role("review", "audit"))]
-
-
-def page(template: str, title: str, status: int = 200, **values: Any) -> Response:
-    """Fill a template; everything in it is escaped."""
-    told = {"title": title, "names": _NAMES, "who": None, "page": "", **values}
-    html = _templates.get_template(template).render(**told)
-    headers = {"Content-Security-Policy": _POLICY, "Cache-Control": "no-store"}
-    return HTMLResponse(html, status, headers)
-
-
-def login_page(status: int = 200, wrong: bool = False) -> Response:
-    """Return the page that asks for a key."""
-    return page("login.html", "Log in", status, wrong=wrong)
 
 
 def _service(request: Request) -> Service:
