@@ -99,9 +99,6 @@ class Cache(_Part):
     """What is reused."""
 
     exact: bool = True
-    similar: bool = False
-    distance: Annotated[int, Field(ge=0, le=31)] = 10
-    tolerance: Annotated[float, Field(ge=0, le=1)] = 0.05
 
 
 class Retention(_Part):
@@ -117,12 +114,6 @@ class Queueing(_Part):
     lease: Annotated[float, Field(ge=0.5, le=3600)] = 30.0
 
 
-class Webhooks(_Part):
-    """Where notices may go."""
-
-    allow_private: bool = False
-
-
 class Config(_Part):
     """The whole file.
 
@@ -134,7 +125,6 @@ class Config(_Part):
         cache: What is reused.
         retention: How long things stay.
         queue: How workers lease jobs.
-        webhooks: Where notices may go.
         tenants: Whose items the service takes.
     """
 
@@ -145,7 +135,6 @@ class Config(_Part):
     cache: Cache = Cache()
     retention: Retention = Retention()
     queue: Queueing = Queueing()
-    webhooks: Webhooks = Webhooks()
     tenants: Annotated[tuple[_Name, ...], Field(min_length=1)] = ("default",)
 
     def rules(self) -> Policy:

@@ -29,7 +29,6 @@ class Examined:
         pixels: The pixels, resized and cropped for the model.
         input: The image's reference, without a path.
         pixel_sha256: SHA-256 of the upright RGB pixels and their size.
-        pdq: The perceptual hash in hexadecimal, None where it wasn't asked for or says nothing.
         whole: (h, w, 3) uint8, the upright image, None where it wasn't asked for.
         seconds: The seconds that it took.
     """
@@ -37,7 +36,6 @@ class Examined:
     pixels: Any
     input: ImageRef
     pixel_sha256: str
-    pdq: str | None
     whole: NDArray[np.uint8] | None
     seconds: float
 
@@ -47,16 +45,13 @@ def origin(content_sha256: str, data: bytes) -> Origin:
     return Origin(content_sha256, content_sha256, fetched=data)
 
 
-def examine(
-    worker: _Worker, source: Origin, whole: bool = False, similar: bool = False
-) -> Examined | Failure:
+def examine(worker: _Worker, source: Origin, whole: bool = False) -> Examined | Failure:
     """Decode an item, hash it, and cut it for the model.
 
     Args:
         worker: The worker's state.
         source: The item's bytes.
         whole: Whether the upright image is wanted as well.
-        similar: Whether the perceptual hash is wanted as well.
 
     Returns:
         The result, or why the bytes can't be read as an image.
@@ -77,7 +72,6 @@ def examine(
         pixels,
         ImageRef(width, height, transform, photo.sha256, None),
         digest.hexdigest(),
-        None,
         upright if whole else None,
         time.perf_counter() - began,
     )

@@ -59,7 +59,6 @@ class _Known:
     width: int
     height: int
     decision: Decision | None
-    pdq: str | None = None
     timings: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -254,7 +253,7 @@ def _known(
     if decoded is not None:
         timings["decide"] = ended - decoded
     size = examined.input.width, examined.input.height
-    return _Known(examined.pixel_sha256, *size, decision, examined.pdq, timings)
+    return _Known(examined.pixel_sha256, *size, decision, timings)
 
 
 def _examined(service: Service, content: str, data: bytes) -> Examined:
@@ -289,7 +288,7 @@ def _look_up(service: Service, tenant: str, content: str) -> _Known | None:
         row = connection.execute(query).one_or_none()
     if row is None:
         return None
-    return _Known(row.pixel_sha256, row.width, row.height, _judged(service, row), row.pdq)
+    return _Known(row.pixel_sha256, row.width, row.height, _judged(service, row))
 
 
 def _judged(service: Service, row: Row[Any]) -> Decision | None:
@@ -322,7 +321,6 @@ def _insert_item(
             name=item.name.replace("\0", "\ufffd")[:500] if blob else None,
             content_sha256=content,
             pixel_sha256=known.pixel_sha256,
-            pdq=known.pdq,
             width=known.width,
             height=known.height,
             model_key=service.model_key,

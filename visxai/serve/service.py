@@ -132,8 +132,7 @@ class Service:
 
     def examine(self, content: str, data: bytes, *, whole: bool = False) -> Examined | Failure:
         """Decode an item in a worker process; see `visxai.serve.examine.examine`."""
-        similar = self.config.cache.similar
-        task = self._decoders.submit(examine, origin(content, data), whole, similar)
+        task = self._decoders.submit(examine, origin(content, data), whole)
         found: Examined | Failure = self._decoders.result(task)
         return found
 
@@ -307,7 +306,7 @@ class Service:
                 explanations.erase(connection, at, id, "request", actor=actor)
             connection.execute(delete(cache).where(cache.c.explanation_id.in_(made.explanations)))
             connection.execute(update(jobs).where(jobs.c.id.in_(made.jobs)).values(spec="{}"))
-            gone = ("name", "content_sha256", "pixel_sha256", "pdq", "metadata", "blob")
+            gone = ("name", "content_sha256", "pixel_sha256", "metadata", "blob")
             connection.execute(
                 update(items)
                 .where(items.c.id == item_id)

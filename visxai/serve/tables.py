@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from sqlalchemy import (
-    Boolean,
     Column,
     Float,
     ForeignKey,
@@ -14,7 +13,6 @@ from sqlalchemy import (
     String,
     Table,
     Text,
-    UniqueConstraint,
     text,
 )
 
@@ -52,7 +50,6 @@ items = Table(
     Column("name", Text),
     Column("content_sha256", _SHA256),
     Column("pixel_sha256", _SHA256),
-    Column("pdq", String(64)),
     Column("width", Integer),
     Column("height", Integer),
     Column("model_key", _SHA256, nullable=False),
@@ -162,31 +159,4 @@ requests = Table(
     Column("answer", Text, nullable=False),
     Column("created", _TIME, nullable=False),
     Index("requests_by_time", "created"),
-)
-
-webhooks = Table(
-    "webhooks",
-    metadata,
-    Column("id", _ID, primary_key=True),
-    Column("tenant", _TENANT, nullable=False),
-    Column("url", Text, nullable=False),
-    Column("secret", String(64), nullable=False),
-    Column("created", _TIME, nullable=False),
-    Column("active", Boolean, nullable=False),
-)
-
-deliveries = Table(
-    "deliveries",
-    metadata,
-    Column("id", _ID, primary_key=True),
-    Column("webhook_id", _ID, ForeignKey("webhooks.id"), nullable=False),
-    Column("event", String(64), nullable=False),
-    Column("subject", _ID, nullable=False),
-    Column("body", Text, nullable=False),
-    Column("attempts", Integer, nullable=False),
-    Column("next_at", _TIME),
-    Column("delivered", _TIME),
-    Column("reason", Text),
-    UniqueConstraint("webhook_id", "event", "subject", name="deliveries_once"),
-    Index("deliveries_by_time", "next_at"),
 )

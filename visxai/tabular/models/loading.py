@@ -65,7 +65,7 @@ def load(
     if isinstance(model, (str, os.PathLike)):
         raise ModelError(
             f"expected a trained model or onnx:FILE, got {model!r}: open a model file with "
-            "visxai.tabular.load"
+            "its own library first"
         )
     found = _features(features, getattr(model, "feature_names_in_", None), background)
     if kind.startswith("ExplainableBoosting"):

@@ -52,7 +52,6 @@ def upgrade() -> None:
         sa.Column("name", sa.Text(), nullable=True),
         sa.Column("content_sha256", sa.String(length=64), nullable=True),
         sa.Column("pixel_sha256", sa.String(length=64), nullable=True),
-        sa.Column("pdq", sa.String(length=64), nullable=True),
         sa.Column("width", sa.Integer(), nullable=True),
         sa.Column("height", sa.Integer(), nullable=True),
         sa.Column("model_key", sa.String(length=64), nullable=False),
@@ -102,16 +101,6 @@ def upgrade() -> None:
         "jobs_to_claim", "jobs", ["state", "lane", "model_key", "created"], unique=False
     )
     op.create_table(
-        "webhooks",
-        sa.Column("id", sa.String(length=32), nullable=False),
-        sa.Column("tenant", sa.String(length=64), nullable=False),
-        sa.Column("url", sa.Text(), nullable=False),
-        sa.Column("secret", sa.String(length=64), nullable=False),
-        sa.Column("created", sa.Float(precision=53), nullable=False),
-        sa.Column("active", sa.Boolean(), nullable=False),
-        sa.PrimaryKeyConstraint("id"),
-    )
-    op.create_table(
         "decisions",
         sa.Column("id", sa.String(length=32), nullable=False),
         sa.Column("tenant", sa.String(length=64), nullable=False),
@@ -149,25 +138,6 @@ def upgrade() -> None:
         unique=False,
     )
     op.create_index("decisions_by_time", "decisions", ["tenant", "created"], unique=False)
-    op.create_table(
-        "deliveries",
-        sa.Column("id", sa.String(length=32), nullable=False),
-        sa.Column("webhook_id", sa.String(length=32), nullable=False),
-        sa.Column("event", sa.String(length=64), nullable=False),
-        sa.Column("subject", sa.String(length=32), nullable=False),
-        sa.Column("body", sa.Text(), nullable=False),
-        sa.Column("attempts", sa.Integer(), nullable=False),
-        sa.Column("next_at", sa.Float(precision=53), nullable=True),
-        sa.Column("delivered", sa.Float(precision=53), nullable=True),
-        sa.Column("reason", sa.Text(), nullable=True),
-        sa.ForeignKeyConstraint(
-            ["webhook_id"],
-            ["webhooks.id"],
-        ),
-        sa.PrimaryKeyConstraint("id"),
-        sa.UniqueConstraint("webhook_id", "event", "subject", name="deliveries_once"),
-    )
-    op.create_index("deliveries_by_time", "deliveries", ["next_at"], unique=False)
     op.create_table(
         "sessions",
         sa.Column("hash", sa.String(length=64), nullable=False),
