@@ -8,6 +8,8 @@ from pathlib import Path
 
 # Nothing may reach for a model hub: what isn't in a package isn't needed here.
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
+# What shap compiles takes longer to compile than to run here; a process can't do both.
+os.environ["NUMBA_DISABLE_JIT"] = "1"
 sys.path.insert(0, str(Path(__file__).parent))
 
 import pytest

@@ -78,7 +78,7 @@ def test_what_cannot_be_is_refused(spec: str, says: str) -> None:
 
 
 def test_an_unknown_family_lists_the_methods() -> None:
-    with pytest.raises(UnknownName, match="grad_cam"):
+    with pytest.raises(UnknownName, match="ablation_cam"):
         methods.load("alibi:DeepLift")
 
 

@@ -367,7 +367,7 @@ def test_wrong_arguments_are_told_before_anything_is_computed(
     small: visxai.Engine, folder: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    with pytest.raises(ArgumentError, match="--truth FILE"):
+    with pytest.raises(ArgumentError, match="give one with truth"):
         run(small, [folder], METHODS, ["pointing"], out)
     with pytest.raises(ArgumentError, match="leave it out"):
         run(small, [folder], METHODS, ["agreement"], out)

@@ -19,8 +19,14 @@ def photographs(count: int) -> list[np.ndarray]:
     return list(coarse.repeat(12, 1).repeat(12, 2))
 
 
-def engine() -> visxai.Engine:
-    return visxai.Engine(zoo.module("conv"), preprocess=zoo.PREPROCESS, device="cpu", batch_size=4)
+def engine(precision: str = "auto") -> visxai.Engine:
+    return visxai.Engine(
+        zoo.module("conv"),
+        preprocess=zoo.PREPROCESS,
+        device="cpu",
+        batch_size=4,
+        precision=precision,
+    )
 
 
 def test_the_check_is_in_the_record() -> None:
@@ -39,7 +45,7 @@ def test_the_check_is_in_the_record() -> None:
 
 
 def test_the_record_holds_the_metrics_own_figures() -> None:
-    e, images = engine(), photographs(2)
+    e, images = engine("fp32"), photographs(2)  # left to choose, methods may differ in precision
     found = e.explain(
         images, target="top2", method=["grad_cam", "saliency"], check="faithfulness(steps=4)"
     )

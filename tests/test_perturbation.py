@@ -151,7 +151,7 @@ def test_superpixels_of_an_image_do_not_depend_on_its_mates() -> None:
 def test_rise_is_the_mean_of_scores_weighted_by_the_masks() -> None:
     x = images(2)
     method: Any = methods.load("rise(masks=70, centred=False)")
-    masks = method._masks(x)(torch.arange(70))
+    masks = method.drawn(x)(torch.arange(70))
     scores = torch.stack([additive(_means(one * masks.unsqueeze(1))) for one in x])
     expected = torch.einsum("bn,nhw->bhw", scores, masks) / masks.sum(0)
     assert torch.allclose(explained(additive, repr(method), x), expected, rtol=1e-4)
@@ -162,7 +162,7 @@ def test_rise_is_the_mean_of_scores_weighted_by_the_masks() -> None:
 
 def test_rise_masks_are_smooth_random_and_in_range() -> None:
     method: Any = methods.load("rise(masks=2000, grid=4, show=0.3)")
-    masks = method._masks(torch.zeros(1, 3, 30, 20))(torch.arange(2000))
+    masks = method.drawn(torch.zeros(1, 3, 30, 20))(torch.arange(2000))
     assert masks.shape == (2000, 30, 20)
     assert masks.min() >= 0
     assert masks.max() <= 1
@@ -304,8 +304,7 @@ def test_partition_shap_is_the_mean_over_orders_that_keep_halves_together() -> N
     assert torch.allclose(found.flatten(), expected, atol=1e-5)
 
 
-def test_partition_shap_equals_the_package_that_named_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")  # compiling takes longer than all else here
+def test_partition_shap_equals_the_package_that_named_it() -> None:
     shap = pytest.importorskip("shap")
     x = images()[:, :, :4, :4]
     weight = torch.randn(16, generator=torch.Generator().manual_seed(3))

@@ -402,7 +402,7 @@ def test_other_settings_are_refused_in_the_words_of_the_surface(
 
 
 def test_photographs_and_results_want_two_folders(folder: Path, four: visxai.Engine) -> None:
-    with pytest.raises(ArgumentError, match=r"as source and --out: choose another --out"):
+    with pytest.raises(ArgumentError, match=r"as source and out: choose another out"):
         pipeline.explain([folder], folder, four, fresh=True)
 
 

@@ -142,8 +142,7 @@ def test_kernel_shap_of_few_words_is_exact(kind: str) -> None:
     assert values == pytest.approx(shapley(value, count), abs=1e-4)
 
 
-def test_partition_shap_is_shaps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")  # compiling takes longer than all else here
+def test_partition_shap_is_shaps() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of its own imports
         shap = pytest.importorskip("shap")
