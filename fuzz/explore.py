@@ -20,7 +20,7 @@ import atheris
 GROWN = Path(".fuzz")
 FINDS = GROWN / "finds"
 RUNS = 20_000  # inputs of a repeatable search
-SECONDS = 30  # for one input, by the clock: machines are busy
+SECONDS = 300  # for one input, by the clock: machines are busy, and may stand still for a while
 MEBIBYTES = 3072  # of the whole process
 INSTRUMENTED = ["visxai", "PIL", "tarfile", "csv", "json", "tomllib", "fuzz.targets"]
 
