@@ -24,8 +24,9 @@ from visxai.engine import acceleration
 from visxai.engine.decision import Decision
 from visxai.errors import ArgumentError
 from visxai.models.interface import Need
-from visxai.models.pytorch import accelerate, folding, inductor
+from visxai.models.pytorch import exporting, folding, inductor
 from visxai.models.pytorch.model import TorchModel
+from visxai.models.pytorch.tracing import Traceable
 from visxai.results import reading
 
 pytest.importorskip("onnxruntime", reason="needs the extra onnx")
@@ -44,13 +45,13 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def exports(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """What is exported from here on."""
     made: list[Path] = []
-    plain = accelerate._export
+    plain = exporting.export
 
     def counted(module: Any, x: Tensor, path: Path) -> None:
         made.append(path)
         plain(module, x, path)
 
-    monkeypatch.setattr(accelerate, "_export", counted)
+    monkeypatch.setattr(exporting, "export", counted)
     return made
 
 
@@ -198,7 +199,7 @@ def test_which_form_ran(family: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert told == {"grad_cam": "onnx below the layer (asked for)", OCCLUSION: "onnx (asked for)"}
     forms = fast.model.acceleration._forms.values()
     assert len(forms) == 2
-    assert all(isinstance(form, accelerate.OnnxForm) for form in forms)
+    assert all(isinstance(form, exporting.OnnxForm) for form in forms)
     assert capfd.readouterr().out == ""
 
 
@@ -297,9 +298,9 @@ def test_a_form_that_cannot_be_made_leaves_the_plain_one() -> None:
 
 
 def test_a_form_that_disagrees_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = accelerate.OnnxForm.__call__
+    honest = exporting.OnnxForm.__call__
     monkeypatch.setattr(
-        accelerate.OnnxForm, "__call__", lambda self, x: honest(self, x) * (1 + 1e-3)
+        exporting.OnnxForm, "__call__", lambda self, x: honest(self, x) * (1 + 1e-3)
     )
     fast, plain, x = engine("conv"), engine("conv", "off"), zoo.inputs(2)
     assert torch.equal(fast.attribute(x, OCCLUSION, 3), plain.attribute(x, OCCLUSION, 3))
@@ -332,8 +333,8 @@ def test_a_form_for_one_number_of_images_is_refused() -> None:
 
 
 def test_a_form_that_loses_rows_later_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = accelerate.OnnxForm.__call__
-    monkeypatch.setattr(accelerate.OnnxForm, "__call__", lambda self, x: honest(self, x)[:4])
+    honest = exporting.OnnxForm.__call__
+    monkeypatch.setattr(exporting.OnnxForm, "__call__", lambda self, x: honest(self, x)[:4])
     fast, plain = engine("conv"), engine("conv", "off")
     for count in (3, 5, 2):
         x = zoo.inputs(count)
@@ -342,9 +343,9 @@ def test_a_form_that_loses_rows_later_is_dropped(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_form_that_gives_nan_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = accelerate.OnnxForm.__call__
+    honest = exporting.OnnxForm.__call__
     monkeypatch.setattr(
-        accelerate.OnnxForm, "__call__", lambda self, x: honest(self, x) * float("nan")
+        exporting.OnnxForm, "__call__", lambda self, x: honest(self, x) * float("nan")
     )
     fast, plain, x = engine("conv"), engine("conv", "off"), zoo.inputs(2)
     assert torch.equal(fast.attribute(x, OCCLUSION, 3), plain.attribute(x, OCCLUSION, 3))
@@ -511,13 +512,13 @@ def test_records_say_what_ran() -> None:
 
 
 def test_preparing_is_not_what_a_map_took(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = accelerate._export
+    plain = exporting.export
 
     def slow(module: Any, x: Tensor, path: Path) -> None:
         time.sleep(5)
         plain(module, x, path)
 
-    monkeypatch.setattr(accelerate, "_export", slow)
+    monkeypatch.setattr(exporting, "export", slow)
     (found,) = engine("conv").explain(np.zeros((40, 40, 3), np.uint8))
     assert found.accelerate.startswith("onnx")
     assert 0 < found.seconds < 4
@@ -630,9 +631,9 @@ def test_same_padding_is_merged_into_the_convolutions(tmp_path: Path) -> None:
         head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)]
         module = nn.Sequential(convolution, *head).eval()
     path = tmp_path / "same.onnx"
-    accelerate._export(accelerate._Module(module, module), zoo.inputs(2), path)
-    assert not accelerate._computes_padding(str(path))
-    form = accelerate.OnnxForm(path)
+    exporting.export(Traceable(module, module), zoo.inputs(2), path)
+    assert not exporting._computes_padding(str(path))
+    form = exporting.OnnxForm(path)
     for batch in (1, 3):
         x = zoo.inputs(batch)
         with torch.no_grad():
@@ -644,7 +645,7 @@ def test_running_out_of_memory_while_preparing_is_tried_again(
     failures: int, prepared: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tries: list[int] = []
-    plain = accelerate._export
+    plain = exporting.export
 
     def scarce(module: Any, x: Tensor, path: Path) -> None:
         tries.append(1)
@@ -652,7 +653,7 @@ def test_running_out_of_memory_while_preparing_is_tried_again(
             raise torch.OutOfMemoryError("CUDA out of memory")
         plain(module, x, path)
 
-    monkeypatch.setattr(accelerate, "_export", scarce)
+    monkeypatch.setattr(exporting, "export", scarce)
     fast, x = engine("conv"), zoo.inputs()
     fast.plan("occlusion", 3)
     model = fast.model
@@ -670,7 +671,7 @@ def test_forms_in_a_shared_cache_are_readable(tmp_path: Path) -> None:
     module = zoo.module("conv")
     before = os.umask(0o022)
     try:
-        accelerate._export(accelerate._Module(module, module), zoo.inputs(2), tmp_path / "a.onnx")
+        exporting.export(Traceable(module, module), zoo.inputs(2), tmp_path / "a.onnx")
     finally:
         os.umask(before)
     assert (tmp_path / "a.onnx").stat().st_mode & 0o777 == 0o644

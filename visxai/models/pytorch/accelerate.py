@@ -22,10 +22,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import threading
 import time
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,11 +36,11 @@ from visxai.models.budget import is_out_of_memory
 from visxai.models.interface import Need
 from visxai.models.pytorch import inductor
 from visxai.models.pytorch.agreement import AGREEMENT, Form, refusal, three_rows
+from visxai.models.pytorch.exporting import exported
 from visxai.models.pytorch.folding import streamlined
 from visxai.models.pytorch.modules import Weights
 from visxai.models.pytorch.sdpa import off_the_fast_path
-from visxai.models.pytorch.tracing import alone, silent_exporter
-from visxai.quiet import warnings_of
+from visxai.models.pytorch.tracing import Traceable, alone
 
 Fresh = Callable[[], tuple[Form, nn.Module]]
 Key = tuple[str, tuple[int, ...]]
@@ -230,13 +228,13 @@ class Acceleration:
         try:
             form, module = fresh()
             off_the_fast_path(module)  # no exporter knows the native kernels
-            traced = _Module(form, module)
+            computed = Traceable(form, module)
             two = x[:2]  # traced with two rows, unlike any check: a single row is often special
             if self.kind == "onnx":
-                made = self._exported(place, traced, two)
+                made = exported(computed, two, self._path(place, tuple(two.shape[1:])))
             else:
                 inductor.keep_private(self._folder)
-                made = _compiled(traced, two)
+                made = inductor.compile_frozen(computed, two)
             refused = refusal(made, plain, x, limit, difference)
         except Exception as error:  # whatever a tracer or a runtime raises: the plain form runs
             refused = _reason(error)
@@ -253,166 +251,6 @@ class Acceleration:
         text = f"{weights} {place} {shape} {torch.__version__} {runtime} 4"
         name = hashlib.sha256(text.encode()).hexdigest()[:32]
         return self._folder / "accelerated" / f"{name}.onnx"
-
-    def _exported(self, place: str, plain: _Module, x: Tensor) -> Form:
-        """Load the exported form of `plain` from the cache, or export it for inputs like x."""
-        path = self._path(place, tuple(x.shape[1:]))
-        if not path.is_file():
-            _export(plain, x, path)
-        try:
-            return OnnxForm(path)
-        except Exception:
-            # A damaged or altered file in the cache is made anew, once.
-            path.unlink(missing_ok=True)
-            _export(plain, x, path)
-            return OnnxForm(path)
-
-
-class OnnxForm:
-    """An exported form in an ONNX Runtime session; several threads may call it."""
-
-    def __init__(self, path: Path) -> None:
-        ort = require("onnxruntime", "onnx", "accelerate='onnx'")
-        options = ort.SessionOptions()
-        options.log_severity_level = 4
-        options.intra_op_num_threads = torch.get_num_threads()
-        # Idle threads of the pool would spin against torch's own.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        content = _unsealed(path)
-        self._session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Run the session on inputs x (b, 3, h, w); MemoryError where memory runs out."""
-        try:
-            (out,) = self._session.run(None, {"x": x.detach().float().contiguous().numpy()})
-        except Exception as error:
-            if "llocate" in str(error):
-                raise MemoryError(str(error)) from None
-            raise
-        return torch.from_numpy(out)
-
-
-class _Module(nn.Module):
-    """A callable as a module, which is what tracers take."""
-
-    def __init__(self, form: Form, module: nn.Module) -> None:
-        super().__init__()
-        self.form = form
-        self.module = module
-        self.eval()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Run the callable."""
-        return self.form(x)
-
-
-def _export(plain: _Module, x: Tensor, path: Path) -> None:
-    """Write `plain` as ONNX with a free batch axis, to a temporary file that is then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Not mkstemp, whose files only their owner may read: a cache may be a team's.
-    name = str(path.with_name(f".{uuid.uuid4().hex}.partial"))
-    try:
-        _write(plain, x, name)
-        if _computes_padding(name):
-            with contextlib.suppress(Exception):  # what can't be traced stays as it is
-                traced = _traced(plain, x)
-                _write(_Module(lambda rows: traced(rows), plain.module), x, name)
-        with open(name, "r+b") as file:
-            seal = _seal(file.read())
-            file.write(seal)
-        os.replace(name, path)
-    finally:
-        Path(name).unlink(missing_ok=True)
-
-
-def _seal(content: bytes) -> bytes:
-    """Return the sha256 of an ONNX file's bytes as a metadata entry, to append to them."""
-    onnx = require("onnx", "onnx", "accelerate='onnx'")
-    digest = hashlib.sha256(content).hexdigest()
-    entry = onnx.StringStringEntryProto(key="visxai_sha256", value=digest)
-    seal: bytes = onnx.ModelProto(metadata_props=[entry]).SerializeToString()
-    return seal
-
-
-def _unsealed(path: Path) -> bytes:
-    """Read a file that `_export` wrote.
-
-    Raises:
-        ValueError: its bytes aren't those that were written.
-    """
-    content = path.read_bytes()
-    length = len(_seal(b""))
-    if content[-length:] != _seal(content[:-length]):
-        raise ValueError(f"expected {path.name} as it was written, but it was damaged or altered")
-    return content
-
-
-def _write(plain: _Module, x: Tensor, name: str) -> None:
-    """Export `plain` to the file `name` by the TorchScript exporter, with a free batch axis."""
-    with warnings_of(), torch.no_grad(), silent_exporter():
-        torch.onnx.export(
-            plain,
-            (x,),
-            name,
-            dynamo=False,
-            input_names=["x"],
-            output_names=["out"],
-            dynamic_axes={"x": {0: "batch"}, "out": {0: "batch"}},
-        )
-
-
-def _computes_padding(name: str) -> bool:
-    """Return whether an exported file computes a convolution's padding from its input's size.
-
-    "same" padding does: the runtime can't merge such a padding into the convolution, which costs a
-    third of the time. When torch.export traces the module first, sizes are numbers.
-    """
-    onnx = require("onnx", "onnx", "accelerate='onnx'")
-    nodes = onnx.load(name, load_external_data=False).graph.node
-    made_by = {output: node for node in nodes for output in node.output}
-    sources = [made_by.get(node.input[0]) for node in nodes if node.op_type == "Conv"]
-    waiting = [n.input[1] for n in sources if n is not None and n.op_type == "Pad" and n.input[1:]]
-    seen = set(waiting)
-    while waiting:
-        node = made_by.get(waiting.pop())
-        if node is not None:
-            if node.op_type == "Shape":
-                return True
-            waiting += set(node.input) - seen
-            seen.update(node.input)
-    return False
-
-
-def _traced(plain: _Module, x: Tensor) -> Form:
-    """Trace `plain` by torch.export for any batch size.
-
-    Args:
-        plain: what to trace.
-        x: inputs (2 or more, ...) of the size to trace for.
-    """
-    batch = torch.export.Dim("batch", min=1, max=65536)
-    with torch.no_grad(), warnings_of():
-        return torch.export.export(
-            plain, (x,), dynamic_shapes={"x": {0: batch}}, strict=False
-        ).module()
-
-
-def _compiled(plain: _Module, x: Tensor) -> Form:
-    """Trace `plain` for any batch size, and compile it by inductor with its weights frozen."""
-    from torch._inductor import config
-
-    traced = _traced(plain, x)
-    with torch.no_grad(), warnings_of(), config.patch(freezing=True):
-        compiled = torch.compile(traced, dynamic=True)
-        compiled(x)
-
-    def run(x: Tensor) -> Tensor:
-        # Another number of rows may compile anew: frozen, too.
-        with torch.no_grad(), config.patch(freezing=True):
-            out: Tensor = compiled(x)
-            return out
-
-    return run
 
 
 def _reason(error: Exception) -> str:

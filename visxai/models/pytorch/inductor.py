@@ -1,4 +1,4 @@
-"""The folder for inductor's compiled code, which only its user can read and write.
+"""A computation compiled by inductor, in a folder that only its user can read and write.
 
 By default inductor uses a folder in the shared /tmp, from which it loads and runs code.
 """
@@ -9,6 +9,13 @@ import getpass
 import os
 import tempfile
 from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from visxai.models.pytorch.agreement import Form
+from visxai.models.pytorch.tracing import Traceable, traced
+from visxai.quiet import warnings_of
 
 _VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 
@@ -39,3 +46,21 @@ def _is_private(folder: Path) -> bool:
         return False
     folder.chmod(0o700)
     return True
+
+
+def compile_frozen(plain: Traceable, x: Tensor) -> Form:
+    """Trace `plain` for any batch size, and compile it by inductor with its weights frozen."""
+    from torch._inductor import config
+
+    sized = traced(plain, x)
+    with torch.no_grad(), warnings_of(), config.patch(freezing=True):
+        compiled = torch.compile(sized, dynamic=True)
+        compiled(x)
+
+    def run(x: Tensor) -> Tensor:
+        # Another number of rows may compile anew: frozen, too.
+        with torch.no_grad(), config.patch(freezing=True):
+            out: Tensor = compiled(x)
+            return out
+
+    return run

@@ -1,20 +1,24 @@
-"""Locks that keep tracers and exporters apart from the forwards of other threads.
+"""Tracing, and the locks that keep it apart from the forwards of other threads.
 
 torch.onnx, torch.export and torch.compile work through state that all threads share: flags such as
 `torch.onnx.is_in_onnx_export()`, and while torch.export traces, `nn.Module.__call__` itself. A
 forward that another thread runs meanwhile may fail, take another path, or become part of the trace.
 So every forward of a model runs inside `running`, which any number of threads may enter at once,
 and whatever traces runs inside `alone`, which waits for them and keeps new forwards waiting.
+`Traceable` is what tracers take, `traced` what torch.export makes of it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+
+from visxai.quiet import warnings_of
 
 _free = threading.Condition()
 _forwards = 0  # threads inside `running`
@@ -92,3 +96,31 @@ def silent_exporter() -> Iterator[None]:
         yield
     finally:
         inner._jit_onnx_log = plain
+
+
+class Traceable(nn.Module):
+    """A callable as a module, which is what tracers take."""
+
+    def __init__(self, form: Callable[[Tensor], Tensor], module: nn.Module) -> None:
+        super().__init__()
+        self.form = form
+        self.module = module
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run the callable."""
+        return self.form(x)
+
+
+def traced(plain: Traceable, x: Tensor) -> Callable[[Tensor], Tensor]:
+    """Trace `plain` by torch.export for any batch size.
+
+    Args:
+        plain: what to trace.
+        x: inputs (2 or more, ...) of the size to trace for.
+    """
+    batch = torch.export.Dim("batch", min=1, max=65536)
+    with torch.no_grad(), warnings_of():
+        return torch.export.export(
+            plain, (x,), dynamic_shapes={"x": {0: batch}}, strict=False
+        ).module()

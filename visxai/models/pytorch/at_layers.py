@@ -1,0 +1,78 @@
+"""Activations of layers with the target's gradients at them: what every CAM reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from visxai.models.blocks import joined_aim
+from visxai.models.pytorch.capture import capture
+from visxai.models.pytorch.forms import Forms
+from visxai.models.pytorch.layers import Layout
+from visxai.models.rows import Rows, wide
+from visxai.models.views import AtLayer, AtLayers
+from visxai.target import Target
+
+
+def at_layers(
+    model: Forms, x: Tensor, target: Target, names: tuple[str, ...], layouts: Sequence[Layout]
+) -> AtLayers:
+    """Compute `Model.at_layers` for a torch model, block by block.
+
+    Args:
+        model: the network.
+        x: inputs (b, 3, h, w).
+        target: the target to settle on the scores.
+        names: the layers' names.
+        layouts: where the positions lie in each layer's output.
+    """
+
+    def run(part: Tensor, _image: Tensor, _turn: Tensor, first: int) -> AtLayers:
+        return of_block(model, part, target.part(first, first + len(part)), names)
+
+    parts = list(model._blocks(Rows.of(x), f"layer {names}", run))
+    return _joined(parts, layouts)
+
+
+def of_block(model: Forms, x: Tensor, target: Target, names: tuple[str, ...]) -> AtLayers:
+    """Compute activations and gradients at layers for a block of inputs x (b, 3, h, w)."""
+    module, run = model._above(names, x)
+    with capture(module, *names, cut=True) as seen:
+        scores = run()
+        tensors = [seen[name] for name in names]
+        plain = scores.detach()
+        aim = target.aim(plain, model.probabilities(plain))
+        passes = aim.passes
+        # In float32 from here on: what fp16's scale has saved would vanish in fp16 again.
+        gradients = [
+            t.new_zeros((len(aim), *t.shape[1:]), dtype=torch.promote_types(t.dtype, torch.float32))
+            for t in tensors
+        ]
+        for number, which in enumerate(passes):
+            value = aim(scores[aim.rows[which]], which)
+            found = model.differentiate(value, tensors, number + 1 < len(passes))
+            for into, gradient in zip(gradients, found, strict=True):
+                into[which] = gradient[aim.rows[which]]
+    return AtLayers(
+        plain,
+        aim,
+        tuple(
+            AtLayer(name, tensor.detach()[aim.rows], gradient)
+            for name, tensor, gradient in zip(names, tensors, gradients, strict=True)
+        ),
+    )
+
+
+def _joined(parts: Sequence[AtLayers], layouts: Sequence[Layout]) -> AtLayers:
+    """Join the blocks of a batch, with activations and gradients as float32 maps."""
+    scores = torch.cat([part.scores for part in parts])
+    aim = parts[0].aim if len(parts) == 1 else joined_aim(parts)
+    layers = []
+    for number, layout in enumerate(layouts):
+        pieces = [part.layers[number] for part in parts]
+        activation = torch.cat([wide(layout.maps(piece.activation)) for piece in pieces])
+        gradient = torch.cat([wide(layout.maps(piece.gradient)) for piece in pieces])
+        layers.append(AtLayer(pieces[0].name, activation, gradient))
+    return AtLayers(scores, aim, tuple(layers))
