@@ -249,6 +249,24 @@ def test_an_explanation_comes_back_with_its_envelope(
     assert ledger.verify().entries == 1
 
 
+def test_many_at_once_are_as_each_by_itself(ledger: Ledger, explained: ImageExplanation) -> None:
+    other = replace(explained, label=HOSTILE, model=replace(explained.model, name="n"))
+    items = [(one.to_dict(), Envelope(tenant="t")) for one in (explained, other, explained)]
+    with ledger.writing() as (connection, at):
+        made = explanations.add_all(connection, at, items, actor="k")
+        assert explanations.add_all(connection, at, []) == []
+    alone = ledger.add(explained, Envelope(tenant="t"), actor="k")
+    assert len({id for id, _ in made}) == 3
+    assert made[0][1] == made[2][1] != made[1][1]
+    for id, record in zip([id for id, _ in made], items, strict=True):
+        assert ledger.get(id, "t").record == record[0]
+    first, last = (ledger.history(id)[0] for id in (made[0][0], alone))
+    assert (first.sequence, last.sequence) == (1, 4)
+    for name in ("event", "actor", "tenant", "body"):
+        assert getattr(first, name) == getattr(last, name)
+    assert ledger.verify()
+
+
 def test_explanations_are_found_in_their_order(
     ledger: Ledger, explained: ImageExplanation, monkeypatch: pytest.MonkeyPatch
 ) -> None:

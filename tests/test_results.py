@@ -17,7 +17,7 @@ from visxai.images.sources import Found
 from visxai.record.image import ImageExplanation
 from visxai.references import ImageRef, ModelRef, Transform
 from visxai.results import reading
-from visxai.results.rows import SCHEMA, of_row, row_of
+from visxai.results.rows import SCHEMA, of_row, record_of, row_of
 from visxai.results.store import Store
 
 SETTINGS = {"model": "m", "methods": ["grad_cam()"], "target": "top1", "chunk": 2}
@@ -102,6 +102,8 @@ def test_pandas_polars_and_duckdb_read_it(tmp_path: Path, images: list[Path]) ->
     frame = polars.read_parquet(folder / "*.parquet")
     assert frame["map_shape"].to_list() == [[3, 4]] * 2
     assert of_row(frame.row(0, named=True)).score == 0.25
+    stored = frame.row(0, named=True)
+    assert record_of(stored) == of_row(stored).to_dict()
     query = f"select path, transform.crop[3], quality->>'$.converged' from '{folder}/*.parquet'"
     assert duckdb.sql(query).fetchall()[0] == (str(images[1]), 30, "true")
     assert results.dataset(tmp_path / "out").count_rows() == 2

@@ -29,16 +29,20 @@ def mismatch(value: Any, schema: Schema, name: str = "") -> str | None:
     Returns:
         The dotted name of the first part that breaks the schema, None where the value is valid.
     """
-    told = schema.get("type", ())
-    kinds = (told,) if isinstance(told, str) else tuple(told)
-    if kinds and not any(_TYPES[kind](value) for kind in kinds):
+    kinds = schema.get("type", ())
+    if isinstance(kinds, str):
+        if not _TYPES[kinds](value):
+            return name
+    elif kinds and not any(_TYPES[kind](value) for kind in kinds):
         return name
     if "const" in schema and value != schema["const"]:
         return name
     if "enum" in schema and not any(value == choice for choice in schema["enum"]):
         return name
-    if isinstance(value, Real) and not _in_range(value, schema):
-        return name
+    if isinstance(value, str):
+        return None
+    if _is_real(value):
+        return None if _in_range(value, schema) else name
     if isinstance(value, Mapping):
         return _in_object(value, schema, name)
     if _is_array(value):
@@ -56,18 +60,17 @@ def _in_range(value: Any, schema: Schema) -> bool:
 
 def _in_object(value: Mapping[Any, Any], schema: Schema, name: str) -> str | None:
     known, others = schema.get("properties", {}), schema.get("additionalProperties", True)
-    prefix = f"{name}." if name else ""
     for key in schema.get("required", ()):
         if key not in value:
-            return f"{prefix}{key}"
+            return _dotted(name, key)
     for key, item in value.items():
         expected = known.get(key, others)
         if expected is False:
-            return f"{prefix}{key}"
+            return _dotted(name, key)
         if expected is not True:
-            found = mismatch(item, expected, f"{prefix}{key}")
+            found = mismatch(item, expected)
             if found is not None:
-                return found
+                return _dotted(name, key, found)
     return None
 
 
@@ -75,12 +78,24 @@ def _in_array(value: Sequence[Any], schema: Schema, name: str) -> str | None:
     if not schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", len(value)):
         return name
     expected = schema.get("items", {})
-    found = (mismatch(item, expected, f"{name}.{index}") for index, item in enumerate(value))
-    return next((one for one in found if one is not None), None)
+    for index, item in enumerate(value):
+        found = mismatch(item, expected)
+        if found is not None:
+            return _dotted(name, index, found)
+    return None
+
+
+def _dotted(*parts: object) -> str:
+    return ".".join(str(one) for one in parts if one != "")
+
+
+def _is_real(value: Any) -> bool:
+    # Most numbers are plain, and asking an abstract class takes ten times as long.
+    return type(value) in (int, float) or isinstance(value, Real)
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not _is_flag(value)
+    return _is_real(value) and not _is_flag(value)
 
 
 def _is_flag(value: Any) -> bool:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -25,7 +25,7 @@ from visxai.errors import UnknownName, VisxaiError
 from visxai.govern import tables
 from visxai.govern.daily import add_sums, add_unexplained
 from visxai.govern.metadata import read_metadata
-from visxai.govern.observations import Observations, name_of, one_an_item, read_run
+from visxai.govern.observations import Observations, name_of, one_an_item, read_records
 from visxai.govern.stored import key_of, of_rows, row_of
 from visxai.ledger import explanations as put
 from visxai.ledger.canonical import parse_time
@@ -50,11 +50,13 @@ class Item:
         explanation: The explanation.
         envelope: What the ledger keeps around it; its metadata are the item's groups.
         inputs: Statistics of the input by name.
+        record: The explanation's fields as they were read, None to write them anew.
     """
 
     explanation: Explanation
     envelope: Envelope
     inputs: Mapping[str, float] | None = None
+    record: Mapping[str, Any] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -138,14 +140,17 @@ class Log:
             StoreError: The database can't be written.
         """
         with self.ledger.writing() as (connection, at):
-            ids = [
-                put.add(connection, at, item.explanation, item.envelope, actor=actor)
+            told = [
+                (
+                    item.explanation.to_dict() if item.record is None else item.record,
+                    item.envelope,
+                )
                 for item in items
             ]
-            of = _models_of(connection, ids)
+            made = put.add_all(connection, at, told, actor=actor)
             rows = [
-                row_of(id, of[id], at, item.explanation, item.envelope, item.inputs)
-                for id, item in zip(ids, items, strict=True)
+                row_of(id, model, at, item.explanation, item.envelope, item.inputs)
+                for (id, model), item in zip(made, items, strict=True)
             ]
             self._keep(connection, rows, 0 if seen is None else seen - len(items))
         return len(items)
@@ -171,16 +176,17 @@ class Log:
             StoreError: The folder isn't a run's, or the table doesn't fit, or the database can't be
                 written.
         """
-        found = list(one_an_item(read_run(out))) if metadata is not None else None
+        found = one_an_item(read_records(Path(out)))
         groups: dict[str, tuple[str | None, ...]] = {}
-        if found is not None:
-            groups = read_metadata(str(metadata), [name_of(one) for one, _ in found])
-        listed = iter(found) if found is not None else one_an_item(read_run(out))
+        if metadata is not None:
+            listed = list(found)
+            groups = read_metadata(str(metadata), [name_of(one) for one, _ in listed])
+            found = iter(listed)
         count = position = 0
-        while batch := list(islice(listed, _BATCH)):
+        while batch := list(islice(found, _BATCH)):
             known = self._known([one for one, _ in batch], tenant)
             items = []
-            for explanation, truth in batch:
+            for explanation, (record, truth) in batch:
                 told = {name: values[position] for name, values in groups.items()}
                 position += 1
                 if key_of(explanation) in known:
@@ -191,7 +197,7 @@ class Log:
                     metadata={name: value for name, value in told.items() if value is not None},
                     truth=truth,
                 )
-                items.append(Item(explanation, envelope))
+                items.append(Item(explanation, envelope, record=record))
             count += self.add(items, actor="govern.import") if items else 0
         return count
 

@@ -17,7 +17,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,9 +32,10 @@ from visxai.record.image import ImageExplanation
 from visxai.record.table import TableExplanation
 from visxai.references import RowRef
 from visxai.results import reading
-from visxai.results.rows import of_row
+from visxai.results.rows import of_row, record_of
 
 Array = NDArray[np.float64]
+T = TypeVar("T")
 SIDES = ("input", "score", "explanation")
 _CLASSES = 10  # classes whose shares belong to the score's side, the most frequent
 
@@ -223,16 +224,14 @@ def measured_input(explanation: Explanation) -> dict[str, float]:
         return {}
 
 
-def one_an_item(
-    found: Iterable[tuple[Explanation, str | None]],
-) -> Iterator[tuple[Explanation, str | None]]:
-    """Yield the first explanation of each item, by the first method.
+def one_an_item(found: Iterable[tuple[Explanation, T]]) -> Iterator[tuple[Explanation, T]]:
+    """Yield the first explanation of each item, by the first method, with what goes with it.
 
     The explanations of an item follow each other and are of different classes.
     """
     method, before = None, None
     classes: set[str] = set()
-    for explanation, label in found:
+    for explanation, more in found:
         method = explanation.method if method is None else method
         if explanation.method != method:
             continue
@@ -241,7 +240,7 @@ def one_an_item(
             classes.add(explanation.label)
             continue
         before, classes = item, {explanation.label}
-        yield explanation, label
+        yield explanation, more
 
 
 def read_run(
@@ -255,3 +254,11 @@ def read_run(
     for table in reading.tables(Path(source)):
         for row in table.to_pylist():
             yield of_row(row), row.get("expected")
+
+
+def read_records(out: Path) -> Iterator[tuple[Explanation, tuple[dict[str, Any], str | None]]]:
+    """Yield a folder's explanations, each with its fields as stored and its true class."""
+    for table in reading.tables(out):
+        for row in table.to_pylist():
+            record = record_of(row)
+            yield Explanation.from_dict(record), (record, row.get("expected"))

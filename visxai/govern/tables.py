@@ -19,11 +19,9 @@ from sqlalchemy import (
 )
 
 from visxai.govern.features.base import FIXED
+from visxai.ledger.tables import ID, TIME
 
 metadata = MetaData()
-
-ID = String(32)
-TIME = String(32)
 
 measures = Table(
     "govern_measures",

@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from visxai.ledger.audit import Entry
     from visxai.ledger.database import Database
     from visxai.ledger.envelope import Envelope
-    from visxai.ledger.explanations import Stored
     from visxai.ledger.ledger import Ledger
     from visxai.ledger.signing import Checkpoint, Signer
+    from visxai.ledger.stored import Stored
     from visxai.ledger.verification import Flaw, Verdict
 
 __all__ = [
@@ -37,7 +37,7 @@ __getattr__, __dir__ = hand_on(
         "Flaw": "verification",
         "Ledger": "ledger",
         "Signer": "signing",
-        "Stored": "explanations",
+        "Stored": "stored",
         "Verdict": "verification",
     },
 )

@@ -8,8 +8,8 @@ the payload can be erased and the chain still verifies.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import insert, select, update
@@ -73,6 +73,27 @@ class Entry:
         return sha256(canonical(content))
 
 
+@dataclass(frozen=True)
+class Event:
+    """Something that happened, to be appended to the chain.
+
+    Attributes:
+        event: What happened, such as "explanation.added".
+        subject: The id of what it happened to.
+        actor: Who did it.
+        tenant: Whose data it is about.
+        body: Further facts, without anything personal.
+        payload_sha256: The hash of a payload outside of the chain.
+    """
+
+    event: str
+    subject: str
+    actor: str = "system"
+    tenant: str = ""
+    body: Mapping[str, Any] = field(default_factory=dict)
+    payload_sha256: str | None = None
+
+
 def append(
     connection: Connection,
     at: str,
@@ -103,6 +124,25 @@ def append(
         ArgumentError: The body isn't plain values.
         StoreError: The database has no chain: its tables weren't made by visxai.
     """
+    event_ = Event(event, subject, actor, tenant, body or {}, payload_sha256)
+    return extend(connection, at, [event_])[0]
+
+
+def extend(connection: Connection, at: str, events: Sequence[Event]) -> list[Entry]:
+    """Append entries, in their order, within the connection's writing transaction.
+
+    Args:
+        connection: A connection in a writing transaction; other writers of the chain wait for it.
+        at: The time, as `canonical.timestamp` writes it.
+        events: What happened.
+
+    Returns:
+        The entries.
+
+    Raises:
+        ArgumentError: A body isn't plain values.
+        StoreError: The database has no chain: its tables weren't made by visxai.
+    """
     head = connection.execute(
         select(audit_head.c.sequence, audit_head.c.hash).with_for_update()
     ).one_or_none()
@@ -112,21 +152,27 @@ def append(
             got="none",
             remedy="restore the database from a backup, its audit_head table is empty",
         )
-    content: dict[str, Any] = {
-        "sequence": head.sequence + 1,
-        "at": at,
-        "event": event,
-        "actor": actor,
-        "tenant": tenant,
-        "subject": subject,
-        "body": canonical(dict(body or {})),
-        "payload_sha256": payload_sha256,
-        "previous": head.hash,
-    }
-    entry = Entry(**content, hash=sha256(canonical(content)))
-    connection.execute(insert(audit).values(**content, hash=entry.hash))
-    connection.execute(update(audit_head).values(sequence=entry.sequence, hash=entry.hash))
-    return entry
+    made: list[Entry] = []
+    sequence, previous = head.sequence, head.hash
+    for one in events:
+        sequence += 1
+        content: dict[str, Any] = {
+            "sequence": sequence,
+            "at": at,
+            "event": one.event,
+            "actor": one.actor,
+            "tenant": one.tenant,
+            "subject": one.subject,
+            "body": canonical(dict(one.body)),
+            "payload_sha256": one.payload_sha256,
+            "previous": previous,
+        }
+        previous = sha256(canonical(content))
+        made.append(Entry(**content, hash=previous))
+    if made:
+        connection.execute(insert(audit), [vars(one) for one in made])
+        connection.execute(update(audit_head).values(sequence=sequence, hash=previous))
+    return made
 
 
 def entries(

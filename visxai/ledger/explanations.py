@@ -1,49 +1,33 @@
 """Explanations on record: put down, read, found, held and erased.
 
-The whole record and its envelope are one canonical JSON text, compressed with zstd. The audit chain
-holds the SHA-256 of a random salt and that text. Erasing removes text and salt: what stays proves
-that there was something, and nobody can guess what from the hash.
+Erasing removes an explanation's text and salt: what stays proves that there was something, and
+nobody can guess what from the hash in the audit chain.
 """
 
 from __future__ import annotations
 
-import json
-import secrets
 import uuid
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, or_, select, update
+from sqlalchemy import and_, insert, or_, select, update
 
-from visxai.errors import ArgumentError, StoreError, require
-from visxai.ledger import audit
+from visxai.errors import ArgumentError
+from visxai.ledger import audit, stored
+from visxai.ledger.audit import Event
 from visxai.ledger.canonical import canonical, parse_time, sha256
 from visxai.ledger.database import insert_new
 from visxai.ledger.envelope import Envelope
+from visxai.ledger.stored import Stored
 from visxai.ledger.tables import explanations, models
 from visxai.record.base import Explanation
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Row
+    from sqlalchemy import Connection
 
-MAX_PAYLOAD = 256 * 2**20  # bytes of a record's JSON, as a database may be a stranger's
-_LEVEL = 3  # of zstd
 _PAGE = 200  # records that are read at a time
 
-# The columns that say the same as the payload, and where it says it.
-_OF_ENVELOPE = (
-    "tenant",
-    "tier",
-    "item_id",
-    "decision_id",
-    "supersedes",
-    "decision",
-    "content_sha256",
-    "pixel_sha256",
-    "retain_until",
-)
-_OF_RECORD = ("kind", "method", "label", "score")
+_MODEL = ("model", "weights_sha256", "preprocess")  # what tells a model from others
 # What a tombstone no longer says.
 _ERASED = (
     "item_id",
@@ -59,42 +43,6 @@ _ERASED = (
     "salt",
     "data",
 )
-
-
-@dataclass(frozen=True)
-class Stored:
-    """An explanation on record.
-
-    Attributes:
-        id: Its id.
-        created: When it was put on record, ISO 8601 in UTC.
-        envelope: What is recorded around it; of an erased one only tenant and tier.
-        record: The explanation's fields, as `Explanation.to_dict` gives them; None once erased.
-        hold: The reason of a legal hold, None without one.
-        erased: When it was erased, None while it is there.
-    """
-
-    id: str
-    created: str
-    envelope: Envelope
-    record: dict[str, Any] | None
-    hold: str | None = None
-    erased: str | None = None
-
-    @property
-    def explanation(self) -> Explanation:
-        """The explanation itself, with its map.
-
-        Raises:
-            ArgumentError: It was erased, or the record is damaged.
-        """
-        if self.record is None:
-            raise ArgumentError(
-                expected="an explanation that is still on record",
-                got=f"{self.id}, erased at {self.erased}",
-                remedy="explain the item again",
-            )
-        return Explanation.from_dict(self.record)
 
 
 def add(
@@ -125,18 +73,8 @@ def add(
     record = explanation.to_dict() if isinstance(explanation, Explanation) else dict(explanation)
     Explanation.from_dict(record)
     id = id or uuid.uuid4().hex
-    text = canonical({"envelope": envelope.to_dict(), "record": record}).encode("utf-8")
-    salt = secrets.token_bytes(16)
-    digest = sha256(salt + text)
-    row = {
-        **_columns(envelope.to_dict(), record),
-        "id": id,
-        "model_id": _model(connection, at, record),
-        "created": at,
-        "digest": digest,
-        "salt": salt,
-        "data": _zstd().ZstdCompressor(level=_LEVEL).compress(text),
-    }
+    model = _model(connection, at, record)
+    row = {**stored.row_of(record, envelope), "id": id, "model_id": model, "created": at}
     if not insert_new(connection, explanations, row):
         raise ArgumentError(
             expected="an id that isn't taken",
@@ -144,17 +82,50 @@ def add(
             remedy="leave the id out to have one made",
             field="id",
         )
-    audit.append(
-        connection,
-        at,
-        "explanation.added",
-        id,
-        actor=actor,
-        tenant=envelope.tenant,
-        body={"tier": envelope.tier, "weights_sha256": record["weights_sha256"]},
-        payload_sha256=digest,
-    )
+    audit.extend(connection, at, [_added(row, record, actor)])
     return id
+
+
+def add_all(
+    connection: Connection,
+    at: str,
+    items: Sequence[tuple[Mapping[str, Any], Envelope]],
+    *,
+    actor: str = "system",
+) -> list[tuple[str, str]]:
+    """Put many explanations on record, each with its own entry in the audit chain.
+
+    Args:
+        connection: A connection in a writing transaction.
+        at: The time, as `canonical.timestamp` writes it.
+        items: Records that `Explanation.to_dict` gave or `from_dict` read, and what is recorded
+            around each.
+        actor: Who had them made.
+
+    Returns:
+        For each its id and that of its model.
+
+    Raises:
+        ArgumentError: A record holds a value that JSON hasn't.
+    """
+    known: dict[tuple[str, ...], str] = {}
+    rows, events = [], []
+    for record, envelope in items:
+        told = _identity(record)
+        if told not in known:
+            known[told] = _model(connection, at, record)
+        row = {
+            **stored.row_of(record, envelope),
+            "id": uuid.uuid4().hex,
+            "model_id": known[told],
+            "created": at,
+        }
+        rows.append(row)
+        events.append(_added(row, record, actor))
+    if rows:
+        connection.execute(insert(explanations), rows)
+        audit.extend(connection, at, events)
+    return [(row["id"], row["model_id"]) for row in rows]
 
 
 def get(connection: Connection, id: str, tenant: str | None = None) -> Stored | None:
@@ -175,7 +146,7 @@ def get(connection: Connection, id: str, tenant: str | None = None) -> Stored | 
     if tenant is not None:
         query = query.where(explanations.c.tenant == tenant)
     row = connection.execute(query).one_or_none()
-    return None if row is None else _stored(row)
+    return None if row is None else stored.of_row(row)
 
 
 def find(
@@ -207,7 +178,7 @@ def find(
     """
     query = select(explanations)
     for name, value in equal.items():
-        if name not in (*_OF_ENVELOPE, "kind", "method", "label"):
+        if name not in (*stored.OF_ENVELOPE, "kind", "method", "label"):
             raise ArgumentError(
                 expected="a column that explanations are found by",
                 got=name,
@@ -231,7 +202,7 @@ def find(
     page = query
     while rows := connection.execute(page).all():
         for row in rows:
-            yield _stored(row)
+            yield stored.of_row(row)
         last = rows[-1]
         page = query.where(
             or_(created > last.created, and_(created == last.created, key > last.id))
@@ -256,7 +227,7 @@ def latest(connection: Connection, tenant: str, since: str, most: int) -> list[S
         explanations.c.erased.is_(None),
     )
     order = explanations.c.created.desc()
-    return [_stored(row) for row in connection.execute(query.order_by(order).limit(most))]
+    return [stored.of_row(row) for row in connection.execute(query.order_by(order).limit(most))]
 
 
 def set_hold(
@@ -352,57 +323,27 @@ def expired(connection: Connection, at: str, limit: int = _PAGE) -> list[str]:
     )
 
 
-def payload(data: bytes) -> bytes:
-    """Decompress a payload; raise StoreError where it is damaged or larger than 256 MiB."""
-    zstd = _zstd()
-    try:
-        size = zstd.frame_content_size(data)
-        if 0 <= size <= MAX_PAYLOAD:
-            return bytes(zstd.ZstdDecompressor().decompress(data))
-    except zstd.ZstdError:
-        pass
-    raise StoreError(
-        expected=f"a compressed record of at most {MAX_PAYLOAD} bytes",
-        got=f"{len(data)} other bytes",
-        remedy="run `visxai audit verify` and restore the database from a backup",
+def _added(row: Mapping[str, Any], record: Mapping[str, Any], actor: str) -> Event:
+    """Make the entry about an explanation's row."""
+    return Event(
+        "explanation.added",
+        row["id"],
+        actor=actor,
+        tenant=row["tenant"],
+        body={"tier": row["tier"], "weights_sha256": record["weights_sha256"]},
+        payload_sha256=row["digest"],
     )
 
 
-def misfit(row: Row[Any], text: bytes) -> str | None:
-    """Return the first column of a row that doesn't say what its payload says, None if all do."""
-    whole = json.loads(text)
-    told = _columns(whole["envelope"], whole["record"])
-    return next((name for name, value in told.items() if getattr(row, name) != value), None)
-
-
-def _columns(envelope: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the columns that repeat parts of the payload."""
-    found = {name: envelope[name] for name in _OF_ENVELOPE}
-    # Postgres has no text with NUL, which labels of strangers may hold.
-    found.update({name: record.get(name) for name in _OF_RECORD})
-    for name in ("method", "label"):
-        found[name] = None if found[name] is None else str(found[name]).replace("\0", "\ufffd")
-    return found
+def _identity(record: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(str(record[name]) for name in _MODEL)
 
 
 def _model(connection: Connection, at: str, record: Mapping[str, Any]) -> str:
     """Return the id of a record's model, which is put down when it is first seen."""
-    told = {name: str(record[name]) for name in ("model", "weights_sha256", "preprocess")}
+    told = dict(zip(_MODEL, _identity(record), strict=True))
     id = sha256(canonical(told))[:32]
     if connection.execute(select(models.c.id).where(models.c.id == id)).one_or_none() is None:
         name = told.pop("model").replace("\0", "\ufffd")
         insert_new(connection, models, {**told, "id": id, "name": name, "first_seen": at})
     return id
-
-
-def _stored(row: Row[Any]) -> Stored:
-    if row.data is None:
-        envelope = Envelope(tenant=row.tenant, tier=row.tier)
-        return Stored(row.id, row.created, envelope, None, row.hold, row.erased)
-    whole = json.loads(payload(row.data))
-    envelope = Envelope.from_dict(whole["envelope"])
-    return Stored(row.id, row.created, envelope, whole["record"], row.hold, row.erased)
-
-
-def _zstd() -> Any:
-    return require("zstandard", "serve", "the ledger")

@@ -26,7 +26,7 @@ from visxai.ledger.verification import Verdict, verify_entries, verify_payloads 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from visxai.ledger.explanations import Stored
+    from visxai.ledger.stored import Stored
     from visxai.record.base import Explanation
 
 

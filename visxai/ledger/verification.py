@@ -17,8 +17,8 @@ from sqlalchemy import exists, select
 from visxai.errors import StoreError
 from visxai.ledger.audit import GENESIS, Entry
 from visxai.ledger.canonical import sha256
-from visxai.ledger.explanations import misfit, payload
 from visxai.ledger.signing import Checkpoint, is_signed, key_id
+from visxai.ledger.stored import misfit, payload
 from visxai.ledger.tables import audit, explanations
 
 if TYPE_CHECKING:

@@ -194,13 +194,7 @@ class Explanation(ABC):
                 f"expected a record for {cls.__name__}, got one of kind {known['kind']!r}"
             )
         version = known["schema_version"]
-        later = {one.name for one in columns(known["kind"]) if one.since > version}
-        apart = later | {"model", "quality", "versions", "source"}
-        plain = {
-            item.name: known[item.name]
-            for item in fields(found)
-            if item.name in known and item.name not in apart
-        }
+        plain = {name: known[name] for name in _plain_fields(found, version) if name in known}
         if "top_scores" in plain:
             plain["top_scores"] = tuple(Ranked(**one) for one in plain["top_scores"])
         if version == 1:
@@ -245,6 +239,14 @@ def _checked(data: Any) -> dict[str, Any]:
             f"{wrong or 'no fields'} missing or wrong: the record is damaged, fetch it again"
         )
     return plain
+
+
+@cache
+def _plain_fields(kind: type[Explanation], version: int) -> tuple[str, ...]:
+    """List the fields that a record of a schema version holds as they are."""
+    later = {one.name for one in columns(kind.reference.kind) if one.since > version}
+    apart = later | {"model", "quality", "versions", "source"}
+    return tuple(one.name for one in fields(kind) if one.name not in apart)
 
 
 @cache

@@ -11,6 +11,7 @@ import math
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -294,6 +295,7 @@ _SHARED = (
 )
 
 
+@cache
 def columns(kind: str = "image") -> tuple[Column, ...]:
     """List the columns of a kind of record, those of its input first.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping
 from functools import cache
@@ -75,6 +76,20 @@ def of_row(row: Mapping[str, Any]) -> Explanation:
         ArgumentError: The row doesn't match the schema.
     """
     return Explanation.from_dict(_plain(row))
+
+
+def record_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Read a stored row as JSON-ready values, as `Explanation.to_dict` gives them.
+
+    Raises:
+        StoreError: The row's JSON is damaged.
+        ArgumentError: The row is of an earlier schema version and doesn't match its schema.
+    """
+    plain = _plain(row)
+    if plain.get("schema_version") != SCHEMA_VERSION:
+        return Explanation.from_dict(plain).to_dict()
+    found = {one.name: plain.get(one.name) for one in columns(str(plain.get("kind")))}
+    return found | {"map": base64.b64encode(found["map"] or b"").decode("ascii")}
 
 
 def image_of(row: Mapping[str, Any]) -> ImageExplanation:
