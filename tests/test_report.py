@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import csv
 import importlib.util
 import io
 import json
@@ -25,6 +26,8 @@ from visxai.cli import terminal
 from visxai.errors import Failure, StoreError
 from visxai.images import address
 from visxai.pipeline.progress import Outcome, Progress
+from visxai.record.scores import Ranked
+from visxai.references import ModelRef
 from visxai.report import figures, gallery
 from visxai.report.answers import right
 from visxai.results import reading
@@ -301,12 +304,39 @@ def test_spread_is_the_area_that_holds_half() -> None:
     assert figures.against(np.zeros((2, 2), np.float32)) == 0.0
 
 
+def test_another_models_maps_of_the_same_images_stand_beside(tmp_path: Path) -> None:
+    out = small_run(tmp_path)
+    photos = [tmp_path / "in" / f"photo-{i}.png" for i in (0, 2)]
+    top = (Ranked(3, "tripod", 0.9), Ranked(7, "tabby", 0.05))
+    model = ModelRef("other", "b" * 64, "no resize")
+    made = [explanation(p, model=model, label="tripod", top_scores=top) for p in photos]
+    made.append(explanation(photograph(tmp_path / "in" / "alone.png", 50), model=model))
+    other = fill(tmp_path / "other", made)
+    data = data_of(report.build(out, beside=[other], workers=0).path)
+    assert data["rows"]["image"] == [0, 0, 0, 1, 2, 2, 3, 4, 5]
+    assert data["total"] == 9
+    named = [data["strings"]["method"][i] for i in data["rows"]["method"]]
+    assert named[:3] == ["grad_cam() · m", "saliency() · m", "grad_cam() · other"]
+    assert data["rows"]["file"][2] is None
+    told = json.loads(data["strings"]["top"][data["rows"]["top"][2]])
+    assert [(data["strings"]["name"][i], score) for i, score in told] == [
+        *(("tripod", 0.9), ("tabby", 0.05))
+    ]
+    assert data["run"]["beside"] == ["other"]
+    with pytest.raises(StoreError, match="check the path"):
+        report.build(out, beside=[tmp_path / "in"])
+
+
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = small_run(tmp_path)
     with pytest.raises(SystemExit) as left:
         cli.main(["report", str(out), "--workers", "0"])
     assert left.value.code == 0
     assert "7 explanations in" in capsys.readouterr().out
+    one = fill(tmp_path / "one", [explanation(tmp_path / "in" / "photo-0.png")])
+    with pytest.raises(SystemExit):
+        cli.main(["report", str(one), "--workers", "0"])
+    assert "1 explanation in" in capsys.readouterr().out
     with pytest.raises(SystemExit) as left:
         cli.main(["report", str(tmp_path / "in")])
     assert left.value.code == 2
@@ -336,7 +366,7 @@ def browser() -> Iterator[Any]:
 class Opened:
     """A page opened from disk; whatever it complains about is kept."""
 
-    def __init__(self, browser: Any, path: Path, **how: Any) -> None:
+    def __init__(self, browser: Any, path: Path, view: str = "together=0", **how: Any) -> None:
         how.setdefault("viewport", {"width": 1280, "height": 800})
         self.page = browser.new_page(**how)
         self.wrong: list[str] = []
@@ -344,7 +374,7 @@ class Opened:
         self.page.on("console", lambda said: self.wrong.append(said.text))
         self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
         self.page.on("request", lambda asked: self.asked.append(asked.url))
-        self.page.goto(path.as_uri())
+        self.page.goto(f"{path.as_uri()}#{view}")
         self.page.wait_for_selector(".cell, #empty:not([hidden])")
 
     def items(self) -> list[int]:
@@ -521,15 +551,17 @@ class TestBrowser:
         page = one.page
         assert page.locator("#answers button").all_inner_texts() == ["Right1", "Wrong2"]
         assert page.locator("#keys-shown .key").all_inner_texts() == [
-            *("little\nmuch evidence", "against\nfor")
+            *("little\nmuch evidence", "against\nfor", "grey: not seen by the model")
         ]
         page.locator('[data-answer="wrong"]').click()
         assert one.items() == [1, 2]
         assert page.locator(".card .tag").all_inner_texts() == ["Wrong", "Wrong"]
         page.locator(".card").first.click()
         assert page.locator(".expected").inner_text() == "Labelled tripod"
-        assert page.locator("#viewer-key .key").inner_text() == "against\nfor"
-        bar = page.locator("#viewer-key i").evaluate("bar => getComputedStyle(bar).backgroundImage")
+        assert page.locator("#viewer-key .key").first.inner_text() == "against\nfor"
+        bar = page.locator("#viewer-key i").first.evaluate(
+            "bar => getComputedStyle(bar).backgroundImage"
+        )
         assert bar.startswith("linear-gradient")
         page.keyboard.press("Escape")
         page.locator("#clear").click()
@@ -581,6 +613,120 @@ class TestBrowser:
         one.page.keyboard.press("Escape")
         one.page.locator("#side").wait_for(state="hidden")
         one.page.close()
+        assert not one.wrong
+
+    def test_maps_of_an_image_are_one_card_and_stand_side_by_side(
+        self, browser: Any, written: Path
+    ) -> None:
+        one = Opened(browser, written, "")
+        page = one.page
+        assert one.items() == [0, 2, 3, 4, 5, 6, 7]
+        assert one.count() == "7 explanations of 6 images, 1 failure"
+        assert page.locator(".strip .named").all_inner_texts() == ["grad_cam", "saliency"]
+        page.locator(".card").first.click()
+        page.keyboard.press("b")
+        assert page.locator(".sheet button > span").all_inner_texts() == [
+            *("grad_cam\n10 %", "saliency\n10 %")
+        ]
+        page.locator(".sheet button").nth(1).click()
+        assert "saliency()" in page.locator(".viewer-told .facts").first.inner_text()
+        page.keyboard.press("ArrowRight")
+        assert page.locator("#viewer-where").inner_text() == "2 of 7"
+        page.keyboard.press("Escape")
+        page.locator("#together").click()
+        assert one.items() == list(range(8))
+        page.close()
+        assert not one.wrong
+
+    def test_counts_of_filters_follow_the_search_and_each_other(self, opened: Opened) -> None:
+        page = opened.page
+
+        def classes() -> list[str]:
+            told: list[str] = page.locator("#class-list button").all_inner_texts()
+            return [" ".join(one.split()) for one in told]
+
+        assert classes() == ["tabby 3", "espresso 2", "tripod 2"]
+        page.locator("#search").fill("saliency")
+        assert classes() == ["tabby 1"]
+        assert page.locator("#methods").inner_text().split() == ["grad_cam0", "saliency1"]
+        page.locator("#search").fill("")
+        page.locator('[data-method="1"]').click()
+        assert classes() == ["tabby 1"]
+        # A choice doesn't change its own filter's counts.
+        assert page.locator("#methods").inner_text().split() == ["grad_cam6", "saliency1"]
+
+    def test_the_address_leads_to_the_same_view(
+        self, browser: Any, opened: Opened, written: Path
+    ) -> None:
+        page = opened.page
+        page.locator("#search").fill("photo")
+        page.locator('[data-flag="unfaithful"]').click()
+        page.locator("#sort").select_option("high")
+        page.locator("#mix").fill("2")
+        page.locator(".card").first.click()
+        until(page, "location.hash.includes('open=') && location.hash.includes('mix=2')")
+        other = browser.new_page()
+        other.goto(page.url)
+        other.wait_for_selector("#viewer[open]")
+        title = page.locator("#viewer-title").inner_text()
+        assert other.locator("#viewer-title").inner_text() == title
+        assert other.locator("#search").input_value() == "photo"
+        assert other.locator("#count").inner_text() == "1 of 8"
+        assert other.locator("#viewer-mix").input_value() == "2"
+        other.keyboard.press("Escape")
+        until(other, "!location.hash.includes('open=')")
+        # What a stranger's link says can do nothing but choose among what is there.
+        hostile = "#class=%3Cimg%20src=x%3E&sort=constructor&score=9,1&mix=NaN&open=..%2F..&tab=x"
+        other.goto(f"{written.as_uri()}{hostile}")
+        other.wait_for_selector(".cell")
+        assert other.locator("#count").inner_text().startswith("7 explanations")
+        other.close()
+
+    def test_tags_and_the_selection_become_files(self, browser: Any, tmp_path: Path) -> None:
+        names = ("a.png", "b\nc.png", "=1+1.png")
+        paths = [photograph(tmp_path / "in" / name, i) for i, name in enumerate(names)]
+        made = [explanation(path, label="=cmd()") for path in paths]
+        failed = [Failure(str(tmp_path / "in" / "torn.png"), "expected an image, got 0 bytes")]
+        one = Opened(browser, report.build(fill(tmp_path / "out", made, failed), workers=0).path)
+        page = one.page
+
+        def saved(button: str) -> str:
+            page.locator("#export summary").click()
+            with page.expect_download() as waiting:
+                page.locator(button).click()
+            page.locator("#export summary").click()
+            return Path(waiting.value.path()).read_bytes().decode()
+
+        page.locator(".card").first.focus()
+        page.keyboard.press("x")
+        page.keyboard.press("Enter")
+        page.locator(".tagging input").fill(HOSTILE[:60])
+        page.keyboard.press("Enter")
+        tag = HOSTILE[:60].replace("\n", " ")
+        assert page.locator(".tagging button").first.inner_text().startswith("<img src=x")
+        page.keyboard.press("Escape")
+        assert page.locator("#yours button").count() == 2
+        assert saved("#export-list") == f"{paths[0]}\n"
+        (row,) = csv.DictReader(io.StringIO(saved("#export-csv")))
+        assert row["path"] == str(paths[0])
+        assert row["label"] == "'=cmd()"
+        assert (row["selected"], row["tags"]) == ("yes", tag)
+        page.locator("[data-picked]").click()
+        assert one.items() == [0]
+        page.locator("#clear").click()
+        # They are still there when the page is opened again.
+        page.reload()
+        page.wait_for_selector('.pick-box[aria-pressed="true"]')
+        page.locator("#export summary").click()
+        page.locator("#pick-none").click()
+        page.locator("#export summary").click()
+        listed = saved("#export-list").encode()
+        from visxai.images.sources import Listing, from_input
+
+        (found,) = from_input(["-"], io.BytesIO(listed))
+        assert isinstance(found, Listing)
+        assert list(found.paths) == [*map(str, paths), str(failed[0].path)]
+        page.close()
         assert not one.wrong
 
     def test_hostile_names_and_labels_stay_text(self, browser: Any, tmp_path: Path) -> None:

@@ -42,6 +42,16 @@ def report(
         ),
     ] = None,
     remote: Remote = False,
+    beside: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--beside",
+            metavar="OUT",
+            help="Another run's --out folder, whose maps of the same images are shown beside "
+            "these; repeat it for more.",
+            show_default=False,
+        ),
+    ] = None,
     debug: Debug = False,
 ) -> int:
     """Make a gallery of a run's results that opens from disk: filters, plots, mean maps.
@@ -50,6 +60,8 @@ def report(
 
     visxai report results
 
+    visxai report results --beside results-of-another-model
+
     visxai report results --single-file
     """
     from visxai.cli import terminal
@@ -57,7 +69,12 @@ def report(
 
     with terminal.counting("Drawing the gallery") as progress:
         made = build(
-            out, single_file=single_file, workers=workers, remote=remote, progress=progress
+            out,
+            single_file=single_file,
+            workers=workers,
+            remote=remote,
+            beside=beside or (),
+            progress=progress,
         )
     terminal.gallery(made)
     return 0

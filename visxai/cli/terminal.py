@@ -253,11 +253,11 @@ def top_labels(explanations: list[Any]) -> Table:
 
 def gallery(made: Report) -> None:
     """Print where a gallery is, and what it lacks."""
-    console, without = _out(), ""
+    console, told = _out(), counted(made.shown, "explanation")
     if made.shown < made.rows:
-        without = f" of {made.rows}"
+        told = f"{made.shown} of {counted(made.rows, 'explanation')}"
     console.print(
-        f"{made.shown}{without} explanations in {_placed(made.path)}: open it in a browser",
+        f"{told} in {_placed(made.path)}: open it in a browser",
         soft_wrap=True,
     )
     if made.missing:

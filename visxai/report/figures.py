@@ -63,8 +63,8 @@ class Figures:
         self._sums: dict[tuple[str, str], tuple[Array, int]] = {}
         self._counts: OrderedDict[str, int] = OrderedDict()
 
-    def add(self, explanation: ImageExplanation) -> None:
-        """Add an explanation; a flat map is counted, but is no part of a mean."""
+    def add(self, explanation: ImageExplanation, method: str) -> None:
+        """Add an explanation under its method's name; a flat map is no part of a mean."""
         label = explanation.label
         self._counts[label] = self._counts.get(label, 0) + 1
         peak = float(np.abs(explanation.values).max(initial=0.0))
@@ -72,9 +72,9 @@ class Figures:
             return
         scale = scale_of(explanation.placed, self._colormap)
         # A single map with evidence against the target makes the method's scale symmetric.
-        if scale.symmetric or explanation.method not in self._scales:
-            self._scales[explanation.method] = scale
-        key = explanation.method, label
+        if scale.symmetric or method not in self._scales:
+            self._scales[method] = scale
+        key = method, label
         grid = _on_grid(explanation.values, _CELLS) / np.float32(peak)
         total, count = self._sums.get(key, (np.zeros_like(grid), 0))
         self._sums[key] = total + grid, count + 1

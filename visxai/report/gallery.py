@@ -5,6 +5,7 @@
 
     visxai.report.build("OUT")
     visxai.report.build("OUT", single_file=True)    # OUT/report.html, the first 500 embedded
+    visxai.report.build("OUT", beside=["OTHER"])    # with another run's maps of the same images
 
 Pictures are named after their content, so a second call draws only new pictures. The page and each
 picture are written aside and renamed. Originals are decoded in worker processes; where an original
@@ -18,7 +19,7 @@ import base64
 import contextlib
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,7 @@ def build(
     single_file: bool = False,
     workers: int | None = None,
     remote: bool = False,
+    beside: Sequence[str | os.PathLike[str]] = (),
     progress: Callable[[int, int], None] = lambda done, rows: None,
 ) -> Report:
     """Write the gallery of the run in OUT, finished or not.
@@ -70,23 +72,27 @@ def build(
             explanations.
         workers: The number of processes that draw pictures; None takes one for each core, 0 none.
         remote: Whether to fetch originals behind URLs, which whoever wrote the rows has chosen.
-        progress: Called with the number of rows done and of all rows.
+        beside: The folders of other runs, of other models or methods: their explanations of OUT's
+            images are shown beside OUT's own. Images are matched by their content.
+        progress: Called with the number of OUT's rows done and of all its rows.
 
     Returns:
         The page's path and counts.
 
     Raises:
-        StoreError: OUT isn't a run's folder, can't be written, or a symbolic link would lead the
-            gallery elsewhere.
+        StoreError: OUT or another folder isn't a run's over images, OUT can't be written, or a
+            symbolic link would lead the gallery elsewhere.
     """
     folder = Path(os.path.abspath(out))
-    about = reading.about(folder)
-    if about is None:
-        raise StoreError(
-            f"expected a folder that `visxai explain --out` wrote, got {os.fspath(out)}: "
-            "check the path"
-        )
-    if about["settings"].get("kind") == "text":
+    about = _about(out)
+    others = [Path(os.path.abspath(one)) for one in beside]
+    kinds = [
+        about["settings"].get("kind"),
+        *(_about(one)["settings"].get("kind") for one in others),
+    ]
+    if others and "text" in kinds:
+        raise StoreError("expected runs over images beside each other, got one over texts")
+    if kinds[0] == "text":
         return Report(*texts.build(folder, about, progress), 0)
     target = folder / "report.html" if single_file else folder / "report" / "index.html"
     remedy = "make room there and run it again"
@@ -95,15 +101,28 @@ def build(
         target.parent.mkdir(exist_ok=True)
         with _pictures(folder, single_file) as pictures:
             side, limit = (_SMALLER, EMBEDDED) if single_file else (SIDE, None)
-            album = Album(folder, pictures, about["settings"], side, limit, remote)
+            album = Album(folder, pictures, about["settings"], side, limit, remote, others)
             figures = Figures((about["settings"].get("overlays") or {}).get("colormap"))
             data = album.collect(figures, workers, progress)
-            data["run"] = _run(folder, about, single_file)
+            data["run"] = _run(folder, about, single_file) | {
+                "beside": [one.name for one in others]
+            }
             data["classes"] = figures.classes()
             data["failures"] = [one.to_dict() for one in reading.failures(folder)]
             data["pictures"] = _embedded(pictures) if single_file else {}
             files.write(target, page.filled(folder.name, data))
     return Report(target, len(data["rows"]["image"]), data["total"], album.missing)
+
+
+def _about(out: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a run's run.json; raise StoreError where there is none."""
+    about = reading.about(Path(os.path.abspath(out)))
+    if about is None:
+        raise StoreError(
+            f"expected a folder that `visxai explain --out` wrote, got {os.fspath(out)}: "
+            "check the path"
+        )
+    return about
 
 
 def _check_links(report: Path) -> None:

@@ -9,23 +9,20 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-from PIL import Image
+from typing import Any, NamedTuple
 
 import visxai
 from visxai.drawing import colours
-from visxai.drawing.overlays import overlay, save
-from visxai.errors import ArgumentError, Failure, ImageError
+from visxai.errors import ArgumentError, Failure
 from visxai.foreign import below, shown
 from visxai.images import decoding
-from visxai.images.address import UNASKED, Origin
-from visxai.images.decoding import Limits
+from visxai.images.address import Origin
 from visxai.images.preprocess import Preprocess
 from visxai.pipeline.tasks import Setup, Style
 from visxai.pipeline.workers import Task, Workers
@@ -33,113 +30,31 @@ from visxai.record.image import ImageExplanation
 from visxai.report import figures as measure
 from visxai.report.answers import right
 from visxai.report.figures import Figures
+from visxai.report.thumbnails import Drawing, Drawn, picture
 from visxai.results import reading
 from visxai.results.rows import Row, image_of
 
 SIDE = 512  # pixels of a picture's longest side
-_QUALITY = 80
 _ROW = (
-    *("image", "label", "score", "logit", "method", "layer", "scale"),
+    *("image", "label", "score", "logit", "method", "layer", "scale", "top", "unseen"),
     *("degenerate", "converged", "faithful", "spread", "against", "peak"),
     *("overlay", "map", "file", "quality", "seconds"),
 )
-_IMAGE = ("path", "width", "height", "sha256", "photo", "note", "expected", "right")
-
-Shown = tuple[ImageExplanation, Row]  # an explanation and the row it was read from
+_IMAGE = ("path", "width", "height", "sha256", "photo", "note", "expected", "right", "given")
 
 
-@dataclass(frozen=True)
-class Drawing:
-    """An explanation to draw.
+class Shown(NamedTuple):
+    """An explanation on the page.
 
     Attributes:
         explanation: The explanation.
-        overlay: The file for its overlay.
-        map: The file for its map.
-        drawn: The run's own overlay, None where the run drew none.
+        row: The row it was read from.
+        out: The folder of its run, None for a run whose rows are beside the gallery's own.
     """
 
     explanation: ImageExplanation
-    overlay: Path
-    map: Path
-    drawn: Path | None
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """The result of drawing an image's pictures.
-
-    Attributes:
-        note: The reason why there is no photograph, None where there is a photograph.
-        overlays: Whether each overlay exists, in the order of the drawings.
-    """
-
-    note: str | None
-    overlays: list[bool]
-
-
-def picture(worker: Any, source: Origin, photo: Path, wanted: list[Drawing], side: int) -> Drawn:
-    """Draw an image's missing pictures; runs in a worker process.
-
-    Args:
-        worker: The worker's state, which decodes images.
-        source: The original.
-        photo: The file for the photograph.
-        wanted: The explanations to draw, at least one.
-        side: The longest side of a picture, in pixels.
-    """
-    original, note = None, None
-    try:
-        found = worker.decoded(source)
-        if found.sha256 == wanted[0].explanation.input.source_sha256:
-            original = _small(found.image, side)
-        else:
-            note = "The original has changed since it was explained."
-    except ImageError:
-        left = source.exists()
-        note = "The original can't be read any more." if left else "The original is gone."
-        if source.fetched == UNASKED:
-            note = "The original lies behind a URL, which isn't asked without --remote."
-    except MemoryError:
-        note = "The original is too large for memory."
-    if original is not None:
-        _save(original, photo)
-    there, colormap = [], worker.setup.style.colormap
-    for one in wanted:
-        record = one.explanation.input
-        if original is not None:
-            _save(overlay(one.explanation.placed, original, colormap=colormap), one.overlay)
-        elif one.drawn is not None:
-            _copy(one.drawn, one.overlay, side, worker.setup.limits)
-        there.append(one.overlay.exists())
-        size = _fit(record.width, record.height, side // 2)
-        grey = Image.new("RGB", size, (128, 128, 128))
-        _save(overlay(one.explanation.placed, grey, colormap=colormap, alpha=1.0), one.map)
-    return Drawn(note, there)
-
-
-def _copy(overlay: Path, target: Path, side: int, limits: Limits) -> None:
-    """Copy the run's own overlay at a smaller size, as its photograph can't be read any more."""
-    try:
-        _save(_small(decoding.decode(overlay, limits).image, side), target)
-    except ImageError:
-        return
-
-
-def _fit(width: int, height: int, side: int) -> tuple[int, int]:
-    factor = min(1.0, side / max(width, height))
-    return max(1, round(width * factor)), max(1, round(height * factor))
-
-
-def _small(image: Image.Image, side: int) -> Image.Image:
-    size = _fit(*image.size, side)
-    return image if size == image.size else image.resize(size, Image.Resampling.LANCZOS, None, 2.0)
-
-
-def _save(image: Image.Image, path: Path) -> None:
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save(image, path, quality=_QUALITY)
+    row: Row
+    out: Path | None
 
 
 @dataclass
@@ -156,6 +71,7 @@ class Album:
         side: The longest side of a picture, in pixels.
         limit: The most explanations with pictures, None for all.
         remote: Whether to fetch originals behind URLs.
+        beside: The folders of other runs, whose explanations of the same images are shown too.
         missing: The number of images without a photograph.
     """
 
@@ -165,6 +81,7 @@ class Album:
     side: int = SIDE
     limit: int | None = None
     remote: bool = False
+    beside: Sequence[Path] = ()
     missing: int = 0
     _tables: dict[str, dict[str, int]] = field(default_factory=dict)
     _scales: dict[colours.Scale, int] = field(default_factory=dict)
@@ -194,7 +111,7 @@ class Album:
         waiting: deque[tuple[int, list[dict[str, Any]], str | None, Task | None]] = deque()
         table: dict[str, list[Any]] = {name: [] for name in _ROW}
         listed: dict[str, list[Any]] = {name: [] for name in _IMAGE}
-        done = 0
+        done = total = own = 0
 
         def finish() -> None:
             image, entries, photo, task = waiting.popleft()
@@ -203,13 +120,15 @@ class Album:
             for entry in entries:
                 for name in _ROW:
                     table[name].append(entry[name])
-            progress(done, rows)
+            progress(own, rows)
 
         try:
             progress(0, rows)
             for group in self._groups():
-                for explanation, _ in group:
-                    figures.add(explanation)
+                own += sum(one.out is not None for one in group)
+                total += len(group)
+                for one in group:
+                    figures.add(one.explanation, self._method(one.explanation))
                 if self.limit is not None:
                     group = group[: max(0, self.limit - done)]
                 done += len(group)
@@ -217,7 +136,7 @@ class Album:
                     continue
                 image = len(listed["path"])
                 self._list(listed, group)
-                entries = [self._entry(image, *one) for one in group]
+                entries = [self._entry(image, one) for one in group]
                 photo, task = self._start(pool, group, entries)
                 waiting.append((image, entries, photo, task))
                 while len(waiting) > ahead:
@@ -229,14 +148,24 @@ class Album:
         strings = {name: list(values) for name, values in self._tables.items()}
         scales = [measure.scale_told(one) for one in self._scales]
         tables = {"rows": table, "images": listed, "strings": strings}
-        return tables | {"scales": scales, "total": rows}
+        return tables | {"scales": scales, "total": total}
 
     def _groups(self) -> Iterator[list[Shown]]:
-        """Yield the explanations of each image."""
-        for rows_of_part in reading.tables(self.out):
-            stored = rows_of_part.to_pylist()
-            for _, rows in itertools.groupby(stored, key=lambda row: row["path"]):
-                yield [(image_of(row), row) for row in rows]
+        """Yield the explanations of each image, those of the other runs behind its own."""
+        others: dict[str, list[Row]] = {}
+        for folder in self.beside:
+            for part in reading.tables(folder):
+                for row in part.to_pylist():
+                    others.setdefault(row["source_sha256"], []).append(row)
+        for part in reading.tables(self.out):
+            for _, rows in itertools.groupby(part.to_pylist(), key=lambda row: row["path"]):
+                group = [Shown(image_of(row), row, self.out) for row in rows]
+                beside = others.get(group[0].explanation.input.source_sha256, ())
+                yield group + [Shown(image_of(row), row, None) for row in beside]
+
+    def _method(self, one: ImageExplanation) -> str:
+        """Name the method of an explanation, and the model where the page shows several runs."""
+        return f"{one.method} · {shown(one.model.name)}" if self.beside else one.method
 
     def _start(
         self,
@@ -250,12 +179,12 @@ class Album:
             The photograph's name, and the task that draws the pictures, None where all of them
             exist.
         """
-        first = group[0][0]
+        first = group[0].explanation
         photo = _name("photo", first.input.source_sha256, self.side)
         panel = (self.settings.get("overlays") or {}).get("panel", False)
         wanted = []
-        for (explanation, row), entry in zip(group, entries, strict=True):
-            overlay = row["overlay"]
+        for (explanation, _, _), entry in zip(group, entries, strict=True):
+            overlay = entry["file"]
             drawn = below(self.out / "overlays", overlay) if overlay and not panel else None
             wanted.append(
                 Drawing(explanation, self._at(entry["overlay"]), self._at(entry["map"]), drawn)
@@ -296,15 +225,19 @@ class Album:
 
     def _list(self, listed: dict[str, list[Any]], group: list[Shown]) -> None:
         """Append an image to the table of images."""
-        about, rows = group[0][0].input, [row for _, row in group]
-        told = (shown(about.path or "image in memory"), about.width, about.height)
+        about, rows = group[0].explanation.input, [one.row for one in group if one.out]
+        path = shown(about.path or "image in memory")
+        told = (path, about.width, about.height)
         drawn = (about.source_sha256, None, None)
         answer = (rows[0].get("expected"), right(rows, self.settings))
-        for name, value in zip(_IMAGE, (*told, *drawn, *answer), strict=True):
+        # What `visxai explain -` reads has to be the path itself.
+        given = None if path == about.path else about.path
+        for name, value in zip(_IMAGE, (*told, *drawn, *answer, given), strict=True):
             listed[name].append(value)
 
-    def _entry(self, image: int, one: ImageExplanation, row: Row) -> dict[str, Any]:
+    def _entry(self, image: int, on_page: Shown) -> dict[str, Any]:
         """Make the row of an explanation in the page's table."""
+        one, row, out = on_page
         style = self.settings.get("overlays") or {}
         scale = colours.scale_of(one.placed, style.get("colormap"))
         transform = sorted(one.input.transform.to_dict().items())
@@ -315,9 +248,11 @@ class Album:
             "label": self._index("label", one.label),
             "score": one.score,
             "logit": one.logit,
-            "method": self._index("method", one.method),
+            "method": self._index("method", self._method(one)),
             "layer": self._index("layer", one.layer or ""),
             "scale": self._scales.setdefault(scale, len(self._scales)),
+            "top": self._top(one),
+            "unseen": one.seen() != (0, 0, one.input.width, one.input.height),
             "degenerate": one.degenerate,
             "converged": one.quality.get("converged"),
             "faithful": one.quality.get("faithful"),
@@ -326,10 +261,16 @@ class Album:
             "peak": row["map_scale"],
             "overlay": _name("overlay", *shows, *style_of),
             "map": _name("map", *shows, *style_of),
-            "file": row["overlay"],
+            "file": row["overlay"] if out else None,
             "quality": dict(one.quality),
             "seconds": one.seconds,
         }
+
+    def _top(self, one: ImageExplanation) -> int | None:
+        """Return the number of the text that holds the strongest classes, None without them."""
+        ranked = [(self._index("name", top.label), top.score) for top in one.top_scores]
+        told = [[name, None if score is None else round(score, 6)] for name, score in ranked]
+        return self._index("top", json.dumps(told, separators=(",", ":"))) if told else None
 
     def _index(self, table: str, value: str) -> int:
         """Return the number of a string in a table of strings, to which a new string is added."""

@@ -56,44 +56,84 @@ const SORTS = {
   slow: { name: "Slowest", by: (i) => -rows.seconds[i] },
 };
 
+// Explanations of one image are adjacent in the table: [first, last] by image.
+const spans = images.path.map(() => null);
+rows.image.forEach((image, item) => { spans[image] = spans[image] ? [spans[image][0], item] : [item, item]; });
+const alike = (item) => {
+  if (failed(item)) return [item];
+  const [first, last] = spans[rows.image[item]];
+  return Array.from({ length: last - first + 1 }, (_, i) => first + i);
+};
+const SEVERAL = spans.some((span) => span && span[1] > span[0]);
+
 const fresh = () => ({
-  query: "", kind: "all", classes: new Set(), methods: new Set(), flags: new Set(), answers: new Set(),
+  query: "", kind: "all", classes: new Set(), methods: new Set(), flags: new Set(), answers: new Set(), tags: new Set(), picked: false,
   score: [...SCORE_ENDS], spread: [...SPREAD_ENDS],
 });
-const state = { ...fresh(), sort: "input", mix: 1, size: 190 };
+const state = { ...fresh(), sort: "input", mix: 1, size: 190, together: SEVERAL, tab: "images" };
 
 const narrowed = (range, ends) => range[0] > ends[0] || range[1] < ends[1];
 
 /** Count the active filters, without the search. */
 function filters() {
-  return (state.kind !== "all") + (state.classes.size > 0) + (state.methods.size > 0)
-    + (state.flags.size > 0) + (state.answers.size > 0) + narrowed(state.score, SCORE_ENDS) + narrowed(state.spread, SPREAD_ENDS);
+  return (state.kind !== "all") + (state.classes.size > 0) + (state.methods.size > 0) + (state.flags.size > 0) + (state.answers.size > 0)
+    + (state.tags.size > 0 || state.picked) + narrowed(state.score, SCORE_ENDS) + narrowed(state.spread, SPREAD_ENDS);
 }
 
-/** List the items that pass the filters, in the chosen order. */
+/**
+ * List the items that pass the search and the filters, in the chosen order, and count for each choice of a filter
+ * the items that pass all the other filters.
+ */
 function chosen() {
   const words = state.query.toLowerCase().split(/\s+/).filter(Boolean);
   const flags = FLAGS.filter((flag) => state.flags.has(flag.key));
   const answers = ANSWERS.filter((answer) => state.answers.has(answer.key));
-  const byScore = narrowed(state.score, SCORE_ENDS), bySpread = narrowed(state.spread, SPREAD_ENDS);
-  const only = state.classes.size || state.methods.size || flags.length || answers.length || byScore || bySpread;
   const within = (value, [low, high]) => value !== null && value >= low && value <= high;
+  const yours = (i) => (state.picked && kept.picked.has(keyOf(i))) || [...state.tags].some((tag) => kept.tagsOf(i).has(tag));
+  const tests = [
+    [state.classes.size, "classes", (i) => state.classes.has(rows.label[i])],
+    [state.methods.size, "methods", (i) => state.methods.has(rows.method[i])],
+    [flags.length, "flags", (i) => flags.some((flag) => flag.has(i))],
+    [answers.length, "answers", (i) => answers.some((answer) => answer.has(i))],
+    [narrowed(state.score, SCORE_ENDS), "score", (i) => within(rows.score[i], state.score)],
+    [narrowed(state.spread, SPREAD_ENDS), "spread", (i) => within(rows.spread[i], state.spread)],
+  ].filter(([active]) => active);
+  const own = state.picked || state.tags.size > 0;
+  const counts = { classes: new Map(), methods: new Map(), flags: new Map(), answers: new Map(), tags: new Map(), picked: new Map() };
+  const count = (facet, key) => counts[facet].set(key, (counts[facet].get(key) ?? 0) + 1);
   const found = [];
   for (let item = 0; item < TOTAL; item++) {
-    if (failed(item)) {
-      if (state.kind === "done" || (only && state.kind !== "failed")) continue;
-    } else {
-      if (state.kind === "failed") continue;
-      if (state.classes.size && !state.classes.has(rows.label[item])) continue;
-      if (state.methods.size && !state.methods.has(rows.method[item])) continue;
-      if (flags.length && !flags.some((flag) => flag.has(item))) continue;
-      if (answers.length && !answers.some((answer) => answer.has(item))) continue;
-      if (byScore && !within(rows.score[item], state.score)) continue;
-      if (bySpread && !within(rows.spread[item], state.spread)) continue;
+    const bad = failed(item);
+    if (state.kind === (bad ? "done" : "failed") || !words.every((word) => haystack[item].includes(word))) continue;
+    let missed = null, misses = 0;
+    if (bad && state.kind !== "failed") misses = tests.length ? 2 : 0;
+    else if (!bad) for (const [, facet, passes] of tests) if (!passes(item)) { missed = facet; if (++misses > 1) break; }
+    if (misses < 2 && own && !yours(item)) { missed = "yours"; misses++; }
+    if (misses > 1) continue;
+    if (!misses) found.push(item);
+    const open = (facet) => !misses || missed === facet;
+    if (open("yours")) {
+      if (kept.picked.has(keyOf(item))) count("picked", "picked");
+      for (const tag of kept.tagsOf(item)) count("tags", tag);
     }
-    if (words.every((word) => haystack[item].includes(word))) found.push(item);
+    if (bad) continue;
+    if (open("classes")) count("classes", rows.label[item]);
+    if (open("methods")) count("methods", rows.method[item]);
+    if (open("flags")) for (const flag of FLAGS) if (flag.has(item)) count("flags", flag.key);
+    if (open("answers")) for (const answer of ANSWERS) if (answer.has(item)) count("answers", answer.key);
   }
-  return sorted(found);
+  return { found: sorted(found), counts };
+}
+
+/** Gather the items of each image behind the first of them. */
+function gathered(items) {
+  const members = new Map(), leaders = new Map();
+  for (const item of items) {
+    const image = failed(item) ? -item : rows.image[item];
+    if (leaders.has(image)) members.get(leaders.get(image)).push(item);
+    else { leaders.set(image, item); members.set(item, [item]); }
+  }
+  return members;
 }
 
 function sorted(found) {
@@ -135,10 +175,16 @@ const when = (iso) => (Number.isNaN(Date.parse(iso)) ? iso : moment.format(new D
 const counted = (count, noun) => `${number(count)} ${noun}${count === 1 ? "" : "s"}`;
 const spent = (s) => (s < 1 ? `${Math.round(1000 * s)} ms` : s < 90 ? `${s.toFixed(1)} s` : s < 5400 ? `${Math.round(s / 60)} min` : `${(s / 3600).toFixed(1)} h`);
 // Show a method's name without its options where the name alone is unambiguous.
-const short = (spec) => spec.split("(", 1)[0];
+const short = (spec) => {
+  const [method, ...model] = spec.split(" · ");
+  return [method.split("(", 1)[0], ...model].join(" · ");
+};
 const told = new Map();
 for (const spec of new Set([...methods, ...(run.methods ?? [])])) told.set(short(spec), (told.get(short(spec)) ?? 0) + 1);
-const brief = (spec) => (told.get(short(spec)) === 1 ? short(spec) : spec.replace(/\(\)$/, ""));
+const brief = (spec) => (told.get(short(spec)) === 1 ? short(spec) : spec.replace("()", ""));
+
+/** List the strongest classes of an explanation's image: [label, score], the strongest first. */
+const topOf = (item) => (rows.top[item] === null ? [] : JSON.parse(strings.top[rows.top[item]]).map(([name, score]) => [strings.name[name], score]));
 
 /** Return a picture's URL: a file beside the page, or data inside it. */
 function source(name) {

@@ -8,11 +8,13 @@ const wall = {
   rows: [], // { top, height, first, last }, pixels and positions in items
   boxes: [], // [left, top, width, picture's height] by position
   nodes: new Map(), // position -> element
+  members: new Map(), // item -> the items on its card
   active: 0, // the position that the keyboard is at
   opened: () => {},
 
-  show(items, active = 0) {
+  show(items, members, active = 0) {
     this.items = items;
+    this.members = members;
     this.active = Math.max(0, Math.min(active, items.length - 1));
     this.layout();
   },
@@ -83,19 +85,21 @@ const wall = {
   },
 
   cell(at) {
-    const item = this.items[at], [left, top, width, height] = this.boxes[at];
-    const told = failed(item) ? `Failed: ${nameOf(item)}` : `${labelOf(item)}, ${scored(rows.score[item])}, ${nameOf(item)}`;
-    const frame = picture(item, false);
+    const item = this.items[at], [left, top, width, height] = this.boxes[at], several = membersOf(item);
+    const told = failed(item) ? `Failed: ${nameOf(item)}` : several.length > 1 ? `${nameOf(item)}, ${several.length} maps` : `${labelOf(item)}, ${scored(rows.score[item])}, ${nameOf(item)}`;
+    const frame = several.length > 1 ? strip(several) : picture(item, false);
     frame.style.height = `${height}px`;
-    const marks = marksOf(item, false);
-    if (marks.childElementCount) frame.append(marks);
+    if (several.length === 1) {
+      const marks = marksOf(item, false);
+      if (marks.childElementCount) frame.append(marks);
+    }
     const card = el("button", { class: failed(item) ? "card failed" : "card", type: "button", "aria-label": told, tabindex: at === this.active ? 0 : -1 },
       frame,
-      el("span", { class: "caption" }, el("b", { dir: "auto", title: labelOf(item) }, labelOf(item)), failed(item) ? null : el("span", {}, scored(rows.score[item]))),
-      el("span", { class: "file", dir: "auto", title: pathOf(item) }, failed(item) || methods.length < 2 ? nameOf(item) : `${brief(methods[rows.method[item]])} · ${nameOf(item)}`));
+      el("span", { class: "caption" }, el("b", { dir: "auto", title: labelOf(item) }, several.length > 1 ? [...new Set(several.map(labelOf))].join(", ") : labelOf(item)), failed(item) ? null : el("span", {}, scored(rows.score[item]))),
+      el("span", { class: "file", dir: "auto", title: pathOf(item) }, several.length > 1 ? `${several.length} maps · ${nameOf(item)}` : failed(item) || methods.length < 2 ? nameOf(item) : `${brief(methods[rows.method[item]])} · ${nameOf(item)}`));
     card.addEventListener("click", () => { this.tab(at); this.opened(at); });
     card.addEventListener("focus", () => this.tab(at));
-    const node = el("div", { class: "cell", role: "listitem", "aria-posinset": at + 1, "aria-setsize": this.items.length }, card);
+    const node = el("div", { class: "cell", role: "listitem", "aria-posinset": at + 1, "aria-setsize": this.items.length }, card, pickOf(item));
     node.style.width = `${width}px`;
     node.style.height = `${height + CAPTION}px`;
     node.style.transform = `translate(${left}px, ${top}px)`;
@@ -148,7 +152,37 @@ function aspect(item) {
     return Math.max(1.3, Math.min(2.6, ((160 * failures[item - ROWS].reason.length) / Math.max(40, tall - 44) + 24) / tall));
   }
   const image = rows.image[item];
-  return Math.max(0.62, Math.min(2.4, images.width[image] / images.height[image]));
+  return Math.min(beside(), membersOf(item).length) * Math.max(0.62, Math.min(2.4, images.width[image] / images.height[image]));
+}
+
+const membersOf = (item) => wall.members.get(item) ?? [item];
+const beside = () => (grid.clientWidth < 520 ? 2 : 4); // pictures on a card
+
+/** Put the pictures of one image side by side, each with what tells it from the others. */
+function strip(items) {
+  const frame = el("span", { class: "strip" }), most = beside();
+  items.slice(0, most).forEach((item, i) => {
+    const part = picture(item, false), more = i === most - 1 && items.length > most ? ` +${items.length - most}` : "";
+    const marks = marksOf(item, false);
+    if (marks.childElementCount) part.append(marks);
+    part.append(el("span", { class: "named", dir: "auto" }, distinct(item, items) + more));
+    frame.append(part);
+  });
+  return frame;
+}
+
+/** Name what tells an explanation from the others of its image: its method, its class, or both. */
+function distinct(item, items) {
+  const differ = (column) => items.some((other) => rows[column][other] !== rows[column][item]);
+  const method = brief(methods[rows.method[item]]);
+  if (!differ("label")) return method;
+  return differ("method") ? `${method} · ${labelOf(item)}` : labelOf(item);
+}
+
+/** Make the box that selects an image; the key x does the same. */
+function pickOf(item) {
+  const on = kept.picked.has(keyOf(item));
+  return el("button", { class: "pick-box", type: "button", tabindex: -1, "aria-pressed": on, "aria-label": `Select ${nameOf(item)}`, title: "Select (x)", onclick: () => pick(item) });
 }
 
 /** Stack photograph, overlay and map; --mix sets the visibility of each. */
@@ -187,9 +221,11 @@ function marksOf(item, all) {
 /** Make the key of these items' colours: a bar for each scale, between words for its ends. */
 function keysOf(items) {
   const used = new Set(items.filter((item) => !failed(item)).map((item) => rows.scale[item]));
+  const unseen = items.some((item) => !failed(item) && rows.unseen[item]);
+  const grey = el("span", { class: "key unseen", title: "The model’s view is a part of the photograph: it never saw the grey part." }, el("i"), "grey: not seen by the model");
   return [...used].sort().map((index) => {
     const { colours, ends } = data.scales[index], bar = el("i");
     bar.style.background = `linear-gradient(90deg, ${colours.join(", ")})`;
     return el("span", { class: "key", role: "img", "aria-label": `Colours: from ${ends[0]} to ${ends[1]}` }, ends[0], bar, ends[1]);
-  });
+  }).concat(unseen ? [grey] : []);
 }

@@ -1,24 +1,44 @@
 // The page: controls change the state, and the state is drawn.
 
+const TABS = ["images", "classes", "run"];
 let plain = []; // the chosen items
 
 function refresh({ keep = false } = {}) {
   const current = keep ? wall.items[wall.active] : undefined;
-  plain = chosen();
-  wall.show(plain, current === undefined ? 0 : Math.max(0, plain.indexOf(current)));
+  const { found, counts } = chosen();
+  plain = found;
+  const members = state.together ? gathered(plain) : new Map(), shown = state.together ? [...members.keys()] : plain;
+  wall.show(shown, members, current === undefined ? 0 : Math.max(0, shown.indexOf(current)));
+  if (looking.item !== null) looking.at = Math.max(0, shown.findIndex((item) => membersOf(item).includes(looking.item)));
   const done = plain.filter((item) => !failed(item));
   scoreFilter.draw(done.map((item) => rows.score[item]));
   spreadFilter.draw(done.map((item) => rows.spread[item]));
-  $("count").textContent = plain.length === TOTAL ? toldCounts(done.length, TOTAL - done.length) : `${number(plain.length)} of ${number(TOTAL)}`;
+  const of = state.together ? ` of ${counted(new Set(done.map((item) => rows.image[item])).size, "image")}` : "";
+  $("count").textContent = plain.length === TOTAL ? counted(done.length, "explanation") + of + (done.length < TOTAL ? `, ${counted(TOTAL - done.length, "failure")}` : "") : `${number(plain.length)} of ${number(TOTAL)}`;
   $("keys-shown").replaceChildren(...keysOf(plain));
   $("empty").hidden = plain.length > 0;
   const count = filters();
   $("side-count").hidden = !count;
   $("side-count").textContent = count;
   $("clear").hidden = !count && !state.query;
+  tally("answer", counts.answers);
+  tally("flag", counts.flags);
+  tally("method", counts.methods);
+  classCounts = counts.classes;
+  classList();
+  yours(counts);
+  exporting();
+  link();
 }
 
-const toldCounts = (done, bad) => counted(done, "explanation") + (bad ? `, ${counted(bad, "failure")}` : "");
+/** Write the present counts on the buttons of a filter. */
+function tally(key, counts) {
+  $(`${key}s`).querySelectorAll("button").forEach((button) => {
+    const value = button.dataset[key], count = counts.get(key === "method" ? +value : value) ?? 0;
+    button.lastChild.textContent = number(count);
+    button.classList.toggle("none", !count);
+  });
+}
 
 function press(host, key, on) { host.querySelectorAll("button").forEach((b) => b.setAttribute("aria-pressed", on(b.dataset[key]))); }
 
@@ -30,7 +50,6 @@ function changed() {
   press($("flags"), "flag", (key) => state.flags.has(key));
   press($("answers"), "answer", (key) => state.answers.has(key));
   press($("methods"), "method", (key) => state.methods.has(+key));
-  press($("class-list"), "label", (key) => state.classes.has(+key));
   refresh();
 }
 
@@ -39,7 +58,6 @@ function clear() {
   $("search").value = $("class-search").value = "";
   scoreFilter.set(state.score);
   spreadFilter.set(state.spread);
-  classList();
   changed();
 }
 
@@ -64,23 +82,32 @@ for (const [key, several] of [["answer", ANSWERS], ["flag", FLAGS]]) {
   $(`${key}s-group`).hidden = !host.childElementCount;
 }
 
-methods.forEach((spec, i) => $("methods").append(el("button", { "data-method": i, "aria-pressed": "false", title: spec, onclick: () => toggle(state.methods, i) }, brief(spec))));
+methods.forEach((spec, i) => $("methods").append(el("button", { "data-method": i, "aria-pressed": "false", title: spec, onclick: () => toggle(state.methods, i) }, brief(spec), el("span", {}))));
 $("methods-group").hidden = methods.length < 2;
 
 const numbers = new Map(labels.map((label, i) => [label, i]));
 
-/** List the classes that match the search, the most frequent first, and all chosen classes. */
+let classCounts = new Map();
+
+/** List the classes that match the search, those with the most images first, and all chosen classes. */
 function classList() {
-  const query = $("class-search").value.toLowerCase();
-  const known = data.classes.filter((one) => numbers.has(one.label));
-  const found = known.filter((one) => one.label.toLowerCase().includes(query) || state.classes.has(numbers.get(one.label)));
-  $("class-list").replaceChildren(...found.slice(0, 200).map((one) => {
-    const index = numbers.get(one.label);
-    return el("button", { "data-label": index, "aria-pressed": state.classes.has(index), title: one.label, onclick: () => toggle(state.classes, index) },
-      el("span", { dir: "auto" }, one.label), el("span", {}, number(one.count)));
-  }));
+  const query = $("class-search").value.toLowerCase(), focused = document.activeElement?.closest("#class-list button")?.dataset.label;
+  const count = (one) => classCounts.get(numbers.get(one.label)) ?? 0, on = (one) => state.classes.has(numbers.get(one.label));
+  const found = data.classes.filter((one) => numbers.has(one.label) && ((count(one) && one.label.toLowerCase().includes(query)) || on(one)));
+  found.sort((a, b) => count(b) - count(a));
+  $("class-list").replaceChildren(...found.slice(0, 200).map((one) => el("button",
+    { "data-label": numbers.get(one.label), "aria-pressed": on(one), title: one.label, onclick: () => toggle(state.classes, numbers.get(one.label)) },
+    el("span", { dir: "auto" }, one.label), el("span", {}, number(count(one))))));
+  if (focused !== undefined) $("class-list").querySelector(`[data-label="${focused}"]`)?.focus();
 }
-classList();
+
+/** List the reader's own tags, and the selection, as filters. */
+function yours(counts) {
+  const tags = [...new Set([...kept.all(), ...state.tags])].map((tag) => el("button", { "aria-pressed": state.tags.has(tag), dir: "auto", onclick: () => toggle(state.tags, tag) }, tag, el("span", {}, number(counts.tags.get(tag) ?? 0))));
+  const picked = kept.picked.size || state.picked ? [el("button", { "data-picked": "", "aria-pressed": state.picked, onclick: () => { state.picked = !state.picked; changed(); } }, "Selected", el("span", {}, number(counts.picked.get("picked") ?? 0)))] : [];
+  $("yours").replaceChildren(...picked, ...tags);
+  $("yours-group").hidden = !picked.length && !tags.length;
+}
 
 $("class-search").addEventListener("input", classList);
 $("search").addEventListener("input", (event) => { state.query = event.target.value; changed(); });
@@ -89,11 +116,39 @@ for (const id of ["clear", "empty-clear"]) $(id).addEventListener("click", () =>
 for (const [key, { name }] of Object.entries(SORTS)) $("sort").append(el("option", { value: key }, name));
 $("sort").addEventListener("change", (event) => { state.sort = event.target.value; changed(); });
 
-document.querySelectorAll(".sizes button").forEach((button) => button.addEventListener("click", () => {
-  state.size = +button.dataset.size;
-  press(document.querySelector(".sizes"), "size", (size) => +size === state.size);
-  wall.layout();
-}));
+function sized() { press(document.querySelector(".sizes"), "size", (size) => +size === state.size); }
+document.querySelectorAll(".sizes button").forEach((button) => button.addEventListener("click", () => { state.size = +button.dataset.size; sized(); wall.layout(); link(); }));
+
+$("together").hidden = !SEVERAL;
+const gather = () => $("together").setAttribute("aria-pressed", state.together);
+$("together").addEventListener("click", () => { state.together = !state.together; gather(); refresh({ keep: true }); });
+
+// ---- selection, tags and files of them -------------------------------------------------------------
+
+/** Select an image, or no longer. */
+function pick(item) {
+  kept.pick([item], !kept.picked.has(keyOf(item)));
+  refresh({ keep: true });
+  if (looking.item !== null) $("viewer-pick").setAttribute("aria-pressed", kept.picked.has(keyOf(looking.item)));
+}
+$("viewer-pick").addEventListener("click", () => pick(looking.item));
+$("viewer-beside").addEventListener("click", () => { looking.beside = !looking.beside; looking.fill(); });
+
+/** List what a file would hold: the selection, or all that is shown where nothing is selected. */
+const exported = () => (kept.picked.size ? Array.from({ length: TOTAL }, (_, item) => item).filter((item) => kept.picked.has(keyOf(item))) : plain);
+
+function exporting() {
+  const count = new Set(exported().map(keyOf)).size;
+  $("export-what").textContent = kept.picked.size ? `${counted(count, "selected image")}.` : `All that is shown: ${counted(count, "image")}.`;
+  $("pick-none").disabled = !kept.picked.size;
+  $("export-count").hidden = !kept.picked.size;
+  $("export-count").textContent = count;
+}
+$("export-csv").addEventListener("click", () => download("selection.csv", asCsv(exported()), "text/csv"));
+$("export-list").addEventListener("click", () => download("paths.txt", asList(exported()), "text/plain"));
+$("pick-all").addEventListener("click", () => { kept.pick(plain, true); refresh({ keep: true }); });
+$("pick-none").addEventListener("click", () => { kept.picked.clear(); kept.save(); refresh({ keep: true }); });
+document.addEventListener("pointerdown", (event) => { if (!$("export").contains(event.target)) $("export").open = false; });
 
 function side(open) {
   $("side").classList.toggle("open", open);
@@ -117,6 +172,7 @@ function mix(value) {
   const words = ["photograph", "overlay", "map"][stop];
   for (const id of ["mix", "viewer-mix"]) { $(id).value = state.mix; $(id).setAttribute("aria-valuetext", words); }
   viewer.querySelectorAll("[data-mix]").forEach((b) => b.classList.toggle("on", +b.dataset.mix === stop));
+  link();
 }
 for (const id of ["mix", "viewer-mix"]) $(id).addEventListener("input", (event) => mix(+event.target.value));
 viewer.querySelectorAll("[data-mix]").forEach((b) => b.addEventListener("click", () => mix(+b.dataset.mix)));
@@ -130,7 +186,7 @@ $("viewer-close").addEventListener("click", () => viewer.close());
 $("keys-close").addEventListener("click", () => $("keys").close());
 $("help").addEventListener("click", () => $("keys").showModal());
 for (const dialog of [viewer, $("keys")]) dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
-viewer.addEventListener("close", () => wall.focus(looking.at));
+viewer.addEventListener("close", () => { looking.item = null; link(); wall.focus(looking.at); });
 
 const dusk = window.matchMedia("(prefers-color-scheme: dark)");
 const dark = () => (document.documentElement.dataset.theme ?? (dusk.matches ? "dark" : "light")) === "dark";
@@ -147,8 +203,10 @@ $("theme").addEventListener("click", () => theme(dark() ? "light" : "dark"));
 
 // ---- tabs ------------------------------------------------------------------------------------------
 
-const TABS = ["images", "classes", "run"], made = new Set(["images"]);
+const made = new Set(["images"]);
 function tab(name) {
+  state.tab = name;
+  link();
   for (const one of TABS) {
     $(`tab-${one}`).setAttribute("aria-selected", one === name);
     $(`tab-${one}`).tabIndex = one === name ? 0 : -1;
@@ -239,7 +297,7 @@ function runPage(host) {
       ["Command", run.command || "–"], ["State", run.state], ["Started", run.started && when(run.started)], ["Updated", run.updated && when(run.updated)],
       ["Images", number(counts.images ?? 0)], ["Finished", number(counts.finished ?? 0)], ["Explanations", number(counts.maps ?? 0)], ["Failures", number(counts.failures ?? 0)],
       ...(counts.labelled ? [["Top-1 accuracy", `${(100 * counts.right / counts.labelled).toFixed(1)} %: ${number(counts.right)} of ${number(counts.labelled)} right`]] : []),
-      ["Model", run.model], ["Weights", run.weights], ["Methods", (run.methods ?? []).map(brief).join(", ")], ["Target", run.target], ["Device", run.device],
+      ["Model", run.model], ...(run.beside.length ? [["Beside", run.beside.join(", ")]] : []), ["Weights", run.weights], ["Methods", (run.methods ?? []).map(brief).join(", ")], ["Target", run.target], ["Device", run.device],
     ].map(([name, value]) => [name, value ?? "–"]))),
     el("div", { class: "panel" }, el("h3", {}, "Seconds by stage"), el("p", {}, wall ? `Stages overlap: the whole took ${spent(wall)}.` : "Stages overlap."), el("div", { class: "stages" }, ...stages))));
 }
@@ -248,7 +306,7 @@ function runPage(host) {
 
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
-  const typing = event.target.matches?.("input[type=search], select, textarea");
+  const typing = event.target.matches?.("input[type=search], input[type=text], select, textarea");
   const sliding = event.target.matches?.("input[type=range]");
   if (event.key === "Escape") {
     if ($("side").classList.contains("open")) side(false);
@@ -267,6 +325,13 @@ document.addEventListener("keydown", (event) => {
     "/": () => { if (viewer.open) viewer.close(); tab("images"); $("search").focus(); $("search").select(); },
     "?": () => $("keys").showModal(),
     d: () => theme(dark() ? "light" : "dark"),
+    x: () => {
+      const item = viewer.open ? looking.item : grid.contains(event.target) ? wall.items[wall.active] : undefined;
+      if (item === undefined) return;
+      pick(item);
+      if (!viewer.open) wall.focus(wall.active);
+    },
+    b: () => { if (viewer.open && !$("viewer-beside").hidden) $("viewer-beside").click(); },
     1: () => mix(0), 2: () => mix(1), 3: () => mix(2),
     "[": () => mix(state.mix - 0.1), "]": () => mix(state.mix + 0.1),
   }[event.key];
@@ -301,5 +366,33 @@ const later = () => { if (!waiting) { waiting = true; requestAnimationFrame(() =
 window.addEventListener("scroll", later, { passive: true });
 let seen = 0;
 new ResizeObserver(() => { if (grid.clientWidth && grid.clientWidth !== seen) { seen = grid.clientWidth; wall.layout(); } else later(); }).observe(grid);
-mix(1);
-refresh();
+
+// The fragment of the address holds the view: a link to it, and the browser's own history of visits.
+let linking = 0, adopted = false;
+function link() {
+  clearTimeout(linking);
+  linking = setTimeout(() => {
+    if (!adopted) return;
+    const told = written();
+    // A browser may refuse changes that come too fast.
+    try { if (location.hash.slice(1) !== told) history.replaceState(null, "", `#${told}`); } catch { /* the next one is taken */ }
+  }, 150);
+}
+function arrive() {
+  const item = adopt(location.hash.slice(1));
+  $("search").value = state.query;
+  $("sort").value = state.sort;
+  scoreFilter.set(state.score);
+  spreadFilter.set(state.spread);
+  gather();
+  sized();
+  changed();
+  tab(state.tab);
+  mix(state.mix);
+  adopted = true;
+  if (viewer.open && item === null) viewer.close();
+  if (item !== null) looking.open(Math.max(0, wall.items.findIndex((one) => membersOf(one).includes(item))), item);
+}
+window.addEventListener("hashchange", arrive);
+kept.load();
+arrive();

@@ -19,7 +19,8 @@ from typing import Any
 from visxai.foreign import for_html
 
 _HERE = Path(__file__).parent
-_CODE = tuple(_HERE / one for one in ("data.js", "plots.js", "grid.js", "viewer.js", "page.js"))
+_FILES = ("data.js", "plots.js", "kept.js", "grid.js", "viewer.js", "page.js")
+_CODE = tuple(_HERE / one for one in _FILES)
 
 
 def filled(
