@@ -257,12 +257,28 @@ def explain(
     find photos -name '*.jpg' -newer last | visxai explain - --out results
 
     visxai explain comments.csv --model toxicity --target class=toxic --out results
+
+    visxai explain applicants.parquet --model credit.json --out results
     """
     from visxai.cli import terminal
+    from visxai.cli.tables import explain_tables, is_table
     from visxai.cli.texts import explain_texts, is_text
     from visxai.images import decoding, sources
     from visxai.pipeline.options import RunOptions
 
+    if text_column is None and is_table(model):
+        return explain_tables(
+            paths,
+            out,
+            model=model,
+            method=method,
+            target=target,
+            only=only,
+            label_column=label_column,
+            chunk_size=chunk_size,
+            fresh=fresh,
+            retry_failures=retry_failures,
+        )
     if is_text(model, text_column):
         return explain_texts(
             paths,

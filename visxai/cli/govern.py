@@ -80,31 +80,37 @@ def fairness(
     out: Annotated[str, typer.Argument(metavar="OUT", help="The folder of a run.")],
     by: Annotated[str, typer.Option("--by", metavar="NAME", help="The column of groups.")],
     metadata: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--metadata",
             metavar="FILE",
-            help="CSV or Parquet with a column path (or id) and what you know of each item.",
+            help="CSV or Parquet with a column path (or id) and what you know of each item. "
+            "[dim]\\[default: the protected columns that rows of tables keep][/dim]",
+            show_default=False,
         ),
-    ],
+    ] = None,
     level: Level = 0.05,
     as_json: Json = None,
     debug: Debug = False,
 ) -> int:
     """Compare groups: scores, errors where labels are known, and where explanations look.
 
-    Groups come from your table and are never inferred. The exit code is 1 where chance doesn't
+    Groups come from your table, or from the protected columns that the rows of an explained table
+    keep; they are never inferred. The exit code is 1 where chance doesn't
     explain a gap.
 
     [bold]Examples[/bold]
 
     visxai govern fairness results --by sex --metadata people.csv
+
+    visxai govern fairness results --by age
     """
     from visxai import govern
     from visxai.cli import terminal
 
     with terminal.working("Comparing"):
-        found = govern.fairness(_with_groups(out, metadata), by, level=level)
+        seen = govern.observe(out) if metadata is None else _with_groups(out, metadata)
+        found = govern.fairness(seen, by, level=level)
     _write(as_json, found.to_dict())
     terminal.gaps(found)
     return 1 if found.findings else 0

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from visxai.results.exports import Export
 
 _EVERY = 10.0  # seconds between lines where there is no terminal
+_NOUNS = {"text": "text", "table": "row"}  # what runs that aren't over images are over
 _SMALL = 20  # images whose labels are listed at the end of a run
 
 
@@ -62,7 +63,8 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
 class Watch:
     """The display of a run's progress: a bar on a terminal, elsewhere a line every ten seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, noun: str = "image") -> None:
+        """Make the display of a run over images, or over another kind of input."""
         from rich.progress import (
             BarColumn,
             MofNCompleteColumn,
@@ -72,7 +74,7 @@ class Watch:
         )
         from rich.progress import Progress as Bar
 
-        self.console = _err()
+        self.noun, self.console = noun, _err()
         self.bar = Bar(
             SpinnerColumn(),
             MofNCompleteColumn(),
@@ -94,7 +96,7 @@ class Watch:
 
     def __call__(self, progress: Progress) -> None:
         """Show a run's progress."""
-        told = speed(progress.rate) if progress.rate else "the first batch"
+        told = speed(progress.rate, self.noun) if progress.rate else "the first batch"
         if progress.remaining and progress.done < progress.images:
             told += f", {duration(progress.remaining)} left"
         if progress.failures:
@@ -104,7 +106,9 @@ class Watch:
         now = time.perf_counter()
         if not self.console.is_terminal and now - self.last >= _EVERY:
             self.last = now
-            self.console.print(f"{progress.done}/{progress.images} images, {told}", soft_wrap=True)
+            self.console.print(
+                f"{progress.done}/{progress.images} {self.noun}s, {told}", soft_wrap=True
+            )
 
 
 def summary(outcome: Outcome, command: str) -> None:
@@ -120,16 +124,17 @@ def summary(outcome: Outcome, command: str) -> None:
     if counts["maps"] and counts["images"] <= _SMALL and outcome.complete:
         console.print(top_labels(list(reading.read(outcome.out))))
     done = (run.done if outcome.complete else counts["finished"]) - run.before
-    told = f"{counted(done, 'image')} in {duration(run.seconds)}"
+    settings = (reading.about(outcome.out) or {})["settings"]
+    noun = _NOUNS.get(settings.get("kind"), "image")
+    told = f"{counted(done, noun)} in {duration(run.seconds)}"
     if done:
-        settings = (reading.about(outcome.out) or {})["settings"]
-        told += f", {speed(run.rate)}, on {settings['device']} in {settings['precision']}"
+        told += f", {speed(run.rate, noun)}, on {settings['device']} in {settings['precision']}"
     if run.before:
         told += f"; {run.before} {'was' if run.before == 1 else 'were'} done before"
     console.print(told, soft_wrap=True)
     if "scored" in counts:
         console.print(
-            f"{counted(counts['scored'], 'image')} scored, {counts['explained']} of them "
+            f"{counted(counts['scored'], noun)} scored, {counts['explained']} of them "
             f"explained, as --only asks; the scores of all: visxai.results.scores("
             f"{for_terminal(repr(str(_near(outcome.out))))})",
             soft_wrap=True,
@@ -137,12 +142,12 @@ def summary(outcome: Outcome, command: str) -> None:
     if counts.get("labelled"):
         console.print(
             f"The model got {counts['right']} of {counts['labelled']} right "
-            f"({100 * counts['right'] / counts['labelled']:.1f} %), by the images' labels",
+            f"({100 * counts['right'] / counts['labelled']:.1f} %), by the {noun}s' labels",
             soft_wrap=True,
         )
     if outcome.changed:
         console.print(
-            f"[yellow]{counted(outcome.changed, 'image')} changed after being explained: --fresh "
+            f"[yellow]{counted(outcome.changed, noun)} changed after being explained: --fresh "
             "explains all again[/yellow]",
             soft_wrap=True,
         )
@@ -164,7 +169,7 @@ def summary(outcome: Outcome, command: str) -> None:
     _failures(outcome, console)
     if not outcome.complete:
         console.print(
-            f"Stopped: {counts['finished']} of {counts['images']} images are finished and kept; "
+            f"Stopped: {counts['finished']} of {counts['images']} {noun}s are finished and kept; "
             f"go on with: {for_terminal(command)}",
             soft_wrap=True,
         )
@@ -372,9 +377,10 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def speed(rate: float) -> str:
+def speed(rate: float, noun: str = "image") -> str:
     """Format a rate in images a second: "12.3 images/s", or "45 s an image" below 1."""
-    return f"{rate:.1f} images/s" if rate >= 1 else f"{duration(1 / rate)} an image"
+    article = "an" if noun[0] in "aeiou" else "a"
+    return f"{rate:.1f} {noun}s/s" if rate >= 1 else f"{duration(1 / rate)} {article} {noun}"
 
 
 def _placed(path: Path) -> str:

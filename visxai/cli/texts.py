@@ -54,7 +54,7 @@ def explain_texts(
         engine = Engine(named, labels=labels, device=device, batch_size=batch_size or 64)
     command = command_line("--fresh", "--retry-failures")
     specs = "integrated_gradients" if list(method) == [_IMAGES] else ",".join(method)
-    with stopping() as asked, terminal.Watch() as watch:
+    with stopping() as asked, terminal.Watch("text") as watch:
         outcome = explain(
             sources,
             out,

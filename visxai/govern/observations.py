@@ -195,7 +195,7 @@ def observe(
         tuple(one.created for one in made),
         made[0].model.name,
         made[0].model.weights_sha256,
-        tuple(one.label for one in made),
+        tuple(_answer(one) for one in made),
         known,
         np.array([one.score for one in made], np.float64),
         np.array([one.logit for one in made], np.float64),
@@ -203,6 +203,12 @@ def observe(
         {name: np.asarray(column, np.float64) for name, column in measured.items()},
         {name: tuple(column) for name, column in told.items()},
     )
+
+
+def _answer(explanation: Explanation) -> str:
+    """Return what the model said: the decision about a table's row, the class of anything else."""
+    outcome = explanation.outcome if isinstance(explanation, TableExplanation) else None
+    return outcome or explanation.label
 
 
 def name_of(explanation: Explanation) -> str:

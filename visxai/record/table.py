@@ -102,6 +102,13 @@ class TableExplanation(Explanation):
         return None if self.threshold is None else self.score >= self.threshold
 
     @property
+    def outcome(self) -> str | None:
+        """The decision in words: the label, or "not" and the label; None without a threshold."""
+        if self.favourable is None:
+            return None
+        return self.label if self.favourable else f"not {self.label}"
+
+    @property
     def contributions(self) -> tuple[Contribution, ...]:
         """What each feature added, the greatest magnitude first; ties stay in order."""
         typical = self.typical or (None,) * len(self.features)

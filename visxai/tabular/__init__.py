@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from visxai.tabular.engine import Block, Engine
     from visxai.tabular.features import Feature, Features
     from visxai.tabular.reasons import reasons_for
+    from visxai.tabular.saving import load_engine, save_engine
     from visxai.tabular.tables import arrow
 
 __all__ = [
@@ -28,8 +29,10 @@ __all__ = [
     "Features",
     "arrow",
     "german_credit",
+    "load_engine",
     "methods",
     "reasons_for",
+    "save_engine",
 ]
 
 __getattr__, __dir__ = hand_on(
@@ -42,7 +45,9 @@ __getattr__, __dir__ = hand_on(
         "Features": "features",
         "arrow": "tables",
         "german_credit": "",
+        "load_engine": "saving",
         "methods": "",
         "reasons_for": "reasons",
+        "save_engine": "saving",
     },
 )

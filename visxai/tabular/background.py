@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -76,6 +77,11 @@ class Background:
             table.take(pa.array(np.sort(chosen))),
             f"the {len(chosen)} rows with the lowest scores of at least {threshold:g}",
         )
+
+    def select(self, names: Sequence[str]) -> Background:
+        """Keep those of some columns that are there."""
+        kept = [name for name in names if name in self.table.column_names]
+        return Background(self.table.select(kept), self.rule)
 
     @cached_property
     def sha256(self) -> str:

@@ -109,9 +109,10 @@ class Engine:
             ArgumentError: Features, background, method or columns don't fit together.
             ModelError: The model isn't supported.
         """
-        self.background = None if background is None else Background.of(background)
-        self.model = load(model, features, self.background, name=name, scale=scale)
+        whole = None if background is None else Background.of(background)
+        self.model = load(model, features, whole, name=name, scale=scale)
         names = self.model.features.names
+        self.background = None if whole is None else whole.select(names)
         for column in (*protected, *excluded):
             if column in names:
                 raise ArgumentError(

@@ -141,7 +141,8 @@ def _tables(
                 for batch in file.iter_batches(size, columns=wanted):
                     yield pa.Table.from_batches([batch])
         else:
-            chosen = pyarrow.csv.ConvertOptions(include_columns=wanted)
+            # Empty cells, NA and the like are missing values, in columns of words too.
+            chosen = pyarrow.csv.ConvertOptions(include_columns=wanted, strings_can_be_null=True)
             with pyarrow.csv.open_csv(data, convert_options=chosen) as reader:
                 for batch in reader:
                     yield pa.Table.from_batches([batch])

@@ -16,6 +16,8 @@ from visxai.errors import require
 from visxai.tabular.features import Matrix
 from visxai.tabular.models.interface import Values
 
+_WALKS = 2**20  # rows x background rows x trees of one call
+
 
 class Ranks:
     """The thresholds of an explainer's trees, replaced by their ranks for each column."""
@@ -66,7 +68,15 @@ def explainer(trees: Any, background: Matrix | None, output: str = "raw") -> Any
 def values(made: Any, x: Matrix) -> Values:
     """Compute attributions of the last output: the one for class 1 of a binary classifier."""
     x = made.ranks.of(x) if hasattr(made, "ranks") else x
-    found = np.asarray(made.shap_values(x, check_additivity=False), np.float64)
+    # One call over many rows would print a progress bar after ten seconds.
+    step = max(1, len(x))
+    if made.data is not None:
+        step = max(1, _WALKS // (len(made.data) * max(1, len(made.model.trees))))
+    parts = [
+        np.asarray(made.shap_values(x[start : start + step], check_additivity=False), np.float64)
+        for start in range(0, max(1, len(x)), step)
+    ]
+    found = np.concatenate(parts)
     found = found[..., -1] if found.ndim == 3 else found
     base = float(np.atleast_1d(made.expected_value)[-1])
     return Values(found, np.full(len(x), base))

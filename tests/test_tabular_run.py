@@ -1,0 +1,201 @@
+"""Runs over the rows of tables: results, going on, failures, engines on disk, the command line."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from visxai import govern, results, tabular
+from visxai.cli import app
+from visxai.errors import ArgumentError, ModelError, StoreError, UnknownName
+from visxai.record import TableExplanation
+from visxai.tabular.run import explain
+
+xgboost = pytest.importorskip("xgboost", reason="needs the extra tables")
+pytest.importorskip("shap", reason="needs the extra tables")
+
+FEATURES = {"income": None, "savings": ["none", "some", "much"]}
+
+
+@cache
+def table() -> pa.Table:
+    rng = np.random.default_rng(0)
+    savings = rng.integers(0, 3, 90)
+    income = rng.normal(30, 8, 90).round(1)
+    return pa.table(
+        {
+            "id": [f"A{number}" for number in range(90)],
+            "income": income,
+            "savings": [FEATURES["savings"][one] for one in savings],  # type: ignore[index]
+            "sex": ["f" if one else "m" for one in rng.integers(0, 2, 90)],
+            "repaid": income + 8 * savings + rng.normal(0, 6, 90) > 36,
+        }
+    )
+
+
+@cache
+def engine(method: str | None = None) -> tabular.Engine:
+    features = tabular.Features.of(FEATURES)
+    model = xgboost.XGBClassifier(n_estimators=8, max_depth=2, n_jobs=1).fit(
+        features.matrix(table()), np.array(table().column("repaid"))
+    )
+    scores = tabular.Engine(model, features=features).predict(table())
+    near = tabular.Background.approved_near(table(), scores, 0.5, most=20)
+    return tabular.Engine(
+        model, near, features, method=method, threshold=0.5, label="repaid", protected=["sex"]
+    )
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "applicants.parquet"
+    pq.write_table(table(), path)
+    return path
+
+
+def rows(out: Path) -> list[tuple[Any, ...]]:
+    found = []
+    for one in results.read(out):
+        assert isinstance(one, TableExplanation)
+        found.append((one.input, one.id, one.outcome, dict(one.groups), one.values.tolist()))
+    return found
+
+
+def test_a_run_holds_the_records_of_the_engine(file: Path, tmp_path: Path) -> None:
+    done = explain([file], tmp_path / "out", engine(), label_column="repaid", chunk_size=40)
+    assert done.complete
+    assert done.counts["maps"] == done.counts["labelled"] == 90
+    whole = engine().explain(file)
+    found = list(results.read(tmp_path / "out"))
+    for made, kept in zip(whole, found, strict=True):
+        assert isinstance(kept, TableExplanation)
+        assert kept.input == made.input
+        assert kept.values.tolist() == made.values.tolist()
+        assert kept.background == made.background == engine().explained_against
+        assert (kept.threshold, kept.groups) == (0.5, made.groups)
+    assert [one.id for one in found] == table().column("id").to_pylist()
+    read = results.reading.tables(tmp_path / "out", ["expected"])
+    expected = [one["expected"] for part in read for one in part.to_pylist()]
+    true = ["repaid" if one else "not repaid" for one in table().column("repaid").to_pylist()]
+    assert expected == true
+    right = [one.outcome == true[at] for at, one in enumerate(whole)]
+    assert done.counts["right"] == sum(right) > 60
+
+
+def test_a_stopped_run_goes_on_to_the_same_rows(file: Path, tmp_path: Path) -> None:
+    explain([file], tmp_path / "whole", engine(), chunk_size=20)
+    calls: list[int] = []
+
+    def stop() -> bool:
+        calls.append(1)
+        return len(calls) > 2
+
+    stopped = explain([file], tmp_path / "out", engine(), chunk_size=20, stop=stop)
+    assert (stopped.complete, stopped.counts["finished"]) == (False, 40)
+    assert explain([file], tmp_path / "out", engine(), chunk_size=20).complete
+    assert rows(tmp_path / "out") == rows(tmp_path / "whole")
+    with pytest.raises(StoreError, match="settings"):
+        explain([file], tmp_path / "out", engine("tree_shap"), chunk_size=20)
+
+
+def test_a_row_that_can_not_be_explained_is_a_failure(file: Path, tmp_path: Path) -> None:
+    path = tmp_path / "applicants.csv"
+    wrong = table().slice(0, 6).to_pylist()
+    wrong[3]["savings"] = "a sock"
+    wrong[4]["savings"] = wrong[5]["income"] = None  # empty cells are missing values
+    pyarrow.csv.write_csv(pa.Table.from_pylist(wrong), path)
+    done = explain([path], tmp_path / "out", engine())
+    assert [one.path.rpartition("#")[2] for one in done.failed] == ["row=4"]
+    assert "a sock" in done.failed[0].reason
+    found = rows(tmp_path / "out")
+    assert [one[0].row for one in found] == [0, 1, 2, 4, 5]
+    assert found[3][0].data[1] is None
+    again = explain([file], tmp_path / "out", engine(), retry_failures=True)  # its table is gone
+    assert any("which an earlier run listed" in one.reason for one in again.failed)
+    with pytest.raises(UnknownName, match="paid"):
+        explain([path], tmp_path / "other", engine(), label_column="paid")
+    with pytest.raises(ArgumentError, match="true or false"):
+        explain([path], tmp_path / "other", engine(), label_column="savings")
+    narrow = tmp_path / "narrow.csv"
+    narrow.write_text("income\n3\n", "utf-8")
+    with pytest.raises(ArgumentError, match="without 'savings'"):
+        explain([narrow], tmp_path / "other", engine())
+
+
+def test_an_engine_comes_back_from_disk(tmp_path: Path) -> None:
+    card = tabular.save_engine(engine(), tmp_path / "credit.json")
+    for path in (card, tmp_path / "credit.json"):
+        opened = tabular.load_engine(path)
+        assert opened.explained_against == engine().explained_against
+        assert (opened.threshold, opened.label, opened.protected) == (0.5, "repaid", ("sex",))
+        for a, b in zip(opened.explain(table()), engine().explain(table()), strict=True):
+            assert a.values.tolist() == b.values.tolist()
+            assert a.model.weights_sha256 == b.model.weights_sha256
+    other = tabular.load_engine(card, method="tree_shap")
+    assert other.explained_against["rows"] == 0
+    card.unlink()
+    bare = tabular.load_engine(tmp_path / "credit.json", features=FEATURES)
+    assert (bare.threshold, bare.model.name) == (None, "credit")
+
+
+def test_an_engine_of_lightgbm_comes_back_too(tmp_path: Path) -> None:
+    lightgbm = pytest.importorskip("lightgbm", reason="needs the extra tables")
+    features = tabular.Features.of(FEATURES)
+    model = lightgbm.LGBMClassifier(n_estimators=4, min_child_samples=5, verbose=-1, n_jobs=1)
+    model.fit(features.matrix(table()), np.array(table().column("repaid")))
+    made = tabular.Engine(model.booster_, features=features, threshold=0.5)
+    tabular.save_engine(made, tmp_path / "credit.txt")
+    opened = tabular.load_engine(tmp_path / "credit.txt")
+    assert np.array_equal(opened.predict(table()), made.predict(table()))
+    with pytest.raises(ArgumentError, match=r"\.txt"):
+        tabular.save_engine(made, tmp_path / "credit.json")
+
+
+@pytest.mark.parametrize(
+    ("card", "said"),
+    [
+        ("model = 3", "'model' = 3"),
+        ("colour = 'red'", "'colour'"),
+        ("model = '../secret.json'", "a file beside it"),
+        ("model = 'a/b.json'", "a file beside it"),
+        ("threshold = ", "a card of a model"),
+        ("name = 'x'", "a file beside it"),
+        ("model = 'gone.json'", "check the path"),
+        ("model = 'torn.json'", "save it again"),
+    ],
+)
+def test_a_wrong_card_says_what_is_wrong(card: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "card.toml").write_text(card, "utf-8")
+    (tmp_path / "torn.json").write_text('{"learner": {', "utf-8")
+    with pytest.raises((ArgumentError, ModelError), match=said):
+        tabular.load_engine(tmp_path / "card.toml")
+
+
+def test_the_command_line_explains_and_governs_applicants(file: Path, tmp_path: Path) -> None:
+    tabular.save_engine(engine(), tmp_path / "credit.json")
+    out, run = tmp_path / "out", CliRunner()
+    asked = ["explain", str(file), "--model", str(tmp_path / "credit.json"), "--out", str(out)]
+    done = run.invoke(app, [*asked, "--label-column", "repaid"])
+    assert "90 rows in" in done.stdout, done.output
+    assert run.invoke(app, ["export", str(out), "--to", "csv"]).exit_code == 0
+    assert "income" in (out / "export" / "csv" / "explanations.csv").read_text("utf-8")
+    seen = govern.observe(out)
+    assert set(seen.groups["sex"]) == {"f", "m"}
+    found = govern.fairness(seen, "sex", draws=19)
+    assert {"score", "error", "attribution.income"} <= {one.figure for one in found.gaps}
+    told = run.invoke(app, ["govern", "fairness", str(out), "--by", "sex"])
+    assert "gaps between groups of sex" in told.stdout, told.output
+    database = f"sqlite:///{tmp_path / 'log.db'}"
+    imported = run.invoke(app, ["govern", "import", str(out), "--database", database])
+    assert "90 explanations on record" in imported.stdout, imported.output
+    for extra in (["--target", "top3"], ["--only", "wrong"], ["--method", "lime,tree_shap"]):
+        refused = run.invoke(app, [*asked, *extra])
+        assert isinstance(refused.exception, ArgumentError), extra

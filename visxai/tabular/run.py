@@ -1,0 +1,269 @@
+"""A run over the rows of tables into a folder of results, which goes on where it was stopped.
+
+The folder is laid out like that of a run over images (`visxai.results.reading`), without pictures:
+`visxai report`, `visxai export --to csv` and `visxai govern` read it, and so does
+`visxai.results.read`. A row's address is its table and its number from 1,
+"/data/applicants.parquet#row=12".
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+
+from visxai.errors import ArgumentError, Failure, UnknownName, VisxaiError
+from visxai.foreign import shown
+from visxai.images.sources import Found
+from visxai.images.tables import IDS
+from visxai.pipeline.progress import Outcome, Progress, Tally
+from visxai.record.scores import Scores
+from visxai.record.table import TableExplanation
+from visxai.results.inputs import Input
+from visxai.results.rows import Row, row_of, schema_of, text
+from visxai.results.store import Store
+from visxai.tabular import tables
+from visxai.tabular.engine import Engine
+
+_CHUNK = 1024  # rows that are finished together
+
+
+def explain(
+    sources: Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    engine: Engine,
+    *,
+    label_column: str | None = None,
+    chunk_size: int | None = None,
+    fresh: bool = False,
+    retry_failures: bool = False,
+    command: str = "",
+    progress: Callable[[Progress], None] = lambda _: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Outcome:
+    """Explain the rows of tables into the folder OUT.
+
+    The run continues an earlier run of the same settings in OUT. Rows that can't be explained are
+    listed in OUT's failures and don't end the run. The scored and protected columns are held in
+    memory; `Engine.stream` explains tables that don't fit there.
+
+    Args:
+        sources: Tables (.csv, .parquet).
+        out: The folder OUT for the results.
+        engine: The engine that explains.
+        label_column: The column with the true outcome of a classifier: true or false, 1 or 0, or
+            the engine's label; None for none.
+        chunk_size: Rows that are finished together; None is 1,024.
+        fresh: Delete the results of an earlier run in OUT first.
+        retry_failures: Compute again the chunks in which an earlier run had failures.
+        command: The command line to keep in OUT's run.json.
+        progress: Called at the start and after each chunk.
+        stop: Called before each chunk; if it returns True the run ends, and OUT keeps what is
+            finished.
+
+    Returns:
+        The outcome of the run.
+
+    Raises:
+        VisxaiError: An argument is wrong or OUT can't be written; finished rows stay finished.
+    """
+    if label_column is not None and engine.model.scale == "response":
+        raise ArgumentError(
+            f"expected a classifier to compare with the column {label_column!r}, got "
+            f"{engine.model.name}: leave the column out",
+            field="label_column",
+        )
+    held = {os.path.abspath(one): _columns(engine, one, label_column) for one in sources}
+    listed = [one for path, table in held.items() for one in _found(path, table, label_column)]
+    if not listed:
+        names = ", ".join(shown(os.fspath(one)) for one in sources)[:200]
+        raise ArgumentError(f"expected rows in {names}, got none: check the tables")
+    with Store(
+        out,
+        _settings(engine, chunk_size or _CHUNK),
+        command=command,
+        fresh=fresh,
+        retry=retry_failures,
+        schema=schema_of("table"),
+    ) as store:
+        _, changed = store.add(listed)
+        run = _Run(store, engine, held)
+        return run.tally.ended(run.all(progress, stop), changed)
+
+
+def _columns(engine: Engine, source: str | os.PathLike[str], label: str | None) -> pa.Table:
+    """Read what a run needs of a table: scored, protected, identifying and true columns."""
+    names = engine.model.features.names
+    known = tables.column_names(source)
+    if label is not None and label not in known:
+        raise UnknownName(f"column of {shown(os.fspath(source))}", label, known)
+    lacking = [one for one in names if one not in known]
+    if lacking:
+        raise ArgumentError(
+            f"expected a table with the columns {', '.join(names)}, got one without "
+            f"{lacking[0]!r}: add it",
+            field="sources",
+        )
+    wanted = [*names, *engine.protected, *([] if label is None else [label])]
+    wanted += [one for one in known if one.casefold() in IDS and one not in wanted][:1]
+    found = [one.table for one in tables.batches(source, list(dict.fromkeys(wanted)))]
+    return pa.concat_tables(found) if found else pa.table({})
+
+
+def _found(path: str, table: pa.Table, label: str | None) -> Iterator[Found]:
+    """List the rows of a table, as the store of a run lists inputs."""
+    own = next((one for one in table.column_names if one.casefold() in IDS), None)
+    root, row = os.path.dirname(path), 0
+    for batch in table.to_batches(tables.ROWS):
+        for cells in batch.to_pylist():
+            row += 1
+            # In place of a file's size and time: a row that has changed is noticed.
+            data = repr(cells).encode("utf-8", "surrogatepass")
+            yield Found(
+                f"{path}#row={row}",
+                root,
+                expected=None if label is None else _truth(cells[label], label),
+                stamp=(len(data), zlib.crc32(data)),
+                id=None if own is None or cells[own] is None else str(cells[own]),
+            )
+
+
+def _truth(cell: Any, column: str) -> int | None:
+    """Read a true outcome: 1 for favourable, 0 for not, None where it is missing."""
+    said = str(cell).casefold()
+    if cell is None or said == "":
+        return None
+    if said in ("true", "1", "1.0", "yes"):
+        return 1
+    if said in ("false", "0", "0.0", "no"):
+        return 0
+    raise ArgumentError(
+        f"expected true or false, or 1 or 0, in the column {column!r}, got {shown(str(cell))[:60]}:"
+        " correct it or leave the column out",
+        field="label_column",
+    )
+
+
+def _settings(engine: Engine, chunk: int) -> dict[str, Any]:
+    """Collect the settings that all runs into one OUT must share."""
+    features = engine.model.features
+    return {
+        "kind": "table",
+        "model": engine.model.name,
+        "weights": engine.model.sha256,
+        "features": {one.name: list(one.levels) for one in features.items},
+        "methods": [repr(engine.method)],
+        "target": engine.label,
+        "scale": engine.scale,
+        "threshold": engine.threshold,
+        "background": engine.explained_against,
+        "excluded": list(engine.excluded),
+        "protected": list(engine.protected),
+        "device": "cpu",
+        "precision": "fp64",
+        "chunk": chunk,
+        "overlays": None,
+    }
+
+
+class _Run:
+    """A run over the pending chunks of a store."""
+
+    def __init__(self, store: Store, engine: Engine, held: dict[str, pa.Table]) -> None:
+        self.store, self.engine, self.held = store, engine, held
+        self.tally = Tally(store)
+
+    def all(self, progress: Callable[[Progress], None], stop: Callable[[], bool]) -> bool:
+        """Compute all pending chunks; return False if stopped before the end."""
+        progress(self.tally.progress())
+        for number in self.store.pending():
+            if stop():
+                return False
+            self.chunk(number)
+            progress(self.tally.progress())
+        return True
+
+    def chunk(self, number: int) -> None:
+        """Explain a chunk's rows and commit it."""
+        inputs = self.store.inputs(number)[self.store.begun(number) :]
+        began = time.perf_counter()
+        results = self.explained(inputs)
+        self.tally.spent("compute", time.perf_counter() - began)
+        rows: list[Row] = []
+        scores: list[Scores] = []
+        failed: list[Failure] = []
+        right: list[bool] = []
+        for one, made in zip(inputs, results, strict=True):
+            if isinstance(made, Failure):
+                failed.append(made)
+                continue
+            expected = None
+            if one.expected is not None:
+                expected = made.label if one.expected else f"not {made.label}"
+                if made.outcome is not None:
+                    right.append(made.outcome == expected)
+            rows.append(row_of(made, None, expected))
+            classes = (0 if made.class_index is None else made.class_index,)
+            scores.append(Scores(text(one.path), classes, (made.label,), (made.score,)))
+        self.tally.maps += len(rows)
+        self.tally.failures += len(failed)
+        self.tally.done += len(inputs)
+        counts = {"labelled": len(right), "right": sum(right)} if right else {}
+        began = time.perf_counter()
+        self.store.commit(number, rows, failed, counts, scores=scores)
+        self.tally.spent("write", time.perf_counter() - began)
+
+    def explained(self, inputs: Sequence[Input]) -> list[TableExplanation | Failure]:
+        """Explain rows together, or one by one where that fails."""
+        here = [one for one in inputs if self._place(one) is not None]
+        try:
+            made = dict(zip((one.path for one in here), self.batch(here), strict=True))
+        except VisxaiError:
+            return [self.alone(one) for one in inputs]
+        return [made[one.path] if one.path in made else _gone(one) for one in inputs]
+
+    def alone(self, one: Input) -> TableExplanation | Failure:
+        """Explain a row by itself; an error becomes its failure."""
+        if self._place(one) is None:
+            return _gone(one)
+        try:
+            return next(self.batch([one]))
+        except VisxaiError as error:
+            return Failure(one.path, str(error)[:300], type(error).__name__)
+
+    def batch(self, inputs: Sequence[Input]) -> Iterator[TableExplanation]:
+        """Explain rows that are there, table by table."""
+        start = 0
+        while start < len(inputs):
+            path, first = self._place(inputs[start]) or ("", 0)
+            end = start + 1
+            while end < len(inputs) and self._place(inputs[end]) == (path, first + end - start):
+                end += 1
+            part = self.held[path].slice(first, end - start)
+            for block in self.engine.stream(part, _CHUNK):
+                moved = replace(block, first=first + block.first)
+                for one in self.engine.records(moved, path):
+                    asked = inputs[start + one.input.row - first]
+                    yield replace(one, id=asked.id)
+            start = end
+
+    def _place(self, one: Input) -> tuple[str, int] | None:
+        """Return an input's table and row from 0, None where no source of this run holds it."""
+        path, _, row = one.path.rpartition("#row=")
+        at = int(row) - 1
+        return (path, at) if path in self.held and at < self.held[path].num_rows else None
+
+
+def _gone(one: Input) -> Failure:
+    """Make the failure of a row that an earlier run listed and no source of this one holds."""
+    name = os.path.basename(one.path.rpartition("#")[0])
+    return Failure(
+        one.path,
+        f"expected the row in {name}, which an earlier run listed, got none: name its table again",
+        "ArgumentError",
+    )
