@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from visxai.drawing import lettering, overlays, sheets
+from visxai.drawing import colours, lettering, overlays, sheets
 from visxai.drawing.colours import COLORMAPS, Scale, lut, scale_of
 from visxai.errors import ArgumentError, UnknownName
 from visxai.record import version1
@@ -100,7 +100,7 @@ def test_constant_alpha_is_the_rounded_mean() -> None:
     image = photograph(*size)
     columns = np.tile([0.0, 1.0], (2, 1))  # cells so wide that the outer quarters are flat
     drawn = np.asarray(draw(explanation(columns, size), image, alpha=0.3))
-    table = lut("turbo").astype(float)
+    table = lut(colours.DEFAULT).astype(float)
     photo = np.asarray(image).astype(float)
     for part, colour in ((np.s_[:, :10], table[0]), (np.s_[:, 30:], table[255])):
         exact = 0.7 * photo[part] + 0.3 * colour
@@ -119,7 +119,7 @@ def test_no_evidence_leaves_pixels_alone() -> None:
 def test_strongest_evidence_has_the_stated_strength() -> None:
     image = Image.new("RGB", (40, 30), (10, 200, 90))
     drawn = np.asarray(draw(explanation([[0.0, 5.0]], image.size), image, strength=0.6))
-    expected = 0.4 * np.array([10, 200, 90]) + 0.6 * lut("turbo")[255]
+    expected = 0.4 * np.array([10, 200, 90]) + 0.6 * lut(colours.DEFAULT)[255]
     assert np.abs(drawn[:, 35] - expected).max() <= 1
 
 
@@ -187,7 +187,7 @@ def test_all_maps_of_a_method_share_their_colours() -> None:
         # A negative map is never drawn as if it weren't, whatever its method is said to be.
         assert len(scales) == (1 if signed else 2)
         one = explanation(both[1], image.size, method=method)
-        told = draw(one, image, colormap="diverging" if signed else "turbo")
+        told = draw(one, image, colormap="diverging" if signed else colours.DEFAULT)
         assert not changed(draw(one, image), told).any()
 
 
@@ -300,6 +300,49 @@ def test_colormaps(name: str) -> None:
 def test_turbo_ends_in_red_as_rgb() -> None:
     red, green, blue = lut("turbo")[250].astype(int)
     assert red > 100 > max(green, blue)
+
+
+# What the three kinds of colour blindness make of linear RGB (Machado et al., 2009, severity 1).
+VISIONS = {
+    "full": np.eye(3),
+    "protanopia": np.array(
+        [
+            [0.152286, 1.052583, -0.204868],
+            [0.114503, 0.786281, 0.099216],
+            [-0.003882, -0.048116, 1.051998],
+        ]
+    ),
+    "deuteranopia": np.array(
+        [
+            [0.367322, 0.860646, -0.227968],
+            [0.280085, 0.672501, 0.047413],
+            [-0.011820, 0.042940, 0.968881],
+        ]
+    ),
+    "tritanopia": np.array(
+        [
+            [1.255528, -0.076749, -0.178779],
+            [-0.078411, 0.930809, 0.147602],
+            [0.004733, 0.691367, 0.303900],
+        ]
+    ),
+}
+
+
+def lightness(name: str, vision: str) -> Any:
+    """CIE L* (0 to 100) of a colour map's 256 colours, as a kind of colour vision sees them."""
+    srgb = lut(name) / 255
+    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+    seen = (linear @ VISIONS[vision].T).clip(0, 1) @ np.array([0.2126, 0.7152, 0.0722])
+    return np.where(seen > 0.008856, 116 * np.cbrt(seen) - 16, 903.3 * seen)
+
+
+@pytest.mark.parametrize("vision", VISIONS)
+def test_more_evidence_is_lighter_whatever_the_colour_vision(vision: str) -> None:
+    found = lightness(colours.DEFAULT, vision)
+    assert (found[8:] - found[:-8] > 0.3).all()  # eight steps of 256 are what an eye tells apart
+    assert found[-1] - found[0] > 60
+    assert not (np.diff(lightness("turbo", vision)) > 0).all()
 
 
 def test_wrong_arguments_say_what_to_do() -> None:

@@ -198,8 +198,8 @@ def explain(
         typer.Option(
             "--colormap",
             metavar="NAME",
-            help="turbo, jet, viridis, inferno or diverging. "
-            "[dim]\\[default: turbo, diverging for maps with evidence against][/dim]",
+            help="viridis, plasma, cividis, inferno, magma, turbo, jet or diverging. "
+            "[dim]\\[default: viridis, diverging for maps with evidence against][/dim]",
             show_default=False,
         ),
     ] = None,

@@ -13,9 +13,12 @@ from visxai.errors import UnknownName
 from visxai.images.heatmap import Array, PlacedMap
 
 Pixels = NDArray[np.uint8]  # (height, width, 3), RGB
-Colormap = Literal["turbo", "jet", "viridis", "inferno", "diverging"]
+Colormap = Literal["viridis", "plasma", "cividis", "inferno", "magma", "turbo", "jet", "diverging"]
 
 COLORMAPS: tuple[str, ...] = get_args(Colormap)
+# More evidence is lighter in it for every kind of colour vision, unlike in turbo and jet, and few
+# photographs have its greens.
+DEFAULT = "viridis"
 
 _DIVERGING = ((24, 60, 190), (96, 155, 240), (246, 244, 240), (244, 128, 96), (190, 14, 38))
 
@@ -61,10 +64,10 @@ def scale_of(placed: PlacedMap, colormap: str | None = None) -> Scale:
 
     Args:
         placed: The map.
-        colormap: The colour map; None takes "turbo", or "diverging" for a symmetric scale.
+        colormap: The colour map; None takes "viridis", or "diverging" for a symmetric scale.
     """
     symmetric = placed.two_sided or placed.signed or colormap == "diverging"
-    return Scale(colormap or ("diverging" if symmetric else "turbo"), symmetric)
+    return Scale(colormap or ("diverging" if symmetric else DEFAULT), symmetric)
 
 
 def coloured(field: Array, scale: Scale) -> Pixels:

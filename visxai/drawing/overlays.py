@@ -53,8 +53,9 @@ def overlay(
     Args:
         placed: The map.
         image: The upright photograph, at the explained size or any smaller or larger copy of it.
-        colormap: "turbo", "jet", "viridis", "inferno" or "diverging" (blue against, red for); None
-            takes turbo, or diverging for a method with evidence against the target.
+        colormap: "viridis", "plasma", "cividis", "inferno", "magma", "turbo", "jet" or "diverging"
+            (blue against, red for); None takes viridis, or diverging for a method with evidence
+            against the target. All but turbo and jet can be read with any colour vision.
         alpha: "evidence" is transparent without evidence and `strength` opaque at the strongest
             evidence; a number from 0 to 1 is the opacity everywhere.
         strength: The largest opacity of alpha="evidence", 0 to 1.

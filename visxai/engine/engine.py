@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from visxai import methods, metrics
-from visxai.engine import redaction, reproduction
+from visxai.engine import comparing, redaction, reproduction
 from visxai.engine.acceleration import Plan
 from visxai.engine.batch import BatchExplainer, reported
 from visxai.engine.decision import Decision
@@ -48,6 +48,7 @@ from visxai.models.devices import PRECISIONS, pick_device, pick_precision
 from visxai.models.interface import Model
 from visxai.models.probe import Probe
 from visxai.process import keep_memory
+from visxai.record.collection import Explanations
 from visxai.record.image import ImageExplanation, Prediction
 from visxai.references import ImageRef
 from visxai.spec import split_specs
@@ -201,7 +202,7 @@ class Engine:
         on_error: Literal["raise", "record"] = "raise",
         ids: Iterable[str] | None = None,
         progress: bool | Callable[[int, int], None] = False,
-    ) -> list[ImageExplanation | Failure]:
+    ) -> Explanations:
         """Explain images, one or many, in input order.
 
         Args:
@@ -222,7 +223,8 @@ class Engine:
                 of all images, before the first batch and after each.
 
         Returns:
-            One `ImageExplanation` per image, method and class of the target.
+            One `ImageExplanation` per image, method and class of the target: a list that a notebook
+            shows as cards, and whose `figure()` draws all side by side.
 
         Raises:
             ImageError: If an image can't be read and on_error is "raise".
@@ -235,7 +237,35 @@ class Engine:
         own = None if ids is None else checked_ids(ids, len(many))
         self.plan(method, len(many))
         with counted(progress, len(many)) as tell:
-            return list(self._checked(many, method, parsed, only, check, on_error, own, tell))
+            found = self._checked(many, method, parsed, only, check, on_error, own, tell)
+            return Explanations(found)
+
+    def compare(
+        self,
+        images: Any,
+        method: Methods = "grad_cam",
+        target: Any = "top1",
+        *,
+        layers: Sequence[str] = (),
+        models: Sequence[Any] = (),
+    ) -> Explanations:
+        """Explain images with several methods, layers or models, to be seen side by side.
+
+        Args:
+            images: As for `explain`.
+            method: One method or several.
+            target: As for `explain`; name a class to ask all models the same.
+            layers: Layers that each method looks at in turn, instead of the one it would choose.
+            models: Other models: engines, or what `Engine` accepts as a model.
+
+        Returns:
+            All explanations; `compare(...).figure()` draws a column for each method, layer and
+            model, and a notebook shows them as cards.
+
+        Raises:
+            ArgumentError: A model can't serve a method, or a method looks at no layer.
+        """
+        return comparing.compare(self, images, load_methods(method), target, layers, models)
 
     def stream(
         self,

@@ -204,11 +204,11 @@ def _picture(values: Any) -> str:
     """Draw a map (u, v) from zero up as a PNG data URI, each cell a block."""
     from PIL import Image
 
-    from visxai.drawing.colours import lut
+    from visxai.drawing.colours import DEFAULT, lut
 
     positive = np.nan_to_num(np.asarray(values, np.float64)).clip(min=0)
     scaled = positive / (float(positive.max(initial=0)) or 1.0)
-    colours = lut("turbo")[(scaled * 255).astype(int)].astype(np.uint8)
+    colours = lut(DEFAULT)[(scaled * 255).astype(int)].astype(np.uint8)
     image = Image.fromarray(colours)
     if max(image.size) > _MAP:
         image.thumbnail((_MAP, _MAP))

@@ -44,7 +44,7 @@ class Style:
 
     Attributes:
         format: The ending of their names: "jpg", "webp" or "png".
-        colormap: The colormap's name; None is turbo, or diverging for a method whose maps also
+        colormap: The colormap's name; None is viridis, or diverging for a method whose maps also
             hold negative attributions.
         panel: Whether each is a panel of photograph, overlay and map with a caption instead.
     """

@@ -8,6 +8,7 @@ from visxai._lazy import hand_on
 
 if TYPE_CHECKING:
     from visxai.record.base import Explanation
+    from visxai.record.collection import Explanations
     from visxai.record.columns import SCHEMA_VERSION, schema
     from visxai.record.image import ImageExplanation, Prediction
     from visxai.record.table import TableExplanation
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "SCHEMA_VERSION",
     "Explanation",
+    "Explanations",
     "ImageExplanation",
     "Prediction",
     "TableExplanation",
@@ -27,6 +29,7 @@ __getattr__, __dir__ = hand_on(
     __name__,
     {
         "Explanation": "base",
+        "Explanations": "collection",
         "SCHEMA_VERSION": "columns",
         "schema": "columns",
         "ImageExplanation": "image",

@@ -140,6 +140,24 @@ class Explanation(ABC):
     def render(self) -> Picture:
         """Draw the explanation as a single picture that a page can show."""
 
+    @abstractmethod
+    def describe(self) -> str:
+        """Say in one plain sentence what the model answered, and what for."""
+
+    def show(self) -> None:
+        """Show the explanation in a notebook; elsewhere open it in the system's viewer.
+
+        Raises:
+            ArgumentError: The system has no viewer.
+        """
+        from visxai.record import showing
+
+        if showing.in_notebook():
+            showing.display(self)
+        else:
+            drawn = self.render()
+            showing.open_file(drawn.data, drawn.media_type)
+
     def _derived(self) -> dict[str, Any]:
         """Return the columns of a record that follow from its map."""
         return {}

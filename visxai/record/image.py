@@ -14,11 +14,13 @@ from visxai.errors import ImageError
 from visxai.foreign import shown
 from visxai.images.heatmap import Array, PlacedMap, Region
 from visxai.labels import label_of
+from visxai.record import sentences
 from visxai.record.base import Explanation, Picture
 from visxai.record.columns import pack, unpack
 from visxai.references import ImageRef, Reference
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from PIL.Image import Image
 
 _GRID = 128  # cells a side on which the regions of a stored record are found
@@ -145,6 +147,53 @@ class ImageExplanation(Explanation):
         from visxai.drawing import sheets
 
         return sheets.panel(self.placed, self.original(image), self.caption, **style)
+
+    def figure(
+        self, *, photograph: bool = True, width: float | None = None, **style: Any
+    ) -> Figure:
+        """Draw photograph and overlay as a matplotlib figure with a colour bar.
+
+        Args:
+            photograph: Whether the photograph stands beside the overlay.
+            width: The figure's width in inches; None is 2.2 a picture.
+            **style: The keyword arguments of `visxai.drawing.overlay`.
+
+        Returns:
+            A figure that shows itself in a notebook and is saved by `savefig("figure.pdf")`.
+
+        Raises:
+            ImageError: The original can't be read.
+            MissingExtra: matplotlib isn't installed.
+        """
+        from visxai.drawing.figures import Cell, figure
+
+        image = self.original()
+        cells = [Cell(image, None, "photograph")] if photograph else []
+        title = f"{self.label} {self.score:.2f}"
+        return figure([[*cells, Cell(image, self.placed, title)]], width=width, **style)
+
+    def describe(self) -> str:
+        """Say in one plain sentence what the model answered, and where the evidence for it lies."""
+        return sentences.image(self, self.placed)
+
+    def _repr_html_(self) -> str:
+        """Draw the card that a notebook shows; without its original the map alone."""
+        from PIL import Image
+
+        from visxai.drawing import cards, colours, overlays
+
+        placed = self.placed
+        scale, said = colours.scale_of(placed), self.describe()
+        try:
+            image = self.original()
+        except ImageError as error:
+            side = max(self.input.width, self.input.height) / 448
+            size = round(self.input.width / side) or 1, round(self.input.height / side) or 1
+            grey = Image.new("RGB", size, (128, 128, 128))
+            bare = overlays.overlay(placed, grey, alpha=1.0)
+            return cards.card(bare, None, self.caption, scale, f"{said} The photograph: {error}")
+        image.thumbnail((1024, 1024))
+        return cards.card(image, overlays.overlay(placed, image), self.caption, scale, said)
 
     def render(self) -> Picture:
         """Draw the overlay as a JPEG."""

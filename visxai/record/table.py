@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 
 from visxai.errors import ArgumentError
+from visxai.foreign import for_html
+from visxai.record import sentences
 from visxai.record.base import Explanation, Picture
 from visxai.references import Cell, RowRef
 
@@ -153,6 +156,17 @@ class TableExplanation(Explanation):
                 bars.Bar(f"{len(rest)} other features", "", sum(one.value for one in rest))
             )
         return bars.draw(drawn, self.caption, unit=self.scale, width=width)
+
+    def _repr_html_(self) -> str:
+        data = base64.b64encode(self.render().data).decode("ascii")
+        said = for_html(self.describe())
+        return f'<img alt="{said}" src="data:image/png;base64,{data}"><p>{said}</p>'
+
+    def describe(self) -> str:
+        """Say in one plain sentence what the model answered, and for which features."""
+        cells = zip(self.features, self.input.data, strict=True)
+        named = [f"{feature} = {_shown(cell)}" for feature, cell in cells]
+        return sentences.parts(self, named, "feature")
 
     def render(self) -> Picture:
         """Draw the bars as a PNG."""

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from visxai.drawing import tokens
+from visxai.foreign import for_html, shown
+from visxai.record import sentences
 from visxai.record.base import Explanation, Picture
 from visxai.references import TextRef
 
@@ -57,6 +59,13 @@ class TextExplanation(Explanation):
     def html(self) -> str:
         """Draw the text with its words highlighted, as a part of an HTML page without scripts."""
         return tokens.html(self.text, self.input.spans, self.values)
+
+    def _repr_html_(self) -> str:
+        return self.html() + f"<p>{for_html(self.describe())}</p>"
+
+    def describe(self) -> str:
+        """Say in one plain sentence what the model answered, and for which words."""
+        return sentences.parts(self, [shown(word) for word in self.words], "word")
 
     def terminal(self) -> Text:
         """Draw the text with its words highlighted, for rich's console."""

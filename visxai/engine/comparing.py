@@ -1,0 +1,61 @@
+"""The same images by several methods, at several layers, or with several models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any
+
+from visxai.engine.given import list_images
+from visxai.errors import ArgumentError
+from visxai.methods.base import Method
+from visxai.record.collection import Explanations
+
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    class Explainer(Protocol):
+        """What explains images: an engine."""
+
+        def explain(self, images: Any, method: Any, target: Any) -> Explanations:
+            """Explain images."""
+
+
+def compare(
+    engine: Explainer,
+    images: Any,
+    methods: Sequence[Method],
+    target: Any,
+    layers: Sequence[str],
+    models: Sequence[Any],
+) -> Explanations:
+    """Explain images with every method, at every layer, with every model.
+
+    Args:
+        engine: The first model's engine; others are made like it where `models` has no engines.
+        images: Images as `Engine.explain` takes them; each is read once.
+        methods: The methods.
+        target: What to explain.
+        layers: The layers that each method looks at in turn; empty for its own choice.
+        models: Further models, or engines of them.
+
+    Raises:
+        ArgumentError: A method looks at no layer, or a model can't serve a method.
+    """
+    made = type(engine)
+    engines = [engine, *(one if isinstance(one, made) else made(one) for one in models)]  # type: ignore[call-arg]
+    asked = [_at(method, layer) for method in methods for layer in layers] or list(methods)
+    many = list_images(images)
+    return Explanations(
+        found for one in engines for method in asked for found in one.explain(many, method, target)
+    )
+
+
+def _at(method: Method, layer: str) -> Method:
+    if "layer" not in {item.name for item in fields(method)}:
+        raise ArgumentError(
+            f"expected methods that look at a layer, such as grad_cam, got {method.name()}: leave "
+            "layers= out"
+        )
+    options: dict[str, Any] = {"layer": layer}
+    return replace(method, **options)
