@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -128,6 +130,37 @@ def test_a_row_that_can_not_be_explained_is_a_failure(file: Path, tmp_path: Path
     narrow.write_text("income\n3\n", "utf-8")
     with pytest.raises(ArgumentError, match="without 'savings'"):
         explain([narrow], tmp_path / "other", engine())
+
+
+def test_the_page_of_a_run_holds_its_rows(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from visxai.report import build, tables
+
+    hostile = table().slice(0, 7).to_pylist()
+    hostile[1]["id"] = "</script><img src=x>"
+    path = tmp_path / "applicants.parquet"
+    pq.write_table(pa.Table.from_pylist(hostile), path)
+    monkeypatch.setattr(tables, "HELD", 3)
+    explain([path], tmp_path / "out", engine(), label_column="repaid")
+    made = build(tmp_path / "out")
+    assert (made.shown, made.rows, made.path.name) == (3, 7, "index.html")
+    text = made.path.read_text("utf-8")
+    assert "<img" not in text
+    assert not re.search(r"https?://(?!www\.w3\.org)", text)
+    held = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)
+    assert held
+    data = json.loads(held[1])
+    records = engine().explain(path)
+    means = np.abs([one.values for one in records]).mean(0)
+    assert data["mean"] == pytest.approx(means.tolist(), rel=1e-6)
+    assert (data["step"], [one["row"] for one in data["rows"]]) == (3, [0, 3, 6])
+    for one in data["rows"]:
+        assert one["base"] + sum(one["values"]) == pytest.approx(one["logit"], abs=1e-3)
+        assert one["outcome"] == records[one["row"]].outcome
+    assert data["rows"][0]["expected"] in ("repaid", "not repaid")
+    single = build(tmp_path / "out", single_file=True).path
+    assert single == tmp_path / "out" / "report.html"
 
 
 def test_an_engine_comes_back_from_disk(tmp_path: Path) -> None:

@@ -15,8 +15,10 @@ from visxai._lazy import hand_on
 if TYPE_CHECKING:
     from visxai.tabular import german_credit, methods
     from visxai.tabular.background import Background
+    from visxai.tabular.counterfactuals import what_would_change
     from visxai.tabular.engine import Block, Engine
     from visxai.tabular.features import Feature, Features
+    from visxai.tabular.letters import letter
     from visxai.tabular.reasons import reasons_for
     from visxai.tabular.saving import load_engine, save_engine
     from visxai.tabular.tables import arrow
@@ -29,10 +31,12 @@ __all__ = [
     "Features",
     "arrow",
     "german_credit",
+    "letter",
     "load_engine",
     "methods",
     "reasons_for",
     "save_engine",
+    "what_would_change",
 ]
 
 __getattr__, __dir__ = hand_on(
@@ -45,9 +49,11 @@ __getattr__, __dir__ = hand_on(
         "Features": "features",
         "arrow": "tables",
         "german_credit": "",
+        "letter": "letters",
         "load_engine": "saving",
         "methods": "",
         "reasons_for": "reasons",
         "save_engine": "saving",
+        "what_would_change": "counterfactuals",
     },
 )

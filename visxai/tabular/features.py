@@ -123,6 +123,27 @@ class Features:
             made[:, at] = _numbers(_plain(table.column(feature.name)), feature)
         return made
 
+    def numbers(self, cells: Sequence[Cell]) -> NDArray[np.float64]:
+        """Turn a record's values, in order, into numbers, float64 (features,); see `matrix`.
+
+        Raises:
+            ArgumentError: A value isn't among the levels, or is text where a number is expected.
+        """
+        made = np.full(len(self), np.nan)
+        for at, (feature, cell) in enumerate(zip(self.items, cells, strict=True)):
+            if cell is None:
+                continue
+            if not feature.levels and not isinstance(cell, str):
+                made[at] = float(cell)
+            elif str(cell) in feature.levels:
+                made[at] = feature.levels.index(str(cell))
+            else:
+                raise ArgumentError(
+                    f"expected {feature.name} as the model knows it, got {cell!r}: use the engine "
+                    "that made the record"
+                )
+        return made
+
     def cells(self, row: NDArray[np.float64]) -> tuple[Cell, ...]:
         """Turn a row of numbers back into a table's values; whole numbers become integers."""
         return tuple(self.cell(at, value) for at, value in enumerate(row))

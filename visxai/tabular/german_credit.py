@@ -16,6 +16,7 @@ Grömping, South German Credit Data: Correcting a Widely Used Data Set, 2019.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.csv
@@ -104,6 +105,14 @@ LEVELS: dict[str, dict[str, str]] = {
 NUMBERS = ("duration", "amount", "age")
 PROTECTED = ("personal_status_sex", "age", "foreign_worker")  # to be kept out of a model
 OUTCOME = "repaid"
+# What an applicant can change, and the direction: for counterfactuals.
+ACTIONS: dict[str, Literal["raise", "lower", "any"]] = {
+    "status": "raise",
+    "duration": "lower",
+    "amount": "lower",
+    "savings": "raise",
+    "other_debtors": "raise",
+}
 # The order of the published file.
 COLUMNS = (
     *("status", "duration", "credit_history", "purpose", "amount", "savings", "employment"),

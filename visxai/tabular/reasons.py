@@ -17,6 +17,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ def reasons_for(
         ArgumentError: The score is favourable, the record has no threshold or background, or is
             another engine's, or the wording lacks a key.
     """
-    words = _words(wording)
+    words = wording_of(wording)
     compared = engine.compared
     if record.favourable is not False or not record.typical or compared is None:
         raise ArgumentError(
@@ -114,15 +115,14 @@ def reasons_for(
     if len(against) > MOST and against[MOST].value - against[0].value <= _NEAR:
         return Reasons((), words["equal"])
     chosen = [record.features.index(one.feature) for one in against[:MOST]]
-    table = {n: [c] for n, c in zip(record.features, record.input.data, strict=True)}
-    row = engine.matrix(table)[0]
-    typical = engine.matrix({n: [c] for n, c in zip(record.features, record.typical, strict=True)})
+    row = engine.model.features.numbers(record.input.data)
+    typical = engine.model.features.numbers(record.typical)
     swapped = np.tile(row, (len(chosen), 1))
-    swapped[range(len(chosen)), chosen] = typical[0, chosen]
+    swapped[range(len(chosen)), chosen] = typical[chosen]
     gains = engine.model.scores(engine.model.logits(swapped)) - record.score
     return Reasons(
         tuple(
-            _reason(engine, record, at, float(gain), row[at], typical[0, at], compared, words)
+            _reason(engine, record, at, float(gain), row[at], typical[at], compared, words)
             for at, gain in zip(chosen, gains, strict=True)
         )
     )
@@ -150,7 +150,7 @@ def _reason(
     name = record.features[at]
     cell, typical = record.input.data[at], record.typical[at]
     sentence = words[direction].format(
-        name=words.get("names", {}).get(name, name.replace("_", " ")),
+        name=name_in(words, name),
         own=words["missing"] if cell is None else cell,
         typical=words["missing"] if typical is None else typical,
         share=share,
@@ -158,14 +158,29 @@ def _reason(
     return Reason(name, float(record.values[at]), cell, typical, direction, share, gain, sentence)
 
 
-def _words(wording: str | os.PathLike[str]) -> dict[str, Any]:
-    path = _WORDING / f"{wording}.toml" if wording in ("en", "de") else Path(wording)
+def wording_of(wording: str | os.PathLike[str]) -> Mapping[str, Any]:
+    """Read sentences.
+
+    Args:
+        wording: "en", "de", or the path of a TOML file with the same keys.
+
+    Raises:
+        ArgumentError: It can't be read, or lacks a sentence.
+    """
+    return _own(wording) if wording in ("en", "de") else _read(Path(wording))
+
+
+@cache
+def _own(language: str) -> Mapping[str, Any]:
+    return _read(_WORDING / f"{language}.toml")
+
+
+def _read(path: Path) -> Mapping[str, Any]:
     try:
         found = tomllib.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise ArgumentError(
-            f"expected en, de or a TOML file of sentences, got {os.fspath(wording)} ({error})",
-            field="wording",
+            f"expected en, de or a TOML file of sentences, got {path} ({error})", field="wording"
         ) from None
     lacking = [key for key in _KEYS if not isinstance(found.get(key), str)]
     if lacking:
@@ -174,3 +189,8 @@ def _words(wording: str | os.PathLike[str]) -> dict[str, Any]:
             field="wording",
         )
     return found
+
+
+def name_in(words: Mapping[str, Any], feature: str) -> str:
+    """Return the words for a feature: those of the table `names`, or its own name."""
+    return str(words.get("names", {}).get(feature, feature.replace("_", " ")))
