@@ -31,7 +31,7 @@ FLOORS = [
     ["results", "methods", "ledger"],
     ["metrics"],
     ["engine"],
-    ["pipeline", "bench", "moderation"],
+    ["pipeline", "bench", "moderation", "package"],
     ["text"],
     ["scale", "report", "evaluate", "tabular", "serve"],
     ["compare", "govern"],

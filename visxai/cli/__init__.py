@@ -25,6 +25,7 @@ from visxai.cli import (
     govern,
     listings,
     outputs,
+    package,
     serve,
     wording,
 )
@@ -68,6 +69,7 @@ for command in (
     debug.debug,
     outputs.report,
     outputs.export,
+    package.package,
     serve.serve,
     serve.worker,
     listings.doctor,

@@ -1,0 +1,162 @@
+"""Models packed with their maps: what ONNX Runtime alone gives is what the engine gives."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import zoo
+from numpy.typing import NDArray
+
+import visxai
+from visxai import package
+from visxai.errors import ArgumentError, ModelError, TargetError, UnknownName
+from visxai.package import check, graph, head, serving
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+
+def pictures(count: int = 3) -> list[NDArray[np.uint8]]:
+    draw = np.random.default_rng(5)
+    coarse = draw.integers(0, 256, (count, 8, 8, 3), np.uint8)
+    return list(coarse.repeat(9, 1).repeat(9, 2))
+
+
+@pytest.fixture(scope="module")
+def engine() -> visxai.Engine:
+    labels = [f"class {i}" for i in range(zoo.CLASSES)]
+    return visxai.Engine(zoo.module("conv"), preprocess=zoo.PREPROCESS, labels=labels)
+
+
+@pytest.fixture(scope="module")
+def file(engine: visxai.Engine, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path: Path = tmp_path_factory.mktemp("packed") / "model.onnx"
+    found = package.write(engine, path, target="input", images=pictures())
+    assert found.photographs == 3
+    assert 0 < found.worst < 1e-5
+    return path
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_a_file_explains_batches_of_any_size_and_class(
+    engine: visxai.Engine, file: Path, batch: int
+) -> None:
+    session = check.opened(file.read_bytes())
+    x = zoo.inputs(batch, seed=batch)
+    classes = [(3 * i) % zoo.CLASSES for i in range(batch)]
+    scores, maps = check.run(session, x, classes)
+    torch.testing.assert_close(scores, engine.model.scores(x), rtol=1e-5, atol=1e-5)
+    expected = engine.attribute(x, "grad_cam", classes)
+    upsampled = torch.nn.functional.interpolate(maps[:, None], x.shape[2:], mode="bilinear")[:, 0]
+    torch.testing.assert_close(upsampled, expected, rtol=1e-4, atol=1e-6)
+    # A class below zero is the strongest, one beyond the last has no evidence.
+    top = check.run(session, x, [-1] * batch)[1]
+    torch.testing.assert_close(top, check.run(session, x, scores.argmax(1).tolist())[1])
+    assert not check.run(session, x, [zoo.CLASSES] * batch)[1].any()
+
+
+def test_a_file_says_what_its_reader_must_know(file: Path) -> None:
+    proto = onnx.load(str(file))
+    onnx.checker.check_model(proto, full_check=True)
+    told = {entry.key: entry.value for entry in proto.metadata_props}
+    assert told["visxai.version"] == visxai.__version__
+    assert told["visxai.method"] == "grad_cam(relu=True)"
+    assert told["visxai.layer"] == "last"
+    assert json.loads(told["visxai.labels"])[3] == "class 3"
+    assert json.loads(told["visxai.preprocess"])["size"] == [zoo.SIZE, zoo.SIZE]
+    assert [one.name for one in proto.graph.input] == ["images", "class"]
+    assert [one.name for one in proto.graph.output] == ["scores", "maps"]
+    # Nothing of the machine that made it.
+    assert str(Path(__file__).parents[1]).encode() not in file.read_bytes()
+
+
+def test_a_file_needs_onnx_runtime_alone(file: Path) -> None:
+    code = (
+        "import sys, numpy, onnxruntime\n"
+        "session = onnxruntime.InferenceSession(sys.argv[1], providers=['CPUExecutionProvider'])\n"
+        "x = numpy.zeros((2, 3, 64, 64), numpy.float32)\n"
+        "scores, maps = session.run(None, {'images': x, 'class': numpy.array([1, -1])})\n"
+        "assert not {'torch', 'visxai', 'onnx'} & set(sys.modules)\n"
+        "print(scores.shape, maps.shape)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, file], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split("\n")[0] == "(2, 10) (2, 8, 8)"
+
+
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [
+        ("conv", "hires_cam"),
+        ("conv", "layer_cam(layer='stem')"),  # a convolution lies above it
+        ("convnext", "grad_cam_plus_plus"),
+        ("vit", "grad_cam(relu=False)"),
+        ("swin", "xgrad_cam"),
+    ],
+)
+def test_traced_heads_give_the_maps_of_the_engine(kind: str, method: str) -> None:
+    model = zoo.model(kind)
+    cam: Any = visxai.methods.load(method)
+    parts = head.trace(model, cam, zoo.inputs(2), 3, False)
+    for batch in (1, 4):
+        x = zoo.inputs(batch, seed=9)
+        with torch.no_grad():
+            scores, maps = parts.head(x if parts.trunk is None else parts.trunk(x))
+        torch.testing.assert_close(scores, model.scores(x), rtol=1e-4, atol=1e-5)
+        expected = cam(model, x, visxai.Target.of(3)).values
+        assert (maps - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+def test_a_repository_names_what_the_file_has(
+    engine: visxai.Engine, file: Path, tmp_path: Path
+) -> None:
+    serving.fill(tmp_path, "small", file.read_bytes(), engine.model.labels, 4)
+    config = (tmp_path / "small" / "config.pbtxt").read_text("utf-8")
+    assert (tmp_path / "small" / "1" / "model.onnx").read_bytes() == file.read_bytes()
+    for line in (
+        'name: "small"',
+        "max_batch_size: 4",
+        '{ name: "images" data_type: TYPE_FP32 dims: [ 3, 64, 64 ] },',
+        '{ name: "class" data_type: TYPE_INT64 dims: [ 1 ] reshape: { shape: [ ] } }',
+        '{ name: "scores" data_type: TYPE_FP32 dims: [ 10 ] label_filename: "labels.txt" },',
+        '{ name: "maps" data_type: TYPE_FP32 dims: [ 8, 8 ] }',
+    ):
+        assert line in config
+    assert (tmp_path / "small" / "labels.txt").read_text("utf-8").splitlines()[3] == "class 3"
+    assert "storageUri: pvc://models/small" in (tmp_path / "kserve.yaml").read_text("utf-8")
+    with pytest.raises(ArgumentError, match="letters"):
+        package.repository(engine, tmp_path, name="../x", images=pictures(1))
+
+
+def test_a_file_that_disagrees_is_not_written(
+    engine: visxai.Engine, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graph, "_exported", lambda *_: onnx.load(str(file)))
+    monkeypatch.setattr(graph, "LIMIT", 0.0)
+    with pytest.raises(ModelError, match="agree with the engine"):
+        package.write(engine, tmp_path / "never.onnx", target="input", images=pictures(1))
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_can_not_be_packed_is_refused(engine: visxai.Engine, tmp_path: Path) -> None:
+    out = tmp_path / "never.onnx"
+    with pytest.raises(ArgumentError, match="class activation map"):
+        package.write(engine, out, method="integrated_gradients", images=pictures())
+    with pytest.raises(ArgumentError, match="top1, class=NAME or input"):
+        package.write(engine, out, target="top3", images=pictures())
+    with pytest.raises((TargetError, UnknownName)):
+        package.write(engine, out, target="class=zebra", images=pictures())
+    with pytest.raises(ArgumentError, match="photographs"):
+        package.write(engine, out, images=[])
+    scores = visxai.Engine(lambda x: x.mean((2, 3)), preprocess=zoo.PREPROCESS)
+    with pytest.raises(ModelError, match="of PyTorch's"):
+        package.write(scores, out, images=pictures())

@@ -1,0 +1,176 @@
+"""The part of a network above a layer, with a map's arithmetic, traced into ordinary operators.
+
+    scores = head(A),   g = d score_c / dA,   map = method(A, g)
+
+The backward through the head is traced together with its forward, as autograd runs it, and its
+operators are broken down until all of them exist in ONNX. The batch axis stays symbolic throughout,
+so that the graph serves any number of images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._decomp import core_aten_decompositions
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx import GraphModule
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
+
+from visxai.methods._maps import fuse
+from visxai.methods.base import Cam
+from visxai.models.pytorch.capture import capture
+from visxai.models.pytorch.model import TorchModel
+from visxai.models.pytorch.split import Trunk
+from visxai.models.pytorch.tracing import alone
+from visxai.models.views import AtLayer
+from visxai.quiet import warnings_of
+
+GIVEN = "class"  # the input that chooses a class for each image
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A network below a layer and its traced head.
+
+    Attributes:
+        trunk: From images to the activation at the cut, None where the head is the whole network.
+        head: From that activation (and the class of each image) to scores and maps.
+        activation: The activation of two images, which the head was traced with.
+        axis: The activation's axis of images.
+    """
+
+    trunk: Trunk | None
+    head: GraphModule
+    activation: Tensor
+    axis: int
+
+
+def trace(model: TorchModel, method: Cam, x: Tensor, target: int | None, given: bool) -> Parts:
+    """Trace the network above a method's layers together with the method.
+
+    Args:
+        model: The network, in float32.
+        method: The class activation map.
+        x: Two inputs (2, c, h, w).
+        target: The class that maps explain, None for the strongest of each image.
+        given: Whether the head takes the class of each image as another input, where a negative
+            number stands for `target`.
+
+    Returns:
+        The trunk and the head. The head's outputs are scores (b, k) and maps (b, u, v).
+    """
+    names = method.layers(model, x)
+    layouts = [model.layout(name, x) for name in names]
+    first = min(names, key=model.survey(x).order)
+    parts = model.split(first, x)
+    trunk = None if parts.whole else parts.trunk.again()
+    module: nn.Module = model.copied() if trunk is None else parts.head.module
+    run: Callable[[Tensor], Any] = module if trunk is None else parts.head
+
+    def explain(inside: Tensor, *wanted: Tensor) -> tuple[Tensor, Tensor]:
+        with capture(module, *names, cut=True) as seen:
+            scores = model.forward(inside, run)
+        chosen = _chosen(scores.detach(), target, *wanted)
+        # Rows are independent, so that one backward serves all of them.
+        gradients = torch.autograd.grad(scores, [seen[name] for name in names], chosen)
+        maps = [
+            method.map(AtLayer(name, layout.maps(seen[name].detach()), layout.maps(gradient)))
+            for name, layout, gradient in zip(names, layouts, gradients, strict=True)
+        ]
+        return scores.detach(), fuse(maps)
+
+    with torch.inference_mode(False), torch.no_grad():
+        activation = x if trunk is None else trunk(x).clone()
+        axis = 0 if trunk is None else parts.axis
+        extra = [torch.full((2,), -1)] if given else []
+        head = _symbolic(explain, [activation, *extra], [axis, 0][: 1 + len(extra)])
+    return Parts(trunk, head, activation, axis)
+
+
+def _chosen(scores: Tensor, target: int | None, *wanted: Tensor) -> Tensor:
+    """Return a row for each image that is 1 at its class and 0 elsewhere, (b, k) float."""
+    classes = torch.arange(scores.shape[1])
+    one = scores.argmax(1, keepdim=True)
+    if target is not None:
+        one = torch.full_like(one, target)
+    for given in wanted:
+        one = torch.where(given[:, None] < 0, one, given[:, None])
+    return (classes == one).to(scores.dtype)
+
+
+def _symbolic(
+    function: Callable[..., Any], examples: Sequence[Tensor], axes: Sequence[int]
+) -> GraphModule:
+    """Trace a function of tensors, each with a symbolic batch axis, into core operators."""
+    mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
+    symbolic = []
+    for example, axis in zip(examples, axes, strict=True):
+        sizes = [DimDynamic.STATIC] * example.ndim
+        sizes[axis] = DimDynamic.DYNAMIC
+        context: Any = StatelessSymbolicContext(dynamic_sizes=sizes)
+        symbolic.append(mode.from_tensor(example, symbolic_context=context))
+    with alone(), warnings_of(), sdpa_kernel(SDPBackend.MATH), mode, _Contiguous():
+        traced = make_fx(
+            function, decomposition_table=_decompositions(), _allow_non_fake_inputs=True
+        )(*symbolic)
+    traced.graph.eliminate_dead_code()
+    traced.recompile()
+    return traced
+
+
+class _Contiguous(TorchFunctionMode):
+    """Gives average pooling contiguous inputs: for others it restrides its output in place."""
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func is F.adaptive_avg_pool2d:
+            args = (args[0].contiguous(), *args[1:])
+        return func(*args, **(kwargs or {}))
+
+
+def _decompositions() -> dict[Any, Callable[..., Any]]:
+    """Return PyTorch's table, with the backward of a convolution as a transposed convolution."""
+    table = dict(core_aten_decompositions())
+    table[torch.ops.aten.convolution_backward.default] = _convolution_backward
+    return table
+
+
+def _convolution_backward(
+    gradient: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    _bias: Any,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    transposed: bool,
+    _output_padding: list[int],
+    groups: int,
+    wanted: list[bool],
+) -> Any:
+    """Compute a convolution's gradient at its input, the only one that a map needs."""
+    if transposed or wanted[1] or wanted[2]:
+        return NotImplemented
+    # What the strides leave over at the far edges had no part in any output but must be there.
+    reach = [(w - 1) * d + 1 for w, d in zip(weight.shape[2:], dilation, strict=True)]
+    left = [
+        (side + 2 * pad - one) % step
+        for side, pad, one, step in zip(x.shape[2:], padding, reach, stride, strict=True)
+    ]
+    back = torch.ops.aten.convolution.default(
+        gradient, weight, None, stride, padding, dilation, True, left, groups
+    )
+    return back, None, None
