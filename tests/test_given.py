@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import zoo
+from PIL import Image
 from torch import Tensor, nn
 
 import visxai
@@ -277,3 +278,25 @@ def test_moments_of_one_channel_go_together() -> None:
     assert x.shape == (1, 1, 8, 8)
     assert (x == -1).all()
     assert grey.denormalise(x).shape == (1, 3, 8, 8)
+
+
+def test_data_sets_and_loaders_are_read_sample_by_sample(own: visxai.Engine) -> None:
+    from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+    class Pictures(Dataset[Any]):
+        def __len__(self) -> int:
+            return 3
+
+        def __getitem__(self, index: int) -> Any:  # raises nothing past the end
+            return Image.fromarray(np.roll(IMAGE, index, 0)), index
+
+    alone = maps(own.explain([np.roll(IMAGE, index, 0) for index in range(3)]))
+    pixels = torch.from_numpy(np.stack([np.roll(IMAGE, index, 0) for index in range(3)]))
+    loader = DataLoader(TensorDataset(pixels.permute(0, 3, 1, 2), torch.arange(3)), batch_size=2)
+    rows = [{"image": Pictures()[index][0], "label": index} for index in range(3)]
+    for given in (Pictures(), loader, rows, [Pictures()[index] for index in range(3)]):
+        for found in (own.explain(given), list(own.stream(given))):
+            assert all((a == b).all() for a, b in zip(maps(found), alone, strict=True))
+    floats = DataLoader(TensorDataset(torch.rand(2, 3, 8, 8)))
+    with pytest.raises(ArgumentError, match=r"use attribute\(\)"):
+        own.explain(floats)

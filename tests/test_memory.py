@@ -48,5 +48,5 @@ def test_a_system_without_glibc_goes_without(monkeypatch: pytest.MonkeyPatch) ->
     def windows(name: str | None) -> None:
         raise TypeError("LoadLibrary() argument 1 must be str, not None")
 
-    monkeypatch.setattr(process.ctypes, "CDLL", windows)
+    monkeypatch.setattr("ctypes.CDLL", windows)
     process.keep_memory()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from visxai._lazy import hand_on
 from visxai._version import __version__ as __version__
+from visxai.process import wait_patiently
 
 if TYPE_CHECKING:
     from visxai import (
@@ -62,6 +63,8 @@ __all__ = [
     "tabular",
     "text",
 ]
+
+wait_patiently()  # read by OpenMP when PyTorch is loaded, which no import of visxai has done yet
 
 _HOMES = {
     "Engine": "engine",

@@ -1,10 +1,10 @@
-"""Settings of the process: whether it keeps memory that it frees."""
+"""Settings of the process: whether it keeps memory that it frees, and how its threads wait."""
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
+import sys
 
 
 def keep_memory() -> None:
@@ -20,7 +20,33 @@ def keep_memory() -> None:
     map_threshold, trim_threshold, most = -3, -1, 2**31 - 2**12  # M_* of malloc.h
     if os.environ.get("VISXAI_KEEP_MEMORY") == "0":
         return
+    import ctypes
+
     with contextlib.suppress(OSError, AttributeError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(map_threshold, most)
         mallopt(trim_threshold, most)
+
+
+_POLICY, _SPINS = "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"
+_before: list[bool] = []  # whether torch was there before the policy was set
+
+
+def wait_patiently() -> None:
+    """Let the threads of PyTorch sleep while they wait for each other, instead of spinning.
+
+    OpenMP's threads spin for milliseconds by default. On a core that another process wants, the
+    thread that everybody waits for is then the one that doesn't run, and a map takes several times
+    as long, now and then fifty times (`benchmarks/busy.py`); sleeping costs a sixth of the speed on
+    a quiet machine. OpenMP reads the policy when it is loaded, so this has no effect after PyTorch
+    was imported, nor where the environment has a policy already, or VISXAI_WAIT=torch.
+    """
+    _before[:] = ["torch" in sys.modules]
+    if os.environ.get("VISXAI_WAIT") != "torch" and _SPINS not in os.environ:
+        os.environ.setdefault(_POLICY, "passive")
+
+
+def waits_patiently() -> bool:
+    """Tell whether threads sleep while they wait, as far as the environment can say."""
+    patient = os.environ.get(_POLICY, "").lower() == "passive" or os.environ.get(_SPINS) == "0"
+    return patient and not any(_before)

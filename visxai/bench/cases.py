@@ -129,6 +129,8 @@ def run(setup: Setup, progress: Callable[[str], None] = lambda _: None) -> dict[
     engines = {kind: plain if kind == "off" else setup.engine(kind) for kind in kinds}
     served, left_out = _served(plain, specs, bool(setup.methods))
     cases: list[dict[str, Any]] = []
+    contests = len(served) * len(setup.batches)
+    progress(f"{contests} measurements of about {setup.seconds:g} s: {_estimate(setup, contests)}")
     for batch in setup.batches:
         forwards: list[float] = []
         for spec in served:
@@ -150,6 +152,14 @@ def run(setup: Setup, progress: Callable[[str], None] = lambda _: None) -> dict[
         "left_out": left_out,
         "cases": cases,
     }
+
+
+def _estimate(setup: Setup, contests: int) -> str:
+    """Say how long the measurements will take, and how to take less."""
+    minutes = contests * setup.seconds / 60
+    most = f"up to {minutes:.0f} min" if minutes >= 1.5 else f"up to {60 * minutes:.0f} s"
+    more = ", and a process for each peak of memory (--no-memory leaves them out)"
+    return most + (more if setup.memory and pick_device(setup.device).type == "cpu" else "")
 
 
 def work(engine: Engine, spec: str, batch: int) -> Work:

@@ -285,7 +285,8 @@ def plots(report: Report, path: Path) -> None:
         name = case["method"].partition("(")[0]
         name += "" if case["accelerate"] == "off" else f", {case['accelerate']}"
         lines.setdefault(name, []).append((case["batch"], case["images_per_second"]))
-    plot_lines(lines, path, heading(report), "batch size", "images a second", log=True)
+    both = {"log": True, "log_y": True}
+    plot_lines(lines, path, heading(report), "batch size", "images a second", **both)
 
 
 def plot_lines(
@@ -296,6 +297,7 @@ def plot_lines(
     y: str,
     *,
     log: bool = False,
+    log_y: bool = False,
 ) -> None:
     """Draw lines of points (x, y) into a picture.
 
@@ -306,6 +308,7 @@ def plot_lines(
         x: The label of the x axis.
         y: The label of the y axis.
         log: Whether the x axis is logarithmic.
+        log_y: Whether the y axis is, on which slow lines don't coincide at 0.
     """
     require("matplotlib", "bench", "drawing plots")
     from matplotlib.figure import Figure
@@ -319,7 +322,11 @@ def plot_lines(
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter("{x:g}")
         axes.set_xticks(sorted({point[0] for points in lines.values() for point in points}))
-    axes.set_ylim(bottom=0)
+    if log_y:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
+    else:
+        axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     if len(lines) > 1:
         axes.legend(fontsize=8)

@@ -23,6 +23,7 @@ from visxai.cli import (
     evaluate,
     explain,
     govern,
+    hello,
     listings,
     outputs,
     package,
@@ -58,11 +59,13 @@ def _visxai(
 
 
 # The commands, in the order of `visxai --help`.
+app.command()(hello.hello)
 app.command(cls=explain.PerhapsRay)(explain.explain)
 app.add_typer(listings.models_app, name="models")
 app.add_typer(audit.audit_app, name="audit")
 for command in (
     listings.methods,
+    listings.metrics,
     bench.bench,
     evaluate.evaluate,
     compare.compare,

@@ -25,6 +25,7 @@ ModelName = Annotated[
     typer.Option(
         "--model",
         "-m",
+        rich_help_panel="Model",
         metavar="NAME",
         help="A name from `visxai models`, torchvision:NAME, timm:NAME, hf:NAME or onnx:FILE.",
     ),
@@ -33,6 +34,7 @@ Fresh = Annotated[
     bool,
     typer.Option(
         "--fresh/--resume",
+        rich_help_panel="Results",
         help="Delete the results in the --out folder and start over, or go on where an "
         "earlier run stopped.",
     ),
@@ -40,13 +42,17 @@ Fresh = Annotated[
 Device = Annotated[
     str,
     typer.Option(
-        "--device", metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps; auto takes a GPU."
+        "--device",
+        rich_help_panel="Machine",
+        metavar="NAME",
+        help="auto, cpu, cuda, cuda:1 or mps; auto takes a GPU.",
     ),
 ]
 Precision = Annotated[
     str,
     typer.Option(
         "--precision",
+        rich_help_panel="Machine",
         metavar="NAME",
         help="Of the model: auto, fp32, bf16 or fp16; auto is the fastest of this device. "
         "Maps are float32 always.",
@@ -56,6 +62,7 @@ Accelerate = Annotated[
     str,
     typer.Option(
         "--accelerate",
+        rich_help_panel="Machine",
         metavar="NAME",
         help="auto, off, onnx or compile: faster forms of what needs no graph, prepared once; "
         "auto prepares them when the run is long enough to earn it back.",
@@ -66,6 +73,7 @@ BatchSize = Annotated[
     typer.Option(
         "--batch-size",
         "-b",
+        rich_help_panel="Machine",
         metavar="N",
         min=1,
         help="Images computed at once, halved where memory runs out. "
@@ -77,6 +85,7 @@ Layer = Annotated[
     str | None,
     typer.Option(
         "--layer",
+        rich_help_panel="Model",
         metavar="NAME",
         help="The layer that CAMs look at, such as features.7. "
         "[dim]\\[default: the model's own choice][/dim]",
@@ -87,6 +96,7 @@ Labels = Annotated[
     str | None,
     typer.Option(
         "--labels",
+        rich_help_panel="Model",
         metavar="FILE",
         help="Names of the classes in order: a text file, one a line, or JSON. "
         "[dim]\\[default: the model's own][/dim]",
@@ -97,6 +107,7 @@ Checkpoint = Annotated[
     str | None,
     typer.Option(
         "--checkpoint",
+        rich_help_panel="Model",
         metavar="FILE",
         help="Your own weights for --model timm:NAME or torchvision:NAME. "
         "[dim]\\[default: the library's][/dim]",
@@ -107,6 +118,7 @@ Size = Annotated[
     str | None,
     typer.Option(
         "--size",
+        rich_help_panel="Preprocessing",
         metavar="N",
         help="Preprocessing, where the model has none of its own (onnx:FILE) or another: the "
         "input's side in pixels, or HEIGHTxWIDTH. A card beside an ONNX file, model.toml next to "
@@ -118,6 +130,7 @@ Resize = Annotated[
     str | None,
     typer.Option(
         "--resize",
+        rich_help_panel="Preprocessing",
         metavar="N",
         help="With --size: what photographs are resized to before the crop, their short side or "
         "HEIGHTxWIDTH. [dim]\\[default: the short side at the longer side of --size][/dim]",
@@ -128,6 +141,7 @@ Mean = Annotated[
     str | None,
     typer.Option(
         "--mean",
+        rich_help_panel="Preprocessing",
         metavar="R,G,B",
         help="With --size: what is taken off pixels in 0..1; one number for a model of greys. "
         "[dim]\\[default: 0,0,0][/dim]",
@@ -138,6 +152,7 @@ Std = Annotated[
     str | None,
     typer.Option(
         "--std",
+        rich_help_panel="Preprocessing",
         metavar="R,G,B",
         help="With --size: what they are divided by then. [dim]\\[default: 1,1,1][/dim]",
         show_default=False,
@@ -147,6 +162,7 @@ Interpolation = Annotated[
     str | None,
     typer.Option(
         "--interpolation",
+        rich_help_panel="Preprocessing",
         metavar="NAME",
         help="With --size: nearest, bilinear, bicubic, lanczos or box. "
         "[dim]\\[default: bilinear][/dim]",

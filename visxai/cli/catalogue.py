@@ -76,8 +76,13 @@ def card(card: Card) -> None:
     Console(highlight=False).print(_pairs(rows))
 
 
-def methods(name: str | None) -> None:
-    """Print all methods in brief (name None), or one method's whole page."""
+def methods(name: str | None, full: bool = False) -> None:
+    """Print all methods in a line each (name None), or one method's whole page.
+
+    Args:
+        name: A method's name.
+        full: Whether the list has options, cost and source of each method.
+    """
     from visxai import methods as known
 
     console = Console(highlight=False)
@@ -87,24 +92,60 @@ def methods(name: str | None) -> None:
         page += f"\nOptions: {_options(method)}\nNeeds: {method.needs}"
         console.print(Text(page.strip()), soft_wrap=True)
         return
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 1, 0))
-    table.add_column("Method", style="bold", no_wrap=True)
-    table.add_column("About", overflow="fold")
-    for each in known.names():
-        method = known.find(each)
-        told = {
-            "options": _options(method),
-            "needs": str(method.needs),
-            "cost": method.about("Cost"),
-            "source": method.about("Source"),
-        }
-        sentence = method.about("").partition(": ")[2] or method.about("")
-        sentence = sentence[:1].upper() + sentence[1:]
-        table.add_row(each, Group(Text(sentence), _pairs(told)))
+    found = {each: known.find(each) for each in known.names()}
+    if full:
+        table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 1, 0))
+        table.add_column("Method", style="bold", no_wrap=True)
+        table.add_column("About", overflow="fold")
+        for each, method in found.items():
+            told = {
+                "options": _options(method),
+                "needs": str(method.needs),
+                "cost": method.about("Cost"),
+                "source": method.about("Source"),
+            }
+            table.add_row(each, Group(Text(_sentence(method)), _pairs(told)))
+    else:
+        rows = [(each, str(one.needs), _sentence(one)) for each, one in found.items()]
+        table = _lines(("Method", "Needs", "What it does"), rows)
     console.print(table)
     console.print(
-        "visxai explain PATH --method 'NAME(option=value)'; `visxai methods NAME` for all."
+        "\nvisxai explain PATH --method 'NAME(option=value)'; `visxai methods NAME` for all about "
+        "one, `--full` for options, cost and source of each."
     )
+
+
+def metrics(name: str | None) -> None:
+    """Print all metrics in a line each (name None), or one metric's whole page."""
+    from visxai import metrics as known
+
+    console = Console(highlight=False)
+    if name is not None:
+        metric = known.find(name)
+        page = sys.modules[metric.__module__].__doc__ or ""
+        console.print(Text(f"{page}\nOptions: {_options(metric)}".strip()), soft_wrap=True)
+        return
+    found = {each: known.find(each) for each in known.names()}
+    rows = [(each, str(one.better), _sentence(one)) for each, one in found.items()]
+    console.print(_lines(("Metric", "Better", "What it measures"), rows))
+    console.print("\nvisxai evaluate FOLDER --metrics NAME,NAME; `visxai metrics NAME` for all.")
+
+
+def _lines(columns: tuple[str, str, str], rows: list[tuple[str, str, str]]) -> Table:
+    """Make a table of one line a row, whose last column is cut where there is no room."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column, cells in zip(columns[:-1], zip(*rows, strict=True), strict=False):
+        table.add_column(column, no_wrap=True, min_width=max(map(len, cells)))
+    table.add_column(columns[-1], no_wrap=True, overflow="ellipsis")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _sentence(spec: Any) -> str:
+    """Return what a method's or metric's docstring says first, without its name."""
+    sentence = spec.about("").partition(": ")[2] or spec.about("")
+    return f"{sentence[:1].upper()}{sentence[1:]}"
 
 
 def _options(method: Any) -> str:
@@ -127,7 +168,10 @@ def doctor() -> int:
     from visxai.models.devices import pick_device, pick_precision, versions
 
     device = pick_device("auto")
-    devices = [f"cpu ({torch.get_num_threads()} threads of {os.cpu_count()} cores)"]
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    devices = [
+        f"cpu ({torch.get_num_threads()} threads of {os.cpu_count()} cores, {usable} usable)"
+    ]
     for index in range(torch.cuda.device_count()):
         found = torch.cuda.get_device_properties(index)
         devices.insert(index, f"cuda:{index} ({found.name}, {found.total_memory / 2**30:.0f} GiB)")
@@ -141,6 +185,7 @@ def doctor() -> int:
         "devices": ", ".join(devices),
         "auto": f"{device} in {pick_precision('auto', device)}",
         "half precision": f"bf16 is {speed.gain():.1f} times as fast as float32 on this CPU",
+        "other processes": _busy(usable or 1),
         "extras": _extras(),
         "sandbox": _sandbox(),
         "models": ", ".join(f"{name} ({told})" for name, (told, _) in cards.items()),
@@ -150,6 +195,22 @@ def doctor() -> int:
     }
     Console(highlight=False).print(_pairs(rows))
     return 0 if healthy else 1
+
+
+def _busy(cores: int) -> str:
+    """Say how busy the machine is, and how threads of this process wait for each other."""
+    from visxai.process import waits_patiently
+
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    told = "load unknown" if load is None else f"load {load:.1f} on {cores} usable cores"
+    if load is not None and load > 0.5 * cores:
+        told += ", so timings will be worse than on a quiet machine"
+    if waits_patiently():
+        return f"{told}; threads sleep while they wait"
+    return (
+        f"{told}; threads spin while they wait, which beside other processes makes maps several "
+        "times slower: set OMP_WAIT_POLICY=passive, or import visxai before torch"
+    )
 
 
 def _sandbox() -> str:

@@ -110,17 +110,24 @@ def explain(
     ] = "top1",
     out: Annotated[
         str,
-        typer.Option("--out", "-o", metavar="FOLDER", help="Where the results go."),
+        typer.Option(
+            "--out", "-o", metavar="FOLDER", help="Where the results go.", rich_help_panel="Results"
+        ),
     ] = "visxai_out",
     fresh: Fresh = False,
     retry_failures: Annotated[
         bool,
-        typer.Option("--retry-failures", help="Do again what failed in an earlier run into --out."),
+        typer.Option(
+            "--retry-failures",
+            help="Do again what failed in an earlier run into --out.",
+            rich_help_panel="Results",
+        ),
     ] = False,
     path_column: Annotated[
         str | None,
         typer.Option(
             "--path-column",
+            rich_help_panel="Sources",
             metavar="NAME",
             help="Of a table: the column of paths, relative to the table's folder. "
             "[dim]\\[default: path, file, filename, image or the like][/dim]",
@@ -131,6 +138,7 @@ def explain(
         str | None,
         typer.Option(
             "--text-column",
+            rich_help_panel="Sources",
             metavar="NAME",
             help="Explain texts: their column in a table (.csv, .parquet) or in lines of JSON "
             "(.jsonl); the model is toxicity or hf:FOLDER. [dim]\\[default for these models: text, "
@@ -142,6 +150,7 @@ def explain(
         str | None,
         typer.Option(
             "--label-column",
+            rich_help_panel="Sources",
             metavar="NAME",
             help="Of a table, or of the JSON beside a tar's images: the class of each, by name or "
             "index; none leaves labels out. [dim]\\[default: label, class, target or the like, if "
@@ -157,6 +166,7 @@ def explain(
         int | None,
         typer.Option(
             "--chunk-size",
+            rich_help_panel="Results",
             metavar="N",
             min=1,
             help="Images written into one file, a multiple of the batch size. "
@@ -168,6 +178,7 @@ def explain(
         int | None,
         typer.Option(
             "--workers",
+            rich_help_panel="Machine",
             metavar="N",
             min=0,
             help="Processes that decode images and draw overlays; 0 does all in one process. "
@@ -179,6 +190,7 @@ def explain(
         str | None,
         typer.Option(
             "--ray",
+            rich_help_panel="Machine",
             metavar="[ADDRESS]",
             help="Run on Ray: auto for the cluster that this machine is a node of, HOST:PORT for "
             "another's; alone, after the sources, on this machine (docs/scale.md).",
@@ -189,6 +201,7 @@ def explain(
         str,
         typer.Option(
             "--overlay-format",
+            rich_help_panel="Results",
             metavar="NAME",
             help="Of the overlays: jpg, webp, png, or none for none.",
         ),
@@ -197,6 +210,7 @@ def explain(
         str | None,
         typer.Option(
             "--colormap",
+            rich_help_panel="Results",
             metavar="NAME",
             help="viridis, plasma, cividis, inferno, magma, turbo, jet or diverging. "
             "[dim]\\[default: viridis, diverging for maps with evidence against][/dim]",
@@ -206,7 +220,9 @@ def explain(
     panel: Annotated[
         bool,
         typer.Option(
-            "--panel", help="Draw photograph, overlay and map side by side over a caption."
+            "--panel",
+            rich_help_panel="Results",
+            help="Draw photograph, overlay and map side by side over a caption.",
         ),
     ] = False,
     layer: Layer = None,
@@ -221,6 +237,7 @@ def explain(
         int,
         typer.Option(
             "--limit-pixels",
+            rich_help_panel="Sources",
             metavar="N",
             min=1,
             help="Images with more pixels are listed as failures.",
@@ -230,6 +247,7 @@ def explain(
         float | None,
         typer.Option(
             "--timeout",
+            rich_help_panel="Sources",
             metavar="SECONDS",
             help="Images that take a worker process longer to decode are listed as failures. "
             "[dim]\\[default: 60][/dim]",

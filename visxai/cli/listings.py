@@ -75,12 +75,29 @@ def methods(
         str | None,
         typer.Argument(help="One method, to read all about it.", show_default=False),
     ] = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="With options, cost and source of each.")
+    ] = False,
     debug: Debug = False,
 ) -> int:
-    """List the methods: what each does, needs and costs, and its options."""
+    """List the methods in a line each; with a name, read all about one."""
     from visxai.cli import catalogue
 
-    catalogue.methods(name)
+    catalogue.methods(name, full)
+    return 0
+
+
+def metrics(
+    name: Annotated[
+        str | None,
+        typer.Argument(help="One metric, to read all about it.", show_default=False),
+    ] = None,
+    debug: Debug = False,
+) -> int:
+    """List the metrics of `visxai evaluate` in a line each; with a name, read all about one."""
+    from visxai.cli import catalogue
+
+    catalogue.metrics(name)
     return 0
 
 

@@ -30,7 +30,8 @@ _NOUNS = {"text": "text", "table": "row"}  # what runs that aren't over images a
 _SMALL = 20  # images whose labels are listed at the end of a run
 
 
-def _out() -> Console:
+def output() -> Console:
+    """Make the console that commands print their results to."""
     return Console(highlight=False, soft_wrap=False)
 
 
@@ -120,7 +121,7 @@ def summary(outcome: Outcome, command: str) -> None:
     """
     from visxai.results import reading
 
-    console, counts, run = _out(), outcome.counts, outcome.progress
+    console, counts, run = output(), outcome.counts, outcome.progress
     if counts["maps"] and counts["images"] <= _SMALL and outcome.complete:
         console.print(top_labels(list(reading.read(outcome.out))))
     done = (run.done if outcome.complete else counts["finished"]) - run.before
@@ -195,7 +196,7 @@ def evaluation(found: Evaluation, command: str) -> None:
     """
     from visxai.evaluate import pages
 
-    console, outcome = _out(), found.outcome
+    console, outcome = output(), found.outcome
     if found.summary is None:
         console.print(
             f"Stopped: {outcome.counts['finished']} of {outcome.counts['images']} images are "
@@ -207,16 +208,23 @@ def evaluation(found: Evaluation, command: str) -> None:
     columns, rows = pages.overview(found.summary)
     for name in columns:
         table.add_column(Text(shown(name)), overflow="fold")
-    # If the table is too wide with intervals, only the page shows them.
+    # If the table is too wide with intervals, each metric gets a table of its own.
     wide = sum(max(map(len, column)) + 2 for column in zip(columns, *rows, strict=True))
-    short = wide > console.width
-    for name, *cells in rows:
-        told = (cell.partition(" (")[0] if short else cell for cell in cells)
-        table.add_row(*map(for_terminal, (name, *told)))
-    console.print(table)
+    if wide > console.width:
+        for place, name in enumerate(columns[1:], 1):
+            one = Table(box=None, header_style="bold", pad_edge=False)
+            for heading in (columns[0], name):
+                one.add_column(Text(shown(heading)), overflow="fold")
+            for row in rows:
+                one.add_row(for_terminal(row[0]), for_terminal(row[place]))
+            console.print(one, "")
+    else:
+        for row in rows:
+            table.add_row(*map(for_terminal, row))
+        console.print(table)
     console.print(
         f"{counted(found.summary['images'], 'image')}; intervals, ranks, curves and examples: "
-        f"{_placed(outcome.out / 'evaluation.html')}",
+        f"{placed(outcome.out / 'evaluation.html')}",
         soft_wrap=True,
     )
     _failures(outcome, console)
@@ -258,11 +266,11 @@ def top_labels(explanations: list[Any]) -> Table:
 
 def gallery(made: Report) -> None:
     """Print where a gallery is, and what it lacks."""
-    console, told = _out(), counted(made.shown, "explanation")
+    console, told = output(), counted(made.shown, "explanation")
     if made.shown < made.rows:
         told = f"{made.shown} of {counted(made.rows, 'explanation')}"
     console.print(
-        f"{told} in {_placed(made.path)}: open it in a browser",
+        f"{told} in {placed(made.path)}: open it in a browser",
         soft_wrap=True,
     )
     if made.missing:
@@ -275,7 +283,7 @@ def gallery(made: Report) -> None:
 
 def compared(found: Comparison, gates: Sequence[Gate], page: Path) -> None:
     """Print what differs between two runs, what was required, and where the page is."""
-    console, mean, share = _out(), found.agreement, found.changes
+    console, mean, share = output(), found.agreement, found.changes
     console.print(
         f"{counted(len(found.pairs), 'input')} in both; mean agreement {mean.value:.3f} "
         f"({mean.low:.3f} to {mean.high:.3f}); {counted(found.changed, 'decision')} changed, "
@@ -285,12 +293,12 @@ def compared(found: Comparison, gates: Sequence[Gate], page: Path) -> None:
     for gate in gates:
         verdict = "[green]passed[/green]" if gate.passed else "[red]failed[/red]"
         console.print(f"{verdict}  {gate.name}: {gate.said}", soft_wrap=True)
-    console.print(f"What changed most: {_placed(page)}", soft_wrap=True)
+    console.print(f"What changed most: {placed(page)}", soft_wrap=True)
 
 
 def drifted(found: Drift) -> None:
     """Print each window with the p-value of each side, and what moved where a side alarms."""
-    console = _out()
+    console = output()
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("window", "from", "items", "input", "score", "explanation", "moved most"):
         table.add_column(name, overflow="fold")
@@ -319,7 +327,7 @@ def drifted(found: Drift) -> None:
 
 def gaps(found: Fairness) -> None:
     """Print the gaps that chance doesn't explain, and the groups that are too small."""
-    console = _out()
+    console = output()
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("group", "figure", "n", "mean", "others", "gap (95 % interval)", "p"):
         table.add_column(name, overflow="fold")
@@ -349,9 +357,9 @@ def gaps(found: Fairness) -> None:
 
 def exported(made: Export) -> None:
     """Print where an export is, and what it lacks."""
-    console = _out()
+    console = output()
     console.print(
-        f"{counted(made.written, 'explanation')} in {_placed(made.path)}",
+        f"{counted(made.written, 'explanation')} in {placed(made.path)}",
         soft_wrap=True,
     )
     if made.left_out:
@@ -383,9 +391,9 @@ def speed(rate: float, noun: str = "image") -> str:
     return f"{rate:.1f} {noun}s/s" if rate >= 1 else f"{duration(1 / rate)} {article} {noun}"
 
 
-def _placed(path: Path) -> str:
+def placed(path: str | Path) -> str:
     """Format a path for the terminal, relative to the current folder if it lies below it."""
-    return for_terminal(_near(path))
+    return for_terminal(_near(Path(path)))
 
 
 def _near(path: Path) -> Path:

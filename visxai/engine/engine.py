@@ -208,7 +208,8 @@ class Engine:
         Args:
             images: Paths, folders, bytes, open files, PIL images, arrays or uint8 tensors (h, w),
                 (h, w, 3 or 4) or (3 or 4, h, w), or batches of them (b, ...); arrays hold uint8,
-                or floats in 0..1.
+                or floats in 0..1. Data sets and loaders of such images, with or without labels,
+                are read sample by sample.
             method: One method or several, also in one string with commas between them.
             target: What to explain, such as "top1", "class=207" or a class index.
             only: A condition on the scores, such as "class=nsfw>0.5"; images that don't meet it

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -18,6 +18,8 @@ from visxai.images.address import Origin
 from visxai.images.folders import images_below
 from visxai.images.prepared import Prepared
 
+_IMAGES = ("image", "img", "pixel_values", "path", "file")  # of samples that are mappings
+
 
 def list_images(sources: Any) -> list[Any]:
     """List the sources; a single image counts as a list of one, a folder as its images."""
@@ -28,6 +30,12 @@ def iterate_images(sources: Any) -> Iterator[Any]:
     """Iterate over the sources; raise ArgumentError at once for an object that holds no images."""
     if _is_one(sources):
         return _unfolded([sources])
+    if (
+        hasattr(sources, "__getitem__")
+        and hasattr(sources, "__len__")
+        and not hasattr(sources, "__iter__")
+    ):
+        return _unfolded(_indexed(sources))
     if not isinstance(sources, Iterable):
         raise ArgumentError(
             "expected images (paths, bytes, open files, PIL images, uint8 arrays), got "
@@ -46,12 +54,40 @@ def _is_one(source: Any) -> bool:
 
 
 def _unfolded(sources: Iterable[Any]) -> Iterator[Any]:
-    """Yield the sources, with folders replaced by the images below them."""
+    """Yield the sources, with folders and batches replaced by the images in them."""
     for source in sources:
-        if isinstance(source, (str, os.PathLike)) and os.path.isdir(source):
-            yield from images_below(source)
+        image = _image_of(source)
+        if isinstance(image, (str, os.PathLike)) and os.path.isdir(image):
+            yield from images_below(image)
+        elif isinstance(image, (np.ndarray, Tensor)) and image.ndim == 4:
+            yield from image  # what a loader yields
         else:
-            yield source
+            yield image
+
+
+def _image_of(sample: Any) -> Any:
+    """Return the image, or the batch of them, of a data set's sample; anything else as it is.
+
+    A sample is (image, label, ...) as of torchvision, or a mapping as of Hugging Face.
+    """
+    if isinstance(sample, Mapping):
+        return next((sample[name] for name in _IMAGES if name in sample), sample)
+    if isinstance(sample, (tuple, list)) and sample and _is_image(sample[0]):
+        return sample[0]
+    return sample
+
+
+def _is_image(part: Any) -> bool:
+    """Tell whether the first part of a sample is an image or a batch of images."""
+    if isinstance(part, (np.ndarray, Tensor)):
+        return part.ndim >= 2
+    return isinstance(part, (str, bytes, os.PathLike)) or hasattr(part, "convert")
+
+
+def _indexed(dataset: Any) -> Iterator[Any]:
+    """Yield the samples of a data set that has a length and indices, and no iterator."""
+    for index in range(len(dataset)):
+        yield dataset[index]
 
 
 def in_batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:

@@ -20,6 +20,11 @@ th, td { padding: .3rem .8rem .3rem 0; text-align: left; white-space: nowrap;
 .scroll { overflow-x: auto; } img { max-width: 100%; } p, small { color: #3f3f46; }
 .warning { padding: .6rem .9rem; border-radius: 8px; background: #fdeedd; color: #9a4a00; }
 code { overflow-wrap: anywhere; }
+@media (prefers-color-scheme: dark) {
+  body { color: #e4e4e7; background: #18181b; } p, small { color: #b4b4bd; }
+  th, td { border-bottom-color: #3f3f46; }
+  img { background: #fcfcfb; border-radius: 8px; } .warning { background: #46290b; color: #fcd9a8; }
+}
 @media (max-width: 600px) { .scroll img { max-width: none; width: 720px; } }
 """
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -73,6 +78,7 @@ def page(summary: dict[str, Any], settings: dict[str, Any], out: Path) -> str:
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         '<meta name="viewport" content="width=device-width">'
+        '<meta name="color-scheme" content="light dark">'
         f"<title>visxai evaluation</title><style>{_STYLE}</style></head><body>\n"
         + "\n".join(body)
         + "\n</body></html>\n"
