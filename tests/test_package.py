@@ -34,7 +34,7 @@ FLOORS = [
     ["pipeline", "bench", "moderation", "package"],
     ["text"],
     ["scale", "report", "evaluate", "tabular", "serve"],
-    ["compare", "govern"],
+    ["compare", "govern", "demo"],
     ["cli"],
     ["__main__"],
 ]
