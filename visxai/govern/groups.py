@@ -4,7 +4,8 @@
     found.gaps[0].figure, found.gaps[0].gap         "cell_03", 0.21
 
 Groups come from the caller's metadata and are never inferred. For each group g and each figure
-(score, error where the truth is known, each feature of the explanations):
+(score, error where the truth is known, each feature of the explanations; of rows of tables also how
+often the decision is favourable, and calibration: the score minus the true outcome):
 
     gap = mean over g - mean over all others,    interval = 2.5 and 97.5 % of its bootstrap
 
@@ -175,7 +176,7 @@ def _figures(seen: Observations) -> tuple[list[str], Array]:
                 for true, label in zip(seen.expected, seen.labels, strict=True)
             ]
         )
-    columns |= dict(seen.explanations)
+    columns |= {**seen.decisions, **seen.explanations}
     values = np.stack(list(columns.values()), 1)
     # A figure that is the same for all items says nothing about groups.
     kept = np.array([len(np.unique(one[~np.isnan(one)])) > 1 for one in values.T])

@@ -13,6 +13,7 @@ Three sides are kept apart, because a drift of one isn't a drift of the others:
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -56,6 +57,8 @@ class Observations:
         explanations: The features of the explanations by name; NaN where not defined.
         inputs: Statistics of the inputs by name, empty where none were measured.
         groups: What the caller says of each item (columns of metadata), None where unknown.
+        decisions: Figures of decisions about rows of tables: "favourable" (1 or 0) and
+            "calibration" (the score minus the true outcome, 1 or 0); NaN where unknown.
     """
 
     ids: tuple[str, ...]
@@ -69,6 +72,7 @@ class Observations:
     explanations: Mapping[str, Array]
     inputs: Mapping[str, Array] = field(default_factory=dict)
     groups: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict)
+    decisions: Mapping[str, Array] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -127,6 +131,7 @@ class Observations:
             {name: values[at] for name, values in self.explanations.items()},
             {name: values[at] for name, values in self.inputs.items()},
             {name: some(values) for name, values in self.groups.items()},
+            {name: values[at] for name, values in self.decisions.items()},
         )
 
 
@@ -202,7 +207,23 @@ def observe(
         {name: np.array([row.get(name, np.nan) for row in rows], np.float64) for name in names},
         {name: np.asarray(column, np.float64) for name, column in measured.items()},
         {name: tuple(column) for name, column in told.items()},
+        _decisions(rows_of_tables, known) if len(rows_of_tables) == len(made) else {},
     )
+
+
+def _decisions(
+    rows: Sequence[TableExplanation], expected: Sequence[str | None]
+) -> dict[str, Array]:
+    """Compute the figures of decisions; none where nothing is decided or no outcome is known."""
+    found = {
+        "favourable": [math.nan if one.favourable is None else one.favourable for one in rows],
+        "calibration": [
+            math.nan if true is None or one.scale == "response" else one.score - (true == one.label)
+            for one, true in zip(rows, expected, strict=True)
+        ],
+    }
+    columns = {name: np.array(column, np.float64) for name, column in found.items()}
+    return {name: column for name, column in columns.items() if not np.isnan(column).all()}
 
 
 def _answer(explanation: Explanation) -> str:

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 from visxai._lazy import hand_on
 
 if TYPE_CHECKING:
-    from visxai.tabular import german_credit, methods
+    from visxai.tabular import german_credit, methods, plots
     from visxai.tabular.background import Background
     from visxai.tabular.counterfactuals import what_would_change
     from visxai.tabular.engine import Block, Engine
     from visxai.tabular.features import Feature, Features
     from visxai.tabular.letters import letter
+    from visxai.tabular.proxy_search import proxies
     from visxai.tabular.reasons import reasons_for
     from visxai.tabular.saving import load_engine, save_engine
     from visxai.tabular.tables import arrow
@@ -34,6 +35,8 @@ __all__ = [
     "letter",
     "load_engine",
     "methods",
+    "plots",
+    "proxies",
     "reasons_for",
     "save_engine",
     "what_would_change",
@@ -52,6 +55,8 @@ __getattr__, __dir__ = hand_on(
         "letter": "letters",
         "load_engine": "saving",
         "methods": "",
+        "plots": "",
+        "proxies": "proxy_search",
         "reasons_for": "reasons",
         "save_engine": "saving",
         "what_would_change": "counterfactuals",
