@@ -459,6 +459,7 @@ def test_inductors_cache_is_private(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def auto(monkeypatch: pytest.MonkeyPatch, seconds: float, kind: str = "conv") -> visxai.Engine:
     """An engine that chooses, whose forward of one image takes these seconds."""
+    monkeypatch.setattr(acceleration, "usual_runtime", lambda precision: "onnx")
     made = engine(kind, "auto")
     made._plan._seconds = seconds
     return made
@@ -489,14 +490,16 @@ def test_forms_on_disk_pay_sooner(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_auto_stays_off_where_it_cannot_serve(monkeypatch: pytest.MonkeyPatch) -> None:
-    half = visxai.Engine(zoo.module("conv"), preprocess=zoo.PREPROCESS, precision="bf16")
-    assert half.plan("grad_cam", 10**6) == "only in float32"
+    half = visxai.Engine(zoo.module("conv"), preprocess=zoo.PREPROCESS, precision="fp16")
+    assert half.plan("grad_cam", 10**6) == "only in float32 and bf16"
     monkeypatch.setattr(acceleration.importlib.util, "find_spec", lambda name: None)
-    assert engine("conv", "auto").plan("grad_cam", 10**6) == "the extra onnx isn't installed"
+    assert engine("conv", "auto").plan("grad_cam", 10**6) == (
+        "the extra onnx or openvino isn't installed"
+    )
 
 
 def test_a_wrong_choice_is_refused() -> None:
-    with pytest.raises(ArgumentError, match="auto, off, onnx, compile, got 'fast'"):
+    with pytest.raises(ArgumentError, match="auto, off, onnx, openvino, compile, got 'fast'"):
         engine("conv", "fast")
 
 

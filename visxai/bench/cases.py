@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -28,7 +27,7 @@ from visxai.bench.measure import (
     spread,
     timed,
 )
-from visxai.engine.acceleration import CHOICES
+from visxai.engine.acceleration import CHOICES, usual_runtime
 from visxai.engine.engine import Engine
 from visxai.errors import ArgumentError
 from visxai.images.preprocess import Preprocess
@@ -55,7 +54,7 @@ class Setup:
         model: The name of the model.
         methods: Specs of the methods; () for the usual methods.
         batches: Batch sizes.
-        accelerate: Kinds of acceleration; () for "off", and "onnx" where it is possible.
+        accelerate: Kinds of acceleration; () for "off", and on a CPU what "auto" would prepare.
         precision: The precision, as of `Engine`.
         device: The device, as of `Engine`.
         checkpoint: A checkpoint of the model, as of `Engine`.
@@ -172,8 +171,8 @@ def work(engine: Engine, spec: str, batch: int) -> Work:
 
 
 def _usual(engine: Engine) -> tuple[str, ...]:
-    able = engine.device.type == "cpu" and engine.precision == "fp32"
-    return ("off", "onnx") if able and find_spec("onnxruntime") and find_spec("onnx") else ("off",)
+    kind = usual_runtime(engine.precision) if engine.device.type == "cpu" else None
+    return ("off",) if kind is None else ("off", kind)
 
 
 def _served(

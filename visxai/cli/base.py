@@ -64,8 +64,8 @@ Accelerate = Annotated[
         "--accelerate",
         rich_help_panel="Machine",
         metavar="NAME",
-        help="auto, off, onnx or compile: faster forms of what needs no graph, prepared once; "
-        "auto prepares them when the run is long enough to earn it back.",
+        help="auto, off, onnx, openvino or compile: faster forms of what needs no graph, prepared "
+        "once; auto prepares them when the run is long enough to earn it back.",
     ),
 ]
 BatchSize = Annotated[

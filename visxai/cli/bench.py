@@ -46,8 +46,8 @@ def bench(
         typer.Option(
             "--accelerate",
             metavar="NAMES",
-            help="Of off, onnx and compile, commas between them. [dim]\\[default: off, and onnx "
-            "on a CPU][/dim]",
+            help="Of off, onnx, openvino and compile, commas between them. [dim]\\[default: off, "
+            "and on a CPU what auto would prepare][/dim]",
             show_default=False,
         ),
     ] = None,

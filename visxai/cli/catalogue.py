@@ -186,6 +186,7 @@ def doctor() -> int:
         "auto": f"{device} in {pick_precision('auto', device)}",
         "half precision": f"bf16 is {speed.gain():.1f} times as fast as float32 on this CPU",
         "other processes": _busy(usable or 1),
+        "long runs": _long_runs(pick_precision("auto", device), device.type),
         "extras": _extras(),
         "sandbox": _sandbox(),
         "models": ", ".join(f"{name} ({told})" for name, (told, _) in cards.items()),
@@ -211,6 +212,19 @@ def _busy(cores: int) -> str:
         f"{told}; threads spin while they wait, which beside other processes makes maps several "
         "times slower: set OMP_WAIT_POLICY=passive, or import visxai before torch"
     )
+
+
+def _long_runs(precision: str, device: str) -> str:
+    """Describe what `accelerate="auto"` prepares for a run that is long enough."""
+    from visxai.engine.acceleration import usual_runtime
+
+    if device != "cpu":
+        return f"{precision} by PyTorch (accelerate='compile' is faster, and has to be asked for)"
+    kind = usual_runtime(precision)
+    if kind is None:
+        extra = "openvino" if precision == "bf16" else "onnx or openvino"
+        return f"{precision} by PyTorch (faster with the extra {extra})"
+    return f"{precision} by {kind}, where it is measured to be faster for the model"
 
 
 def _sandbox() -> str:

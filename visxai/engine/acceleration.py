@@ -2,8 +2,10 @@
 
 Preparing a faster form costs seconds, which a short run never earns back. The decision weighs the
 number of rows that a run will send through the network, their time as measured on four rows, and
-the time of preparation (about 1.5 s where the forms are on disk already). Once made for a model,
-the decision stays, so that all records of a run are computed the same way.
+the time of preparation (about 1.5 s where the forms are on disk already). The runtime is OpenVINO
+where it is installed, else ONNX Runtime, which computes in float32 alone; what was prepared is
+timed on the same four rows, and left again where it is no faster. Once made for a model, the
+decision stays, so that all records of a run are computed the same way.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from visxai.errors import ArgumentError
 from visxai.methods.base import Method
 from visxai.models import weights
 from visxai.models.interface import Model
-from visxai.models.pytorch.accelerate import KINDS, Acceleration
+from visxai.models.pytorch.accelerate import KINDS, PRECISIONS, Acceleration
 from visxai.models.pytorch.model import TorchModel
 
 CHOICES = ("auto", "off", *KINDS)
@@ -31,20 +33,28 @@ WORTHWHILE = 2.0  # the saving must be this many times the cost: estimates are r
 _FEWEST = 64  # rows below which the time of a row isn't measured
 
 
+def usual_runtime(precision: str) -> str | None:
+    """Return the runtime that "auto" prepares on a CPU in a precision; None where none serves."""
+    for kind, packages in (("openvino", ("openvino", "onnx")), ("onnx", ("onnxruntime", "onnx"))):
+        if precision in PRECISIONS[kind] and all(map(importlib.util.find_spec, packages)):
+            return kind
+    return None
+
+
 class Plan:
     """The requested acceleration of a model and the decision made of it.
 
     Args:
         model: The model to accelerate.
-        wish: One of CHOICES: "auto", "off", "onnx" or "compile".
+        wish: One of CHOICES: "auto", "off", "onnx", "openvino" or "compile".
 
     Attributes:
-        decided: The acceleration in force: "off", "onnx" or "compile".
-        reason: Why it is in force, as a phrase for records.
+        decision: The acceleration in force, and why.
         open: Whether "auto" may still decide for an acceleration.
 
     Raises:
-        ArgumentError: If the wish isn't in CHOICES, or is "onnx" with a model that isn't on a CPU.
+        ArgumentError: If the wish isn't in CHOICES, or is "onnx" or "openvino" with a model that
+            isn't on a CPU.
     """
 
     def __init__(self, model: Model, wish: str) -> None:
@@ -62,19 +72,20 @@ class Plan:
             self._leave_off("asked for")
         elif not isinstance(model, TorchModel) or model.runtime is not None:
             self._leave_off("the model brings its own runtime")
-        elif wish == "onnx" and model.device.type != "cpu":
+        elif wish in ("onnx", "openvino") and model.device.type != "cpu":
             raise ArgumentError(
-                f"expected accelerate='onnx' with a model on the CPU, got {model.device}: "
+                f"expected accelerate={wish!r} with a model on the CPU, got {model.device}: "
                 "use accelerate='compile'"
             )
         elif wish in KINDS:
             self._prepare(wish, "asked for")
         elif model.device.type != "cpu":
             self._leave_off("automatic only on a CPU")
-        elif model.precision != "fp32" or model.dtype != torch.float32:
-            self._leave_off("only in float32")
-        elif not all(importlib.util.find_spec(name) for name in ("onnxruntime", "onnx")):
-            self._leave_off("the extra onnx isn't installed")
+        elif model.dtype != torch.float32 or model.precision == "fp16":
+            self._leave_off("only in float32 and bf16")
+        elif usual_runtime(model.precision) is None:
+            extra = "openvino" if model.precision == "bf16" else "onnx or openvino"
+            self._leave_off(f"the extra {extra} isn't installed")
         else:
             self.open = True
 
@@ -104,18 +115,31 @@ class Plan:
             self._rows += images * sum(m.cost(self._model, one).forwards for m in usable)
             if not self.open or self._rows < _FEWEST:
                 return
+            few = one.expand(4, *one.shape[1:]).contiguous()
             if self._seconds is None:
-                few = one.expand(4, *one.shape[1:]).contiguous()
-                self._model.scores(few)
-                began = time.perf_counter()
-                self._model.scores(few)
-                self._seconds = (time.perf_counter() - began) / 4
-            found = self._acceleration("onnx")
+                self._seconds = self._timed(few)
+            kind = usual_runtime(self._model.precision)
+            assert kind is not None  # it was installed when this was made
+            found = self._acceleration(kind)
             known = found.known("whole", tuple(x.shape[1:]))
             # The prepared form takes less than half the time (performance of ONNX Runtime here).
             saving = 0.5 * self._rows * self._seconds
             if saving >= WORTHWHILE * (LOADING if known else PREPARING):
-                self._prepare("onnx", "run long enough", found)
+                self._prepare(kind, "run long enough", found)
+                if self._timed(few) >= self._seconds:
+                    assert isinstance(self._model, TorchModel)
+                    self._model.acceleration = None
+                    self._leave_off(f"{kind} is no faster here")
+
+    def _timed(self, few: Tensor) -> float:
+        """Measure the seconds of a row's forward, on four rows (4, 3, h, w)."""
+        self._model.scores(few)
+        best = float("inf")
+        for _ in range(2):
+            began = time.perf_counter()
+            self._model.scores(few)
+            best = min(best, time.perf_counter() - began)
+        return best / 4
 
     def settle(self, decision: Decision) -> None:
         """Adopt an earlier run's decision, so that its rest is computed the same way."""

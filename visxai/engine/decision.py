@@ -10,7 +10,7 @@ class Decision:
     """How the parts of a model that need no graph are run, and why.
 
     Attributes:
-        kind: "off", "onnx" or "compile".
+        kind: "off", "onnx", "openvino" or "compile".
         reason: Why, in a few words.
 
     >>> print(Decision("onnx", "run long enough"))

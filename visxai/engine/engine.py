@@ -90,9 +90,10 @@ class Engine:
             and networks whose scores it changes, then stay in float32. Maps are
             always float32. Rows that half precision loses are computed again in float32, which
             the image's record says. fp32 on a GPU runs without TF32.
-        accelerate: "auto", "off", "onnx" or "compile": how to run forwards that need no autograd
-            graph, and gradients at the input. "auto" prepares ONNX Runtime forms on a CPU once a
-            run is long enough to earn the preparation back; records say what ran.
+        accelerate: "auto", "off", "onnx", "openvino" or "compile": how to run forwards that need no
+            autograd graph, and gradients at the input. "auto" prepares forms on a CPU once a run
+            is long enough to earn the preparation back, by OpenVINO where it is installed, else
+            by ONNX Runtime in float32; records say what ran.
         batch_size: The images of a batch and the rows of one forward; None is 64 on CUDA and 16
             elsewhere.
 
@@ -167,7 +168,7 @@ class Engine:
 
     @property
     def accelerate(self) -> str:
-        """Return the acceleration decided so far: "off", "onnx" or "compile"."""
+        """Return the acceleration decided so far: "off", "onnx", "openvino" or "compile"."""
         return self._plan.decision.kind
 
     def plan(self, method: Methods, images: int) -> str:

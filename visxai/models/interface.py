@@ -21,7 +21,7 @@ from visxai.errors import ArgumentError, ModelError
 from visxai.images.preprocess import Opaque, Preprocess
 from visxai.models.budget import RowBudget, is_out_of_memory
 from visxai.models.pytorch.exact import exact_float32
-from visxai.models.rows import Rows
+from visxai.models.rows import Rows, peak
 from visxai.models.views import Activations, AtAttention, AtLayers, Attended, Gradients, Replay
 from visxai.references import ModelRef
 from visxai.target import Aim, Target
@@ -57,7 +57,7 @@ def _writes(batch: Tensor | None) -> int:
 
 def finite(values: Tensor) -> Tensor:
     """Return (n,) whether all values of a row are finite."""
-    return values.isfinite().flatten(1).all(1)
+    return peak(values).isfinite()
 
 
 class Model(ABC):

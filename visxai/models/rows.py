@@ -50,5 +50,11 @@ def wide(value: Tensor) -> Tensor:
 
 def vanished(gradient: Tensor) -> Tensor:
     """Return (n,) whether a row's gradient is all zero, or contains a value that isn't finite."""
-    peak = gradient.flatten(1).abs().amax(1)
-    return (peak == 0) | ~peak.isfinite()
+    highest = peak(gradient)
+    return (highest == 0) | ~highest.isfinite()
+
+
+def peak(values: Tensor) -> Tensor:
+    """Return (n,) the largest magnitude of each row of values (n, ...); NaN where it holds one."""
+    # Two passes in any layout; `isfinite` takes four, and flattening channels-last copies.
+    return values.abs().amax(tuple(range(1, values.ndim)))

@@ -31,7 +31,7 @@ class ModelSettings(_Part):
     activation: Literal["softmax", "sigmoid", "none"] | None = None
     device: str = "auto"
     precision: str = "auto"
-    accelerate: Literal["auto", "off", "onnx", "compile"] = "off"
+    accelerate: Literal["auto", "off", "onnx", "openvino", "compile"] = "off"
 
 
 class RuleSettings(_Part):

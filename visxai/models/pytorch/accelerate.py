@@ -1,7 +1,8 @@
 """Faster forms of computations without a graph, and of the graph where gradients are needed.
 
-    onnx     exported once and run by ONNX Runtime on the CPU
-    compile  traced once and compiled by inductor, frozen, on the CPU or CUDA
+    onnx      exported once and run by ONNX Runtime on the CPU, in float32
+    openvino  exported once and run by OpenVINO on the CPU, in float32 or bfloat16
+    compile   traced once and compiled by inductor, frozen, on the CPU or CUDA
 
 Two parts of a model are prepared, each on its first use: the whole (plain forwards), and the trunk
 below a layer (which a CAM runs without a graph; the head stays in autograd). For gradients at the
@@ -36,15 +37,21 @@ from visxai.models.budget import is_out_of_memory
 from visxai.models.interface import Need
 from visxai.models.pytorch import inductor
 from visxai.models.pytorch.agreement import AGREEMENT, Form, refusal, three_rows
-from visxai.models.pytorch.exporting import exported
+from visxai.models.pytorch.exporting import OnnxForm, exported
 from visxai.models.pytorch.folding import streamlined
 from visxai.models.pytorch.modules import Weights
+from visxai.models.pytorch.openvino import OpenVinoForm
 from visxai.models.pytorch.sdpa import off_the_fast_path
 from visxai.models.pytorch.tracing import Traceable, alone
 
 Fresh = Callable[[], tuple[Form, nn.Module]]
 Key = tuple[str, tuple[int, ...]]
-KINDS = ("onnx", "compile")
+KINDS = ("onnx", "openvino", "compile")
+PRECISIONS = {
+    "onnx": ("fp32",),
+    "openvino": ("fp32", "bf16"),
+    "compile": ("fp32", "bf16", "fp16"),
+}
 
 # A lack of memory says nothing about a form, so it is tried again, a few times in all.
 _NO_ROOM = "no memory left to prepare it"
@@ -56,7 +63,7 @@ class Acceleration:
     """The prepared forms of a model.
 
     Args:
-        kind: "onnx" or "compile".
+        kind: "onnx", "openvino" or "compile".
         weights: the model's weights, whose changes discard the forms.
         folder: visxai's cache folder.
 
@@ -66,15 +73,16 @@ class Acceleration:
 
     Raises:
         ArgumentError: there is no such kind.
-        MissingExtra: the packages for ONNX aren't installed.
+        MissingExtra: the kind's packages aren't installed.
     """
 
     def __init__(self, kind: str, weights: Weights, folder: Path) -> None:
         if kind not in KINDS:
             raise ArgumentError(f"expected acceleration by {' or '.join(KINDS)}, got {kind!r}")
-        if kind == "onnx":
-            require("onnxruntime", "onnx", "accelerate='onnx'")
-            require("onnx", "onnx", "accelerate='onnx'")
+        for package in {"onnx": ("onnxruntime", "onnx"), "openvino": ("openvino", "onnx")}.get(
+            kind, ()
+        ):
+            require(package, kind, f"accelerate={kind!r}")
         self.kind = kind
         self.why: dict[str, str] = {}
         self.seconds = 0.0  # that preparing took
@@ -90,7 +98,12 @@ class Acceleration:
     @property
     def precisions(self) -> tuple[str, ...]:
         """The precisions that forms of this kind compute in."""
-        return ("fp32",) if self.kind == "onnx" else ("fp32", "bf16", "fp16")
+        return PRECISIONS[self.kind]
+
+    @property
+    def exports(self) -> bool:
+        """Whether forms are exported in float32, whatever they compute in."""
+        return self.kind != "compile"
 
     def form(
         self,
@@ -101,6 +114,8 @@ class Acceleration:
         axis: int = 0,
         limit: float = AGREEMENT,
         difference: Callable[[Tensor, Tensor], float] | None = None,
+        precision: str = "fp32",
+        exact: Form | None = None,
     ) -> Form:
         """Return the prepared form of a computation for inputs like x, or its plain form.
 
@@ -113,13 +128,23 @@ class Acceleration:
             axis: the axis of the images in what the form returns.
             limit: how much the forms may differ (see `refusal`).
             difference: how that is measured (see `refusal`).
+            precision: what the form computes in.
+            exact: the computation that checks the form; `plain` by default.
         """
+        exported_as, check = place, exact or plain
+        place = place if precision == "fp32" else f"{place} in {precision}"
         key = (place, tuple(x.shape[1:]))
+
+        def load(path: Path) -> Form:
+            return OnnxForm(path) if self.kind == "onnx" else OpenVinoForm(path, precision)
+
         with self._lock:
             self._forget_other_weights()
             if key not in self._forms:
                 with alone(), self._preparing():
-                    found = self._made(place, plain, fresh, three_rows(x), limit, difference)
+                    path = self._path(exported_as, key[1]) if self.exports else None
+                    made = self._made(place, fresh, three_rows(x), path, load)
+                    found = self._agreeing(place, made, check, three_rows(x), limit, difference)
                 if self._unsteady:
                     found, self.why[place] = None, _UNSTEADY
                 if found is None and self._may_fit_later(place, key):
@@ -213,30 +238,48 @@ class Acceleration:
 
     def known(self, place: str, shape: tuple[int, ...]) -> bool:
         """Return whether a form is on disk already, so that preparing it costs next to nothing."""
-        return self.kind == "onnx" and self._path(place, shape).is_file()
+        return self.exports and self._path(place, shape).is_file()
 
     def _made(
-        self,
-        place: str,
-        plain: Form,
-        fresh: Fresh,
-        x: Tensor,
-        limit: float,
-        difference: Callable[[Tensor, Tensor], float] | None,
+        self, place: str, fresh: Fresh, x: Tensor, path: Path | None, load: Callable[[Path], Form]
     ) -> Form | None:
-        """Prepare a form and check it; return None, with the reason in `why`, where that fails."""
+        """Prepare a form of three rows x; return None, with the reason in `why`, where that fails.
+
+        Args:
+            place: the part of the model.
+            fresh: see `form`.
+            x: three rows.
+            path: the file of an exported form; None compiles.
+            load: loads such a file into its runtime.
+        """
         try:
             form, module = fresh()
             off_the_fast_path(module)  # no exporter knows the native kernels
             computed = Traceable(form, module)
             two = x[:2]  # traced with two rows, unlike any check: a single row is often special
-            if self.kind == "onnx":
-                made = exported(computed, two, self._path(place, tuple(two.shape[1:])))
-            else:
-                inductor.keep_private(self._folder)
-                made = inductor.compile_frozen(computed, two)
-            refused = refusal(made, plain, x, limit, difference)
+            if path is not None:
+                return exported(computed, two, path, load)
+            inductor.keep_private(self._folder)
+            return inductor.compile_frozen(computed, two)
         except Exception as error:  # whatever a tracer or a runtime raises: the plain form runs
+            self.why[place] = _reason(error)
+            return None
+
+    def _agreeing(
+        self,
+        place: str,
+        made: Form | None,
+        check: Form,
+        x: Tensor,
+        limit: float,
+        difference: Callable[[Tensor, Tensor], float] | None,
+    ) -> Form | None:
+        """Return a form if it agrees on three rows x; else None, with the reason in `why`."""
+        if made is None:
+            return None
+        try:
+            refused = refusal(made, check, x, limit, difference)
+        except Exception as error:
             refused = _reason(error)
         if refused:
             self.why[place] = refused
@@ -246,9 +289,9 @@ class Acceleration:
 
     def _path(self, place: str, shape: tuple[int, ...]) -> Path:
         """Return where the cache keeps a form, by weights, place, input shape and versions."""
-        runtime = require("onnxruntime", "onnx", "accelerate='onnx'").__version__
+        exporter = require("onnx", self.kind, f"accelerate={self.kind!r}").__version__
         weights = self._weights.sha256()
-        text = f"{weights} {place} {shape} {torch.__version__} {runtime} 4"
+        text = f"{weights} {place} {shape} {torch.__version__} {exporter} 5"
         name = hashlib.sha256(text.encode()).hexdigest()[:32]
         return self._folder / "accelerated" / f"{name}.onnx"
 

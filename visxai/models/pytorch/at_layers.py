@@ -45,34 +45,40 @@ def of_block(model: Forms, x: Tensor, target: Target, names: tuple[str, ...]) ->
         plain = scores.detach()
         aim = target.aim(plain, model.probabilities(plain))
         passes = aim.passes
-        # In float32 from here on: what fp16's scale has saved would vanish in fp16 again.
-        gradients = [
-            t.new_zeros((len(aim), *t.shape[1:]), dtype=torch.promote_types(t.dtype, torch.float32))
-            for t in tensors
-        ]
-        for number, which in enumerate(passes):
-            value = aim(scores[aim.rows[which]], which)
-            found = model.differentiate(value, tensors, number + 1 < len(passes))
-            for into, gradient in zip(gradients, found, strict=True):
-                into[which] = gradient[aim.rows[which]]
-    return AtLayers(
-        plain,
-        aim,
-        tuple(
-            AtLayer(name, tensor.detach()[aim.rows], gradient)
-            for name, tensor, gradient in zip(names, tensors, gradients, strict=True)
-        ),
-    )
+        if aim.each_has == 1:  # row i is of map i: nothing is moved
+            gradients = model.differentiate(aim(scores), tensors, False)
+            activations = [t.detach() for t in tensors]
+        else:
+            # In float32: what fp16's scale has saved would vanish in fp16 again.
+            gradients = [
+                t.new_zeros(
+                    (len(aim), *t.shape[1:]), dtype=torch.promote_types(t.dtype, torch.float32)
+                )
+                for t in tensors
+            ]
+            for number, which in enumerate(passes):
+                value = aim(scores[aim.rows[which]], which)
+                found = model.differentiate(value, tensors, number + 1 < len(passes))
+                for into, gradient in zip(gradients, found, strict=True):
+                    into[which] = gradient[aim.rows[which]]
+            activations = [t.detach()[aim.rows] for t in tensors]
+    layers = zip(names, activations, gradients, strict=True)
+    return AtLayers(plain, aim, tuple(AtLayer(*layer) for layer in layers))
 
 
 def _joined(parts: Sequence[AtLayers], layouts: Sequence[Layout]) -> AtLayers:
     """Join the blocks of a batch, with activations and gradients as float32 maps."""
-    scores = torch.cat([part.scores for part in parts])
+    scores = _together([part.scores for part in parts])
     aim = parts[0].aim if len(parts) == 1 else joined_aim(parts)
     layers = []
     for number, layout in enumerate(layouts):
         pieces = [part.layers[number] for part in parts]
-        activation = torch.cat([wide(layout.maps(piece.activation)) for piece in pieces])
-        gradient = torch.cat([wide(layout.maps(piece.gradient)) for piece in pieces])
+        activation = _together([wide(layout.maps(piece.activation)) for piece in pieces])
+        gradient = _together([wide(layout.maps(piece.gradient)) for piece in pieces])
         layers.append(AtLayer(pieces[0].name, activation, gradient))
     return AtLayers(scores, aim, tuple(layers))
+
+
+def _together(parts: Sequence[Tensor]) -> Tensor:
+    """Concatenate tensors along axis 0; a single one isn't copied."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -17,23 +18,24 @@ from visxai.models.pytorch.tracing import Traceable, silent_exporter, traced
 from visxai.quiet import warnings_of
 
 
-def exported(plain: Traceable, x: Tensor, path: Path) -> Form:
+def exported(plain: Traceable, x: Tensor, path: Path, load: Callable[[Path], Form]) -> Form:
     """Load the exported form of `plain` from a file, or export it for inputs like x.
 
     Args:
         plain: the computation.
         x: inputs (2 or more, ...) of the size to export for.
         path: the file that keeps it.
+        load: loads the file into a runtime.
     """
     if not path.is_file():
         export(plain, x, path)
     try:
-        return OnnxForm(path)
+        return load(path)
     except Exception:
         # A damaged or altered file in the cache is made anew, once.
         path.unlink(missing_ok=True)
         export(plain, x, path)
-        return OnnxForm(path)
+        return load(path)
 
 
 class OnnxForm:
@@ -46,7 +48,7 @@ class OnnxForm:
         options.intra_op_num_threads = torch.get_num_threads()
         # Idle threads of the pool would spin against torch's own.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        content = _unsealed(path)
+        content = unsealed(path)
         self._session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -88,7 +90,7 @@ def _seal(content: bytes) -> bytes:
     return seal
 
 
-def _unsealed(path: Path) -> bytes:
+def unsealed(path: Path) -> bytes:
     """Read a file that `_export` wrote.
 
     Raises:

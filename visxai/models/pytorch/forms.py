@@ -22,7 +22,7 @@ from visxai.models.pytorch.accelerate import Acceleration
 from visxai.models.pytorch.agreement import turned
 from visxai.models.pytorch.modules import structural_copy
 from visxai.models.pytorch.network import DTYPES, Network
-from visxai.models.pytorch.split import Split, split
+from visxai.models.pytorch.split import Cut, Split, Trunk, split
 from visxai.models.pytorch.tracing import running
 from visxai.models.rows import wide
 from visxai.models.weights import cache_folder
@@ -61,11 +61,7 @@ class Forms(Network):
         if fast is None or self.precision != "fp32":
             return wide(self.forward(x))
 
-        def fresh() -> tuple[Callable[[Tensor], Tensor], nn.Module]:
-            module = self.copied()
-            return lambda part: wide(self.forward(part, module)), module
-
-        return fast.form("whole", lambda part: wide(self.forward(part)), fresh, x)(x)
+        return fast.form("whole", self._in_float32, self._fresh_exact, x)(x)
 
     @property
     def _served(self) -> Callable[[Tensor], Tensor] | None:
@@ -152,13 +148,25 @@ class Forms(Network):
             return self._half(narrow.inputs(part), narrow.module)
 
         def fresh() -> tuple[Callable[[Tensor], Tensor], nn.Module]:
+            if fast is not None and fast.exports:
+                return self._fresh_exact()
             module = structural_copy(narrow.pristine)
             return lambda part: self._half(narrow.inputs(part), module), module
 
-        if self._fast is None:
+        fast = self._fast
+        if fast is None:
             return plain(x)
-        form = self._fast.form(f"whole in {self.precision}", plain, fresh, x, **HALF)
-        return form(x)
+        check = self._in_float32 if fast.exports else None
+        return fast.form("whole", plain, fresh, x, precision=self.precision, exact=check, **HALF)(x)
+
+    def _fresh_exact(self) -> tuple[Callable[[Tensor], Tensor], nn.Module]:
+        """Return the float32 forward on a copy of the module, and the copy, for tracers."""
+        module, exact = self.copied(), self.in_precision("fp32")
+        return lambda part: wide(exact.forward(part, module)), module
+
+    def _in_float32(self, x: Tensor) -> Tensor:
+        """Compute the logits (b, k) in float32 by the module itself."""
+        return wide(self.in_precision("fp32").forward(x))
 
     def at_work(self, x: Tensor) -> tuple[nn.Module, Callable[[], Tensor]]:
         """Return the module that computes in this precision; see `Network.at_work`."""
@@ -201,24 +209,51 @@ class Forms(Network):
         self, narrow: half.Narrow, names: tuple[str, ...], x: Tensor
     ) -> tuple[nn.Module, Callable[[], Tensor]]:
         """Choose what runs in half precision; see `_above`."""
-        first = min(names, key=self.survey(x).order)
-        parts = self._split_half(narrow, first, x) if self._fast is not None else None
-        if parts is None or parts.whole:
+        first, fast = min(names, key=self.survey(x).order), self._fast
+        parts = None if fast is None else self._split_half(narrow, first, x)
+        if parts is None or parts.whole or fast is None:
             return narrow.module, lambda: self._half(narrow.inputs(x), narrow.module)
-        trunk, fast = parts.trunk, self._fast
-        assert fast is not None
+        trunk, exact = parts.trunk, None
+        if fast.exports:
+            # The runtime computes in half precision what was exported in float32.
+            exact = self._trunk(first, parts.at, x)
+            if exact is None:
+                return narrow.module, lambda: self._half(narrow.inputs(x), narrow.module)
 
         def plain(part: Tensor) -> Tensor:
             return trunk(narrow.inputs(part))
 
+        def check(part: Tensor) -> Tensor:
+            assert exact is not None
+            below: Tensor = self._run(exact, part)
+            return below
+
         def fresh() -> tuple[Callable[[Tensor], Tensor], nn.Module]:
-            own = trunk.again()
+            own = (exact or trunk).again()
+            if exact is not None:
+                return lambda part: self._run(own, part), own.module
             return lambda part: own(narrow.inputs(part)), own.module
 
         with torch.inference_mode(False), torch.no_grad():
-            place = f"below {parts.at} in {self.precision}"
-            inside = fast.form(place, plain, fresh, x, parts.axis, **HALF)(x)
+            inside = fast.form(
+                f"below {parts.at}",
+                plain,
+                fresh,
+                x,
+                parts.axis,
+                precision=self.precision,
+                exact=None if exact is None else check,
+                **HALF,
+            )(x).to(narrow.dtype)
         return parts.head.module, lambda: self._half(inside, parts.head)
+
+    def _trunk(self, layer: str, at: Cut, x: Tensor) -> Trunk | None:
+        """Return the module below a cut in float32; None where it isn't split at that cut."""
+        try:
+            parts = self.split(layer, x)
+        except LayerError:
+            return None
+        return parts.trunk if parts.at == at else None
 
     def _split_half(self, narrow: half.Narrow, name: str, x: Tensor) -> Split | None:
         """Split the copy in half precision at a layer; None where it can't be split."""
