@@ -25,7 +25,8 @@ from sqlalchemy import delete, select
 from visxai.ledger.database import Database
 from visxai.serve import tables
 from visxai.serve.database import prepare
-from visxai.serve.queue import ATTEMPTS, Busy, Job, Queue
+from visxai.serve.jobs import Busy, Job
+from visxai.serve.queue import ATTEMPTS, Queue
 
 MODEL = "m" * 64
 

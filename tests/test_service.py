@@ -27,8 +27,8 @@ from visxai.serve import access, api, app, keys, tables
 from visxai.serve.app import create
 from visxai.serve.config import Config
 from visxai.serve.intake import Item, moderate
+from visxai.serve.jobs import Job
 from visxai.serve.keys import Principal
-from visxai.serve.queue import Job
 from visxai.serve.service import Places, Service
 from visxai.serve.statement import Statement
 from visxai.serve.worker import Worker

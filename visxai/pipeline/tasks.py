@@ -95,7 +95,7 @@ class Setup:
 
 
 @dataclass
-class _Worker:
+class WorkerState:
     """The state of a worker process.
 
     Attributes:
@@ -175,14 +175,14 @@ class Drawn:
     seconds: float
 
 
-def decode(worker: _Worker, source: str | Origin) -> Prepared | Failure:
+def decode(worker: WorkerState, source: str | Origin) -> Prepared | Failure:
     """Decode an image, then resize and crop it for the model; an unreadable one gives a Failure."""
     began, path = time.perf_counter(), str(source)
     try:
         origin = worker.fetched(source)
         with worker.timed():
             photo = decoding.decode(origin, worker.setup.limits)
-            pixels, transform = _cut(worker.setup.preprocess, photo)
+            pixels, transform = cut(worker.setup.preprocess, photo)
     except (ImageError, MemoryError) as error:
         return Failure(path, str(error) or "too large for memory", type(error).__name__)
     if worker.setup.style is not None:
@@ -193,7 +193,7 @@ def decode(worker: _Worker, source: str | Origin) -> Prepared | Failure:
 
 
 def draw(
-    worker: _Worker, source: str | Origin, wanted: list[tuple[ImageExplanation, Path]]
+    worker: WorkerState, source: str | Origin, wanted: list[tuple[ImageExplanation, Path]]
 ) -> Drawn:
     """Draw explanations of one image over it, each into its own file.
 
@@ -254,7 +254,7 @@ def _out_of_memory(error: Exception) -> bool:
     )
 
 
-_worker: _Worker | None = None
+_worker: WorkerState | None = None
 
 
 def _start(setup: bytes) -> None:
@@ -266,7 +266,7 @@ def _start(setup: bytes) -> None:
     cv2.setNumThreads(1)
     _hush()
     keep_memory()
-    _worker = _Worker(pickle.loads(setup))
+    _worker = WorkerState(pickle.loads(setup))
     shared = _worker.setup
     _worker.confined = sandbox.confine(shared.memory, shared.writes)
     threading.Thread(target=_follow_parent, daemon=True).start()
@@ -298,7 +298,7 @@ def _do(task: Callable[..., Any], *arguments: Any) -> Any:
     return task(_worker, *arguments)
 
 
-def _cut(preprocess: Preprocess | Opaque, photo: Photo) -> tuple[Any, Transform]:
+def cut(preprocess: Preprocess | Opaque, photo: Photo) -> tuple[Any, Transform]:
     """Resize and crop a photograph; raise ImageError for any error of a user's preprocessing."""
     try:
         return preprocess.crop(photo)

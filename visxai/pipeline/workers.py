@@ -30,12 +30,12 @@ from typing import Any
 from visxai.errors import ArgumentError, Failure, VisxaiError
 from visxai.foreign import shown
 from visxai.images.address import Origin, Unfetched
-from visxai.pipeline.tasks import Setup, _do, _start, _Worker
+from visxai.pipeline.tasks import Setup, WorkerState, _do, _start
 
 _FETCHING = 16  # URLs read at once
 
 
-def confinement(worker: _Worker, _: str | Origin) -> dict[str, str]:
+def confinement(worker: WorkerState, _: str | Origin) -> dict[str, str]:
     """Return for each part of the sandbox why it isn't in force in a worker, or "" if it is."""
     return worker.confined
 
@@ -67,7 +67,7 @@ class Workers:
     def __init__(self, setup: Setup, count: int) -> None:
         self.setup = replace(setup, cache=setup.cache // max(1, count))
         self.count = count
-        self._here = _Worker(self.setup)
+        self._here = WorkerState(self.setup)
         self._lock = threading.Lock()
         self._alone = threading.Lock()
         self._waiting = [0] * count

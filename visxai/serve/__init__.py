@@ -8,7 +8,8 @@ from visxai._lazy import hand_on
 
 if TYPE_CHECKING:
     from visxai.serve.config import Config
-    from visxai.serve.queue import Job, Queue
+    from visxai.serve.jobs import Job
+    from visxai.serve.queue import Queue
     from visxai.serve.service import Service
 
 __all__ = ["Config", "Job", "Queue", "Service"]
@@ -17,7 +18,7 @@ __getattr__, __dir__ = hand_on(
     __name__,
     {
         "Config": "config",
-        "Job": "queue",
+        "Job": "jobs",
         "Queue": "queue",
         "Service": "service",
     },

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse
 
 import visxai
 from visxai.errors import StoreError, VisxaiError
-from visxai.serve import api, pages
+from visxai.serve import api, oversight, pages
 from visxai.serve.access import Gatekeeper, failure, refusal, role
 from visxai.serve.metrics import Measured, Metrics
 from visxai.serve.service import Service
@@ -76,6 +76,7 @@ def create(service: Service) -> FastAPI:
     app.state.metrics = Metrics(service)
     app.include_router(_operations)
     app.include_router(api.router)
+    app.include_router(oversight.router)
     app.include_router(pages.router)
     _complete(app)
     for kind, handler in _HANDLERS.items():

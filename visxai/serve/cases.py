@@ -13,8 +13,8 @@ from visxai.serve import tables
 from visxai.serve.errors import Conflict, Missing
 
 if TYPE_CHECKING:
+    from visxai.serve.jobs import Job
     from visxai.serve.keys import Principal
-    from visxai.serve.queue import Job
     from visxai.serve.service import Service
 
 HELD = 900.0  # seconds that a case stays with whoever opened it

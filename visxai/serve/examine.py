@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from visxai.errors import Failure, ImageError, VisxaiError
 from visxai.images import decoding
 from visxai.images.address import Origin
-from visxai.pipeline.tasks import _cut, _Worker
+from visxai.pipeline.tasks import WorkerState, cut
 from visxai.record.image import ImageExplanation
 from visxai.references import ImageRef
 
@@ -45,7 +45,7 @@ def origin(content_sha256: str, data: bytes) -> Origin:
     return Origin(content_sha256, content_sha256, fetched=data)
 
 
-def examine(worker: _Worker, source: Origin, whole: bool = False) -> Examined | Failure:
+def examine(worker: WorkerState, source: Origin, whole: bool = False) -> Examined | Failure:
     """Decode an item, hash it, and cut it for the model.
 
     Args:
@@ -60,7 +60,7 @@ def examine(worker: _Worker, source: Origin, whole: bool = False) -> Examined | 
     try:
         with worker.timed():
             photo = decoding.decode(source, worker.setup.limits)
-            pixels, transform = _cut(worker.setup.preprocess, photo)
+            pixels, transform = cut(worker.setup.preprocess, photo)
             upright = np.asarray(photo.image)
     except (ImageError, MemoryError) as error:
         said = str(error) or "expected an image that fits into memory, got a larger one"
@@ -78,7 +78,7 @@ def examine(worker: _Worker, source: Origin, whole: bool = False) -> Examined | 
 
 
 def draw(
-    worker: _Worker, source: Origin, explanation: ImageExplanation | None, side: int = _VIEW
+    worker: WorkerState, source: Origin, explanation: ImageExplanation | None, side: int = _VIEW
 ) -> bytes | Failure:
     """Draw an item as a JPEG without any of its file's metadata, with its map or without.
 

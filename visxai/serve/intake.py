@@ -27,8 +27,8 @@ from visxai.serve.examine import Examined
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Row
 
+    from visxai.serve.jobs import Job
     from visxai.serve.keys import Principal
-    from visxai.serve.queue import Job
     from visxai.serve.service import Service
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from visxai.images.prepared import Prepared
     from visxai.record.image import ImageExplanation
-    from visxai.serve.queue import Job
+    from visxai.serve.jobs import Job
     from visxai.serve.service import Service
 
 _GRID = (56, 56)  # the grid of the original on which maps are compared

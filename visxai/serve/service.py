@@ -26,7 +26,8 @@ from visxai.serve.config import Config
 from visxai.serve.database import prepare
 from visxai.serve.errors import Conflict, Missing
 from visxai.serve.examine import Examined, draw, examine, origin
-from visxai.serve.queue import Job, Queue
+from visxai.serve.jobs import Job
+from visxai.serve.queue import Queue
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

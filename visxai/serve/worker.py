@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from visxai.errors import Failure, StoreError
 from visxai.pipeline.batch import failure_of, noise, one_by_one
+from visxai.serve.jobs import Job
 from visxai.serve.precise import Checked, check
-from visxai.serve.queue import Job
 
 if TYPE_CHECKING:
     from visxai.images.prepared import Prepared

@@ -1,0 +1,95 @@
+"""Reading the bodies of requests: forms and JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, TypeVar
+
+from fastapi import HTTPException, Request
+from pydantic import ValidationError
+from starlette.datastructures import UploadFile
+
+from visxai.errors import ArgumentError
+from visxai.serve.answers import ExplanationsIn, ItemIn
+from visxai.serve.intake import Item
+
+_FORM = {
+    "type": "object",
+    "properties": {
+        "image": {"type": "string", "format": "binary"},
+        "name": {"type": "string", "maxLength": 500},
+        "metadata": {"type": "string", "description": "An object of JSON."},
+    },
+    "required": ["image"],
+}
+
+
+def body_of(kind: type[ItemIn] | type[ExplanationsIn]) -> dict[str, Any]:
+    """Describe a body for the OpenAPI document."""
+    schema = {"$ref": f"#/components/schemas/{kind.__name__}"}
+    content = {"application/json": {"schema": schema}}
+    if kind is ItemIn:
+        content["multipart/form-data"] = {"schema": _FORM}  # type: ignore[dict-item]
+    return {"requestBody": {"required": True, "content": content}}
+
+
+async def item_of(request: Request) -> Item:
+    """Read an item from a form or from JSON."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "multipart/form-data":
+        made = await parsed(request, ItemIn)
+        return Item(made.data(), made.name, made.metadata)
+    async with request.form(max_files=1, max_fields=10) as form:
+        image = form.get("image")
+        if not isinstance(image, UploadFile):
+            raise ArgumentError(
+                expected="a file in the field image", got="none", remedy="add it", field="image"
+            )
+        told = form.get("metadata") or "{}"
+        name = form.get("name") or image.filename or ""
+        data = await image.read()
+    try:
+        metadata = json.loads(told) if isinstance(told, str) else None
+        checked = ItemIn(image="-", name=name, metadata=metadata)  # type: ignore[arg-type]
+    except (ValidationError, ValueError, RecursionError):
+        raise ArgumentError(
+            expected="a name of at most 500 characters and metadata of up to 50 plain values",
+            got="others",
+            remedy="send metadata as an object of JSON",
+            field="metadata",
+        ) from None
+    return Item(data, checked.name, checked.metadata)
+
+
+P = TypeVar("P", ItemIn, ExplanationsIn)
+
+
+async def parsed(request: Request, kind: type[P]) -> P:
+    """Read a body of JSON."""
+    told = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if told != "application/json":
+        raise HTTPException(415, "expected application/json or multipart/form-data")
+    try:
+        return kind.model_validate_json(await request.body())
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise ArgumentError(
+            expected=f"{kind.__name__} as the API describes it",
+            got=f"{place or 'a body'}: {first['msg']}",
+            remedy="see /openapi.json",
+            field=place or None,
+        ) from None
+
+
+def idempotency_key(request: Request) -> str | None:
+    """Return the Idempotency-Key of a request; raise ArgumentError for one of another form."""
+    key = request.headers.get("idempotency-key")
+    if key is not None and not (1 <= len(key) <= 180 and key.isprintable()):
+        raise ArgumentError(
+            expected="an Idempotency-Key of 1 to 180 characters",
+            got=f"{len(key)}",
+            remedy="use a UUID",
+            field="Idempotency-Key",
+        )
+    return key
