@@ -7,6 +7,7 @@ import io
 import json
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ import visxai
 from visxai.errors import ArgumentError, TargetError
 from visxai.moderation import Moderator, Outcome, Policy, Rule
 from visxai.record.columns import schema
-from visxai.serve import access, api, app, keys, tables
+from visxai.serve import access, api, app, keys, oversight, tables
 from visxai.serve.app import create
 from visxai.serve.config import Config
 from visxai.serve.intake import Item, moderate
@@ -333,6 +334,38 @@ def test_a_waiting_request_gets_the_end(
         worker.stop()
 
 
+def test_a_hundred_equal_requests_at_once_are_computed_once(
+    engine: visxai.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = Service(config(limits={"at_once": 128}), Places.below(tmp_path), engine=engine)
+    forwards: list[int] = []
+    scores = type(engine.model).scores
+
+    def counted(model: Any, x: Any) -> Any:
+        forwards.append(len(x))
+        return scores(model, x)
+
+    try:
+        own = key(service, "submit")
+        with TestClient(create(service)) as client:
+            monkeypatch.setattr(type(engine.model), "scores", counted)
+            with ThreadPoolExecutor(100) as people:
+                answers = list(people.map(lambda _: post(client, own, photo(77)), range(100)))
+            assert sum(forwards) == 1  # the decision's row
+            ids = {one.json()["explanation"]["id"] for one in answers}
+            assert len(ids) == 100  # each has its own explanation on record
+            assert drain(service) == 1  # and they were computed once
+            kinds = [
+                client.get(f"/v1/explanations/{id}", headers=own).json()["envelope"]["cache"][
+                    "kind"
+                ]
+                for id in sorted(ids)
+            ]
+        assert sorted(kinds) == ["exact"] * 99 + ["none"]
+    finally:
+        service.close()
+
+
 def test_a_cancelled_explanation_is_never_computed(
     client: httpx.Client, made: Service, headers: dict[str, dict[str, str]]
 ) -> None:
@@ -352,6 +385,7 @@ def test_an_item_whose_bytes_are_gone_fails_alone(
             select(tables.items.c.blob).where(tables.items.c.id == answers[0]["item_id"])
         ).scalar_one()
     made.blobs.remove(blob)
+    made._recent.clear()  # as in a worker that didn't decode the items
     assert drain(made) == 2
     states = [
         client.get(f"/v1/explanations/{one['explanation']['id']}", headers=headers["audit"]).json()
@@ -479,7 +513,10 @@ def test_erasure_removes_bytes_and_leaves_a_chain_that_verifies(
 def routes(service: Service) -> list[APIRoute]:
     create(service)
     return [
-        one for one in (*api.router.routes, *app._operations.routes) if isinstance(one, APIRoute)
+        one
+        for router in (api.router, oversight.router, app._operations)
+        for one in router.routes
+        if isinstance(one, APIRoute)
     ]
 
 

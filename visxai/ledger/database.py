@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -62,7 +63,7 @@ class Database:
         url: The address, as for `full_url`.
         clock: Returns the present time in seconds since 1970; None is the database's own clock,
             which all processes share.
-        pool: The most connections that this process keeps open to Postgres.
+        pool: The most connections that this process keeps open.
 
     Attributes:
         engine: SQLAlchemy's engine.
@@ -82,9 +83,15 @@ class Database:
         self.url = full_url(url)
         self.sqlite = self.url.startswith("sqlite")
         self._clock = clock
+        self._turn: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
         if self.sqlite:
+            # SQLite's writers wait by looking again and again; threads of one process take turns.
+            self._turn = threading.Lock()
             self.engine = sqlalchemy.create_engine(
-                self.url, connect_args={"timeout": BUSY, "check_same_thread": False}
+                self.url,
+                connect_args={"timeout": BUSY, "check_same_thread": False},
+                pool_size=pool,
+                max_overflow=pool,
             )
             sqlalchemy.event.listen(self.engine, "connect", _prepare_sqlite)
             sqlalchemy.event.listen(self.engine, "begin", _begin_sqlite)
@@ -101,7 +108,7 @@ class Database:
         Raises:
             StoreError: The database can't be reached, or refuses what is written.
         """
-        with one_sentence(), self.engine.connect() as connection:
+        with one_sentence(), self._turn, self.engine.connect() as connection:
             if self.sqlite:
                 connection = connection.execution_options(visxai_write=True)
             with connection.begin():

@@ -90,7 +90,9 @@ def moderate(
     if known is None or known.decision is None:
         with service.database.reading() as connection:
             service.queue.check_room(connection, "fast")
-        known = _decide(service, content, item.data)
+        known = service.once(
+            f"decide {who.tenant} {content}", lambda: _decide(service, content, item.data)
+        )
     decision = known.decision
     assert decision is not None
     # Only what is flagged is kept: for everything else the scores are enough.
@@ -208,7 +210,10 @@ def explain(
         with service.database.reading() as connection:
             service.queue.check_room(connection, tier)
         began = time.perf_counter()
-        known = _known(_examined(service, content, item.data), None, began)
+        examined = service.once(
+            f"examine {who.tenant} {content}", lambda: _examined(service, content, item.data)
+        )
+        known = _known(examined, None, began)
     blob = service.blobs.put(who.tenant, item.data)
     with service.ledger.writing() as (connection, _):
         now = service.database.now(connection)

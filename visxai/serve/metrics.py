@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 from sqlalchemy import func, select
 
@@ -78,7 +78,10 @@ class Measured:
 
         async def sending(message: Message) -> None:
             nonlocal status
-            status = message.get("status", status)
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                spent = f"total;dur={1000 * (time.perf_counter() - began):.1f}"
+                message.setdefault("headers", []).append((b"server-timing", spent.encode()))
             await send(message)
 
         try:
@@ -125,7 +128,9 @@ class _InDatabase(Collector):
         reviews = GaugeMetricFamily("visxai_open_cases", "Open cases.", labels=["lane"])
         for row in cases:
             reviews.add_metric([row.lane], row.n)
-        batches = GaugeMetricFamily("visxai_decision_rows_per_forward", "Mean rows of a forward.")
         batcher = self._service.batcher
-        batches.add_metric([], batcher.rows / max(1, batcher.batches))
-        yield from (waiting, oldest, states, reviews, batches)
+        forwards = CounterMetricFamily("visxai_decided_forwards", "Forwards that decided on items.")
+        forwards.add_metric([], batcher.batches)
+        rows = CounterMetricFamily("visxai_decided_rows", "Items that these forwards decided on.")
+        rows.add_metric([], batcher.rows)
+        yield from (waiting, oldest, states, reviews, forwards, rows)

@@ -19,7 +19,7 @@ import json
 import secrets
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, insert, select, update
@@ -111,24 +111,13 @@ class Queue:
             job: The job, with its id.
             now: The present time.
         """
+        made = replace(job, state="done", created=now, started=now, finished=now)
+        row = {name: value for name, value in vars(made).items() if name != "spec"}
         connection.execute(
-            insert(jobs).values(
-                id=job.id,
-                tenant=job.tenant,
-                lane=job.lane,
-                model_key=job.model_key,
-                batch_key=job.batch_key,
-                content_key=job.content_key,
-                item_id=job.spec.get("item_id"),
-                state="done",
-                attempts=0,
-                created=now,
-                started=now,
-                finished=now,
-                spec=json.dumps(dict(job.spec)),
-            )
+            insert(jobs),
+            {**row, "item_id": job.spec.get("item_id"), "spec": json.dumps(dict(job.spec))},
         )
-        return self.get(connection, job.id)
+        return made
 
     def check_room(self, connection: Connection, lane: str) -> None:
         """Raise Busy if as many jobs wait in a lane as may."""

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import delete, select, update
 
@@ -18,6 +21,7 @@ from visxai.ledger.database import insert_new
 from visxai.ledger.tables import explanations as recorded
 from visxai.pipeline.tasks import Setup
 from visxai.pipeline.workers import Workers
+from visxai.process import keep_memory
 from visxai.record.columns import SCHEMA_VERSION
 from visxai.serve import tables
 from visxai.serve.batching import Batcher
@@ -38,6 +42,11 @@ if TYPE_CHECKING:
     from visxai.record.image import ImageExplanation
 
 DAY = 86400.0
+_RECENT = 128  # decoded items (150 kB each at 224 pixels) that are kept for their explanations
+
+_FLIGHTS = 512  # computations whose results stay, until their items are certain to be on record
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -85,8 +94,18 @@ class Service:
         from visxai.moderation import Moderator
 
         self.config, self.places = config, places
+        # Decisions and fast explanations take turns in one thread, which loads the model as well:
+        # OpenMP keeps threads for each thread that computes, and more than there are cores get
+        # into each other's way, so that a second thread's forward takes twice as long.
+        keep_memory()  # before the thread has an arena of its own
+        self.compute = ThreadPoolExecutor(1, "visxai-compute")
         told = config.model.model_dump()
-        self.engine = engine or Engine(told.pop("name"), **told, batch_size=config.limits.batch)
+        self.engine = (
+            engine
+            or self.compute.submit(
+                Engine, told.pop("name"), **told, batch_size=config.limits.batch
+            ).result()
+        )
         self.moderator = Moderator(self.engine, config.rules(), config.tiers.fast.method)
         self.database = Database(places.database, pool=16)
         prepare(self.database)
@@ -119,13 +138,19 @@ class Service:
             limits.decoders,
         )
         self.batcher: Batcher[Prepared, Decision] = Batcher(
-            self.moderator.decide, limits.batch, limits.wait_ms / 1000
+            lambda batch: self.compute.submit(self.moderator.decide, batch).result(),
+            limits.batch,
+            limits.wait_ms / 1000,
         )
+        self._recent: OrderedDict[str, Examined] = OrderedDict()
+        self._flights: OrderedDict[str, Future[Any]] = OrderedDict()
+        self._lock = threading.Lock()
         self.wake = threading.Event()  # set when a job was put down by this process
 
     def close(self) -> None:
         """Stop the decoders and close the database."""
         self.batcher.close()
+        self.compute.shutdown()
         self._decoders.close()
         self.database.close()
 
@@ -135,6 +160,44 @@ class Service:
         """Decode an item in a worker process; see `visxai.serve.examine.examine`."""
         task = self._decoders.submit(examine, origin(content, data), whole)
         found: Examined | Failure = self._decoders.result(task)
+        if not isinstance(found, Failure):
+            with self._lock:
+                self._recent[content] = replace(found, whole=None)
+                while len(self._recent) > _RECENT:
+                    self._recent.popitem(last=False)
+        return found
+
+    def examined(self, content: str) -> Examined | None:
+        """Take an item that this process decoded a moment ago, None where it is forgotten."""
+        with self._lock:
+            return self._recent.pop(content, None)
+
+    def once(self, key: str, run: Callable[[], T]) -> T:
+        """Run something for several threads that want the same at the same time.
+
+        Args:
+            key: What they want.
+            run: Computes it; the first of them does.
+
+        Raises:
+            Exception: What the run raised, for all of them.
+        """
+        with self._lock:
+            flight = self._flights.get(key)
+            if first := flight is None:
+                flight = self._flights[key] = Future()
+                while len(self._flights) > _FLIGHTS:  # of those that have ended, the latest stay
+                    self._flights.popitem(last=False)
+        assert flight is not None
+        if first:
+            try:
+                flight.set_result(run())
+            except BaseException as error:
+                flight.set_exception(error)
+            if flight.exception() is not None or not self.config.cache.exact:
+                with self._lock:
+                    self._flights.pop(key, None)
+        found: T = flight.result()
         return found
 
     def draw(self, blob: str, explanation: ImageExplanation | None, side: int) -> bytes:
@@ -197,9 +260,6 @@ class Service:
         Raises:
             Busy: The lane is full.
         """
-        import uuid
-        from dataclasses import replace
-
         job = replace(job, id=job.id or uuid.uuid4().hex)
         source: list[Stored] = []
 
@@ -320,6 +380,9 @@ class Service:
                     select(items.c.id).where(items.c.blob == row.blob).limit(1)
                 ).first()
             )
+        with self._lock:
+            self._recent.clear()
+            self._flights.clear()
         if row.blob and not others:
             self.blobs.remove(row.blob)
 
