@@ -5,8 +5,8 @@
     python benchmarks/service.py --only latency    # one part, nothing is written
 
 `visxai serve` runs in a process of its own with workers inside, over SQLite and on loopback; the
-clients are threads of this process with a connection each, and the engine runs in this process while
-the service is idle. Both use the same cores; parts that are compared alternate. Writes
+clients are threads of this process with a connection each, and the engine runs in this process
+while the service is idle. Both use the same cores; parts that are compared alternate. Writes
 benchmarks/results/service.json.
 """
 
@@ -37,7 +37,7 @@ FLAG = "class=7>-1"  # flags everything
 PASS = "class=7>2"  # flags nothing
 
 
-# ---- the service and its clients ------------------------------------------------------------------
+# ---- the service and its clients --------------------------------------------------------------
 
 
 class Served:
@@ -80,7 +80,8 @@ def serving(when: str = PASS, wait_ms: float | None = None, more: str = "") -> I
                 key = re.search(r"vx_\w+", line)
                 if key:
                     break
-            assert port and key, "the service didn't start"
+            assert port is not None, "the service didn't start"
+            assert key is not None, "the service made no key"
             yield Served(process, int(port.group(1)), key.group())
         finally:
             process.terminate()
@@ -189,14 +190,13 @@ def quantiles(seconds: Sequence[float]) -> dict[str, float]:
     return {name: round(1000 * float(np.quantile(seconds, q)), 1) for name, q in names.items()}
 
 
-# ---- the parts ------------------------------------------------------------------------------------
+# ---- the parts --------------------------------------------------------------------------------
 
 
 def throughput(photos: Photographs, rounds: int, count: int) -> dict[str, Any]:
     """Items a second of the service and of the engine, for items that pass and for flagged ones."""
-    from visxai.moderation import Moderator, Policy, Rule
-
     import visxai
+    from visxai.moderation import Moderator, Policy, Rule
 
     results: dict[str, Any] = {}
     kinds = [(how, when) for how in ("off", "onnx") for when in (PASS, FLAG)]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from visxai.cli.base import Debug
-from visxai.errors import ArgumentError, require
+from visxai.errors import ArgumentError, VisxaiError, require
 
 if TYPE_CHECKING:
     from visxai.serve.service import Service
@@ -64,17 +65,28 @@ def serve(
             "--workers/--no-workers", help="Explain in this process, or leave it to others."
         ),
     ] = True,
+    demo: Annotated[
+        bool,
+        typer.Option("--demo", help="Fill it with photographs, so that every page has something."),
+    ] = False,
     debug: Debug = False,
 ) -> int:
     """Decide on items over HTTP, explain what is flagged, and let people review it.
 
     [bold]Examples[/bold]
 
-    visxai serve
+    visxai serve --demo
 
     visxai serve --config moderation.toml --database postgresql://visxai@db/visxai --no-workers
     """
-    service = _service(config, database, items, data)
+    if demo and config is not None:
+        raise ArgumentError(
+            expected="--demo, which has settings of its own, or --config",
+            got="both",
+            remedy="leave one out",
+            field="config",
+        )
+    service = _service(config, database, items, data, demo)
     from visxai.serve import run
 
     try:
@@ -86,6 +98,8 @@ def serve(
             typer.echo(f"visxai serves on {address}")
             for tenant, key in made.items():
                 typer.echo(f"first key of {tenant} (role admin, shown this once): {key}")
+            if demo:
+                threading.Thread(target=_fill, args=(service, address), daemon=True).start()
 
         run.serve(service, listener, lanes=run.LANES if workers else (), log=_say, started=started)
     finally:
@@ -128,7 +142,22 @@ def worker(
     return 0
 
 
-def _service(config: str | None, database: str | None, items: str | None, data: str) -> Service:
+def _fill(service: Service, address: str) -> None:
+    """Fill a demonstration."""
+    from visxai.serve import demo
+
+    try:
+        count = demo.fill(service, service.config.tenants[0])
+    except VisxaiError as error:
+        _say(f"the demonstration: {error}")
+        return
+    if count:
+        typer.echo(f"{count} photographs are in: see {address}/review and {address}/dashboard")
+
+
+def _service(
+    config: str | None, database: str | None, items: str | None, data: str, demo: bool = False
+) -> Service:
     for module in ("fastapi", "uvicorn", "multipart", "prometheus_client", "sqlalchemy"):
         require(module, "serve", "the service")
     from visxai.cli import terminal
@@ -137,7 +166,12 @@ def _service(config: str | None, database: str | None, items: str | None, data: 
         from visxai.serve.config import Config
         from visxai.serve.service import Places, Service
 
-        settings = Config() if config is None else Config.read(config)
+        if demo:
+            from visxai.serve.demo import SETTINGS
+
+            settings = Config.of(SETTINGS)
+        else:
+            settings = Config() if config is None else Config.read(config)
         return Service(settings, Places.below(data, database, items))
 
 
