@@ -14,7 +14,7 @@ from visxai.images import decoding
 from visxai.images.address import Origin
 from visxai.images.prepared import Prepared
 from visxai.images.preprocess import Opaque, Preprocess
-from visxai.pipeline.tasks import Setup, _cut, _Worker
+from visxai.pipeline.tasks import Setup, WorkerState, cut
 from visxai.pipeline.workers import Workers
 from visxai.references import ImageRef
 from visxai.serve import examine
@@ -42,7 +42,9 @@ class Upload:
     cuts: dict[str, Prepared] = field(default_factory=dict)
 
 
-def prepare(worker: _Worker, source: Origin, preprocess: Preprocess | Opaque) -> Prepared | Failure:
+def prepare(
+    worker: WorkerState, source: Origin, preprocess: Preprocess | Opaque
+) -> Prepared | Failure:
     """Decode a photograph and cut it for a model; runs in a worker process.
 
     Args:
@@ -56,7 +58,7 @@ def prepare(worker: _Worker, source: Origin, preprocess: Preprocess | Opaque) ->
     try:
         with worker.timed():
             photo = decoding.decode(source, worker.setup.limits)
-            pixels, transform = _cut(preprocess, photo)
+            pixels, transform = cut(preprocess, photo)
     except (ImageError, MemoryError) as error:
         said = str(error) or "expected an image that fits into memory, got a larger one"
         return Failure(None, said.replace(str(source), "the photograph"), type(error).__name__)
