@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import http.server
 import json
+import shutil
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +18,23 @@ import pytest
 import torch
 import zoo
 from numpy.typing import NDArray
+from PIL import Image
 
 import visxai
 from visxai import package
 from visxai.errors import ArgumentError, ModelError, TargetError, UnknownName
-from visxai.package import check, graph, head, serving
+from visxai.images.transforms import FILTERS
+from visxai.package import check, graph, head, serving, site
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
+
+
+FLAGS = (
+    "--no-sandbox --disable-background-networking --disable-component-update --disable-sync "
+    "--disable-quic --no-first-run"
+)
 
 
 def pictures(count: int = 3) -> list[NDArray[np.uint8]]:
@@ -33,7 +46,14 @@ def pictures(count: int = 3) -> list[NDArray[np.uint8]]:
 @pytest.fixture(scope="module")
 def engine() -> visxai.Engine:
     labels = [f"class {i}" for i in range(zoo.CLASSES)]
-    return visxai.Engine(zoo.module("conv"), preprocess=zoo.PREPROCESS, labels=labels)
+    return visxai.Engine(
+        zoo.module("conv"),
+        preprocess=zoo.PREPROCESS,
+        labels=labels,
+        device="cpu",
+        precision="fp32",
+        accelerate="off",
+    )
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +165,107 @@ def test_a_file_that_disagrees_is_not_written(
     with pytest.raises(ModelError, match="agree with the engine"):
         package.write(engine, tmp_path / "never.onnx", target="input", images=pictures(1))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def runtime(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    try:
+        return site.runtime_in(None, tmp_path_factory.mktemp("npm"))
+    except ModelError as error:
+        pytest.skip(f"no onnxruntime-web: {error}")
+
+
+def test_the_runtime_is_taken_from_a_folder_or_an_archive(runtime: Path, tmp_path: Path) -> None:
+    unpacked = tmp_path / "package" / "dist"
+    unpacked.mkdir(parents=True)
+    for name in site.RUNTIME:
+        (unpacked / name).write_bytes((runtime / name).read_bytes())
+    assert site.runtime_in(tmp_path, tmp_path) == unpacked
+    with pytest.raises(ArgumentError, match="npm pack onnxruntime-web"):
+        site.runtime_in(tmp_path / "nowhere.tgz", tmp_path)
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def opened(file: Path, runtime: Path, tmp_path: Path) -> Iterator[tuple[Any, list[str]]]:
+    """The page of the packed model, once its model is loaded, and what it complains about or asks
+    of other machines."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("no browser")
+    site.fill(tmp_path, file.read_bytes(), runtime)
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(Quiet, directory=str(tmp_path))
+    )
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    address = f"http://127.0.0.1:{server.server_port}/"
+    wrong: list[str] = []
+    try:
+        with playwright.sync_playwright() as started:
+            browser = started.chromium.launch(executable_path=chromium, args=FLAGS.split())
+            page = browser.new_page()
+            page.on("console", lambda said: wrong.append(said.text))
+            page.on("pageerror", lambda error: wrong.append(str(error)))
+            page.on(
+                "request",
+                lambda one: (
+                    one.url.startswith((address, "blob:", "data:")) or wrong.append(one.url)
+                ),
+            )
+            page.goto(address)
+            page.wait_for_selector("#file:not([disabled])", state="attached")
+            yield page, wrong
+            browser.close()
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@pytest.mark.xdist_group("browser")
+def test_a_page_explains_a_picture_without_a_network(
+    engine: visxai.Engine, opened: tuple[Any, list[str]], tmp_path: Path
+) -> None:
+    page, wrong = opened
+    picture = tmp_path / "picture.png"
+    Image.fromarray(pictures(1)[0][:, :60]).save(picture)
+    page.context.set_offline(True)
+    page.set_input_files("#file", str(picture))
+    page.wait_for_selector("body[data-milliseconds]")
+    (found,) = engine.explain([str(picture)])
+    maps = json.loads(page.get_attribute("body", "data-map"))
+    np.testing.assert_allclose(maps, found.values.ravel(), atol=0.01 * found.values.max())
+    assert page.inner_text("#classes li:first-child span:first-child") == found.label
+    # Another answer, from the keyboard, has another map.
+    page.focus("#classes li:nth-child(2) button")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#classes li:nth-child(2) button[aria-pressed=true]")
+    assert json.loads(page.get_attribute("body", "data-map")) != maps
+    # What isn't a picture is refused in a sentence.
+    (tmp_path / "text.png").write_text("no picture")
+    page.set_input_files("#file", str(tmp_path / "text.png"))
+    page.wait_for_selector("#wrong:not([hidden])")
+    assert "choose another one" in page.inner_text("#wrong")
+    assert wrong == []
+    # The arithmetic of the pixels is Pillow's.
+    draw = np.random.default_rng(3).integers(0, 256, (37, 53, 3), np.uint8)
+    source = np.concatenate([draw, np.full((37, 53, 1), 255, np.uint8)], 2).ravel().tolist()
+    for name in ("nearest", "bilinear", "bicubic", "lanczos", "box"):
+        for size in ((16, 24), (80, 61)):
+            out = page.evaluate(
+                "async ([data, name, size]) => Array.from((await import('./pixels.js')).resized("
+                "Uint8ClampedArray.from(data), 53, 37, size[0], size[1], name))",
+                [source, name, size],
+            )
+            expected = np.asarray(Image.fromarray(draw).resize(size, FILTERS[name]))
+            got = np.array(out, np.uint8).reshape(size[1], size[0], 4)[..., :3]
+            assert np.abs(got.astype(int) - expected).max() <= (0 if name == "nearest" else 1)
 
 
 def test_what_can_not_be_packed_is_refused(engine: visxai.Engine, tmp_path: Path) -> None:

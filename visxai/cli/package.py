@@ -20,7 +20,7 @@ from visxai.cli.base import (
 )
 from visxai.errors import UnknownName
 
-KINDS = ("onnx", "triton")
+KINDS = ("onnx", "triton", "web")
 
 
 def package(
@@ -51,7 +51,8 @@ def package(
         typer.Option(
             "--to",
             metavar="KIND",
-            help="onnx: one file. triton: a model repository for Triton and KServe.",
+            help="onnx: one file. triton: a model repository for Triton and KServe. web: a page "
+            "that explains its visitor's own picture.",
         ),
     ] = "onnx",
     images: Annotated[
@@ -61,6 +62,16 @@ def package(
             metavar="FILE",
             help="A photograph to check the packed model on; repeat it for more. "
             "[dim]\\[default: those of scikit-image][/dim]",
+            show_default=False,
+        ),
+    ] = None,
+    runtime: Annotated[
+        str | None,
+        typer.Option(
+            "--runtime",
+            metavar="PLACE",
+            help="With --to web: onnxruntime-web, its folder or .tgz. "
+            "[dim]\\[default: fetched by npm][/dim]",
             show_default=False,
         ),
     ] = None,
@@ -83,6 +94,8 @@ def package(
     visxai package efficientnet_lite0 --out explainable.onnx
 
     visxai package torchvision:resnet50 --to triton --target input --out repository
+
+    visxai package efficientnet_lite0 --to web --out site
     """
     from visxai.cli import terminal
 
@@ -105,8 +118,11 @@ def package(
             accelerate="off",
         )
         given: dict[str, Any] = {"method": method, "images": images or None}
-        make = packing.repository if to == "triton" else packing.write
-        found = make(engine, out, target=target, **given)
+        if to == "web":
+            found = packing.web(engine, out, runtime=runtime, **given)
+        else:
+            make = packing.repository if to == "triton" else packing.write
+            found = make(engine, out, target=target, **given)
     typer.echo(
         f"{out}: agrees with the engine on {found.photographs} photographs, "
         f"scores to {found.scores:.1g} and maps to {found.maps:.1g}"

@@ -4,7 +4,7 @@
     package.write(visxai.Engine("efficientnet_lite0"), "explainable.onnx")
 
 The file needs ONNX Runtime alone, in any language. `repository` writes it as a model repository for
-Triton and KServe.
+Triton and KServe, and `web` as a folder whose page explains a visitor's own picture.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from visxai._lazy import hand_on
 if TYPE_CHECKING:
     from visxai.package.graph import write
     from visxai.package.serving import repository
+    from visxai.package.site import web
 
-__all__ = ["repository", "write"]
+__all__ = ["repository", "web", "write"]
 
-__getattr__, __dir__ = hand_on(__name__, {"repository": "serving", "write": "graph"})
+__getattr__, __dir__ = hand_on(__name__, {"repository": "serving", "web": "site", "write": "graph"})

@@ -32,6 +32,7 @@ from visxai.errors import ArgumentError, ModelError, StoreError, require
 from visxai.images.preprocess import Preprocess
 from visxai.methods.base import Cam, Method
 from visxai.models.pytorch.model import TorchModel
+from visxai.models.pytorch.sdpa import off_the_fast_path
 from visxai.models.pytorch.tracing import Traceable, alone, silent_exporter
 from visxai.package.check import Agreement, agreement, photographs
 from visxai.package.head import GIVEN, Parts, trace
@@ -189,17 +190,22 @@ def _trunk(parts: Parts, x: Tensor, path: str) -> None:
     """Export the network below the cut, with its batch norms folded into its convolutions."""
     trunk = parts.trunk
     assert trunk is not None
-    with torch.no_grad():
-        torch.onnx.export(
-            Traceable(lambda rows: trunk(rows).clone(), trunk.module),
-            (x,),
-            path,
-            dynamo=False,
-            opset_version=OPSET,
-            input_names=[INPUT],
-            output_names=["activation"],
-            dynamic_axes={INPUT: {0: _BATCH}, "activation": {parts.axis: _BATCH}},
-        )
+    handles = off_the_fast_path(trunk.module)  # whose native attention has no form in ONNX
+    try:
+        with torch.no_grad():
+            torch.onnx.export(
+                Traceable(lambda rows: trunk(rows).clone(), trunk.module),
+                (x,),
+                path,
+                dynamo=False,
+                opset_version=OPSET,
+                input_names=[INPUT],
+                output_names=["activation"],
+                dynamic_axes={INPUT: {0: _BATCH}, "activation": {parts.axis: _BATCH}},
+            )
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _head(parts: Parts, given: bool, path: Path) -> Any:
