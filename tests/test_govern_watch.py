@@ -14,14 +14,15 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
 
+import databases
 import numpy as np
 import pytest
 from sqlalchemy import text
 from stores import explanation, fill, photograph
 
 from visxai import cli, govern
-from visxai.errors import ArgumentError
-from visxai.govern import auditing, features, watching
+from visxai.errors import ArgumentError, StoreError
+from visxai.govern import auditing, delivery, features
 from visxai.govern.log import Item, Log
 from visxai.ledger import Envelope, Ledger, Signer
 from visxai.record.text import TextExplanation
@@ -86,7 +87,7 @@ def test_a_drift_is_found_told_and_acknowledged(
     server = HTTPServer(("127.0.0.1", 0), Hook)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    monkeypatch.setattr(watching.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(delivery.time, "sleep", lambda seconds: None)
     Hook.got.clear()
     try:
         url = f"http://127.0.0.1:{server.server_port}/alerts"
@@ -123,7 +124,7 @@ def test_a_drift_is_found_told_and_acknowledged(
 
 
 def test_a_webhook_that_fails_stops_nothing(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watching.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(delivery.time, "sleep", lambda seconds: None)
     found = govern.watch(log, size=40, webhook="http://127.0.0.1:9/", secret=None)
     assert len(found.alerts) == 1
     assert govern.alerts(log)[0]["delivered"].startswith("failed: expected a webhook that answers")
@@ -231,6 +232,71 @@ def test_the_audit_of_a_log(log: Log, tmp_path: Path) -> None:
     assert damaged["records"].verdict == "fail"
 
 
+def test_randomisation_checks_are_held_against_each_model_and_method(
+    tmp_path: Path, photo: Path
+) -> None:
+    out = fill(tmp_path / "out", [explanation(photo)])
+
+    def judged(value: float, count: int = 40, weights: str = "a" * 64) -> auditing.Line:
+        entry = {"method": "grad_cam()", "value": value, "low": value - 0.05, "high": value + 0.05}
+        metric = {"metric": "model_randomisation(stages=8)", "better": "lower"}
+        told = {
+            "settings": {"weights": weights},
+            "metrics": [metric | {"methods": [entry | {"count": count}]}],
+        }
+        (tmp_path / "evaluation.json").write_text(json.dumps(told), "utf-8")
+        found = govern.audit(out, evaluations=[tmp_path])
+        return next(line for line in found.lines if line.name == "randomisation")
+
+    assert judged(0.2).verdict == "pass"
+    assert judged(0.2).said == "grad_cam() of aaaaaaaa: 0.20 (0.15 to 0.25, 40 images)"
+    assert judged(0.9).verdict == "fail"
+    assert judged(0.7).verdict == judged(0.2, count=9).verdict == "warn"
+    assert "no check for grad_cam() of aaaaaaaa" in judged(0.2, weights="b" * 64).said
+    with pytest.raises(StoreError, match="model_randomisation in"):
+        govern.audit(out, evaluations=[out])
+
+
+def test_a_watcher_looks_by_the_clock(log: Log, caplog: pytest.LogCaptureFixture) -> None:
+    with govern.watcher(log.ledger, every=0.05, size=40):
+        databases.wait_until(lambda: govern.alerts(log))
+        with log.ledger.database.writing() as connection:
+            connection.execute(text("ALTER TABLE govern_gaps RENAME TO moved"))
+        databases.wait_until(lambda: "watching for drift: expected" in caplog.text)
+    assert len(govern.alerts(log)) == 1
+    with pytest.raises(ArgumentError, match="a pause above 0"), govern.watcher("x.db", every=0):
+        pass
+
+
+def test_a_page_of_one_model_and_one_tenant(log: Log, photo: Path) -> None:
+    other = explanation(
+        photo, created="2026-03-01T00:00:00+00:00", model=ModelRef("n", "b" * 64, "")
+    )
+    theirs = Envelope(tenant="them", metadata={"site": "theirs-alone"})
+    log.add([Item(other, theirs)])
+    log.ledger.append(
+        "decision.upheld",
+        "decision-7",
+        actor="key-3",
+        tenant="us",
+        body={"shown": "e5", "role": "review"},
+    )
+    govern.watch(log, size=40)
+    both = govern.page(log)
+    assert "theirs-alone" in both
+    assert "form-action 'none'" in both
+    first = govern.page(log, model="", act="/governance")
+    assert "theirs-alone" not in first  # the latest used model is shown
+    assert "form-action 'self'" in first
+    id = log.model("n").id
+    assert "theirs-alone" in govern.page(log, model=id)
+    assert "theirs-alone" not in govern.page(log, model=id, tenant="us")
+    ours = govern.page(log, tenant="us")
+    assert '"key-3","review","decision.upheld","decision-7","e5"]' in ours
+    assert str(photo) not in ours
+    assert "decision-7" not in govern.page(log, tenant="them")
+
+
 def test_the_audit_of_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = [photograph(tmp_path / "in" / f"{at}.png", at) for at in range(40)]
     made = [explanation(path, quality={"faithful": at % 4 > 0}) for at, path in enumerate(paths)]
@@ -278,7 +344,8 @@ def test_the_page_in_a_browser(log: Log, tmp_path: Path) -> None:
     from playwright.sync_api import sync_playwright
 
     govern.watch(log, size=40)
-    target = govern.report(log, tmp_path / "report.html")
+    target, served = govern.report(log, tmp_path / "report.html"), tmp_path / "served.html"
+    served.write_text(govern.page(log, model="", act="/governance/alerts"), "utf-8")
     wrong: list[str] = []
     with sync_playwright() as started:
         browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
@@ -323,5 +390,18 @@ def test_the_page_in_a_browser(log: Log, tmp_path: Path) -> None:
         light = page.evaluate(paper)
         page.locator("#theme").click()
         assert page.evaluate(paper) != light
+        page.goto(served.as_uri())
+        alert = page.locator("#drift .alert.open")
+        alert.get_by_label("Note").fill("a new camera")
+        assert alert.get_by_label("acknowledge").is_checked()
+        assert page.evaluate("document.forms[0].action").endswith("/governance/alerts")
+        govern.audit(log.ledger.database.url).write(tmp_path / "audit.html")
+        page.emulate_media(color_scheme="dark")
+        for width in (1400, 420):
+            page.set_viewport_size({"width": width, "height": 900})
+            page.goto((tmp_path / "audit.html").as_uri())
+            assert page.locator("tr").count() == 8
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            page.emulate_media(color_scheme="light")
         browser.close()
     assert not wrong

@@ -348,10 +348,12 @@ def unguard(database: Database) -> None:
     """What somebody with all rights can do: drop the triggers."""
     with database.writing() as connection:
         if database.sqlite:
-            for name in ("audit_no_update", "audit_no_delete"):
-                connection.execute(text(f"DROP TRIGGER {name}"))
+            for name in ("audit", "checkpoints"):
+                connection.execute(text(f"DROP TRIGGER {name}_no_update"))
+                connection.execute(text(f"DROP TRIGGER {name}_no_delete"))
         else:
-            connection.execute(text("ALTER TABLE audit DISABLE TRIGGER audit_append_only"))
+            for name in ("audit", "checkpoints"):
+                connection.execute(text(f"ALTER TABLE {name} DISABLE TRIGGER {name}_append_only"))
 
 
 def test_the_database_itself_refuses_to_change_entries(ledger: Ledger) -> None:
@@ -391,6 +393,95 @@ def test_tampering_in_the_database_is_named(ledger: Ledger, explained: ImageExpl
     assert f"{ids[2]} of entry 3 was deleted" in said
     assert f"{ids[3]} of entry 4 was edited: it isn't a record" in said
     assert f"{'f' * 32} was inserted without an entry" in said
+
+
+def tampered(ledger: Ledger, how: str, tmp_path: Path) -> None:
+    """Change a ledger of eight signed entries as somebody with all rights to it can."""
+    audit, rows, signed = tables.audit, tables.explanations, tables.checkpoints
+    with ledger.database.writing() as connection:
+        if how == "edit":
+            connection.execute(update(audit).where(audit.c.sequence == 4).values(actor="me"))
+        elif how == "delete":
+            connection.execute(delete(audit).where(audit.c.sequence == 4))
+        elif how == "insert":
+            later = select(audit).where(audit.c.sequence >= 4).order_by(audit.c.sequence.desc())
+            for row in connection.execute(later).all():
+                number = audit.c.sequence == row.sequence
+                connection.execute(update(audit).where(number).values(sequence=row.sequence + 1))
+            made = row._asdict() | {"sequence": 4, "event": "mine", "hash": "f" * 64}
+            connection.execute(insert(audit).values(made))
+        elif how == "reorder":
+            for before, after in ((4, 99), (5, 4), (99, 5)):
+                number = audit.c.sequence == before
+                connection.execute(update(audit).where(number).values(sequence=after))
+        elif how == "truncate":
+            connection.execute(delete(audit).where(audit.c.sequence > 6))
+            last = connection.execute(select(audit).where(audit.c.sequence == 6)).one()
+            connection.execute(update(tables.audit_head).values(sequence=6, hash=last.hash))
+        elif how == "replace a payload":
+            one, other = connection.execute(select(rows).order_by(rows.c.created, rows.c.id)).all()
+            told = {name: getattr(other, name) for name in ("salt", "data", "digest", "score")}
+            connection.execute(update(rows).where(rows.c.id == one.id).values(told))
+        else:
+            # The chain is computed anew from the fourth entry on, and signed with their own key.
+            previous = None
+            for row in connection.execute(select(audit).order_by(audit.c.sequence)).all():
+                actor = "me" if row.sequence == 4 else row.actor
+                entry = Entry(
+                    **row._asdict() | {"previous": previous or row.previous, "actor": actor}
+                )
+                previous = entry.digest()
+                values = {"actor": actor, "previous": entry.previous, "hash": previous}
+                number = audit.c.sequence == row.sequence
+                connection.execute(update(audit).where(number).values(values))
+            connection.execute(update(tables.audit_head).values(hash=previous))
+            forged = Signer.open(tmp_path / "theirs").sign(8, str(previous), "2026-01-01T00:00:00Z")
+            connection.execute(delete(signed))
+            connection.execute(insert(signed).values(forged.to_dict()))
+
+
+@pytest.mark.parametrize(
+    ("how", "kind", "first", "said"),
+    [
+        ("edit", "edited", 4, "entry 4 was edited"),
+        ("delete", "deleted", 4, "entry 4 was deleted"),
+        ("insert", "inserted", 4, "entry 4 was inserted"),
+        ("reorder", "reordered", 5, "entry 5 stands in another entry's place"),
+        ("truncate", "deleted", 7, "some entries from 7 to 8 were deleted after the checkpoint"),
+        ("replace a payload", "payload", 1, "of entry 1 was edited"),
+        ("re-sign", "checkpoint", 8, "isn't among those given"),
+        ("re-sign", "rewritten", 4, "some entries from 4 to 8 were rewritten after the checkpoint"),
+    ],
+)
+def test_each_way_of_tampering_is_found_and_located(
+    ledger: Ledger,
+    explained: ImageExplanation,
+    tmp_path: Path,
+    how: str,
+    kind: str,
+    first: int,
+    said: str,
+) -> None:
+    ledger.add(explained)
+    ledger.add(replace(explained, score=0.25))
+    ledger.append("policy.changed", "p")
+    kept = [ledger.checkpoint()]  # of entry 3, kept elsewhere as well as that of entry 8
+    for _ in range(3):
+        ledger.append("policy.changed", "p")
+    if how == "truncate":
+        kept.append(ledger.checkpoint())  # of entry 6
+    for _ in range(2):
+        ledger.append("policy.changed", "p")
+    kept.append(ledger.checkpoint())
+    assert ledger.verify(checkpoints=[one for one in kept if one]).covered == 8
+    unguard(ledger.database)
+    tampered(ledger, how, tmp_path)
+    found = ledger.verify(checkpoints=[one for one in kept if one])
+    assert not found
+    named = [flaw for flaw in found.flaws if flaw.kind == kind]
+    assert named, found.flaws
+    assert named[0].first == first
+    assert said in named[0].sentence
 
 
 def test_threads_append_one_after_the_other(database: Database) -> None:

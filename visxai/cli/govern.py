@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from visxai.cli.audit import DatabaseUrl
 from visxai.cli.base import Debug
-
-if TYPE_CHECKING:
-    from visxai.govern.observations import Observations
 
 app = typer.Typer(
     help="What explanations say over time, whom they treat differently, and when they drift.",
@@ -96,8 +93,7 @@ def fairness(
     """Compare groups: scores, errors where labels are known, and where explanations look.
 
     Groups come from your table, or from the protected columns that the rows of an explained table
-    keep; they are never inferred. The exit code is 1 where chance doesn't
-    explain a gap.
+    keep; they are never inferred. The exit code is 1 where chance doesn't explain a gap.
 
     [bold]Examples[/bold]
 
@@ -109,8 +105,7 @@ def fairness(
     from visxai.cli import terminal
 
     with terminal.working("Comparing"):
-        seen = govern.observe(out) if metadata is None else _with_groups(out, metadata)
-        found = govern.fairness(seen, by, level=level)
+        found = govern.fairness(govern.observe(out, metadata=metadata), by, level=level)
     _write(as_json, found.to_dict())
     terminal.gaps(found)
     return 1 if found.findings else 0
@@ -354,6 +349,15 @@ def audit(
         str | None,
         typer.Option("--key", metavar="FILE", help="The signing key.", show_default=False),
     ] = None,
+    evaluation: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--evaluation",
+            metavar="OUT",
+            help="A folder of `visxai evaluate --metrics model_randomisation`, for each model.",
+            show_default=False,
+        ),
+    ] = None,
     debug: Debug = False,
 ) -> int:
     """Audit explanations: coverage, chain, quality, drift, fairness; pass, warn or fail each.
@@ -368,22 +372,12 @@ def audit(
     """
     from visxai import govern
 
-    found = govern.audit(source, key=key)
+    found = govern.audit(source, key=key, evaluations=evaluation or ())
     found.write(out)
     for line in found.lines:
         typer.echo(f"{line.verdict:5} {line.name}: {line.said}")
     typer.echo(f"{found.verdict}: {out}")
     return 1 if found.verdict == "fail" else 0
-
-
-def _with_groups(out: str, metadata: str) -> Observations:
-    from dataclasses import replace
-
-    from visxai import govern
-    from visxai.govern.metadata import read_metadata
-
-    seen = govern.observe(out)
-    return replace(seen, groups=read_metadata(metadata, seen.ids))
 
 
 def _write(path: str | None, figures: Any) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from visxai.govern.log import Item, Log
     from visxai.govern.observations import Observations, observe
     from visxai.govern.recording import logged
-    from visxai.govern.watching import acknowledge, alerts, annotate, watch
+    from visxai.govern.watching import acknowledge, alerts, annotate, watch, watcher
     from visxai.govern.windows import Drift, Window, drift
 
 __all__ = [
@@ -48,6 +48,7 @@ __all__ = [
     "register",
     "report",
     "watch",
+    "watcher",
 ]
 
 __getattr__, __dir__ = hand_on(
@@ -75,5 +76,6 @@ __getattr__, __dir__ = hand_on(
         "register": "cards",
         "report": "dashboard",
         "watch": "watching",
+        "watcher": "watching",
     },
 )

@@ -8,7 +8,7 @@
     records           none is damaged or flat                1 % are            more
     chain             intact, and signed by the key          no key given       a flaw
     faithfulness      half of the checked maps are faithful  fewer than 30      less
-    randomisation     a check on record for each method      none on record     -
+    randomisation     maps change with the model's weights   unsure, or none    they don't
     drift             no open alert                          no window tested   an open alert
     fairness          no gap beyond chance                   nothing compared   -
 
@@ -21,12 +21,14 @@ from __future__ import annotations
 import math
 import os
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from visxai import files
 from visxai.foreign import for_html, shown
+from visxai.govern.randomisation import Check, read_checks
 from visxai.ledger.canonical import timestamp
 from visxai.results import reading
 from visxai.web.page import as_json
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from visxai.govern.log import Log
 
 Verdict = Literal["pass", "warn", "fail"]
+Checks = Mapping[tuple[str, str], Check]  # by the weights' SHA-256 and the method
 _ENOUGH = 30  # items below which a share is uncertain
 
 
@@ -94,22 +97,30 @@ class Audit:
             files.write(target.with_suffix(".json"), as_json(self.to_dict()) + "\n")
 
 
-def audit(source: str | os.PathLike[str], *, key: str | None = None) -> Audit:
+def audit(
+    source: str | os.PathLike[str],
+    *,
+    key: str | None = None,
+    evaluations: Sequence[str | os.PathLike[str]] = (),
+) -> Audit:
     """Audit a folder run or a log.
 
     Args:
         source: The folder of a run, or the address of a database.
         key: The file of the signing key whose checkpoints count.
+        evaluations: Folders of `visxai evaluate` with the metric model_randomisation, which say for
+            each model and method whether its maps depend on what the model has learnt.
 
     Returns:
         The audit.
 
     Raises:
-        StoreError: The source can't be read.
+        StoreError: The source can't be read, or an evaluation lacks the metric.
     """
     text = os.fspath(source)
+    checks = read_checks(evaluations)
     if "://" not in text and Path(text).is_dir():
-        lines = _of_run(Path(text))
+        lines = _of_run(Path(text), checks)
     else:
         from visxai.govern.log import Log
         from visxai.ledger.ledger import Ledger
@@ -117,20 +128,20 @@ def audit(source: str | os.PathLike[str], *, key: str | None = None) -> Audit:
 
         signer = None if key is None else Signer.read(key)
         with Ledger(text, signer=signer) as ledger, Log(ledger) as log:
-            lines = _of_log(log, key is not None)
+            lines = _of_log(log, key is not None, checks)
     return Audit(text, timestamp(time.time()), tuple(lines))
 
 
-def _of_run(out: Path) -> list[Line]:
+def _of_run(out: Path, checks: Checks) -> list[Line]:
     images = done = flat = checked = faithful = 0
     broken = ""
-    methods: set[str] = set()
+    methods: set[tuple[str, str]] = set()
     about = reading.about(out) or {}
     try:
         failed = len(reading.failures(out))
         before = None
         for one in reading.read(out):
-            methods.add(one.method)
+            methods.add((one.model.weights_sha256, one.method))
             done += 1
             flat += one.degenerate
             images += one.input.source_sha256 != before
@@ -153,13 +164,13 @@ def _of_run(out: Path) -> list[Line]:
             "put it on record: visxai govern import",
         ),
         _faithfulness(faithful, checked),
-        _randomisation(methods, set()),
+        _randomisation(methods, checks),
         Line("drift", "warn", "not tested", "visxai govern drift REFERENCE OUT"),
         Line("fairness", "warn", "no groups", "visxai govern fairness OUT --by …"),
     ]
 
 
-def _of_log(log: Log, keyed: bool) -> list[Line]:
+def _of_log(log: Log, keyed: bool, checks: Checks) -> list[Line]:
     import json
 
     from sqlalchemy import func, select
@@ -184,20 +195,17 @@ def _of_log(log: Log, keyed: bool) -> list[Line]:
         ).scalar_one()
         tested = connection.execute(select(func.count()).select_from(tables.windows)).scalar_one()
         gaps = connection.execute(select(tables.gaps.c.attribute, tables.gaps.c.result)).all()
-    methods: set[str] = set()
+    methods: set[tuple[str, str]] = set()
     checked = faithful = 0
-    randomised: set[str] = set()
     broken = f"{there - count} records have no features" if there > count else ""
     try:
         for stored in log.ledger.find():
             record = stored.record or {}
             quality = record.get("quality") or {}
-            methods.add(str(record.get("method")))
+            methods.add((str(record.get("weights_sha256")), str(record.get("method"))))
             if isinstance(quality.get("faithful"), bool):
                 checked += 1
                 faithful += quality["faithful"]
-            if "model_randomisation" in quality:
-                randomised.add(str(record.get("method")))
     except VisxaiError as error:
         broken = str(error)
     opened = [one for one in alerts(log) if one["state"] == "open"]
@@ -231,7 +239,7 @@ def _of_log(log: Log, keyed: bool) -> list[Line]:
             else "name the key with --key",
         ),
         _faithfulness(faithful, checked),
-        _randomisation(methods, randomised),
+        _randomisation(methods, checks),
         Line(
             "drift",
             "fail" if opened else "pass" if tested else "warn",
@@ -289,16 +297,21 @@ def _faithfulness(faithful: int, checked: int) -> Line:
     return Line("faithfulness", "fail", said, "choose another method: visxai evaluate")
 
 
-def _randomisation(methods: set[str], known: set[str]) -> Line:
-    missing = sorted(methods - known)
-    if methods and not missing:
-        return Line("randomisation", "pass", f"checked for {len(methods)} methods")
-    return Line(
-        "randomisation",
-        "warn",
-        f"no check on record for {', '.join(map(shown, missing)) or 'any method'}",
-        "visxai evaluate --metrics model_randomisation",
-    )
+def _randomisation(methods: set[tuple[str, str]], checks: Checks) -> Line:
+    """Judge every method of every model by the checks on record."""
+    remedy = "visxai evaluate --metrics model_randomisation, then visxai govern audit --evaluation"
+    known = {one: checks[one] for one in sorted(methods) if one in checks}
+    missing = sorted(f"{method} of {weights[:8]}" for weights, method in methods - set(known))
+    said = [f"{method} of {weights[:8]}: {one.said}" for (weights, method), one in known.items()]
+    if missing or not methods:
+        said.append(f"no check for {', '.join(map(shown, missing)) or 'any method'}")
+    verdicts = {one.verdict for one in known.values()} | ({"warn"} if missing else set())
+    if "fail" in verdicts:
+        remedy = "choose another method: its maps don't depend on what the model has learnt"
+        return Line("randomisation", "fail", "; ".join(said), remedy)
+    if "warn" in verdicts or not methods:
+        return Line("randomisation", "warn", "; ".join(said), remedy)
+    return Line("randomisation", "pass", "; ".join(said))
 
 
 _STYLE = """
@@ -308,6 +321,7 @@ body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 0 auto; p
 table { border-collapse: collapse; width: 100%; } .scroll { overflow-x: auto; }
 th, td { text-align: left; vertical-align: top; padding: .5rem 1rem .5rem 0;
   border-bottom: 1px solid light-dark(#e3e0da, #2d2d34); overflow-wrap: anywhere; }
+td:nth-child(-n+2), th { white-space: nowrap; } td:last-child { min-width: 11rem; }
 b.pass { color: light-dark(#1c7443, #6fd49b); } b.warn { color: light-dark(#9a4a00, #ffb35c); }
 b.fail { color: light-dark(#b3202c, #ff8d8d); }
 """

@@ -7,20 +7,25 @@ For each model, day, class ("" is all classes) and figure: n, sum and sum of squ
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from visxai.govern import tables
 from visxai.govern.features.base import FIXED
+from visxai.govern.stored import plain
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+_OTHERS = 100  # figures without a column of their own that an item adds to
+_LONGEST = 128  # characters of a figure's name
 _SURE = 1.959964  # standard errors on either side of a mean in a 95 % interval
 
 
@@ -55,6 +60,8 @@ def add_sums(connection: Connection, rows: Sequence[Mapping[str, Any]], unexplai
     for row in rows:
         figures = {"score": row["score"]}
         figures |= {name: row[name] for name in FIXED if row[name] is not None}
+        others = ((plain(n), v) for n, v in json.loads(row["others"]).items())
+        figures |= dict(islice((one for one in others if len(one[0]) <= _LONGEST), _OTHERS))
         if row["truth"] is not None:
             figures["error"] = float(row["truth"] != row["label"])
         for label in ("", row["label"]):
@@ -150,10 +157,29 @@ def trends(
     return found
 
 
+def means(
+    connection: Connection, model: str, since: str | None = None
+) -> dict[str, tuple[int, float]]:
+    """Compute each figure's number of items and mean, over all classes and days.
+
+    Args:
+        connection: A connection.
+        model: The model's id.
+        since: The first day, as YYYY-MM-DD; None for all days.
+    """
+    table = tables.daily
+    query = (
+        select(table.c.figure, func.sum(table.c.n), func.sum(table.c.total))
+        .where(table.c.model_id == model, table.c.label == "")
+        .group_by(table.c.figure)
+    )
+    if since is not None:
+        query = query.where(table.c.day >= since)
+    return {str(name): (int(n), total / n) for name, n, total in connection.execute(query)}
+
+
 def labels(connection: Connection, model: str, most: int = 12) -> list[tuple[str, int]]:
     """List a model's classes with their counts, the most frequent first."""
-    from sqlalchemy import func
-
     table = tables.daily
     count = func.sum(table.c.n)
     query = (

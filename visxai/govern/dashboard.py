@@ -1,53 +1,43 @@
 """The governance page of a log, as one file that opens from disk or that a service hands out.
 
     govern.report(log, "report.html")       a file; the audit chain is verified for it
-    govern.page(log)                        the HTML, for a service's /governance
+    govern.page(log, model=id)              the HTML, for a service's /governance
 
 Everything on the page was computed before: daily sums, tested windows, compared groups. Of the
-explanations it reads only those it shows, so it is as quick for a million as for a thousand.
+explanations it reads only those it shows, so it is as quick for a million as for a thousand. A
+service shows one model at a time, a file up to twenty.
 """
 
 from __future__ import annotations
 
-import base64
-import datetime
-import io
 import json
 import os
 import time
-import zlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from sqlalchemy import func, select
 
 from visxai import files
-from visxai.errors import VisxaiError
-from visxai.govern import daily, tables
-from visxai.govern.cards import card_of
-from visxai.govern.features.base import FIXED
-from visxai.govern.log import Log, Model
+from visxai.govern import tables
+from visxai.govern.log import Log
+from visxai.govern.overview import summarise
 from visxai.govern.watching import alerts
 from visxai.govern.windows import LEVEL
-from visxai.ledger import explanations
 from visxai.ledger import tables as ledger
 from visxai.ledger.canonical import timestamp
-from visxai.record.columns import unpack
 from visxai.web import page as web
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 _HERE = Path(__file__).parent / "assets"
-_ITEMS = 200  # explanations on the page
-_CLASSES = 6  # classes with trends
-_DAYS = 92  # days of a trend, up to the last with an item
-_WINDOWS = 400  # windows on the page, the latest
-_MAP = 48  # pixels a side of a small map
 _MODELS = 20
-_SKIPPED = ("map", "map_shape", "map_scale", "versions", "transform", "data", "features", "spans")
+_ENTRIES = 100  # of the audit chain, the latest
+_RECENT = 20_000  # entries among which a tenant's latest are looked for
+# What people did after they had been shown an explanation; the entry says which.
+_SEEN = ("decision.upheld", "decision.overturned", "decision.escalated")
 
 
 def report(log: Log, out: str | os.PathLike[str], *, verify: bool = True) -> Path:
@@ -71,19 +61,45 @@ def report(log: Log, out: str | os.PathLike[str], *, verify: bool = True) -> Pat
     return target
 
 
-def page(log: Log, *, verify: bool = False) -> str:
+def page(
+    log: Log,
+    *,
+    model: str | None = None,
+    tenant: str | None = None,
+    act: str | None = None,
+    verify: bool = False,
+) -> str:
     """Make the page's HTML.
 
     Args:
         log: The log.
+        model: The id of the only model to show; for one that isn't there ("") the latest used. The
+            page asks for others with ?model=ID. None shows all of them, twenty at most.
+        tenant: Whose explanations and audit entries are listed; None for everybody's. Sums over all
+            items are nobody's and stay.
+        act: The address that forms of alerts post to, with the fields alert, text and close ("yes"
+            to acknowledge); None shows the command instead.
         verify: Whether to verify the whole audit chain, which reads all entries and payloads.
 
     Raises:
         StoreError: The database can't be read.
     """
+    known = log.models()
+    if model is None:
+        shown = known = known[:_MODELS]
+    else:
+        shown = [one for one in known if one.id == model] or known[:1]
     told = alerts(log)
-    models = [_model(log, one, told) for one in log.models()[:_MODELS]]
-    data = {"models": models, "audit": _audit(log, verify), "level": LEVEL}
+    if tenant is not None:
+        _hide(log, told, tenant)
+    whole = {one.id: summarise(log, one, told, tenant) for one in shown}
+    data = {
+        "models": [whole.get(one.id, asdict(one)) for one in known],
+        "shown": shown[0].id if shown else None,
+        "act": act,
+        "audit": _audit(log, tenant, verify),
+        "level": LEVEL,
+    }
     style = Path(web.__file__).parent
     return web.filled(
         "Governance",
@@ -91,156 +107,32 @@ def page(log: Log, *, verify: bool = False) -> str:
         template=_HERE / "dashboard.html",
         styles=(style / "page.css", _HERE / "dashboard.css"),
         scripts=(style / "plots.js", _HERE / "charts.js", _HERE / "dashboard.js"),
+        forms=act is not None,
     )
 
 
-def _model(log: Log, model: Model, told: list[dict[str, Any]]) -> dict[str, Any]:
-    card = card_of(log, model.id)
+def _hide(log: Log, told: list[dict[str, Any]], tenant: str) -> None:
+    """Take the records of other tenants out of alerts."""
+    ids = {record["id"] for one in told for record in one["records"]}
+    table = tables.measures.c
+    own = select(table.explanation_id).where(table.tenant == tenant)
     with log.ledger.database.reading() as connection:
-        labels = ["", *(name for name, _ in daily.labels(connection, model.id, _CLASSES))]
-        figures = ("score", "error", *FIXED)
-        last = datetime.date.fromisoformat(model.last)
-        since = (last - datetime.timedelta(days=_DAYS - 1)).isoformat()
-        points = daily.trends(connection, model.id, figures, labels, since)
-        covered = connection.execute(
-            select(tables.coverage).where(tables.coverage.c.model_id == model.id)
-        ).all()
-        windows = connection.execute(
-            select(tables.windows)
-            .where(tables.windows.c.model_id == model.id)
-            .order_by(tables.windows.c.last.desc())
-            .limit(_WINDOWS)
-        ).all()
-        gaps = connection.execute(
-            select(tables.gaps)
-            .where(tables.gaps.c.model_id == model.id)
-            .order_by(tables.gaps.c.attribute)
-        ).all()
-        items = _items(connection, model.id, card.threshold if card else None)
-    return {
-        **asdict(model),
-        "card": None if card is None else asdict(card),
-        "trends": {
-            label: {
-                name: [[p.day, p.n, *(round(v, 6) for v in (p.mean, p.low, p.high))] for p in days]
-                for name, days in found.items()
-            }
-            for label, found in points.items()
-        },
-        "mean": {
-            label: _picture(grid)
-            for label, found in points.items()
-            if (grid := _mean_grid(found)) is not None
-        },
-        "coverage": {row.day: [row.seen, row.explained] for row in covered},
-        "windows": [_window(row) for row in reversed(windows)],
-        "gaps": [{**json.loads(row.result), "n": row.n, "at": row.at} for row in gaps],
-        "alerts": [one for one in told if one["model_id"] == model.id],
-        "items": items,
-    }
+        query = own.where(table.explanation_id.in_(ids))
+        mine = set(connection.execute(query).scalars())
+    for one in told:
+        one["records"] = [record for record in one["records"] if record["id"] in mine]
 
 
-def _window(row: Any) -> dict[str, Any]:
-    result = json.loads(row.result)
-    moved = [
-        {name: column[name] for name in ("name", "before", "after")}
-        for side in result["alarms"]
-        for column in result["sides"][side]["columns"][:3]
-    ]
-    kept = {name: result[name] for name in ("first", "last", "n", "q", "alarms", "missing")}
-    return {**kept, "id": row.id, "moved": moved}
-
-
-def _items(connection: Connection, model: str, threshold: float | None) -> dict[str, Any]:
-    """Read flagged and high-risk explanations: by the threshold, or else of the highest scores."""
-    table = tables.measures
-    # Of the latest, so that the index on time bounds what is read.
-    latest = (
-        select(table)
-        .where(table.c.model_id == model)
-        .order_by(table.c.at.desc(), table.c.explanation_id.desc())
-        .limit(25 * _ITEMS)
-        .subquery()
-    )
-    query = select(latest).order_by(latest.c.score.desc()).limit(_ITEMS)
-    rule = f"the highest scores of the latest {25 * _ITEMS:,}"
-    if threshold is not None:
-        query = query.where(latest.c.score >= threshold)
-        rule = f"scores from {threshold:g} on, of the latest {25 * _ITEMS:,}"
-    rows = connection.execute(query).all()
-    found = (explanations.get(connection, row.explanation_id) for row in rows)
-    records = [(one.record if one is not None else None) or {} for one in found]
-    return {"rule": rule, "rows": list(map(_item, rows, records))}
-
-
-def _item(row: Any, record: dict[str, Any]) -> dict[str, Any]:
-    features = {one: getattr(row, one) for one in FIXED if getattr(row, one) is not None}
-    return {
-        "id": row.explanation_id,
-        "at": row.at,
-        "source": row.source,
-        "label": row.label,
-        "truth": row.truth,
-        "score": row.score,
-        "groups": json.loads(row.groups),
-        "features": {**features, **json.loads(row.others)},
-        "record": {name: value for name, value in record.items() if name not in _SKIPPED},
-        "map": _small_map(record),
-    }
-
-
-def _small_map(record: dict[str, Any]) -> str | None:
-    """Draw an image's native map small; None for other kinds and damaged records."""
-    if record.get("kind", "image") != "image" or not record:
-        return None
-    try:
-        packed = base64.b64decode(record["map"])
-        return _picture(unpack(packed, record["map_shape"], record["map_scale"]))
-    except (VisxaiError, KeyError, ValueError, TypeError, zlib.error):
-        return None
-
-
-def _picture(values: Any) -> str:
-    """Draw a map (u, v) from zero up as a PNG data URI, each cell a block."""
-    from PIL import Image
-
-    from visxai.drawing.colours import DEFAULT, lut
-
-    positive = np.nan_to_num(np.asarray(values, np.float64)).clip(min=0)
-    scaled = positive / (float(positive.max(initial=0)) or 1.0)
-    colours = lut(DEFAULT)[(scaled * 255).astype(int)].astype(np.uint8)
-    image = Image.fromarray(colours)
-    if max(image.size) > _MAP:
-        image.thumbnail((_MAP, _MAP))
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
-
-
-def _mean_grid(found: dict[str, list[daily.Point]]) -> Any:
-    """Compute the mean share (4, 4) of the evidence by cell over all days; None without any."""
-    grid = np.zeros((4, 4))
-    for row in range(4):
-        for column in range(4):
-            days = found.get(f"cell_{row}{column}")
-            if not days:
-                return None
-            grid[row, column] = sum(p.n * p.mean for p in days) / sum(p.n for p in days)
-    return grid
-
-
-def _audit(log: Log, verify: bool) -> dict[str, Any]:
+def _audit(log: Log, tenant: str | None, verify: bool) -> dict[str, Any]:
     verdict = log.ledger.verify() if verify else None
     with log.ledger.database.reading() as connection:
         head = connection.execute(select(ledger.audit_head.c.sequence)).scalar() or 0
         checkpoint = connection.execute(
             select(ledger.checkpoints).order_by(ledger.checkpoints.c.sequence.desc()).limit(1)
         ).one_or_none()
-        latest = connection.execute(
-            select(ledger.audit).order_by(ledger.audit.c.sequence.desc()).limit(100)
-        ).all()
-        tables_of = func.count(ledger.checkpoints.c.sequence)
-        signed = connection.execute(select(tables_of)).scalar() or 0
+        signed = connection.execute(select(func.count(ledger.checkpoints.c.sequence))).scalar() or 0
+        latest = _entries(connection, tenant, head)
+        seen = _seen(connection, tenant)
     return {
         "entries": head,
         "verified": None if verdict is None else bool(verdict),
@@ -250,8 +142,32 @@ def _audit(log: Log, verify: bool) -> dict[str, Any]:
         "checkpoint": None
         if checkpoint is None
         else {"sequence": checkpoint.sequence, "at": checkpoint.at, "key": checkpoint.key_id},
-        "latest": [
-            {"at": row.at, "event": row.event, "actor": row.actor, "subject": row.subject}
-            for row in latest
-        ],
+        "latest": [[row.at, row.event, row.actor, row.subject] for row in latest],
+        "seen": seen,
     }
+
+
+def _entries(connection: Connection, tenant: str | None, head: int) -> list[Any]:
+    """Read the latest entries, of a tenant's among the latest 20,000 of all."""
+    query = select(ledger.audit)
+    if tenant is not None:
+        recent = ledger.audit.c.sequence > head - _RECENT
+        query = query.where(recent, ledger.audit.c.tenant == tenant)
+    return list(connection.execute(query.order_by(ledger.audit.c.sequence.desc()).limit(_ENTRIES)))
+
+
+def _seen(connection: Connection, tenant: str | None) -> list[list[Any]]:
+    """Read who was shown which explanation before acting, the latest first."""
+    table = ledger.audit
+    found: list[Any] = []
+    for event in _SEEN:  # each by itself, so that the index on events serves the order
+        query = select(table).where(table.c.event == event)
+        if tenant is not None:
+            query = query.where(table.c.tenant == tenant)
+        found += connection.execute(query.order_by(table.c.sequence.desc()).limit(_ENTRIES)).all()
+    found.sort(key=lambda row: -row.sequence)
+    told = ((row, json.loads(row.body)) for row in found[:_ENTRIES])
+    return [
+        [row.at, row.actor, body.get("role"), row.event, row.subject, body.get("shown")]
+        for row, body in told
+    ]

@@ -26,7 +26,9 @@ from numpy.typing import NDArray
 from visxai.errors import ArgumentError, ImageError
 from visxai.govern.cells import measure_rows
 from visxai.govern.features.base import measure
+from visxai.govern.metadata import read_metadata
 from visxai.govern.pixels import measure_image
+from visxai.govern.regions import PREFIX, measure_regions
 from visxai.images import address
 from visxai.record.base import Explanation
 from visxai.record.image import ImageExplanation
@@ -38,6 +40,7 @@ from visxai.results.rows import of_row, record_of
 Array = NDArray[np.float64]
 T = TypeVar("T")
 SIDES = ("input", "score", "explanation")
+DECISIONS = ("favourable", "calibration")  # figures of decisions about rows of tables
 _CLASSES = 10  # classes whose shares belong to the score's side, the most frequent
 
 
@@ -138,6 +141,7 @@ class Observations:
 def observe(
     source: str | os.PathLike[str] | Iterable[Explanation],
     *,
+    metadata: str | os.PathLike[str] | None = None,
     groups: Mapping[str, Sequence[str | None]] | None = None,
     inputs: Mapping[str, Sequence[float]] | None = None,
     expected: Sequence[str | None] | None = None,
@@ -148,8 +152,10 @@ def observe(
     Args:
         source: The folder of a run, or explanations. Where an item has several (classes, methods),
             the first counts, so that items stay independent of each other.
-        groups: Columns of metadata, a value each item in order; nothing is inferred. Those that
-            rows of tables keep are there already.
+        metadata: A table with what is known of each item (`govern.metadata`): groups, and boxes of
+            regions (`govern.regions`).
+        groups: Further columns of groups, a value each item in order; nothing is inferred. Those
+            that rows of tables keep are there already.
         inputs: Statistics of the inputs, likewise.
         expected: The true classes, likewise; those of a folder run are read from it.
         measure_inputs: Whether to open the originals and measure them (`govern.pixels`); where one
@@ -159,7 +165,7 @@ def observe(
         The items.
 
     Raises:
-        StoreError: The folder isn't a run's, or is damaged.
+        StoreError: The folder isn't a run's, or is damaged, or the metadata don't fit it.
         ArgumentError: There are no explanations, or a column has another length.
     """
     kept: list[tuple[Explanation, str | None]] = []
@@ -175,6 +181,13 @@ def observe(
                 f"expected {len(kept)} values in {name!r}, got {len(column)}: one an explanation"
             )
     made = [one for one, _ in kept]
+    if metadata is not None:
+        columns = read_metadata(metadata, [name_of(one) for one in made])
+        for at, one in enumerate(made):
+            rows[at] |= measure_regions(one, {name: value[at] for name, value in columns.items()})
+        regions = {name for row in rows for name in row if name.startswith(PREFIX)}
+        told = {name: column for name, column in columns.items() if name not in regions}
+        groups = {**told, **(groups or {})}
     measured = dict(inputs or {})
     if measure_inputs:
         pictures = [measured_input(one) for one in made]
@@ -183,35 +196,35 @@ def observe(
     names = list(dict.fromkeys(name for row in rows for name in row))
     known = tuple(label for _, label in kept) if expected is None else tuple(expected)
     rows_of_tables = [one for one in made if isinstance(one, TableExplanation)]
-    told: dict[str, Sequence[Any]] = dict(groups or {})
+    grouped: dict[str, Sequence[Any]] = dict(groups or {})
     if len(rows_of_tables) == len(made):
         measured = {**measure_rows(rows_of_tables), **measured}
-        columns = dict.fromkeys(name for one in rows_of_tables for name in one.groups)
-        found = {name: [one.groups.get(name) for one in rows_of_tables] for name in columns}
-        told = {
+        protected = dict.fromkeys(name for one in rows_of_tables for name in one.groups)
+        found = {name: [one.groups.get(name) for one in rows_of_tables] for name in protected}
+        grouped = {
             **{
                 name: [None if one is None else str(one) for one in column]
                 for name, column in found.items()
             },
-            **told,
+            **grouped,
         }
     return Observations(
         tuple(name_of(one) for one in made),
         tuple(one.created for one in made),
         made[0].model.name,
         made[0].model.weights_sha256,
-        tuple(_answer(one) for one in made),
+        tuple(answer_of(one) for one in made),
         known,
         np.array([one.score for one in made], np.float64),
         np.array([one.logit for one in made], np.float64),
         {name: np.array([row.get(name, np.nan) for row in rows], np.float64) for name in names},
         {name: np.asarray(column, np.float64) for name, column in measured.items()},
-        {name: tuple(column) for name, column in told.items()},
-        _decisions(rows_of_tables, known) if len(rows_of_tables) == len(made) else {},
+        {name: tuple(column) for name, column in grouped.items()},
+        decisions_of(rows_of_tables, known) if len(rows_of_tables) == len(made) else {},
     )
 
 
-def _decisions(
+def decisions_of(
     rows: Sequence[TableExplanation], expected: Sequence[str | None]
 ) -> dict[str, Array]:
     """Compute the figures of decisions; none where nothing is decided or no outcome is known."""
@@ -226,7 +239,7 @@ def _decisions(
     return {name: column for name, column in columns.items() if not np.isnan(column).all()}
 
 
-def _answer(explanation: Explanation) -> str:
+def answer_of(explanation: Explanation) -> str:
     """Return what the model said: the decision about a table's row, the class of anything else."""
     outcome = explanation.outcome if isinstance(explanation, TableExplanation) else None
     return outcome or explanation.label

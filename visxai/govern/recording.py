@@ -5,7 +5,7 @@
         @log
         def predict(image): ...             its answers are handed on as they are
 
-        predict("cat.jpg")
+        predict("cat.jpg")                  an input, or a list of inputs
         log.explain(["dog.jpg"], metadata=[{"site": "north"}])
 
 Anything with `explain(inputs, …)` that returns explanations serves as the engine: images, texts and
@@ -16,12 +16,13 @@ says how much of what a model judged it covers.
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec, Protocol, Self, TypeVar
 
-from visxai.errors import ArgumentError
+from visxai.errors import ArgumentError, VisxaiError
 from visxai.govern.log import Item, Log
 from visxai.govern.observations import measured_input
 from visxai.ledger.database import Database
@@ -29,6 +30,7 @@ from visxai.ledger.envelope import Envelope
 from visxai.ledger.ledger import Ledger
 from visxai.record.base import Explanation
 
+_LOGGER = logging.getLogger("visxai.govern")
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -83,7 +85,10 @@ class Logged:
         self.log.close()
 
     def __call__(self, predict: Callable[P, R]) -> Callable[P, R]:
-        """Wrap a predict function whose first argument is the input; its answers stay as they are.
+        """Wrap a predict function whose first argument is an input, or a list of inputs.
+
+        Its answers stay as they are, and come too where an explanation fails: that is told in the
+        process's log, and the log counts the inputs as not explained.
 
         Args:
             predict: The function.
@@ -93,7 +98,11 @@ class Logged:
         def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
             answer = predict(*args, **kwargs)
             given = args[0] if args else next(iter(kwargs.values()))
-            self.explain([given])
+            inputs = given if isinstance(given, list) else [given]
+            try:
+                self.explain(inputs)
+            except VisxaiError as error:
+                _LOGGER.error("a prediction could not be explained: %s", error)
             return answer
 
         return wrapped
@@ -131,6 +140,7 @@ class Logged:
         self._skipped += len(inputs) - len(chosen)
         if not chosen:
             return []
+        self._skipped += len(chosen)  # until they are explained
         found = list(self._engine.explain([inputs[at] for at in chosen], **self._options))
         if len(found) != len(chosen) or not all(isinstance(one, Explanation) for one in found):
             raise ArgumentError(
@@ -151,7 +161,7 @@ class Logged:
                 truth=None if truth is None else truth[at],
             )
             items.append(Item(explanation, envelope, measured_input(explanation)))
-        self.log.add(items, seen=len(items) + self._skipped, actor="govern.logged")
+        self.log.add(items, seen=self._skipped, actor="govern.logged")
         self._skipped = 0
         return found
 

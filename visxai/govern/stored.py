@@ -11,7 +11,14 @@ import numpy as np
 
 from visxai.govern.cells import measure_rows
 from visxai.govern.features.base import FIXED, measure
-from visxai.govern.observations import Observations, name_of
+from visxai.govern.observations import (
+    DECISIONS,
+    Observations,
+    answer_of,
+    decisions_of,
+    name_of,
+)
+from visxai.govern.regions import measure_regions
 from visxai.ledger.canonical import parse_time
 from visxai.ledger.envelope import Envelope
 from visxai.record.base import Explanation
@@ -36,15 +43,19 @@ def row_of(
         envelope: What is recorded around it.
         inputs: Statistics of the input; a table's row brings its own.
     """
-    found = {name: value for name, value in measure(explanation).items() if math.isfinite(value)}
     told: dict[str, Any] = dict(envelope.metadata)
+    regions = measure_regions(explanation, told)
+    measured = {**measure(explanation), **regions}
+    found = {name: value for name, value in measured.items() if math.isfinite(value)}
     if isinstance(explanation, TableExplanation):
         told = {**explanation.groups, **told}
+        decided = decisions_of([explanation], [envelope.truth])
+        found |= {name: float(column[0]) for name, column in decided.items()}
         inputs = inputs or {name: one[0] for name, one in measure_rows([explanation]).items()}
     groups = {
         str(name): str(value)
         for name, value in told.items()
-        if isinstance(value, (str, int, float, bool))
+        if isinstance(value, (str, int, float, bool)) and name not in regions
     }
     others = {name: value for name, value in found.items() if name not in FIXED}
     finite = {name: value for name, value in (inputs or {}).items() if math.isfinite(value)}
@@ -55,7 +66,7 @@ def row_of(
         "kind": explanation.kind,
         "at": parse_time(explanation.created) if explanation.created else at,
         "source": plain(name_of(explanation)),
-        "label": plain(explanation.label),
+        "label": plain(answer_of(explanation)),
         "truth": None if envelope.truth is None else plain(envelope.truth),
         "score": explanation.score,
         "logit": explanation.logit,
@@ -88,6 +99,8 @@ def of_rows(rows: Sequence[Mapping[Any, Any]], name: str, weights: str) -> Obser
         for one in FIXED
     }
     groups = dict.fromkeys(name for one in parsed["groups"] for name in one)
+    others = named(parsed["others"])
+    decisions = {one: others.pop(one) for one in DECISIONS if one in others}
     return Observations(
         tuple(row["explanation_id"] for row in rows),
         tuple(row["at"] for row in rows),
@@ -97,10 +110,10 @@ def of_rows(rows: Sequence[Mapping[Any, Any]], name: str, weights: str) -> Obser
         tuple(row["truth"] for row in rows),
         np.array([row["score"] for row in rows], np.float64),
         np.array([row["logit"] for row in rows], np.float64),
-        {one: values for one, values in fixed.items() if not np.isnan(values).all()}
-        | named(parsed["others"]),
+        {one: values for one, values in fixed.items() if not np.isnan(values).all()} | others,
         named(parsed["inputs"]),
         {one: tuple(told.get(one) for told in parsed["groups"]) for one in groups},
+        decisions,
     )
 
 

@@ -2,6 +2,7 @@
 
     with govern.Log(URL) as log:
         govern.watch(log, webhook="https://…")      once; `visxai govern watch` does it by the clock
+    with govern.watcher(URL, every=300): ...        in a thread of a service
 
 Each model's reference are the items of its card's reference dates, or else its first window. A
 window is tested when it is full, and once: its result stays. An alarm becomes an alert, which goes
@@ -11,15 +12,13 @@ Groups are compared on the newest 5,000 items for each attribute with two to twe
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import hmac
 import json
 import logging
-import time
-import urllib.error
-import urllib.request
+import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,18 +27,18 @@ from sqlalchemy import insert, select, update
 from visxai.errors import ArgumentError, VisxaiError
 from visxai.govern import tables
 from visxai.govern.cards import card_of
+from visxai.govern.delivery import Send, deliver, post
 from visxai.govern.groups import fairness
 from visxai.govern.log import Log, Model
 from visxai.govern.windows import LEVEL, SIZE, Window, compare
 from visxai.ledger import audit
-from visxai.ledger.canonical import timestamp
-from visxai.ledger.database import insert_new
+from visxai.ledger.database import Database, insert_new
+from visxai.ledger.ledger import Ledger
 from visxai.web.page import as_json
 
 _LOGGER = logging.getLogger("visxai.govern")
 _NEWEST = 5000  # items that groups are compared on
 _GROUPS = range(2, 21)  # groups of an attribute that is compared
-_TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ def watch(
     level: float = LEVEL,
     webhook: str | None = None,
     secret: str | None = None,
-    send: Callable[[str, bytes, dict[str, str]], None] | None = None,
+    send: Send | None = None,
 ) -> Watched:
     """Test every full window that wasn't tested yet, compare groups, and raise alerts.
 
@@ -93,8 +92,62 @@ def watch(
         _compare_groups(log, model, level)
     for alert in raised if webhook is not None else ():
         assert webhook is not None
-        _deliver(log, alert, webhook, secret, send or post)
+        deliver(log, alert, webhook, secret, send or post)
     return Watched(measured, tested, tuple(raised))
+
+
+@contextlib.contextmanager
+def watcher(
+    database: Ledger | Database | str,
+    *,
+    every: float = 300.0,
+    size: int = SIZE,
+    level: float = LEVEL,
+    webhook: str | None = None,
+    secret: str | None = None,
+) -> Iterator[None]:
+    """Watch a database by the clock in a thread of its own, while the context lasts.
+
+    A round that fails is told in the process's log, and the next one goes on.
+
+    Args:
+        database: What is watched: a service's ledger, a database, or its address.
+        every: Seconds between two rounds; the first begins at once.
+        size: The items of a window.
+        level: The share of windows that may alarm without any change, 0 to 1.
+        webhook: Where alerts are posted as JSON, None for nowhere.
+        secret: The key of the alerts' signature, None for none.
+
+    Raises:
+        ArgumentError: The pause isn't positive.
+        StoreError: The database can't be reached.
+    """
+    if not every > 0:
+        raise ArgumentError(
+            expected="a pause above 0 seconds",
+            got=str(every),
+            remedy="every=300 looks each five minutes",
+            field="every",
+        )
+    over = threading.Event()
+    with Log(database) as log:
+
+        def patrol() -> None:
+            while True:
+                try:
+                    watch(log, size=size, level=level, webhook=webhook, secret=secret)
+                except VisxaiError as error:
+                    _LOGGER.error("watching for drift: %s", error)
+                if over.wait(every):
+                    return
+
+        thread = threading.Thread(target=patrol, name="visxai-watch", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join(30.0)
 
 
 def _test(log: Log, model: Model, size: int, level: float) -> list[tuple[str, Window]]:
@@ -274,64 +327,3 @@ def alerts(log: Log) -> list[dict[str, Any]]:
         }
         for row in rows
     ]
-
-
-def _deliver(
-    log: Log,
-    alert: str,
-    webhook: str,
-    secret: str | None,
-    send: Callable[[str, bytes, dict[str, str]], None],
-) -> None:
-    """Post an alert and keep how that went; a webhook that fails never stops the watch."""
-    with log.ledger.database.reading() as connection:
-        body = connection.execute(
-            select(tables.alerts.c.body).where(tables.alerts.c.id == alert)
-        ).scalar_one()
-    data = str(body).encode("utf-8")
-    headers = {"Content-Type": "application/json"}
-    if secret is not None:
-        now = timestamp(time.time())
-        signed = hmac.new(secret.encode(), f"{now}.".encode() + data, hashlib.sha256).hexdigest()
-        headers |= {"X-Visxai-Time": now, "X-Visxai-Signature": signed}
-    try:
-        send(webhook, data, headers)
-        outcome = "delivered"
-    except VisxaiError as error:
-        outcome = f"failed: {error}"
-        _LOGGER.error("alert %s could not be delivered: %s", alert, error)
-    with log.ledger.writing() as (connection, _):
-        connection.execute(
-            update(tables.alerts).where(tables.alerts.c.id == alert).values(delivered=outcome)
-        )
-
-
-def post(address: str, body: bytes, headers: dict[str, str]) -> None:
-    """Post a body over HTTP, at most three times with growing pauses.
-
-    Raises:
-        ArgumentError: The address isn't one of HTTP, or doesn't answer with a success.
-    """
-    if not address.startswith(("http://", "https://")):
-        raise ArgumentError(
-            expected="a webhook's address, http:// or https://",
-            got=address[:80],
-            remedy="write it whole",
-            field="webhook",
-        )
-    said = ""
-    for attempt in range(_TRIES):
-        if attempt:
-            time.sleep(0.5 * 4**attempt)
-        request = urllib.request.Request(address, data=body, headers=headers, method="POST")
-        try:
-            with urllib.request.urlopen(request, timeout=10):
-                return
-        except (urllib.error.URLError, OSError) as error:
-            said = str(error)
-    raise ArgumentError(
-        expected="a webhook that answers",
-        got=said[:200],
-        remedy="see that it runs",
-        field="webhook",
-    )

@@ -6,7 +6,6 @@ nobody can guess what from the hash in the audit chain.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +71,7 @@ def add(
     """
     record = explanation.to_dict() if isinstance(explanation, Explanation) else dict(explanation)
     Explanation.from_dict(record)
-    id = id or uuid.uuid4().hex
+    id = id or stored.new_id()
     model = _model(connection, at, record)
     row = {**stored.row_of(record, envelope), "id": id, "model_id": model, "created": at}
     if not insert_new(connection, explanations, row):
@@ -116,7 +115,7 @@ def add_all(
             known[told] = _model(connection, at, record)
         row = {
             **stored.row_of(record, envelope),
-            "id": uuid.uuid4().hex,
+            "id": stored.new_id(),
             "model_id": known[told],
             "created": at,
         }
@@ -147,6 +146,20 @@ def get(connection: Connection, id: str, tenant: str | None = None) -> Stored | 
         query = query.where(explanations.c.tenant == tenant)
     row = connection.execute(query).one_or_none()
     return None if row is None else stored.of_row(row)
+
+
+def get_all(connection: Connection, ids: Sequence[str]) -> dict[str, Stored]:
+    """Read explanations by their ids; those that aren't there are left out.
+
+    Args:
+        connection: A connection.
+        ids: Their ids, some hundred at most.
+
+    Raises:
+        StoreError: A payload is damaged.
+    """
+    query = select(explanations).where(explanations.c.id.in_(list(ids)))
+    return {row.id: stored.of_row(row) for row in connection.execute(query)}
 
 
 def find(

@@ -30,6 +30,7 @@ def filled(
     template: Path = _HERE / "page.html",
     styles: Sequence[Path] = (_HERE / "page.css",),
     scripts: Sequence[Path] = _CODE,
+    forms: bool = False,
 ) -> str:
     """Fill a page with a title and data.
 
@@ -39,6 +40,7 @@ def filled(
         template: The page, with places for policy, title, style, data and code.
         styles: Its styles, by default the gallery's.
         scripts: Its scripts, likewise.
+        forms: Whether its forms may post to the server that the page came from.
 
     Returns:
         The HTML.
@@ -46,8 +48,9 @@ def filled(
     style = "".join(path.read_text("utf-8") for path in styles)
     code = "".join(path.read_text("utf-8") for path in scripts)
     code = f'"use strict";\n(() => {{\n{code}}})();\n'
+    target = "self" if forms else "none"
     policy = (
-        "default-src 'none'; base-uri 'none'; form-action 'none'; img-src 'self' file: data:; "
+        f"default-src 'none'; base-uri 'none'; form-action '{target}'; img-src 'self' file: data:; "
         f"style-src {_hash(style)}; script-src {_hash(code)}"
     )
     values = {

@@ -1,7 +1,13 @@
 // Line charts: hover tells the numbers, dragging zooms, the legend filters, a button gives the data.
 
 const COLOURS = ["var(--s0)", "var(--s1)", "var(--s2)", "var(--s3)", "var(--s4)", "var(--s5)"];
-const figure = (value) => (value === null || value === undefined ? "–" : Math.abs(value) >= 1000 || (value !== 0 && Math.abs(value) < 0.001) ? value.toExponential(2) : String(+value.toPrecision(3)));
+function figure(value) {
+  if (value === null || value === undefined) return "–";
+  const size = Math.abs(value);
+  if (size >= 1e6 || (size > 0 && size < 0.001)) return value.toExponential(2);
+  return size >= 1000 ? Math.round(value).toLocaleString("en-US") : String(+value.toPrecision(3));
+}
+
 
 /** Offer rows of values as a CSV file; cells that a spreadsheet would compute are shown instead. */
 function csv(name, columns, rows) {
@@ -20,7 +26,7 @@ function csv(name, columns, rows) {
 
 /**
  * Draw series over positions in `x` (labels in order).
- * A series has a name and points { at, mean, low, high, n }; low and high make its band.
+ * A series has a name and points { at, mean, low, high, n }; low and high make its band, which is drawn for up to three series.
  */
 function chart(title, x, series, { ends = null, rule = null, log = false } = {}) {
   const host = el("div", { class: "chart" }), tip = el("div", { class: "tip", hidden: true });
@@ -61,8 +67,8 @@ function chart(title, x, series, { ends = null, rule = null, log = false } = {})
     for (const one of shown) {
       const colour = COLOURS[series.indexOf(one) % COLOURS.length], points = one.points.filter((p) => inside(p) && p.mean !== null);
       const banded = points.filter((p) => p.low !== undefined && p.low !== null);
-      if (banded.length > 1) nodes.push(svg("path", { d: `M${banded.map((p) => `${across(p.at)},${up(p.high)}`).join("L")}L${banded.toReversed().map((p) => `${across(p.at)},${up(p.low)}`).join("L")}Z`, fill: colour, opacity: 0.16 }));
-      if (points.length > 1) nodes.push(svg("path", { d: `M${points.map((p) => `${across(p.at)},${up(p.mean)}`).join("L")}`, stroke: colour, "stroke-width": 2, "stroke-linejoin": "round" }));
+      if (banded.length > 1 && shown.length <= 3) nodes.push(svg("path", { d: `M${banded.map((p) => `${across(p.at)},${up(p.high)}`).join("L")}L${banded.toReversed().map((p) => `${across(p.at)},${up(p.low)}`).join("L")}Z`, fill: colour, opacity: 0.16 }));
+      if (points.length > 1) nodes.push(svg("path", { d: `M${points.map((p) => `${across(p.at)},${up(p.mean)}`).join("L")}`, stroke: colour, "stroke-width": 2, "stroke-linejoin": "round", "stroke-dasharray": series.indexOf(one) < COLOURS.length ? "none" : "5 4" }));
       for (const p of points) if (points.length < 60 || p.marked) nodes.push(svg("circle", { cx: across(p.at), cy: up(p.mean), r: p.marked ? 5 : 2.6, fill: p.marked ? "var(--bad)" : colour }));
     }
     if (drag) nodes.push(svg("rect", { class: "zoom", x: Math.min(...drag), y: TOP, width: Math.abs(drag[1] - drag[0]), height: HEIGHT - TOP - BOTTOM }));

@@ -3,11 +3,13 @@
 With a_i the attribution of feature i of n, in the record's own scale:
 
     attribution.NAME    a_i                                                             any
+    share.NAME          |a_i| / sum |a|, the feature's share of the evidence            0 to 1
     concentration       Gini coefficient of |a|: sum_i (2 i - n - 1) |a|_(i) / (n sum |a|)   0 to 1
     against             sum max(-a, 0) / sum |a|                                        0 to 1
     miss                |base value + sum of a - what the score is made of|             0 or more
 
-A row whose attributions are all zero has neither `concentration` nor `against`.
+A row whose attributions are all zero has neither shares, `concentration` nor
+`against`.
 
 Cost: no model call.
 """
@@ -22,7 +24,7 @@ from visxai.govern.features.feature import Feature
 from visxai.record.base import Explanation
 from visxai.record.table import TableExplanation
 
-PREFIX = "attribution."
+PREFIX, SHARE = "attribution.", "share."
 
 FEATURES = (
     Feature("concentration", 0, 1, "how few features decide"),
@@ -43,6 +45,11 @@ def measure(explanation: Explanation) -> dict[str, float]:
     total, count = float(ordered.sum()), len(ordered)
     found |= {"concentration": math.nan, "against": math.nan, "miss": explanation.additivity}
     if math.isfinite(total) and total > 0:
+        shares = np.abs(values) / total
+        found |= {
+            f"{SHARE}{name}": float(share)
+            for name, share in zip(explanation.features, shares, strict=True)
+        }
         weights = 2 * np.arange(1, count + 1) - count - 1
         found["concentration"] = float((weights * ordered).sum()) / (count * total)
         found["against"] = float(-values.clip(max=0).sum()) / total
