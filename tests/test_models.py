@@ -561,7 +561,7 @@ def test_hugging_face_models_are_held_at_a_revision(
 
     for kind in ("AutoModelForImageClassification", "AutoImageProcessor", "AutoConfig"):
         spied(getattr(transformers, kind))
-    monkeypatch.setattr(hubs, "_reach", lambda name: asked.append((name, {})))
+    monkeypatch.setattr(hubs, "reach", lambda name: asked.append((name, {})))
     models.load("hf:org/thing@abc123")
     assert asked[0] == ("org/thing", {})
     pinned = {"trust_remote_code": False, "revision": "abc123"}
@@ -577,7 +577,7 @@ def test_timm_models_are_held_at_a_revision(monkeypatch: pytest.MonkeyPatch) -> 
         return plain("resnet18", pretrained=False)
 
     monkeypatch.setattr(timm, "create_model", create)
-    monkeypatch.setattr(hubs, "_reach", reached.append)
+    monkeypatch.setattr(hubs, "reach", reached.append)
     models.load("timm:resnet18@v2")
     models.load("timm:hf-hub:org/thing@v2")
     overlay = {"pretrained_cfg_overlay": {"hf_hub_id": "timm/resnet18.a1_in1k@v2"}}

@@ -202,6 +202,15 @@ def test_odd_texts_have_a_result(kind: str, name: str, text: str) -> None:
     assert TextExplanation.from_dict(json.loads(json.dumps(found.to_dict()))).words == found.words
 
 
+def test_a_megabyte_on_one_line_has_a_result() -> None:
+    text = "<script>alert('stupid')</script> " * 31_000
+    assert len(text) > 1_000_000
+    for kind in ("toxicity", "bag"):
+        (found,) = engine(kind).explain(text, "input_x_gradient", target=0)
+        assert np.isfinite(found.values).all()
+        assert "<script" not in found.html()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_ten_thousand_words_are_read_in_windows(kind: str) -> None:
     text = " ".join(["the camera is good"] * 2499 + ["you are not a bad idiot"])

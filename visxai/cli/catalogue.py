@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 def models() -> None:
     """Print the named models, and how to name others."""
     from visxai.models.cards import DEFAULT, card, names
+    from visxai.text import cards as texts
 
     console = Console(highlight=False)
     table = Table(box=None, header_style="bold", pad_edge=False)
@@ -30,6 +31,10 @@ def models() -> None:
         one = card(name)
         default = " (default)" if name == DEFAULT else ""
         table.add_row(*map(escape, (name + default, _weights(one)[0], one.licence, one.summary)))
+    for name in texts.names():
+        told = texts.card(name)
+        about = f"texts: {told['summary']}"
+        table.add_row(*map(escape, (name, "with visxai", told["licence"], about)))
     console.print(table)
     console.print(
         "\nAlso torchvision:NAME, timm:NAME, hf:NAME (Hugging Face, or a local folder) and "
@@ -72,6 +77,24 @@ def card(card: Card) -> None:
         "CAM layer": card.layer or "the last with positions",
         "labels": f"{len(card.labels)}: {', '.join(card.labels[:3])}"
         + (", ..." if len(card.labels) > 3 else ""),
+    }
+    Console(highlight=False).print(_pairs(rows))
+
+
+def text_card(name: str) -> None:
+    """Print the card of a text model."""
+    from visxai.text import cards
+
+    told = cards.card(name)
+    rows = {
+        "name": name,
+        "what": told["summary"],
+        "licence": told["licence"],
+        "weights": f"with visxai, {told['source']['weights']}",
+        "sha256": told["source"]["weights_sha256"],
+        "input": f"texts, {told['length']} known words at once",
+        "activation": told["activation"],
+        "labels": f"{len(told['labels'])}: {', '.join(told['labels'])}",
     }
     Console(highlight=False).print(_pairs(rows))
 

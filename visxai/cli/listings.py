@@ -50,8 +50,12 @@ def _show(
     """Show one model's card; `visxai models NAME` is the same."""
     from visxai.cli import catalogue
     from visxai.models import cards
+    from visxai.text import cards as texts
 
-    catalogue.card(cards.card(name))
+    if name in texts.names():
+        catalogue.text_card(name)
+    else:
+        catalogue.card(cards.card(name))
     return 0
 
 

@@ -84,7 +84,7 @@ def torchvision(request: Request) -> tuple[Any, Known]:
 
     def build(**more: Any) -> Any:
         if request.weights and request.checkpoint is None:
-            with _fetching(f"torchvision:{name}", _OWN_WEIGHTS):
+            with fetching(f"torchvision:{name}", _OWN_WEIGHTS):
                 return zoo.get_model(name, weights=chosen, **request.build)
         if name not in zoo.list_models(module=zoo):
             more = {"weights_backbone": None, **more}
@@ -115,7 +115,7 @@ def timm(request: Request) -> tuple[Any, Known]:
     """
     import timm as library
 
-    name, revision = _pinned(request.name)
+    name, revision = pinned(request.name)
     if not name.startswith("hf-hub:") and not library.is_model(name.partition(".")[0]):
         raise UnknownName("timm model", name, library.list_models())
     given = f"{name}@{revision}" if revision and name.startswith("hf-hub:") else name
@@ -125,17 +125,17 @@ def timm(request: Request) -> tuple[Any, Known]:
         options = {**more, **request.build}
         if not request.weights or request.checkpoint is not None:
             return library.create_model(given, pretrained=False, **options)
-        with _fetching(f"timm:{request.name}", _OWN_WEIGHTS):
+        with fetching(f"timm:{request.name}", _OWN_WEIGHTS):
             if not options:  # options may name another source
                 config = library.get_pretrained_cfg(name, allow_unregistered=True)
-                _reach(name.removeprefix("hf-hub:") if ":" in name else config and config.hf_hub_id)
+                reach(name.removeprefix("hf-hub:") if ":" in name else config and config.hf_hub_id)
             return library.create_model(given, pretrained=True, **held, **options)
 
     module = _fitted(request, build, 1000)
     return module, {"preprocess": timm_preprocess(module)}
 
 
-def _pinned(name: str) -> tuple[str, str | None]:
+def pinned(name: str) -> tuple[str, str | None]:
     """Split a name from the revision after its @; the name of an existing folder stays whole."""
     if os.path.isdir(name):
         return name, None
@@ -192,14 +192,14 @@ def hugging_face(request: Request) -> tuple[Any, Known]:
             f"expected hf:{name} alone, got a checkpoint or build arguments too: save the model "
             "with save_pretrained() and name its folder"
         )
-    with _fetching(f"hf:{name}", "name a local folder (hf:FOLDER)"):
+    with fetching(f"hf:{name}", "name a local folder (hf:FOLDER)"):
         return _hugging_face(request, transformers)
 
 
 def _hugging_face(request: Request, transformers: Any) -> tuple[Any, Known]:
     """Build the model of a request; code beside its weights is never run."""
-    name, revision = _pinned(request.name)
-    _reach(None if os.path.isdir(name) else name)
+    name, revision = pinned(request.name)
+    reach(None if os.path.isdir(name) else name)
     # Without trust_remote_code=False the library asks whether to run code beside the weights.
     options: dict[str, Any] = {"trust_remote_code": False}
     if revision is not None:
@@ -243,7 +243,7 @@ _OWN_WEIGHTS = "give weights of your own with --checkpoint FILE (checkpoint= in 
 
 
 @contextmanager
-def _fetching(name: str, instead: str) -> Iterator[None]:
+def fetching(name: str, instead: str) -> Iterator[None]:
     """Turn a library's error when it can't fetch a model into a ModelError of one sentence.
 
     Args:
@@ -264,7 +264,7 @@ def _fetching(name: str, instead: str) -> Iterator[None]:
         ) from error
 
 
-def _reach(repository: str | None) -> None:
+def reach(repository: str | None) -> None:
     """Raise OSError at once where a repository that isn't in the cache can't be reached.
 
     Its library alone would wait and try again for most of a minute.

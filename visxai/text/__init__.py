@@ -12,9 +12,9 @@ from visxai._lazy import hand_on
 
 if TYPE_CHECKING:
     from visxai.text import methods
+    from visxai.text.cards import names
     from visxai.text.debugging import debug
     from visxai.text.engine import Engine
-    from visxai.text.loading import names
 
 __all__ = ["Engine", "debug", "methods", "names"]
 
@@ -24,6 +24,6 @@ __getattr__, __dir__ = hand_on(
         "Engine": "engine",
         "debug": "debugging",
         "methods": "",
-        "names": "loading",
+        "names": "cards",
     },
 )

@@ -16,6 +16,8 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
+from visxai.text.recurrent import pooled
+
 
 class BiLSTM(nn.Module):
     """The network; see the module's docstring.
@@ -57,8 +59,26 @@ class BiLSTM(nn.Module):
             (b, classes).
         """
         states = self.lstm(self.embedding(input_ids))[0]
-        pooled: Tensor = self.head(torch.relu(self.hidden(states.amax(1))))
-        return pooled
+        return self._decide(states.amax(1))
+
+    def from_embeddings(self, embedded: Tensor, lead: int) -> Tensor:
+        """Compute the scores from embeddings, on a CPU without the steps that rows share.
+
+        Args:
+            embedded: (b, t, d) embeddings, padding included.
+            lead: The positions in front that are padding in every row.
+
+        Returns:
+            (b, classes), differentiable in the embeddings behind the padding and nowhere else.
+        """
+        if embedded.device.type != "cpu":
+            return self._decide(self.lstm(embedded)[0].amax(1))
+        lead = min(lead, embedded.shape[1] - 1)
+        return self._decide(pooled(embedded, lead, self.lstm, self.embedding.weight[0].detach()))
+
+    def _decide(self, states: Tensor) -> Tensor:
+        found: Tensor = self.head(torch.relu(self.hidden(states)))
+        return found
 
 
 class KerasTokenizer:

@@ -11,77 +11,30 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tomllib
 from collections.abc import Callable, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from visxai.errors import ArgumentError, ModelError, UnknownName, require
+from visxai.errors import ArgumentError, ModelError, require
 from visxai.labels import Labels, read_labels
 from visxai.models import hubs
 from visxai.models.cards import folder
 from visxai.models.checkpoint import read
 from visxai.models.devices import pick_device
 from visxai.models.interface import Activation
-from visxai.schemas import mismatch
 from visxai.text.bilstm import BiLSTM, KerasTokenizer
 from visxai.text.callables import FunctionText
+from visxai.text.cards import card
 from visxai.text.model import TextModel
 from visxai.text.network import TorchText
 from visxai.text.rows import Format, Tokenizer
 from visxai.text.words import Span
 
 DEFAULT = "toxicity"
-_WORD = {"type": "string"}
-_CARD = {
-    "type": "object",
-    "properties": {
-        **dict.fromkeys(("summary", "licence", "activation"), _WORD),
-        "labels": {"type": "array", "items": _WORD},
-        "length": {"type": "integer", "minimum": 1},
-        "source": {
-            "type": "object",
-            "properties": dict.fromkeys(
-                ("weights", "words", "weights_sha256", "words_sha256"), _WORD
-            ),
-            "required": ["weights", "words", "weights_sha256", "words_sha256"],
-        },
-    },
-    "required": ["summary", "licence", "activation", "labels", "length", "source"],
-}
 _HUGE = 10**9  # tokenizers without a limit name a number above this
-
-
-@cache
-def names() -> tuple[str, ...]:
-    """List the names of the text models with a card, sorted."""
-    return tuple(sorted(path.stem for path in (folder() / "text").glob("*.toml")))
-
-
-def card(name: str) -> dict[str, Any]:
-    """Read the card of a named text model.
-
-    Raises:
-        UnknownName: No text model has this name.
-        ModelError: The card is damaged.
-    """
-    if name not in names():
-        raise UnknownName("text model", name, names(), "(or hf:FOLDER, of Hugging Face)")
-    try:
-        told = tomllib.loads((folder() / "text" / f"{name}.toml").read_text("utf-8"))
-        wrong = mismatch(told, _CARD)
-    except ValueError as error:
-        told, wrong = {}, str(error)
-    if wrong is not None:
-        raise ModelError(
-            f"expected the card of {name} to state a whole text model, got one with {wrong} "
-            "missing or wrong: reinstall visxai"
-        )
-    return told
 
 
 def load(
@@ -161,12 +114,12 @@ def _hugging_face(
     batch_size: int,
 ) -> TorchText:
     transformers = require("transformers", "hf", f"the model {name}")
-    place, revision = hubs._pinned(name.removeprefix("hf:"))
+    place, revision = hubs.pinned(name.removeprefix("hf:"))
     options: dict[str, Any] = {"trust_remote_code": False}
     if revision is not None:
         options["revision"] = revision
-    with hubs._fetching(name, "name a local folder (hf:FOLDER)"):
-        hubs._reach(None if os.path.isdir(place) else place)
+    with hubs.fetching(name, "name a local folder (hf:FOLDER)"):
+        hubs.reach(None if os.path.isdir(place) else place)
         module = transformers.AutoModelForSequenceClassification.from_pretrained(place, **options)
         tokenizer = transformers.AutoTokenizer.from_pretrained(place, **options)
     return of_module(

@@ -191,7 +191,7 @@ class TextModel(ABC):
         place: Callable[[int], float],
         aim: Scalar,
         baseline: str,
-        reduce: Callable[[Tensor, Tensor], Tensor],
+        reduce: Callable[[Tensor, Tensor], Tensor] | None,
     ) -> Iterator[tuple[int, int, float, Any]]:
         """Differentiate a scalar at the word embeddings, on lines from a baseline to windows.
 
@@ -202,11 +202,12 @@ class TextModel(ABC):
             aim: The scalar.
             baseline: What each line starts at: "pad", "mask" or "zero".
             reduce: Takes gradients and the lines' directions, each (m, T, d), the direction zero
-                outside the text; returns a value for each piece (m, T).
+                outside the text; returns a value for each piece (m, T). None for the scalar alone,
+                without any gradient.
 
         Yields:
             For each window and point, in any order, their indices, the scalar and the values of the
-            window's pieces (t,).
+            window's pieces (t,), None where there is nothing to reduce.
 
         Raises:
             ModelError: The model has no gradients.

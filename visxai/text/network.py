@@ -14,7 +14,7 @@ import contextlib
 import inspect
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -42,6 +42,7 @@ from visxai.text.words import owners, words
 
 T = TypeVar("T")
 _LENGTH = 128  # pieces of a usual row: a block of long rows has fewer of them
+_CACHED = 1024  # pieces of a block on a CPU: what an encoder makes of more falls out of its cache
 
 
 class TorchText(TextModel):
@@ -96,6 +97,10 @@ class TorchText(TextModel):
         named = {id(part): known for known, part in self._module.named_modules()}
         self.layer = named.get(id(self._embedding))
         self._embedding.register_forward_hook(_swap(self._swapped))
+        # A network that is read from its embeddings on, and knows how to save steps there.
+        self._from_embeddings = getattr(self._module, "from_embeddings", None)
+        if self.device.type == "cpu" and self._from_embeddings is None:
+            self._cells = min(self._cells, _CACHED)
         self._masked = "attention_mask" in inspect.signature(module.forward).parameters
         # A copy over the same weights that keeps its attention, which fused kernels don't.
         self._eager: nn.Module | None = None
@@ -152,13 +157,17 @@ class TorchText(TextModel):
     def _length(self, pieces: int) -> int:
         """Return the pieces of a row with its marks and, where it is fixed, its padding."""
         if self.form.fixed and self.form.length is not None:
-            return self.form.length
+            # A network that runs from embeddings shares much of the padding among rows.
+            shared = self._from_embeddings is not None and self.device.type == "cpu"
+            return max(pieces, self.form.length // 3) if shared else self.form.length
         return max(1, pieces + len(self.form.prefix) + len(self.form.suffix))
 
     def _block(self, taken: Sequence[int], rows: Sequence[Numbers]) -> Block:
         form = self.form
         lengths = np.array([len(rows[index]) for index in taken], np.int64)
-        width = max(self._length(int(size)) for size in lengths)
+        width = form.length if form.fixed else None
+        if width is None:
+            width = max(self._length(int(size)) for size in lengths)
         ids = np.full((len(taken), width), form.pad, np.int64)
         mask = np.zeros((len(taken), width), bool)
         start = np.full(len(taken), len(form.prefix), np.int64)
@@ -180,7 +189,7 @@ class TorchText(TextModel):
         kept, index = distinct(rows)
         found: dict[int, Tensor] = {}
         with torch.inference_mode(False), torch.no_grad():
-            run = self._each(kept, lambda block: self._forward(self._module, block).float())
+            run = self._each(kept, lambda block: self._scored(block).float())
             for block, scores in run:
                 found.update(zip(block.rows, scores, strict=True))
             ordered = torch.stack([found[place] for place in range(len(kept))])
@@ -211,6 +220,17 @@ class TorchText(TextModel):
             self._cells = max(1, half * block.ids.shape[1])
             waiting += [block.part(half, len(block.rows)), block.part(0, half)]
 
+    def _scored(self, block: Block, embedded: Tensor | None = None) -> Tensor:
+        """Score a block, from other embeddings than its own where there are some."""
+        if self._from_embeddings is not None:
+            given = self._embedding(block.ids) if embedded is None else embedded
+            found: Tensor = self._from_embeddings(given, int(block.start.min()))
+            return found
+        if embedded is None:
+            return cast(Tensor, self._forward(self._module, block))
+        with self._swapping(embedded):
+            return cast(Tensor, self._forward(self._module, block))
+
     def _forward(self, module: nn.Module, block: Block, **more: Any) -> Any:
         if self._masked:
             more["attention_mask"] = block.mask.long()
@@ -224,7 +244,7 @@ class TorchText(TextModel):
         place: Callable[[int], float],
         aim: Scalar,
         baseline: str,
-        reduce: Callable[[Tensor, Tensor], Tensor],
+        reduce: Callable[[Tensor, Tensor], Tensor] | None,
     ) -> Iterator[tuple[int, int, float, Any]]:
         """Differentiate a scalar at the word embeddings; see `TextModel.embedded`."""
         rows = [window.ids for window in found for _ in range(turns)]
@@ -241,9 +261,12 @@ class TorchText(TextModel):
                 line = torch.where(self._inside(block), whole - origin, torch.zeros_like(whole))
                 way = torch.tensor(points, device=whole.device, dtype=whole.dtype)
                 at = whole - (1 - way)[:, None, None] * line
+            if reduce is None:
+                alone = aim(self._scored(block, at).float(), which)
+                return [(value, None) for value in alone.cpu().tolist()]
             leaf = at.detach().requires_grad_()
-            with torch.enable_grad(), self._swapping(leaf), _recurrent(self.device):
-                values = aim(self._forward(self._module, block).float(), which)
+            with torch.enable_grad(), _recurrent(self.device):
+                values = aim(self._scored(block, leaf).float(), which)
                 (slope,) = torch.autograd.grad(values.sum(), leaf)
             numbers = values.detach().cpu().tolist()
             return list(zip(numbers, block.content(reduce(slope, line)), strict=True))

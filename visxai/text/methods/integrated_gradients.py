@@ -59,7 +59,7 @@ class IntegratedGradients(TextMethod):
         for index, turn, _, part in found:
             sums[index] += shares[turn] * part
         ends = np.zeros((2, len(windows)))
-        for index, turn, value, _ in model.embedded(windows, 2, float, aim, self.baseline, along):
+        for index, turn, value, _ in model.embedded(windows, 2, float, aim, self.baseline, None):
             ends[turn, index] = value
         change = ends[1] - ends[0]
         error = np.abs([part.sum() for part in sums] - change)

@@ -1,0 +1,236 @@
+"""Explaining texts beside captum, a plain loop and lime, in one run on one core.
+
+    python benchmarks/text.py [--hf FOLDER] [--quick]
+
+200 sentences of examples/text/reviews.csv are explained with the packaged `toxicity`. captum's
+LayerIntegratedGradients runs at the best of several batches, over the same network as PyTorch's
+layers run it; a plain loop scores each text without each word, one at a time; lime's text explainer
+gets the network's scores in batches, with as many samples. `--hf` adds a sequence classifier of
+Hugging Face for integrated gradients, such as examples/text/sentiment.py leaves in its folder.
+
+Values are compared first. `difference` is max|a - b| / max|b| of a text: its median and greatest
+over texts. `toxicity` takes the greatest state of each feature over the text, so where two states
+are nearly the same one rounding decides which of them has the slope: a text in hundreds may differ
+there. Contestants run in turn; ratios are of their least seconds. Results go to
+benchmarks/results/text.json and text.md. It takes about three minutes on a quiet core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import visxai
+from visxai.text.network import TorchText
+
+ROOT = Path(__file__).parents[1]
+STEPS, SAMPLES, ROUNDS = 32, 200, 2
+BATCHES = ((1, None), (8, None), (32, 256), (64, 64))  # texts, and captum's internal batch
+Contestant = Callable[[], list[Any]]
+
+
+def texts(count: int) -> list[str]:
+    """Take sentences from reviews of restaurants and films."""
+    with (ROOT / "examples/text/reviews.csv").open(encoding="utf-8", newline="") as file:
+        rows = [row["text"] for row in csv.DictReader(file) if row["kind"] != "product"]
+    return rows[:: len(rows) // count][:count]
+
+
+def clocked(contestants: dict[str, Contestant], rounds: int) -> dict[str, float]:
+    """Run contestants in turn and keep the least seconds of each."""
+    found = dict.fromkeys(contestants, np.inf)
+    for _ in range(rounds):
+        for name, run in contestants.items():
+            began = time.perf_counter()
+            run()
+            found[name] = min(found[name], time.perf_counter() - began)
+    return found
+
+
+def difference(ours: list[Any], theirs: list[Any]) -> tuple[float, float]:
+    """Compare maps: the median and the greatest difference."""
+    apart = [
+        float(np.abs(a - b).max() / max(np.abs(b).max(), 1e-9))
+        for a, b in zip(ours, theirs, strict=True)
+    ]
+    return float(np.median(apart)), max(apart)
+
+
+def words_of(engine: Any, many: list[str]) -> list[Any]:
+    """List the one window of each text."""
+    return [one.windows[0] for one in engine.model.encode(many)]
+
+
+def captum(engine: Any, many: list[str], batch: int, inner: int | None) -> list[Any]:
+    """Run captum over texts in their order of length, and add up pieces by words."""
+    from captum.attr import LayerIntegratedGradients
+
+    model: TorchText = engine.model
+    held = words_of(engine, many)
+
+    def forward(ids: Tensor, mask: Tensor) -> Tensor:
+        output = model._module(ids, attention_mask=mask) if model._masked else model._module(ids)
+        scores: Tensor = getattr(output, "logits", output)
+        return scores
+
+    asked = LayerIntegratedGradients(forward, model._embedding)
+    order = sorted(range(len(held)), key=lambda i: len(held[i].ids))
+    found: dict[int, Any] = {}
+    for start in range(0, len(order), batch):
+        some = order[start : start + batch]
+        block = model._block(some, [window.ids for window in held])
+        inside = model._inside(block).squeeze(2)
+        values = asked.attribute(
+            block.ids,
+            baselines=torch.where(inside, model.form.pad, block.ids),
+            target=0,
+            additional_forward_args=(block.mask.long(),),
+            n_steps=STEPS,
+            method="gausslegendre",
+            internal_batch_size=inner,
+        )
+        for row, part in zip(block.rows, block.content(values.sum(2)), strict=True):
+            found[row] = held[row].sums(part)
+    return [found[row] for row in range(len(held))]
+
+
+def loop(engine: Any, many: list[str]) -> list[Any]:
+    """Score each text without each of its words, one forward each."""
+    model: TorchText = engine.model
+    found = []
+    with torch.no_grad():
+        for window in words_of(engine, many):
+            rows = [window.ids, *(window.ids[window.owner != w] for w in range(len(window)))]
+            scores = np.array(
+                [float(model._module(model._block([0], [one]).ids)[0, 0]) for one in rows]
+            )
+            found.append(scores[0] - scores[1:])
+    return found
+
+
+def lime(engine: Any, many: list[str]) -> list[Any]:
+    """Run lime's text explainer, its function scoring in batches of 64 with the network."""
+    from lime.lime_text import LimeTextExplainer
+
+    model: TorchText = engine.model
+
+    def probabilities(altered: list[str]) -> Any:
+        rows = [one.windows[0].ids for one in model.encode(altered)]
+        parts = []
+        with torch.no_grad():
+            for start in range(0, len(rows), 64):
+                some = rows[start : start + 64]
+                parts.append(model._module(model._block(range(len(some)), some).ids).sigmoid())
+        toxic = torch.cat(parts)[:, :1]
+        return torch.cat([1 - toxic, toxic], 1).numpy()
+
+    explainer = LimeTextExplainer(random_state=0)
+    return [
+        explainer.explain_instance(one, probabilities, num_features=100, num_samples=SAMPLES)
+        for one in many
+    ]
+
+
+def own(engine: Any, many: list[str], method: str) -> list[Any]:
+    """Explain texts with visxai, each value at a word that the model reads."""
+    records = engine.explain(many, method, 0)
+    held = words_of(engine, many)
+    return [record.values[window.words] for record, window in zip(records, held, strict=True)]
+
+
+def contest(engine: Any, many: list[str], rounds: int) -> dict[str, Any]:
+    """Compare integrated gradients with captum's."""
+    method = f"integrated_gradients(steps={STEPS})"
+    same = difference(own(engine, many, method), captum(engine, many, 32, 256))
+    peers = {
+        f"captum, {batch} texts, {inner or 'all'} rows": lambda b=batch, i=inner: captum(  # type: ignore[misc]
+            engine, many, b, i
+        )
+        for batch, inner in BATCHES
+    }
+    seconds = clocked({"visxai": lambda: own(engine, many, method), **peers}, rounds)
+    return row("integrated_gradients", engine, len(many), seconds, same)
+
+
+def row(
+    method: str,
+    engine: Any,
+    count: int,
+    seconds: dict[str, float],
+    same: tuple[float, float] | None,
+) -> dict[str, Any]:
+    """Make a row of the results."""
+    ours = seconds.pop("visxai")
+    peer = min(seconds, key=lambda name: seconds[name])
+    return {
+        "method": method,
+        "model": type(engine.model._module).__name__,
+        "texts": count,
+        "visxai": ours,
+        "peer": peer,
+        "seconds": seconds[peer],
+        "all": seconds,
+        "ratio": seconds[peer] / ours,
+        "difference": same,
+    }
+
+
+def main(folder: str | None, quick: bool) -> None:
+    """Run all contests and write the results."""
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    rounds = 1 if quick else ROUNDS
+    many, few = texts(8 if quick else 200), texts(4 if quick else 20)
+    engine = visxai.text.Engine("toxicity", device="cpu")
+    engine.explain(few, f"integrated_gradients(steps=2),lime(samples={SAMPLES})")
+    rows = [contest(engine, many, rounds)]
+    same = difference(own(engine, many, "leave_one_out"), loop(engine, many))
+    runs: dict[str, Contestant] = {
+        "visxai": lambda: own(engine, many, "leave_one_out"),
+        "a forward a word": lambda: loop(engine, many),
+    }
+    rows.append(row("leave_one_out", engine, len(many), clocked(runs, rounds), same))
+    runs = {
+        "visxai": lambda: own(engine, few, f"lime(samples={SAMPLES})"),
+        "lime": lambda: lime(engine, few),
+    }
+    rows.append(row("lime", engine, len(few), clocked(runs, rounds), None))
+    if folder is not None:
+        engine = visxai.text.Engine(f"hf:{folder}", device="cpu")
+        rows.append(contest(engine, texts(4 if quick else 12), min(rounds, 2)))
+    for one in rows:
+        print(json.dumps(one))
+    if quick:
+        return
+    out = ROOT / "benchmarks/results"
+    (out / "text.json").write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
+    lines = [
+        "| method | model | texts | visxai | fastest other | ratio | difference: median, most |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for one in rows:
+        apart = one["difference"]
+        told = "other samples" if apart is None else f"{apart[0]:.0e}, {apart[1]:.0e}"
+        lines.append(
+            f"| `{one['method']}` | {one['model']} | {one['texts']} | {one['visxai']:.2f} s | "
+            f"{one['peer']}: {one['seconds']:.2f} s | {one['ratio']:.1f} × | {told} |"
+        )
+    (out / "text.md").write_text("\n".join(lines) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Speed of explaining texts")
+    parser.add_argument("--hf", metavar="FOLDER")
+    parser.add_argument("--quick", action="store_true")
+    given = parser.parse_args()
+    main(given.hf, given.quick)
