@@ -60,7 +60,7 @@ def explain(
             help="Images, and folders that are searched for them (jpg, png, webp, avif, heic, bmp, "
             "tiff, gif); "
             "- for paths on standard input; a table of paths (.csv, .parquet); a .tar of images; "
-            "a URL such as s3://bucket/photos.",
+            "a URL such as s3://bucket/photos; one video (mp4, mov, mkv, webm, avi).",
             show_default=False,
         ),
     ],
@@ -254,6 +254,29 @@ def explain(
             show_default=False,
         ),
     ] = None,
+    every: Annotated[
+        int | None,
+        typer.Option(
+            "--every",
+            metavar="N",
+            min=1,
+            help="Of a video: explain every n-th frame. [dim]\\[default: 1][/dim]",
+            show_default=False,
+            rich_help_panel="Sources",
+        ),
+    ] = None,
+    smooth: Annotated[
+        float | None,
+        typer.Option(
+            "--smooth",
+            metavar="SECONDS",
+            min=0.0,
+            help="Of a video: the time over which drawn maps are averaged; rows keep each frame's "
+            "own. [dim]\\[default: 0][/dim]",
+            show_default=False,
+            rich_help_panel="Results",
+        ),
+    ] = None,
     debug: Debug = False,
 ) -> int:
     """Explain images: a map, an overlay and a row of data for each.
@@ -276,11 +299,14 @@ def explain(
 
     visxai explain comments.csv --model toxicity --target class=toxic --out results
 
+    visxai explain clip.mp4 --every 5 --smooth 0.3 --out results
+
     visxai explain applicants.parquet --model credit.json --out results
     """
     from visxai.cli import terminal
     from visxai.cli.tables import explain_tables, is_table
     from visxai.cli.texts import explain_texts, is_text
+    from visxai.cli.videos import explain_video, is_video
     from visxai.images import decoding, sources
     from visxai.pipeline.options import RunOptions
 
@@ -314,8 +340,49 @@ def explain(
             fresh=fresh,
             retry_failures=retry_failures,
         )
+    filmed = is_video(paths)
+    if not filmed and (every is not None or smooth is not None):
+        raise ArgumentError("expected --every and --smooth with a video, got other sources")
     sized = preprocess_of(size, resize, mean, std, interpolation)
     specs = [spec for given in method for spec in split_specs(given, "--method")]
+    making: dict[str, Any] = {
+        "model": model,
+        "labels": labels,
+        "layer": layer,
+        "checkpoint": checkpoint,
+        "device": device,
+        "precision": precision,
+        "accelerate": accelerate,
+        "batch_size": batch_size,
+    }
+    if sized is not None:
+        making["preprocess"] = sized
+    if filmed:
+        return explain_video(
+            paths,
+            out,
+            making=making,
+            method=specs,
+            target=target,
+            every=every,
+            smooth=smooth,
+            limit_pixels=limit_pixels,
+            timeout=timeout,
+            colormap=colormap,
+            fresh=fresh,
+            unused={
+                "--only": only is not None,
+                "--check": check is not None,
+                "--path-column": path_column is not None,
+                "--label-column": label_column is not None,
+                "--chunk-size": chunk_size is not None,
+                "--workers": workers is not None,
+                "--ray": ray is not None,
+                "--overlay-format": overlay_format != "jpg",
+                "--panel": panel,
+                "--retry-failures": retry_failures,
+            },
+        )
     options = RunOptions(
         method=specs,
         target=target,
@@ -335,18 +402,6 @@ def explain(
     given = sources.from_input(paths, sys.stdin.buffer)
     sources.check(given, out, path_column=path_column, label_column=label_column)
     check_specs(specs, target, only=only, check=check)
-    making: dict[str, Any] = {
-        "model": model,
-        "labels": labels,
-        "layer": layer,
-        "checkpoint": checkpoint,
-        "device": device,
-        "precision": precision,
-        "accelerate": accelerate,
-        "batch_size": batch_size,
-    }
-    if sized is not None:
-        making["preprocess"] = sized
     with ExitStack() as stack:
         run = _local(making, workers) if ray is None else _on_ray(making, workers, ray, stack)
         asked = stack.enter_context(stopping())
