@@ -33,7 +33,7 @@ FLOORS = [
     ["engine"],
     ["pipeline", "bench", "moderation", "package"],
     ["text"],
-    ["scale", "report", "evaluate", "tabular", "serve", "video"],
+    ["scale", "report", "evaluate", "tabular", "serve", "video", "adapters"],
     ["compare", "govern", "demo"],
     ["cli"],
     ["__main__"],

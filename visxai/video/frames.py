@@ -24,7 +24,7 @@ from visxai.images.address import Origin
 from visxai.images.decoding import Limits
 from visxai.images.prepared import Prepared
 from visxai.images.preprocess import Opaque, Preprocess
-from visxai.pipeline.tasks import Setup, _cut, _Worker
+from visxai.pipeline.tasks import Setup, WorkerState, cut
 from visxai.pipeline.workers import Workers
 from visxai.references import ImageRef
 
@@ -79,7 +79,7 @@ class _Open:
 _opened: dict[str, _Open] = {}
 
 
-def about(worker: _Worker, source: Origin) -> About | Failure:
+def about(worker: WorkerState, source: Origin) -> About | Failure:
     """Open a video and read what it says of itself; runs in a worker process."""
     try:
         with worker.timed():
@@ -89,7 +89,7 @@ def about(worker: _Worker, source: Origin) -> About | Failure:
 
 
 def read(
-    worker: _Worker, source: Origin, first: int, every: int, count: int
+    worker: WorkerState, source: Origin, first: int, every: int, count: int
 ) -> list[Frame] | Failure:
     """Decode frames first, first + every, ... ; runs in a worker process.
 
@@ -134,7 +134,7 @@ def _frames(
             )
         rgb = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
         photo = decoding.decode(rgb, setup.limits)
-        pixels, transform = _cut(setup.preprocess, photo)
+        pixels, transform = cut(setup.preprocess, photo)
         reference = ImageRef(*photo.image.size, transform, photo.sha256, path)
         seconds = index / video.about.rate
         yield Frame(index, seconds, np.asarray(rgb), Prepared(pixels, reference))
