@@ -525,9 +525,9 @@ def test_the_background_decides_the_values_and_is_in_the_record() -> None:
 
 def test_models_and_methods_that_do_not_fit_say_what_to_do() -> None:
     x, _ = rows()
-    many = xgboost.XGBClassifier(n_estimators=2).fit(x, np.arange(400) % 3)
-    with pytest.raises(ModelError, match="an objective with one output"):
-        tabular.Engine(many, features=NAMES)
+    ranked = xgboost.XGBRanker(n_estimators=2).fit(x, np.arange(400) % 3, group=[400])
+    with pytest.raises(ModelError, match="an objective known here"):
+        tabular.Engine(ranked, features=NAMES)
     with pytest.raises(ArgumentError, match="a linear model for linear_shap"):
         tabular.Engine(fitted("xgboost"), compared(), NAMES, method="linear_shap")
     with pytest.raises(UnknownName, match="did you mean tree_shap"):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from visxai.tabular.features import Feature, Features
     from visxai.tabular.letters import letter
     from visxai.tabular.proxy_search import proxies
+    from visxai.tabular.quality import judge, stability
     from visxai.tabular.reasons import reasons_for
     from visxai.tabular.saving import load_engine, save_engine
     from visxai.tabular.tables import arrow
@@ -32,6 +33,7 @@ __all__ = [
     "Features",
     "arrow",
     "german_credit",
+    "judge",
     "letter",
     "load_engine",
     "methods",
@@ -39,6 +41,7 @@ __all__ = [
     "proxies",
     "reasons_for",
     "save_engine",
+    "stability",
     "what_would_change",
 ]
 
@@ -52,6 +55,7 @@ __getattr__, __dir__ = hand_on(
         "Features": "features",
         "arrow": "tables",
         "german_credit": "",
+        "judge": "quality",
         "letter": "letters",
         "load_engine": "saving",
         "methods": "",
@@ -59,6 +63,7 @@ __getattr__, __dir__ = hand_on(
         "proxies": "proxy_search",
         "reasons_for": "reasons",
         "save_engine": "saving",
+        "stability": "quality",
         "what_would_change": "counterfactuals",
     },
 )

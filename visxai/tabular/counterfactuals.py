@@ -172,4 +172,4 @@ def _scores(engine: Engine, row: Vector, changes: list[tuple[_Candidate, ...]]) 
     for at, some in enumerate(changes):
         for one in some:
             made[at, one.at] = one.value
-    return engine.model.scores(engine.model.logits(made))
+    return engine.model.predict(made)

@@ -86,6 +86,7 @@ class Engine:
         protected: Sequence[str] = (),
         name: str | None = None,
         scale: str | None = None,
+        target: int | None = None,
     ) -> None:
         """Make an engine.
 
@@ -104,13 +105,14 @@ class Engine:
             protected: Protected columns: kept in records as metadata and never scored.
             name: The model's name in records.
             scale: For a callable the scale of its numbers.
+            target: The class to explain, for a classifier of more than two.
 
         Raises:
             ArgumentError: Features, background, method or columns don't fit together.
             ModelError: The model isn't supported.
         """
         whole = None if background is None else Background.of(background)
-        self.model = load(model, features, whole, name=name, scale=scale)
+        self.model = load(model, features, whole, name=name, scale=scale, target=target)
         names = self.model.features.names
         self.background = None if whole is None else whole.select(names)
         for column in (*protected, *excluded):
@@ -123,7 +125,8 @@ class Engine:
         self.protected = tuple(protected)
         self.excluded = tuple(dict.fromkeys((*protected, *excluded)))
         self.threshold = threshold
-        self.label = label or ("prediction" if self.model.scale == "response" else "class 1")
+        number = f"class {self.model.target}"
+        self.label = label or ("prediction" if self.model.scale == "response" else number)
         compared = None
         if self.background is not None:
             compared = self.model.features.matrix(self.background.table)
@@ -156,7 +159,7 @@ class Engine:
         Raises:
             ArgumentError: The table doesn't have the features.
         """
-        return self.model.scores(self.model.logits(self.matrix(data)))
+        return self.model.predict(self.matrix(data))
 
     def stream(self, data: Any, rows: int = tables.ROWS) -> Iterator[Block]:
         """Explain a table of any length, block by block; a file is never read whole.
@@ -212,7 +215,7 @@ class Engine:
                 values=block.values[at].astype(np.float32),
                 method=repr(self.method),
                 target=self.label,
-                class_index=None if self.model.scale == "response" else 1,
+                class_index=None if self.model.scale == "response" else self.model.target,
                 label=self.label,
                 score=float(block.scores[at]),
                 logit=float(block.logits[at]),
@@ -289,9 +292,12 @@ class Engine:
 
     def _block(self, batch: Batch) -> Block:
         began = time.perf_counter()
-        found = self._explain(self.model.features.matrix(batch.table))
+        x = self.model.features.matrix(batch.table)
+        found = self._explain(x)
         scores = found.logits
-        if self.scale == self.model.scale:
+        if self.model.kind == "softmax":
+            scores = self.model.predict(x)
+        elif self.scale == self.model.scale:
             scores = self.model.scores(found.logits)
         seconds = time.perf_counter() - began
         return Block(batch.first, batch.table, *found, scores, seconds)

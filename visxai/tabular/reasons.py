@@ -119,7 +119,7 @@ def reasons_for(
     typical = engine.model.features.numbers(record.typical)
     swapped = np.tile(row, (len(chosen), 1))
     swapped[range(len(chosen)), chosen] = typical[chosen]
-    gains = engine.model.scores(engine.model.logits(swapped)) - record.score
+    gains = engine.model.predict(swapped) - record.score
     return Reasons(
         tuple(
             _reason(engine, record, at, float(gain), row[at], typical[at], compared, words)

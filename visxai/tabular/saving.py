@@ -32,6 +32,7 @@ _KNOWN: dict[str, type | tuple[type, ...]] = {
     "name": str,
     "label": str,
     "threshold": (int, float),
+    "target": int,
     "method": str,
     "background": str,
     "rule": str,
@@ -76,6 +77,7 @@ def save_engine(engine: Engine, path: str | os.PathLike[str]) -> Path:
         "name": engine.model.name,
         "label": engine.label,
         "threshold": engine.threshold,
+        "target": engine.model.target if engine.model.kind == "softmax" else None,
         "method": repr(engine.method),
         "protected": list(engine.protected),
         "excluded": [one for one in engine.excluded if one not in engine.protected],
@@ -113,7 +115,7 @@ def load_engine(path: str | os.PathLike[str], **changes: Any) -> Engine:
     file = given if given.suffix != ".toml" else _beside(card, told, "model")
     options: dict[str, Any] = {
         name: told[name]
-        for name in ("name", "label", "threshold", "method", "protected", "excluded")
+        for name in ("name", "label", "threshold", "target", "method", "protected", "excluded")
         if name in told
     }
     if "features" in told:

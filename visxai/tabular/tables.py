@@ -138,8 +138,10 @@ def _tables(
     try:
         if _ending(data) == ".parquet":
             with pq.ParquetFile(data) as file:
-                for batch in file.iter_batches(size, columns=wanted):
-                    yield pa.Table.from_batches([batch])
+                # Group by group: one reader of the whole file keeps what it has read.
+                for group in range(file.num_row_groups):
+                    for batch in file.iter_batches(size, row_groups=[group], columns=wanted):
+                        yield pa.Table.from_batches([batch])
         else:
             # Empty cells, NA and the like are missing values, in columns of words too.
             chosen = pyarrow.csv.ConvertOptions(include_columns=wanted, strings_can_be_null=True)

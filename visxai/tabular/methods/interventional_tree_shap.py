@@ -17,6 +17,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from visxai.tabular.features import Matrix
 from visxai.tabular.methods.base import Explained, Explainer, TableMethod
 from visxai.tabular.models import shapley
@@ -44,12 +46,15 @@ class InterventionalTreeShap(TableMethod):
         )
         compared = model.inner(self._compared(background))
         made = shapley.explainer(model.trees, compared, "probability" if turned else "raw")
+        middle = model.logits(self._compared(background)).mean()
 
         def explain(x: Matrix) -> Explained:
-            found = shapley.values(made, model.inner(x))
-            logits = model.logits(x)
+            found = shapley.values(made, model.inner(x), model.target)
+            logits, base = model.logits(x), found.base
+            if model.kind == "softmax":  # shap knows one intercept for all classes
+                base = np.full(len(x), middle)
             return Explained(
-                model.folded(found.values), found.base, model.scores(logits) if turned else logits
+                model.folded(found.values), base, model.scores(logits) if turned else logits
             )
 
         return explain

@@ -13,7 +13,13 @@ from visxai.errors import ModelError, require
 from visxai.tabular.features import Matrix
 from visxai.tabular.models import shapley
 from visxai.tabular.models.encoders import Encoding
-from visxai.tabular.models.interface import LinearModel, TreeModel, Values, Vector
+from visxai.tabular.models.interface import (
+    LinearModel,
+    TreeModel,
+    Values,
+    Vector,
+    check_target,
+)
 
 _PROBABILITY = (
     "DecisionTreeClassifier",
@@ -36,21 +42,29 @@ TREES = _PROBABILITY + _LOG_ODDS + _RESPONSE
 class SklearnTrees(TreeModel):
     """A tree or a forest, perhaps behind an encoder."""
 
-    def __init__(self, estimator: Any, encoding: Encoding, name: str | None = None) -> None:
-        """Take a fitted estimator, and how its columns come from features.
+    def __init__(
+        self,
+        estimator: Any,
+        encoding: Encoding,
+        name: str | None = None,
+        target: int | None = None,
+    ) -> None:
+        """Take a fitted estimator, how its columns come from features, and the explained class.
 
         Raises:
-            ModelError: The classifier has more than two classes.
+            ArgumentError: The target is no class of the estimator.
+            ModelError: A boosted classifier has more than two classes.
         """
         self.estimator, self.encoding = estimator, encoding
         self.features, self.sha256 = encoding.features, digest(estimator, encoding.encoder)
         kind = type(estimator).__name__
         self.name = name or kind
-        check_binary(estimator)
         if kind in _LOG_ODDS:
+            check_binary(estimator)
             self.scale, self.kind = "log-odds", "logistic"
         else:
             self.scale = "probability" if kind in _PROBABILITY else "response"
+        self.target = check_target(target, len(getattr(estimator, "classes_", "ab")), self.scale)
 
     @property
     def trees(self) -> Any:
@@ -74,17 +88,18 @@ class SklearnTrees(TreeModel):
         if self.scale == "log-odds":
             return np.asarray(self.estimator.decision_function(z), np.float64)
         if self.scale == "probability":
-            return np.asarray(self.estimator.predict_proba(z)[:, -1], np.float64)
+            return np.asarray(self.estimator.predict_proba(z)[:, self.target], np.float64)
         return np.asarray(self.estimator.predict(z), np.float64)
 
     def path_dependent(self, x: Matrix) -> Values:
         """Compute attributions with shap."""
-        found = shapley.values(shapley.explainer(self.estimator, None), self.inner(x))
+        made = shapley.explainer(self.estimator, None)
+        found = shapley.values(made, self.inner(x), self.target)
         return Values(self.folded(found.values), found.base)
 
     def interactions(self, x: Matrix) -> NDArray[np.float64]:
         """Compute the interaction values with shap."""
-        found = shapley.interactions(self.estimator, self.inner(x))
+        found = shapley.interactions(self.estimator, self.inner(x), self.target)
         rows, columns, _ = found.shape
         half = self.folded(found.reshape(-1, columns)).reshape(rows, columns, -1)
         turned = half.transpose(0, 2, 1).reshape(-1, columns)
@@ -144,9 +159,9 @@ def digest(*objects: Any) -> str:
     return hashlib.sha256(said.encode()).hexdigest()
 
 
-def probability(estimator: Any) -> Callable[[Any], Any]:
-    """Return the function that gives an estimator's score: P(class 1), or its prediction."""
+def probability(estimator: Any, target: int | None = None) -> Callable[[Any], Any]:
+    """Return the function that gives an estimator's score: P(target), or its prediction."""
     if hasattr(estimator, "predict_proba"):
-        check_binary(estimator)
-        return lambda x: estimator.predict_proba(x)[:, 1]
+        chosen = check_target(target, len(estimator.classes_), "probability")
+        return lambda x: estimator.predict_proba(x)[:, chosen]
     return lambda x: estimator.predict(x)

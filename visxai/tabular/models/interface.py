@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from visxai.errors import ArgumentError
 from visxai.tabular.features import Features, Matrix
 
 Vector = NDArray[np.float64]
@@ -37,7 +38,9 @@ class TableModel(ABC):
         sha256: The hash of what was trained.
         features: The columns that it scores.
         scale: The scale of its scalar: "log-odds", "probability" or "response".
-        kind: How scores follow from the scalar: "logistic", "identity" or "exponential".
+        kind: How scores follow from the scalar: "logistic", "identity" or "exponential"; "softmax"
+            where they need the scalars of all classes, which `predict` has.
+        target: The class whose scalar it is, of a classifier.
     """
 
     name: str
@@ -45,6 +48,11 @@ class TableModel(ABC):
     features: Features
     scale: str
     kind: str = "identity"
+    target: int = 1
+
+    def predict(self, x: Matrix) -> Vector:
+        """Compute the scores of rows, float64 (rows,)."""
+        return self.scores(self.logits(x))
 
     @abstractmethod
     def logits(self, x: Matrix) -> Vector:
@@ -139,3 +147,41 @@ class TermModel(TableModel):
     def logits(self, x: Matrix) -> Vector:
         """Compute the sums of all terms."""
         return np.asarray(self.terms(x).sum(1) + self.intercept)
+
+
+def check_target(target: int | None, classes: int, scale: str) -> int:
+    """Return the explained class of a classifier, 1 of two by default.
+
+    Args:
+        target: The class that the caller named, None for none.
+        classes: The number of classes.
+        scale: The scale of the scalar.
+
+    Raises:
+        ArgumentError: The model has no such class, has several and none is named, or isn't a
+            classifier.
+    """
+    if scale == "response" and target is not None:
+        raise ArgumentError(
+            f"expected no class of a model of numbers, got {target}: leave target out",
+            field="target",
+        )
+    if classes > 2 and target is None:
+        raise ArgumentError(
+            f"expected the class to explain, of {classes}, got none: pass target=2 for the third",
+            field="target",
+        )
+    if target is not None and not (0 if classes > 2 else 1) <= target < classes:
+        raise ArgumentError(
+            f"expected a class from {0 if classes > 2 else 1} to {classes - 1}, got {target}: of "
+            "two classes the second is explained, and its attributions with the other sign are "
+            "those of the first",
+            field="target",
+        )
+    return 1 if target is None else target
+
+
+def softmax(margins: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Compute probabilities (rows, classes) of margins."""
+    found = np.exp(margins - margins.max(1, keepdims=True))
+    return np.asarray(found / found.sum(1, keepdims=True))

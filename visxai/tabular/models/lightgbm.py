@@ -12,35 +12,49 @@ from numpy.typing import NDArray
 from visxai.errors import ModelError
 from visxai.tabular.features import Features, Matrix
 from visxai.tabular.models import shapley
-from visxai.tabular.models.interface import TreeModel, Values, Vector
+from visxai.tabular.models.interface import TreeModel, Values, Vector, check_target, softmax
 
 _IDENTITY = ("regression", "regression_l1", "huber", "fair", "quantile", "mape")
 _EXPONENTIAL = ("poisson", "gamma", "tweedie")
 
 
 class LightGBMModel(TreeModel):
-    """A booster with one scalar a row."""
+    """A booster with one scalar a row, or one for each class."""
 
-    def __init__(self, booster: Any, features: Features, name: str = "lightgbm") -> None:
-        """Take a `lightgbm.Booster`.
+    several = False
+
+    def __init__(
+        self,
+        booster: Any,
+        features: Features,
+        name: str = "lightgbm",
+        target: int | None = None,
+    ) -> None:
+        """Take a `lightgbm.Booster`, and the explained class of one with several.
 
         Raises:
-            ModelError: The objective has several outputs or is another than those known here.
+            ArgumentError: The target is no class of the booster.
+            ModelError: The objective is another than those known here.
         """
         self.booster, self.name, self.features = booster, name, features
         objective = str(booster.dump_model(num_iteration=1).get("objective", ""))
         word = objective.split(" ")[0]
-        if word == "binary" and objective in ("binary", "binary sigmoid:1"):
+        if word == "multiclass":
+            self.kind, self.scale, self.several = "softmax", "log-odds", True
+        elif word == "binary" and objective in ("binary", "binary sigmoid:1"):
             self.kind, self.scale = "logistic", "log-odds"
         elif word in _IDENTITY or word in _EXPONENTIAL:
             self.kind = "identity" if word in _IDENTITY else "exponential"
             self.scale = "response"
         else:
-            known = ", ".join(("binary", *_IDENTITY, *_EXPONENTIAL))
+            known = ", ".join(("binary", "multiclass", *_IDENTITY, *_EXPONENTIAL))
             raise ModelError(
-                f"expected an objective with one output ({known}), got {objective!r}: explain its "
+                f"expected an objective known here ({known}), got {objective!r}: explain its "
                 "predict function instead"
             )
+
+        classes = booster.num_model_per_iteration() if self.several else 2
+        self.target = check_target(target, classes, self.scale)
 
     @cached_property
     def sha256(self) -> str:  # type: ignore[override]
@@ -49,18 +63,38 @@ class LightGBMModel(TreeModel):
 
     def logits(self, x: Matrix) -> Vector:
         """Compute the raw scores."""
-        return np.asarray(self.booster.predict(x, raw_score=True), np.float64)
+        found = np.asarray(self.booster.predict(x, raw_score=True), np.float64)
+        return found[:, self.target] if self.several else found
+
+    def predict(self, x: Matrix) -> Vector:
+        """Compute the scores: of several classes the target's share of the softmax."""
+        if not self.several:
+            return super().predict(x)
+        margins = np.asarray(self.booster.predict(x, raw_score=True), np.float64)
+        return softmax(margins)[:, self.target]
 
     def path_dependent(self, x: Matrix) -> Values:
         """Compute the library's own attributions."""
         found = np.asarray(self.booster.predict(x, pred_contrib=True), np.float64)
+        if self.several:  # the classes lie side by side
+            found = found.reshape(len(x), -1, x.shape[1] + 1)[:, self.target]
         return Values(found[:, :-1], found[:, -1])
 
     def interactions(self, x: Matrix) -> NDArray[np.float64]:
         """Compute the interaction values with shap."""
-        return shapley.interactions(self.booster, x)
+        return shapley.interactions(self.trees, x)
 
     @property
     def trees(self) -> Any:
-        """The booster."""
+        """The booster.
+
+        Raises:
+            ModelError: It has several classes, which shap adds up.
+        """
+        if self.several:
+            raise ModelError(
+                "expected a booster of LightGBM with one output to compare with a background or "
+                "for interactions, got one of several classes: leave the background out, or "
+                "explain the function of the probability that matters"
+            )
         return self.booster

@@ -18,6 +18,7 @@ def load(
     *,
     name: str | None = None,
     scale: str | None = None,
+    target: int | None = None,
 ) -> TableModel:
     """Wrap a trained model.
 
@@ -30,6 +31,7 @@ def load(
         background: The rows to compare with.
         name: The model's name in records.
         scale: For a callable the scale of its numbers: "probability", "log-odds" or "response".
+        target: The class to explain, for a classifier of more than two.
 
     Raises:
         ArgumentError: The model's features aren't known, or scale is given for another model.
@@ -49,14 +51,20 @@ def load(
 
         booster = model if kind == "Booster" else model.get_booster()
         return XGBoostModel(
-            booster, _features(features, booster.feature_names, background), **named
+            booster,
+            _features(features, booster.feature_names, background),
+            target=target,
+            **named,
         )
     if origin == "lightgbm":
         from visxai.tabular.models.lightgbm import LightGBMModel
 
         booster = model if kind == "Booster" else model.booster_
         return LightGBMModel(
-            booster, _features(features, booster.feature_name(), background), **named
+            booster,
+            _features(features, booster.feature_name(), background),
+            target=target,
+            **named,
         )
     if isinstance(model, str) and model.startswith("onnx:"):
         from visxai.tabular.models.function import onnx
@@ -68,12 +76,18 @@ def load(
             "its own library first"
         )
     found = _features(features, getattr(model, "feature_names_in_", None), background)
+    if target is not None and (kind.startswith("ExplainableBoosting") or callable_):
+        raise ArgumentError(
+            f"expected target= for boosters and estimators, got it for {kind}: explain the "
+            "function of the score that matters",
+            field="target",
+        )
     if kind.startswith("ExplainableBoosting"):
         from visxai.tabular.models.ebm import EBMModel
 
         return EBMModel(model, found, **named)
     if hasattr(model, "fit"):
-        return _estimator(model, found, name)
+        return _estimator(model, found, name, target)
     if callable(model):
         from visxai.tabular.models.function import FunctionModel
 
@@ -84,7 +98,7 @@ def load(
     )
 
 
-def _estimator(model: Any, features: Features, name: str | None) -> TableModel:
+def _estimator(model: Any, features: Features, name: str | None, target: int | None) -> TableModel:
     """Wrap an estimator of scikit-learn or a pipeline; any other kind by its scores alone."""
     from visxai.tabular.models import estimators
     from visxai.tabular.models.encoders import Encoding
@@ -94,17 +108,20 @@ def _estimator(model: Any, features: Features, name: str | None) -> TableModel:
     encoder = model[:-1] if last is not model and len(model.steps) > 1 else None
     kind = type(last).__name__
     if kind in estimators.TREES:
-        return estimators.SklearnTrees(last, Encoding(features, encoder), name)
-    if hasattr(last, "coef_") and hasattr(last, "intercept_"):
+        return estimators.SklearnTrees(last, Encoding(features, encoder), name, target)
+    one = target is None and len(getattr(last, "classes_", "ab")) == 2
+    if one and hasattr(last, "coef_") and hasattr(last, "intercept_"):
         return estimators.SklearnLinear(last, Encoding(features, encoder), name)
-    return FunctionModel(
-        estimators.probability(model),
+    made = FunctionModel(
+        estimators.probability(model, target),
         features,
         name or kind,
         estimators.digest(model),
         scale="probability" if hasattr(model, "predict_proba") else "response",
         framed=hasattr(model, "feature_names_in_"),
     )
+    made.target = 1 if target is None else target
+    return made
 
 
 def _features(given: Any, known: Any, background: Background | None) -> Features:

@@ -65,8 +65,8 @@ def explainer(trees: Any, background: Matrix | None, output: str = "raw") -> Any
     return made
 
 
-def values(made: Any, x: Matrix) -> Values:
-    """Compute attributions of the last output: the one for class 1 of a binary classifier."""
+def values(made: Any, x: Matrix, output: int = -1) -> Values:
+    """Compute attributions of an output: by default the last, class 1 of a binary classifier."""
     x = made.ranks.of(x) if hasattr(made, "ranks") else x
     # One call over many rows would print a progress bar after ten seconds.
     step = max(1, len(x))
@@ -77,12 +77,13 @@ def values(made: Any, x: Matrix) -> Values:
         for start in range(0, max(1, len(x)), step)
     ]
     found = np.concatenate(parts)
-    found = found[..., -1] if found.ndim == 3 else found
-    base = float(np.atleast_1d(made.expected_value)[-1])
+    several = found.ndim == 3
+    found = found[..., output] if several else found
+    base = float(np.atleast_1d(made.expected_value)[output if several else -1])
     return Values(found, np.full(len(x), base))
 
 
-def interactions(trees: Any, x: Matrix) -> NDArray[np.float64]:
-    """Compute path-dependent interaction values (rows, columns, columns) of the last output."""
+def interactions(trees: Any, x: Matrix, output: int = -1) -> NDArray[np.float64]:
+    """Compute path-dependent interaction values (rows, columns, columns) of an output."""
     found = np.asarray(explainer(trees, None).shap_interaction_values(x), np.float64)
-    return found[..., -1] if found.ndim == 4 else found
+    return found[..., output] if found.ndim == 4 else found

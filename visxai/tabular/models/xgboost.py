@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from visxai.errors import ModelError, require
 from visxai.tabular.features import Features, Matrix
-from visxai.tabular.models.interface import TreeModel, Values, Vector
+from visxai.tabular.models.interface import TreeModel, Values, Vector, check_target, softmax
 
 _KINDS = {
     "binary:logistic": "logistic",
@@ -29,29 +29,47 @@ _KINDS = {
     "reg:gamma": "exponential",
     "reg:tweedie": "exponential",
 }
+_SEVERAL = ("multi:softprob", "multi:softmax")
 
 
 class XGBoostModel(TreeModel):
-    """A booster with one scalar a row."""
+    """A booster with one scalar a row, or one for each class."""
 
-    def __init__(self, booster: Any, features: Features, name: str = "xgboost") -> None:
+    def __init__(
+        self,
+        booster: Any,
+        features: Features,
+        name: str = "xgboost",
+        target: int | None = None,
+    ) -> None:
         """Take a `xgboost.Booster`, up to its best iteration where training stopped early.
 
+        Args:
+            booster: The booster.
+            features: The columns that it scores.
+            name: Its name in records.
+            target: The explained class of a booster of several.
+
         Raises:
-            ModelError: The objective has several outputs or is another than those known here.
+            ArgumentError: The target is no class of the booster.
+            ModelError: The objective is another than those known here.
         """
         self._library = require("xgboost", "tables", "a model of XGBoost")
         best = booster.attr("best_iteration")
         self.booster = booster if best is None else booster[: int(best) + 1]
-        objective = json.loads(booster.save_config())["learner"]["objective"]["name"]
-        if objective not in _KINDS:
+        learner = json.loads(booster.save_config())["learner"]
+        objective = learner["objective"]["name"]
+        if objective not in _KINDS and objective not in _SEVERAL:
             raise ModelError(
-                f"expected an objective with one output ({', '.join(_KINDS)}), got {objective}: "
-                "explain its predict function instead"
+                f"expected an objective known here ({', '.join((*_KINDS, *_SEVERAL))}), got "
+                f"{objective}: explain its predict function instead"
             )
         self.name, self.features = name, features
-        self.kind = _KINDS[objective]
-        self.scale = "log-odds" if self.kind == "logistic" else "response"
+        self.several = objective in _SEVERAL
+        self.kind = "softmax" if self.several else _KINDS[objective]
+        self.scale = "log-odds" if self.kind in ("logistic", "softmax") else "response"
+        classes = int(learner["learner_model_param"]["num_class"]) if self.several else 2
+        self.target = check_target(target, classes, self.scale)
 
     @cached_property
     def sha256(self) -> str:  # type: ignore[override]
@@ -68,21 +86,34 @@ class XGBoostModel(TreeModel):
 
     def logits(self, x: Matrix) -> Vector:
         """Compute the margins."""
-        return _double(self.booster.predict(self._matrix(x), output_margin=True))
+        found = _double(self.booster.predict(self._matrix(x), output_margin=True))
+        return found[:, self.target] if self.several else found
+
+    def predict(self, x: Matrix) -> Vector:
+        """Compute the scores: of several classes the target's share of the softmax."""
+        if not self.several:
+            return super().predict(x)
+        margins = _double(self.booster.predict(self._matrix(x), output_margin=True))
+        return softmax(margins)[:, self.target]
 
     def explained(self, x: Matrix) -> tuple[Vector, Values]:
         """Compute margins and attributions from one copy of the rows."""
         data = self._matrix(x)
         margins = _double(self.booster.predict(data, output_margin=True))
-        return margins, _split(self.booster.predict(data, pred_contribs=True))
+        margins = margins[:, self.target] if self.several else margins
+        return margins, _split(self._of(self.booster.predict(data, pred_contribs=True)))
 
     def path_dependent(self, x: Matrix) -> Values:
         """Compute the library's own attributions."""
-        return _split(self.booster.predict(self._matrix(x), pred_contribs=True))
+        return _split(self._of(self.booster.predict(self._matrix(x), pred_contribs=True)))
+
+    def _of(self, found: Any) -> Any:
+        """Take the target's part of what the library gives for each class."""
+        return found[:, self.target] if self.several else found
 
     def interactions(self, x: Matrix) -> NDArray[np.float64]:
         """Compute the library's own interaction values."""
-        found = self.booster.predict(self._matrix(x), pred_interactions=True)
+        found = self._of(self.booster.predict(self._matrix(x), pred_interactions=True))
         return _double(found)[:, :-1, :-1]
 
     @property
