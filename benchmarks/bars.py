@@ -95,6 +95,12 @@ def unit(maps: torch.Tensor) -> torch.Tensor:
     return scaled / scaled.norm(dim=1, keepdim=True).clamp_min(1e-300)
 
 
+def spearman(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """The correlation of the ranks of all positions of two maps."""
+    ranks = [maps.flatten().argsort().argsort().double() for maps in (found, expected)]
+    return float(torch.corrcoef(torch.stack(ranks))[0, 1])
+
+
 def under(work: Work) -> Work:
     """A call under autocast to bfloat16."""
 

@@ -7,7 +7,7 @@ map sums to y(x) minus the bias; it is integrated gradients with one point, at x
 
     visxai.Engine().explain("cat.jpg", method="input_x_gradient")
 
-Cost: two forwards (the class is settled on the first), one backward.
+Cost: one forward, one backward.
 Source: Shrikumar et al., Not just a black box, 2016 (arXiv 1605.01713).
 """
 
@@ -17,10 +17,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from visxai.methods._path import gradient_sum
 from visxai.methods.base import Cost, Maps, Method
 from visxai.models.interface import Model, Need
-from visxai.models.rows import Rows
 from visxai.target import Target
 
 
@@ -31,9 +29,8 @@ class InputXGradient(Method):
     needs = Need.INPUT_GRADIENT
 
     def __call__(self, model: Model, x: Tensor, target: Target) -> Maps:
-        aim = model.aim(x, target)
-        gradient, _ = gradient_sum(model, Rows.of(x), aim)
-        return Maps((x[aim.rows] * gradient).sum(1))
+        at = model.at_input(x, target)
+        return Maps((x[at.aim.rows] * at.gradient).sum(1))
 
     def cost(self, model: Model, x: Tensor) -> Cost:
-        return Cost(forwards=2, backwards=1)
+        return Cost(forwards=1, backwards=1)

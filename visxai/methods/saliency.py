@@ -7,7 +7,7 @@ raises the score. On a linear model the gradient is the weights.
 
     visxai.Engine().explain("cat.jpg", method="saliency")
 
-Cost: two forwards (the class is settled on the first), one backward.
+Cost: one forward, one backward.
 Source: Simonyan et al., Deep inside convolutional networks, ICLR workshop 2014.
 """
 
@@ -17,10 +17,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from visxai.methods._path import gradient_sum
 from visxai.methods.base import Cost, Maps, Method
 from visxai.models.interface import Model, Need
-from visxai.models.rows import Rows
 from visxai.target import Target
 
 
@@ -41,8 +39,8 @@ class Saliency(Method):
         return self.signed
 
     def __call__(self, model: Model, x: Tensor, target: Target) -> Maps:
-        gradient, _ = gradient_sum(model, Rows.of(x), model.aim(x, target))
+        gradient = model.at_input(x, target).gradient
         return Maps(gradient.sum(1) if self.signed else gradient.abs().amax(1))
 
     def cost(self, model: Model, x: Tensor) -> Cost:
-        return Cost(forwards=2, backwards=1)
+        return Cost(forwards=1, backwards=1)

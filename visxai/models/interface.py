@@ -22,7 +22,15 @@ from visxai.images.preprocess import Opaque, Preprocess
 from visxai.models.budget import RowBudget, is_out_of_memory
 from visxai.models.pytorch.exact import exact_float32
 from visxai.models.rows import Rows, peak
-from visxai.models.views import Activations, AtAttention, AtLayers, Attended, Gradients, Replay
+from visxai.models.views import (
+    Activations,
+    AtAttention,
+    AtInput,
+    AtLayers,
+    Attended,
+    Gradients,
+    Replay,
+)
 from visxai.references import ModelRef
 from visxai.target import Aim, Target
 
@@ -115,6 +123,15 @@ class Model(ABC):
 
         Yields:
             The gradients and values of a block of pairs of map and turn.
+        """
+        raise self._lacks("gradients at the input")
+
+    def at_input(self, x: Tensor, target: Target) -> AtInput:
+        """Compute the gradient at the input itself: one forward, which settles the target.
+
+        Args:
+            x: inputs (b, 3, h, w).
+            target: what the gradient is of.
         """
         raise self._lacks("gradients at the input")
 

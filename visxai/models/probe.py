@@ -12,7 +12,15 @@ from torch import Tensor, nn
 from visxai.models.interface import AttentionGradient, Model, Need
 from visxai.models.rerun import Found, Rerun
 from visxai.models.rows import Rows
-from visxai.models.views import Activations, AtAttention, AtLayers, Attended, Gradients, Replay
+from visxai.models.views import (
+    Activations,
+    AtAttention,
+    AtInput,
+    AtLayers,
+    Attended,
+    Gradients,
+    Replay,
+)
 from visxai.references import ModelRef
 from visxai.target import Aim, Target
 
@@ -110,6 +118,9 @@ class Probe(Model):
 
     def gradients(self, rows: Rows, aim: Aim) -> Iterator[Gradients]:
         return self._rerun.gradients(rows, aim)
+
+    def at_input(self, x: Tensor, target: Target) -> AtInput:
+        return self._noted(x, target, lambda rerun: rerun.at_input(x, target))
 
     def at_layers(self, x: Tensor, target: Target, layers: Sequence[str] = ()) -> AtLayers:
         return self._noted(x, target, lambda rerun: rerun.at_layers(x, target, layers))

@@ -23,6 +23,7 @@ from visxai.models.rows import Rows, vanished
 from visxai.models.views import (
     Activations,
     AtAttention,
+    AtInput,
     AtLayer,
     AtLayers,
     Attended,
@@ -31,7 +32,7 @@ from visxai.models.views import (
 )
 from visxai.target import Aim, Settled, Target
 
-Found = TypeVar("Found", AtLayers, AtAttention, Activations, Replay)
+Found = TypeVar("Found", AtInput, AtLayers, AtAttention, Activations, Replay)
 
 
 @dataclass(frozen=True)
@@ -175,6 +176,19 @@ class Rerun:
         self.note(part.origin)
         new = run(exact, x[images], Settled.on_aim(target, part))
         return Images(new, scores, aim, images, found.aim.rows)
+
+    def at_input(self, x: Tensor, target: Target) -> AtInput:
+        """Compute the gradient at the input; see `Model.at_input`."""
+        found = self.model.at_input(x, target)
+
+        def lost() -> Tensor:
+            return found.aim.rows[vanished(found.gradient)]
+
+        again = self._images(x, target, found, lost, lambda m, part, t: m.at_input(part, t))
+        if again is None:
+            return found
+        gradient = again.by_map(found.gradient, again.new.gradient)
+        return AtInput(again.scores, again.aim, gradient)
 
     def at_layers(self, x: Tensor, target: Target, layers: Sequence[str]) -> AtLayers:
         """Compute activations and gradients at layers; see `Model.at_layers`."""

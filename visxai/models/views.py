@@ -78,6 +78,21 @@ class AtLayers:
 
 
 @dataclass(frozen=True)
+class AtInput:
+    """The gradient at the input in a forward that also settles the target.
+
+    Attributes:
+        scores: (b, k).
+        aim: the target settled on these scores.
+        gradient: (maps, c, h, w) the gradient of each map's scalar, float32.
+    """
+
+    scores: Tensor
+    aim: Aim
+    gradient: Tensor
+
+
+@dataclass(frozen=True)
 class Activations:
     """Activations of layers in a forward.
 

@@ -47,6 +47,7 @@ from visxai.models.rows import Rows, wide
 from visxai.models.views import (
     Activations,
     AtAttention,
+    AtInput,
     AtLayers,
     Attended,
     Gradients,
@@ -248,6 +249,9 @@ class TorchModel(Forms):
                 return run(network, part.detach().clone(), which[index]).detach()
 
         return torch.cat(list(self._blocks(Rows.of(x[aim.rows[which]]), "module", block)))
+
+    def at_input(self, x: Tensor, target: Target) -> AtInput:
+        return layered.at_input(self, x, target)
 
     def at_layers(self, x: Tensor, target: Target, layers: Sequence[str] = ()) -> AtLayers:
         names = tuple(layers) or tuple(self.layer(x).split("+"))
