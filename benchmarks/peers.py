@@ -10,7 +10,7 @@ rounds, with quartiles. Peaks of memory are over the loaded model.
 An engine on a CPU keeps the memory it frees (`visxai.process.keep_memory`); with `--keep-memory`
 the peers' processes and the plain forward's do so too, and the rows say "freed memory kept by
 all". Results go to benchmarks/results/peers.json and peers.md; `--readme` puts a short table into
-README.md. Where a bar is about visxai at its best, it is asked of the accelerated row, and the
+docs/performance.md. Where a bar is about visxai at its best, it is asked of the accelerated row, and the
 plain row beside it is for information. With `--only` the other rows stay as they were.
 
 On two quiet cores the whole takes about 20 minutes. `--quick` runs everything on tiny inputs in 3
@@ -42,7 +42,7 @@ from torch import Tensor, nn
 import visxai
 from visxai import process
 
-README = Path(__file__).parents[1] / "README.md"
+PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 DEFAULT = visxai.models.DEFAULT
 START, END = "<!-- speed -->", "<!-- /speed -->"
 Row = dict[str, Any]
@@ -516,8 +516,8 @@ def write(groups: dict[str, list[Row]], command: str) -> None:
     (measure.RESULTS / "peers.md").write_text(text, "utf-8")
 
 
-def into_readme(readme: Path = README, source: Path = measure.RESULTS / "peers.json") -> None:
-    """Put the short table of peers.json between the README's markers."""
+def into_readme(readme: Path = PAGE, source: Path = measure.RESULTS / "peers.json") -> None:
+    """Put the short table of peers.json between the page's markers."""
     found = json.loads(source.read_text("utf-8"))["rows"]
     told = summary([one for rows in found.values() for one in rows]) + "\n"
     text = readme.read_text("utf-8")
