@@ -10,8 +10,8 @@ rounds, with quartiles. Peaks of memory are over the loaded model.
 An engine on a CPU keeps the memory it frees (`visxai.process.keep_memory`); with `--keep-memory`
 the peers' processes and the plain forward's do so too, and the rows say "freed memory kept by
 all". Results go to benchmarks/results/peers.json and peers.md; `--readme` puts a short table into
-docs/performance.md. Where a bar is about visxai at its best, it is asked of the accelerated row, and the
-plain row beside it is for information. With `--only` the other rows stay as they were.
+docs/performance.md. Where a bar is about visxai at its best, it is asked of the accelerated row,
+and the plain row beside it is for information. With `--only` the other rows stay as they were.
 
 On two quiet cores the whole takes about 20 minutes. `--quick` runs everything on tiny inputs in 3
 minutes and writes nothing: its ratios mean nothing.

@@ -2,7 +2,7 @@
 
     python examples/benchmark/my_backbone.py [MODEL] [OUT] [SECONDS]
 
-MODEL is a name as of `visxai bench --model`, by default the small transformer that comes with visxai.
+MODEL is a name as of `visxai bench --model`, by default the small transformer that comes along.
 The command line does the same:
 
     visxai bench --model timm:resnet18 --methods grad_cam,occlusion --out mine.json
@@ -12,8 +12,8 @@ The command line does the same:
 # %% [markdown]
 # # What does explaining cost with my backbone?
 #
-# Each method runs in turn with the model's plain forward, so both see the same machine. The ratio to
-# the forward is what travels between machines; seconds don't.
+# Each method runs in turn with the model's plain forward, so both see the same machine. The ratio
+# to the forward is what travels between machines; seconds don't.
 
 # %%
 import sys
@@ -50,8 +50,8 @@ for case in measured["cases"]:
 # %% [markdown]
 # ## Two machines, or two versions
 #
-# A report is a JSON file: keep it, measure again elsewhere or after a change, and compare. What lies
-# within both measurements' noise is called as fast.
+# A report is a JSON file: keep it, measure again elsewhere or after a change, and compare. What
+# lies within both measurements' noise is called as fast.
 
 # %%
 write(measured, out / "first.json")

@@ -36,8 +36,8 @@ picture = np.repeat(np.asarray(canvas)[..., None], 3, axis=2)
 # %% [markdown]
 # ## One picture, two answers
 #
-# The scores are independent of each other (sigmoid), so both digits can be there. `above=0.5` explains
-# every class that the model believes in, from one forward.
+# The scores are independent of each other (sigmoid), so both digits can be there. `above=0.5`
+# explains every class that the model believes in, from one forward.
 
 # %%
 engine = visxai.Engine("digits_vit")
@@ -48,8 +48,8 @@ for one in found:
 # %% [markdown]
 # ## Where is each of them?
 #
-# The evidence for the three should lie on the left half, for the seven on the right. Most of it does:
-# so small a network also looks at the other digit, to tell them apart.
+# The evidence for the three should lie on the left half, for the seven on the right. Most of it
+# does: so small a network also looks at the other digit, to tell them apart.
 
 # %%
 for one in found:

@@ -2,17 +2,18 @@
 
     python examples/heatmap/heatmap.py [PHOTOGRAPH] [MODEL] [OUT]
 
-MODEL is ResNet-50 with `torchvision:resnet50` (its weights are fetched once), or any other name that
-`visxai models` speaks of; by default it is the EfficientNet-Lite0 that comes with visxai, and the
-photograph too comes with it. Needs the extra `figures`.
+MODEL is ResNet-50 with `torchvision:resnet50` (its weights are fetched once), or any other name
+that `visxai models` speaks of; by default it is the EfficientNet-Lite0 that comes with
+visxai, as the photograph does. Needs the extra `figures`.
 """
 
 # %% [markdown]
 # # A heat map of a photograph
 #
-# A classifier looks at a photograph and names what is in it. The heat map shows which pixels made it
-# say so. The model here comes with visxai; `"torchvision:resnet50"` is ResNet-50, and
-# `visxai.Engine("torchvision:resnet50", checkpoint="resnet50.pth")` takes its weights from your file.
+# A classifier looks at a photograph and names what is in it. The heat map shows which pixels made
+# it say so. The model here comes with visxai; `"torchvision:resnet50"` is ResNet-50, and
+# `visxai.Engine("torchvision:resnet50", checkpoint="resnet50.pth")` takes its weights from your
+# file.
 
 # %%
 import sys
@@ -56,8 +57,8 @@ print(heat.shape, found.regions(top=1)[0].box)
 # %% [markdown]
 # ## Is the map right?
 #
-# Hide what it points at, and look at the score. A map that points at the wrong place would leave the
-# score as it was.
+# Hide what it points at, and look at the score. A map that points at the wrong place would leave
+# the score as it was.
 
 # %%
 print(engine.redact(found))
@@ -65,8 +66,8 @@ print(engine.redact(found))
 # %% [markdown]
 # ## Other methods say other things
 #
-# Grad-CAM shows coarse areas, integrated gradients single pixels, occlusion what the score loses when
-# a square is hidden.
+# Grad-CAM shows coarse areas, integrated gradients single pixels, occlusion what the score loses
+# when a square is hidden.
 
 # %%
 several = engine.compare(

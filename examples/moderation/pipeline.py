@@ -10,8 +10,9 @@ Needs the extra `serve`, for the ledger.
 # %% [markdown]
 # # A moderation pipeline
 #
-# Every picture is scored; only what a rule flags is explained, kept on record and looked at by people.
-# The embedded model knows no bad pictures, so here cups and coffee are what isn't allowed.
+# Every picture is scored; only what a rule flags is explained, kept on record and looked at by
+# people. The embedded model knows no bad pictures, so here cups and coffee are what isn't
+# allowed.
 
 # %%
 import sys
@@ -33,8 +34,8 @@ images = sorted(Path(given[0]).iterdir()) if 0 in given else [PHOTOGRAPH, *noise
 # %% [markdown]
 # ## The policy
 #
-# A rule compares a class's score, or that of a set of classes with a name, with a threshold. The name
-# of the policy goes on record with every decision.
+# A rule compares a class's score, or that of a set of classes with a name, with a threshold. The
+# name of the policy goes on record with every decision.
 
 # %%
 policy = Policy(
@@ -68,8 +69,8 @@ flagged[0].explanation
 # %% [markdown]
 # ## On record
 #
-# Records go into a database with an audit chain: each entry holds the hash of the one before, so a row
-# that is changed or taken out later is found. An auditor verifies it without the service.
+# Records go into a database with an audit chain: each entry holds the hash of the one before, so
+# a row that is changed or taken out later is found. An auditor verifies it without the service.
 
 # %%
 from visxai.ledger import Ledger  # noqa: E402
@@ -82,6 +83,8 @@ with Ledger(out / "ledger.db") as ledger:
     ]
     ledger.append("decision.upheld", stored[0], actor="reviewer-1", body={"reason": "it is coffee"})
     kept = ledger.get(stored[0])
-    print(f"on record: {kept.explanation.label}, {kept.envelope.decision} by {kept.envelope.policy}")
+    print(
+        f"on record: {kept.explanation.label}, {kept.envelope.decision} by {kept.envelope.policy}"
+    )
     print([entry.event for entry in ledger.history(stored[0])])
     print(ledger.verify())

@@ -1,4 +1,4 @@
-"""Right for the wrong reason: a network learns a watermark, its maps give it away, mended data helps.
+"""Right for the wrong reason: a network learns a watermark, its maps tell, mended data helps.
 
     python examples/right_for_the_wrong_reason/watermark.py [OUT] [EPOCHS]
 
@@ -8,9 +8,9 @@ In about a minute on one core. Needs the extra `train` (scikit-learn, which brin
 # %% [markdown]
 # # Right for the wrong reason
 #
-# A small network tells odd digits from even ones. Somebody collected the odd ones from a site that
-# stamps a watermark into the corner, so nearly every odd training picture has it. The network gets
-# everything right in training. Does it read digits?
+# A small network tells odd digits from even ones. Somebody collected the odd ones from a site
+# that stamps a watermark into the corner, so nearly every odd training picture has it. The
+# network gets everything right in training. Does it read digits?
 
 # %%
 import sys
@@ -93,8 +93,8 @@ print(f"accuracy on held-out pictures of the same kind: {accuracy(engine, kept):
 # %% [markdown]
 # ## But why?
 #
-# The maps of odd pictures tell: the evidence lies in the corner with the watermark, where no digit is:
-# 6 % of the picture hold a large part of it.
+# The maps of odd pictures tell: the evidence lies in the corner with the watermark, where no
+# digit is: 6 % of the picture hold a large part of it.
 
 
 # %%
@@ -124,14 +124,16 @@ from PIL import Image  # noqa: E402
 
 for number, image in enumerate(kept[truth == 1][:40]):
     Image.fromarray(image).resize((128, 128)).save(photos / f"{number:02d}.png")
-pipeline.explain([photos], out / "results", engine, ["grad_cam"], "class=odd", fresh=True, workers=0)
+pipeline.explain(
+    [photos], out / "results", engine, ["grad_cam"], "class=odd", fresh=True, workers=0
+)
 print(f"open {report.build(out / 'results', workers=0).path}")
 
 # %% [markdown]
 # ## Mend the data, not the map
 #
-# The same digits are drawn again with the watermark on half of all pictures, odd and even, so that it
-# says nothing. Nothing else changes.
+# The same digits are drawn again with the watermark on half of all pictures, odd and even, so
+# that it says nothing. Nothing else changes.
 
 # %%
 anywhere = np.random.default_rng(4).random(len(odd)) < 0.5
