@@ -120,7 +120,7 @@ def test_the_demonstration_has_something_for_every_page(
     service = Service(Config.of(settings), Places.below(tmp_path), engine=engine)
     try:
         with run.working(service, run.LANES, print):
-            assert demo.fill(service, "default") == 6
+            assert demo.fill(service, "default") == 12  # comments as well
             assert demo.fill(service, "default") == 0  # a second start sends nothing again
         with service.database.reading() as connection:
             rows = connection.execute(

@@ -174,6 +174,36 @@ class Outcome(Decision):
         return Envelope(**{**told, **more})
 
 
+def judge(policy: Policy, gates: Sequence[Gate], scores: Sequence[float]) -> Decision:
+    """Apply a policy to the scores of its rules.
+
+    Args:
+        policy: The policy.
+        gates: The parsed condition of each rule.
+        scores: The score of each rule, in their order.
+    """
+    rules = list(zip(policy.rules, gates, scores, strict=True))
+    flagged = [
+        one for one in rules if (one[2] > one[1].limit) == one[1].above and one[2] != one[1].limit
+    ]
+    # The nearest miss tells most where nothing is flagged.
+    rule, gate, score = (
+        max(flagged, key=lambda one: (one[0].severity, one[2]))
+        if flagged
+        else max(rules, key=lambda one: (one[2] - one[1].limit) * (1 if one[1].above else -1))
+    )
+    told = {one.category: float(value) for one, _, value in rules}
+    return Decision(
+        FLAG if flagged else PASS,
+        rule.category,
+        float(score),
+        gate.limit,
+        told,
+        rule.severity if flagged else 0,
+        str(gate.target),
+    )
+
+
 @dataclass(frozen=True)
 class Moderator:
     """Decides on images by a policy, and explains what it flags.
@@ -274,28 +304,7 @@ class Moderator:
         Args:
             scores: The score of each rule, in their order.
         """
-        rules = list(zip(self.policy.rules, self._gates, scores, strict=True))
-        flagged = [
-            one
-            for one in rules
-            if (one[2] > one[1].limit) == one[1].above and one[2] != one[1].limit
-        ]
-        # The nearest miss tells most where nothing is flagged.
-        rule, gate, score = (
-            max(flagged, key=lambda one: (one[0].severity, one[2]))
-            if flagged
-            else max(rules, key=lambda one: (one[2] - one[1].limit) * (1 if one[1].above else -1))
-        )
-        told = {one.category: float(value) for one, _, value in rules}
-        return Decision(
-            FLAG if flagged else PASS,
-            rule.category,
-            float(score),
-            gate.limit,
-            told,
-            rule.severity if flagged else 0,
-            str(gate.target),
-        )
+        return judge(self.policy, self._gates, scores)
 
     def _explain(
         self, wanted: Sequence[tuple[Prepared, Decision]]

@@ -67,7 +67,7 @@ def serve(
     ] = True,
     demo: Annotated[
         bool,
-        typer.Option("--demo", help="Fill it with photographs, so that every page has something."),
+        typer.Option("--demo", help="Fill it with items, so that every page has something."),
     ] = False,
     debug: Debug = False,
 ) -> int:
@@ -152,7 +152,7 @@ def _fill(service: Service, address: str) -> None:
         _say(f"the demonstration: {error}")
         return
     if count:
-        typer.echo(f"{count} photographs are in: see {address}/review and {address}/dashboard")
+        typer.echo(f"{count} items are in: see {address}/review and {address}/dashboard")
 
 
 def _service(

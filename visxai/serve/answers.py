@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from visxai.errors import ArgumentError
 
@@ -21,18 +21,36 @@ class _In(BaseModel):
 
 
 class ItemIn(_In):
-    """An item as JSON: the image's bytes in base64."""
+    """An item as JSON: an image's bytes in base64, or a text."""
 
-    image: Annotated[str, Field(min_length=1, description="The image file's bytes in base64.")]
+    image: Annotated[
+        str | None, Field(min_length=1, description="The image file's bytes in base64.")
+    ] = None
+    text: Annotated[
+        str | None, Field(min_length=1, max_length=20_000, description="A text, without an image.")
+    ] = None
     name: _Name = ""
     metadata: Metadata = {}
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.image is None) == (self.text is None):
+            raise ValueError("expected an image or a text, and not both")
+        return self
+
+    @property
+    def kind(self) -> str:
+        """What the item is: "image" or "text"."""
+        return "image" if self.text is None else "text"
+
     def data(self) -> bytes:
-        """Decode the image's bytes.
+        """Decode the image's bytes, or encode the text.
 
         Raises:
             ArgumentError: They aren't base64.
         """
+        if self.image is None:
+            return (self.text or "").encode("utf-8", "replace")
         try:
             return base64.b64decode(self.image, validate=True)
         except (binascii.Error, ValueError) as error:

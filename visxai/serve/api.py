@@ -9,10 +9,15 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import HTMLResponse
 from starlette.concurrency import run_in_threadpool
 
+from visxai.drawing import tokens
 from visxai.errors import ArgumentError, VisxaiError
 from visxai.ledger import audit, explanations
+from visxai.record.base import Explanation
+from visxai.record.image import ImageExplanation
+from visxai.record.text import TextExplanation
 from visxai.serve import intake
 from visxai.serve.answers import (
     ExplanationOut,
@@ -28,10 +33,15 @@ from visxai.serve.errors import Conflict, Missing
 from visxai.serve.intake import Item
 from visxai.serve.jobs import OPEN
 from visxai.serve.keys import Principal
+from visxai.serve.rendering import fragment
 from visxai.serve.routing import Admin, Audit, Read, Submit, Wait, errors, service_of
 from visxai.serve.service import Service
 
 router = APIRouter(prefix="/v1")
+_FRAGMENT = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'self'; "
+    "base-uri 'none'"
+)
 
 
 # ---- items ---------------------------------------------------------------------------------
@@ -84,7 +94,7 @@ async def post_explanations(request: Request, who: Submit, wait: Wait = 0) -> di
     for number, one in enumerate(asked.items):
         own = None if key is None else f"{key}:{number}"
         try:
-            item = Item(one.data(), one.name, one.metadata)
+            item = Item(one.data(), one.name, one.metadata, one.kind)
             results.append(
                 await run_in_threadpool(
                     intake.explain, service, who, item, one.target, asked.tier, own
@@ -157,6 +167,24 @@ def get_overlay(
     return Response(service.draw(blob_of(service, who, id), made, side), media_type="image/jpeg")
 
 
+@router.get(
+    "/explanations/{id}/fragment.html",
+    response_class=HTMLResponse,
+    responses={**errors(409), 200: {"content": {"text/html": {}}}},
+)
+def get_fragment(request: Request, who: Read, id: str) -> Response:
+    """Draw an explanation as HTML without scripts, to be shown in a frame or on another page."""
+    service = service_of(request)
+    made = explained(service, who, id)
+    if isinstance(made, TextExplanation):
+        key = tokens.legend(made.two_sided)
+        html = f"<figure>{made.html()}<figcaption>{key}</figcaption></figure>"
+    else:
+        image = done(service, who, id)
+        html = fragment(image, service.draw(blob_of(service, who, id), image, 640))
+    return HTMLResponse(html, headers={"Content-Security-Policy": _FRAGMENT})
+
+
 @router.put("/explanations/{id}/hold", status_code=204, responses=errors())
 def put_hold(request: Request, who: Audit, id: str, hold: HoldIn) -> Response:
     """Put an explanation under legal hold."""
@@ -208,7 +236,24 @@ def _explanation(service: Service, who: Principal, id: str) -> dict[str, Any]:
     return told
 
 
-def done(service: Service, who: Principal, id: str) -> Any:
+def done(service: Service, who: Principal, id: str) -> ImageExplanation:
+    """Read the explanation of an image whose job is done.
+
+    Raises:
+        Missing: The tenant has none with this id.
+        Conflict: It isn't done, was erased, or is a text's.
+    """
+    made = explained(service, who, id)
+    if not isinstance(made, ImageExplanation):
+        raise Conflict(
+            expected="an explanation of an image",
+            got=f"one of a {made.kind}",
+            remedy="read its record or fragment.html",
+        )
+    return made
+
+
+def explained(service: Service, who: Principal, id: str) -> Explanation:
     """Read the explanation of a job that is done.
 
     Raises:

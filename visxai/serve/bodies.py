@@ -17,10 +17,10 @@ _FORM = {
     "type": "object",
     "properties": {
         "image": {"type": "string", "format": "binary"},
+        "text": {"type": "string", "maxLength": 20000},
         "name": {"type": "string", "maxLength": 500},
         "metadata": {"type": "string", "description": "An object of JSON."},
     },
-    "required": ["image"],
 }
 
 
@@ -38,27 +38,36 @@ async def item_of(request: Request) -> Item:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "multipart/form-data":
         made = await parsed(request, ItemIn)
-        return Item(made.data(), made.name, made.metadata)
+        return Item(made.data(), made.name, made.metadata, made.kind)
     async with request.form(max_files=1, max_fields=10) as form:
-        image = form.get("image")
-        if not isinstance(image, UploadFile):
+        image, text = form.get("image"), form.get("text")
+        if isinstance(image, UploadFile) == isinstance(text, str):
             raise ArgumentError(
-                expected="a file in the field image", got="none", remedy="add it", field="image"
+                expected="a file in the field image, or a text in the field text",
+                got="both" if isinstance(text, str) else "none",
+                remedy="send one of them",
+                field="image",
             )
         told = form.get("metadata") or "{}"
-        name = form.get("name") or image.filename or ""
-        data = await image.read()
+        name = form.get("name") or ""
+        given: dict[str, Any] = {"text": text}
+        if isinstance(image, UploadFile):
+            name, data = name or image.filename or "", await image.read()
+            given = {"image": "-"}
     try:
         metadata = json.loads(told) if isinstance(told, str) else None
-        checked = ItemIn(image="-", name=name, metadata=metadata)  # type: ignore[arg-type]
+        checked = ItemIn(**given, name=name, metadata=metadata)  # type: ignore[arg-type]
     except (ValidationError, ValueError, RecursionError):
         raise ArgumentError(
-            expected="a name of at most 500 characters and metadata of up to 50 plain values",
+            expected="a name of at most 500 characters, a text of 1 to 20,000, and metadata of "
+            "up to 50 plain values",
             got="others",
             remedy="send metadata as an object of JSON",
             field="metadata",
         ) from None
-    return Item(data, checked.name, checked.metadata)
+    if checked.text is not None:
+        data = checked.data()
+    return Item(data, checked.name, checked.metadata, checked.kind)
 
 
 P = TypeVar("P", ItemIn, ExplanationsIn)

@@ -233,6 +233,7 @@ def _precise(
     from visxai.serve.service import plain
 
     spec = {
+        "kind": item.kind,
         "item_id": item.id,
         "decision_id": row.id,
         "supersedes": row.job_id,
@@ -283,7 +284,7 @@ def listed(
 ) -> list[Row[Any]]:
     """List cases as a queue shows them: the most urgent first, closed ones newest first."""
     query = (
-        select(decisions, items.c.name, items.c.blob)
+        select(decisions, items.c.name, items.c.blob, items.c.kind)
         .join(items, items.c.id == decisions.c.item_id)
         .where(decisions.c.tenant == tenant, decisions.c.state == state)
     )

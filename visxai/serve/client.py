@@ -76,12 +76,14 @@ class _Requests:
             "timeout": timeout,
         }
 
-    def _moderate(self, image: Image, name: str, metadata: Mapping[str, Any]) -> _Request:
-        body = {
-            "image": _base64(image),
-            "name": name or _name(image),
-            "metadata": dict(metadata),
-        }
+    def _moderate(
+        self, image: Image | None, text: str | None, name: str, metadata: Mapping[str, Any]
+    ) -> _Request:
+        body: dict[str, Any] = {"name": name or _name(image), "metadata": dict(metadata)}
+        if image is not None:
+            body["image"] = _base64(image)
+        if text is not None:
+            body["text"] = text
         return _Request("POST", "/items", _once({"json": body}))
 
     def _explain(self, images: Iterable[Image], target: str, tier: str) -> _Request:
@@ -174,7 +176,8 @@ class Client(_Requests):
 
     def moderate(
         self,
-        image: Image,
+        image: Image | None = None,
+        text: str | None = None,
         *,
         name: str = "",
         metadata: Mapping[str, Any] | None = None,
@@ -183,6 +186,7 @@ class Client(_Requests):
 
         Args:
             image: An image's bytes, or the path of its file.
+            text: A text, in place of an image.
             name: The item's name, as people may see it; "" is the file's.
             metadata: What is known of it, plain values by name.
 
@@ -192,7 +196,7 @@ class Client(_Requests):
         Raises:
             ServiceError: The service refused it.
         """
-        told: dict[str, Any] = self._send(self._moderate(image, name, metadata or {}))
+        told: dict[str, Any] = self._send(self._moderate(image, text, name, metadata or {}))
         return told
 
     def explain(
@@ -286,13 +290,14 @@ class AsyncClient(_Requests):
 
     async def moderate(
         self,
-        image: Image,
+        image: Image | None = None,
+        text: str | None = None,
         *,
         name: str = "",
         metadata: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Send an item, and get the decision at once; see `Client.moderate`."""
-        told: dict[str, Any] = await self._send(self._moderate(image, name, metadata or {}))
+        told: dict[str, Any] = await self._send(self._moderate(image, text, name, metadata or {}))
         return told
 
     async def explain(
@@ -356,8 +361,8 @@ def _base64(image: Image) -> str:
     return base64.b64encode(data).decode("ascii")
 
 
-def _name(image: Image) -> str:
-    return "" if isinstance(image, bytes) else Path(image).name[:500]
+def _name(image: Image | None) -> str:
+    return "" if image is None or isinstance(image, bytes) else Path(image).name[:500]
 
 
 def _once(more: dict[str, Any]) -> dict[str, Any]:

@@ -57,6 +57,16 @@ class PolicySettings(_Part):
     )
 
 
+class TextSettings(_Part):
+    """The model and the rules for texts; see `visxai.text.Engine`."""
+
+    model: _Text = "toxicity"
+    device: str = "auto"
+    rules: Annotated[tuple[RuleSettings, ...], Field(min_length=1)]
+    fast: _Text = "integrated_gradients"
+    precise: _Text = "partition_shap"
+
+
 class Fast(_Part):
     """The tier for everything flagged: a method of about a forward's cost."""
 
@@ -120,6 +130,7 @@ class Config(_Part):
     Attributes:
         model: The model.
         policy: What is flagged.
+        text: How texts are decided on; None takes no texts.
         tiers: How flagged and contested items are explained.
         limits: What a request may cost.
         cache: What is reused.
@@ -130,6 +141,7 @@ class Config(_Part):
 
     model: ModelSettings = ModelSettings()
     policy: PolicySettings = PolicySettings()
+    text: TextSettings | None = None
     tiers: Tiers = Tiers()
     limits: Limits = Limits()
     cache: Cache = Cache()
@@ -149,6 +161,19 @@ class Config(_Part):
         for rule in policy.rules:
             rule.check()
         return policy
+
+    def text_rules(self) -> Policy | None:
+        """Make the policy for texts, None where the service takes none.
+
+        Raises:
+            ArgumentError: Two rules have one category, or a condition can't be read.
+        """
+        if self.text is None:
+            return None
+        rules = tuple(Rule(**rule.model_dump()) for rule in self.text.rules)
+        for rule in rules:
+            rule.check()
+        return Policy(self.policy.name, rules)
 
     @classmethod
     def of(cls, data: dict[str, Any], name: str = "the configuration") -> Config:
@@ -170,6 +195,11 @@ class Config(_Part):
         from visxai.metrics import load_check
 
         made.rules()
+        made.text_rules()
+        if made.text is not None:
+            from visxai.text import methods
+
+            methods.load_all((made.text.fast, made.text.precise))
         precise = made.tiers.precise
         for spec in (made.tiers.fast.method, precise.method, _seeded(precise.seeded, 0)):
             if spec is not None:

@@ -1,4 +1,4 @@
-"""What `visxai serve --demo` shows: scikit-image's photographs, judged, contested and closed."""
+"""What `visxai serve --demo` shows: photographs and comments, judged, contested and closed."""
 
 from __future__ import annotations
 
@@ -43,9 +43,27 @@ SETTINGS: dict[str, Any] = {
             },
         ],
     },
+    "text": {
+        "rules": [
+            {
+                "category": "insults",
+                "when": "class=insult>0.5",
+                "severity": 2,
+                "ground": "the rule of the demonstration: no insults",
+            }
+        ]
+    },
     "tiers": {"precise": {"method": "partition_shap(evaluations=200)", "seeds": 2}},
 }
 _PHOTOGRAPHS = ("chelsea", "coffee", "rocket", "astronaut", "camera", "coins", "moon", "horse")
+_COMMENTS = (
+    "You are an idiot, and so is everybody who voted for this.",
+    "You are not stupid at all, thank you for the explanation!",
+    "This stupid fridge broke again after two days.",
+    "Shut up, you pathetic loser. Nobody asked for your opinion.",
+    "I disagree: the second source says the opposite, see page 12.",
+    "What a beautiful photograph, where was it taken?",
+)
 _PATIENCE = 60.0  # seconds that the demonstration's people wait for an explanation
 
 
@@ -86,10 +104,12 @@ def fill(service: Service, tenant: str) -> int:
 
 
 def _items() -> Iterator[Item]:
-    """Yield each photograph whole, and a cut-out and a mirror image of it."""
+    """Yield comments, then each photograph whole, and a cut-out and a mirror image of it."""
     from PIL import Image, ImageOps
 
     data = require("skimage.data", "demo", "the demonstration")
+    for number, comment in enumerate(_COMMENTS, 1):
+        yield Item(comment.encode(), f"comment {number}", {"source": "visxai"}, "text")
     for name in _PHOTOGRAPHS:
         whole = Image.fromarray(getattr(data, name)()).convert("RGB")
         width, height = whole.size

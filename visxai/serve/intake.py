@@ -37,18 +37,22 @@ class Item:
     """What a caller sends.
 
     Attributes:
-        data: The image's bytes.
+        data: The image's bytes, or a text's in UTF-8.
         name: Its name, as people may see it.
         metadata: What the caller says of it.
+        kind: "image" or "text".
     """
 
     data: bytes
     name: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    kind: str = "image"
 
     def fingerprint(self, *more: Any) -> str:
         """Return a hash that is the same for the same request."""
-        return sha256(canonical([sha256(self.data), self.name, dict(self.metadata), *more]))
+        return sha256(
+            canonical([sha256(self.data), self.name, dict(self.metadata), self.kind, *more])
+        )
 
 
 @dataclass(frozen=True)
@@ -56,8 +60,8 @@ class _Known:
     """What is known of an item's pixels, from now or from before."""
 
     pixel_sha256: str
-    width: int
-    height: int
+    width: int | None
+    height: int | None
     decision: Decision | None
     timings: Mapping[str, float] = field(default_factory=dict)
 
@@ -82,16 +86,17 @@ def moderate(
         Busy: The queue is full; nothing was put down.
         Conflict: The idempotency key was used for another item.
     """
+    service.moderator_of(item.kind)
     fingerprint = item.fingerprint("moderate")
     if idempotency and (answer := _earlier(service, who, idempotency, fingerprint)):
         return answer
     content = sha256(item.data)
-    known = _look_up(service, who.tenant, content)
+    known = _look_up(service, who.tenant, content, item.kind)
     if known is None or known.decision is None:
         with service.database.reading() as connection:
             service.queue.check_room(connection, "fast")
         known = service.once(
-            f"decide {who.tenant} {content}", lambda: _decide(service, content, item.data)
+            f"decide {item.kind} {who.tenant} {content}", lambda: _decide(service, content, item)
         )
     decision = known.decision
     assert decision is not None
@@ -103,6 +108,7 @@ def moderate(
         decision_id, job = uuid.uuid4().hex, None
         if decision.flagged:
             spec = {
+                "kind": item.kind,
                 "item_id": item_id,
                 "decision_id": decision_id,
                 "content_sha256": content,
@@ -192,7 +198,8 @@ def explain(
     from visxai.errors import TargetError
     from visxai.target import Target
 
-    parsed = Target.of(target, service.engine.model.labels)
+    moderator = service.moderator_of(item.kind)
+    parsed = Target.of(target, moderator.engine.model.labels)
     single = parsed.kind in ("class", "any", "diff") or (parsed.kind == "top" and parsed.value == 1)
     if not single:
         raise TargetError(
@@ -205,7 +212,9 @@ def explain(
     if idempotency and (answer := _earlier(service, who, idempotency, fingerprint)):
         return answer
     content = sha256(item.data)
-    known = _look_up(service, who.tenant, content)
+    known = _look_up(service, who.tenant, content, item.kind)
+    if known is None and item.kind == "text":
+        known = _Known(content, None, None, None)
     if known is None:
         with service.database.reading() as connection:
             service.queue.check_room(connection, tier)
@@ -219,6 +228,7 @@ def explain(
         now = service.database.now(connection)
         item_id = _insert_item(service, connection, now, who, item, content, known, blob)
         spec = {
+            "kind": item.kind,
             "item_id": item_id,
             "content_sha256": content,
             "pixel_sha256": known.pixel_sha256,
@@ -235,13 +245,18 @@ def explain(
     return answer
 
 
-def _decide(service: Service, content: str, data: bytes) -> _Known:
+def _decide(service: Service, content: str, item: Item) -> _Known:
     from visxai.images.prepared import Prepared
 
+    if item.kind == "text":
+        began = time.perf_counter()
+        decision = service.decide_text(item.data.decode("utf-8"))
+        timings = {"decide": time.perf_counter() - began}
+        return _Known(content, None, None, decision, timings)
     service.batcher.announce(1)
     try:
         began = time.perf_counter()
-        examined = _examined(service, content, data)
+        examined = _examined(service, content, item.data)
         decoded = time.perf_counter()
         prepared = Prepared(examined.pixels, examined.input, None)
         decision = service.batcher.submit(prepared)
@@ -268,7 +283,7 @@ def _examined(service: Service, content: str, data: bytes) -> Examined:
     return found
 
 
-def _look_up(service: Service, tenant: str, content: str) -> _Known | None:
+def _look_up(service: Service, tenant: str, content: str, kind: str) -> _Known | None:
     """Find the tenant's last item with the same bytes, and the same policy's decision on it."""
     if not service.config.cache.exact:
         return None
@@ -284,7 +299,7 @@ def _look_up(service: Service, tenant: str, content: str) -> _Known | None:
         .where(
             items.c.tenant == tenant,
             items.c.content_sha256 == content,
-            items.c.model_key == service.model_key,
+            items.c.model_key == service.key_of(kind),
         )
         .order_by(decisions.c.created.desc().nulls_last())
         .limit(1)
@@ -293,18 +308,19 @@ def _look_up(service: Service, tenant: str, content: str) -> _Known | None:
         row = connection.execute(query).one_or_none()
     if row is None:
         return None
-    return _Known(row.pixel_sha256, row.width, row.height, _judged(service, row))
+    return _Known(row.pixel_sha256, row.width, row.height, _judged(service, row, kind))
 
 
-def _judged(service: Service, row: Row[Any]) -> Decision | None:
+def _judged(service: Service, row: Row[Any], kind: str) -> Decision | None:
     """Judge the scores of an earlier decision by the present rules, if it has them all."""
     if row.scores is None:
         return None
     scores = json.loads(row.scores)
-    names = [rule.category for rule in service.moderator.policy.rules]
+    moderator = service.moderator_of(kind)
+    names = [rule.category for rule in moderator.policy.rules]
     if any(name not in scores for name in names):
         return None
-    return service.moderator.judge([scores[name] for name in names])
+    return moderator.judge([scores[name] for name in names])
 
 
 def _insert_item(
@@ -323,12 +339,13 @@ def _insert_item(
             id=id,
             tenant=who.tenant,
             created=now,
+            kind=item.kind,
             name=item.name.replace("\0", "\ufffd")[:500] if blob else None,
             content_sha256=content,
             pixel_sha256=known.pixel_sha256,
             width=known.width,
             height=known.height,
-            model_key=service.model_key,
+            model_key=service.key_of(item.kind),
             metadata=json.dumps(dict(item.metadata)) if item.metadata else None,
             blob=blob,
         )

@@ -15,6 +15,7 @@ from starlette.responses import FileResponse, RedirectResponse
 
 from visxai.ledger import explanations
 from visxai.record.image import ImageExplanation
+from visxai.record.text import TextExplanation
 from visxai.serve import cases, dashboard, intake, keys, tables
 from visxai.serve.access import COOKIE, role, session_of
 from visxai.serve.errors import Missing
@@ -120,7 +121,7 @@ def get_queue(
         rows=shown,
         counts=counts,
         chosen={"state": state, "lane": lane, "category": category},
-        categories=[rule.category for rule in service.moderator.policy.rules],
+        categories=_categories(service),
     )
 
 
@@ -149,12 +150,16 @@ def get_case(request: Request, who: _Review, id: str) -> Response:
         told = select(tables.appeals.c.reason).where(tables.appeals.c.decision_id == id)
         reasons = list(connection.execute(told.order_by(tables.appeals.c.created)).scalars())
         similar = cases.same_image(connection, item, id)
+    text = None
+    if item.kind == "text" and item.blob is not None:
+        text = service.blobs.get(item.blob).decode("utf-8")
     return page(
         "case.html",
         "Case",
         who=who,
         page="review",
-        row={**row._mapping, "name": item.name},
+        row={**row._mapping, "name": item.name, "kind": item.kind},
+        text=text,
         made=made,
         reasons=reasons,
         similar=similar,
@@ -188,12 +193,12 @@ def get_photo(request: Request, who: _Review, id: str) -> Response:
     service = _service(request)
     with service.database.reading() as connection:
         row = cases.decision(connection, id, who.tenant)
-        blob = connection.execute(
-            select(tables.items.c.blob).where(tables.items.c.id == row.item_id)
-        ).scalar_one()
-    if blob is None:
-        raise Missing("an item that is there")
-    return Response(service.draw(blob, None, 1280), media_type="image/jpeg")
+        item = connection.execute(
+            select(tables.items).where(tables.items.c.id == row.item_id)
+        ).one()
+    if item.blob is None or item.kind != "image":
+        raise Missing("an image that is there")
+    return Response(service.draw(item.blob, None, 1280), media_type="image/jpeg")
 
 
 @router.get("/dashboard")
@@ -203,17 +208,28 @@ def get_dashboard(request: Request, who: _Look) -> Response:
     return page("dashboard.html", "Dashboard", who=who, page="dashboard", **told)
 
 
+def _categories(service: Service) -> list[str]:
+    """List the categories of all rules, those for images first."""
+    texts = service.config.text_rules()
+    rules = (*service.moderator.policy.rules, *(texts.rules if texts is not None else ()))
+    return list(dict.fromkeys(rule.category for rule in rules))
+
+
 def _described(job: Any, stored: Any) -> dict[str, Any]:
     """Describe an explanation in words, for the page of its case."""
     told = {"id": job.id, "tier": job.lane, "state": job.state, "reason": job.reason, "done": False}
     if stored is None or stored.record is None:
         return told
     made = stored.explanation
-    assert isinstance(made, ImageExplanation)
-    regions = [
-        {"share": one.share, "where": _where(one, made.input.width, made.input.height)}
-        for one in made.regions(top=3)
-    ]
+    assert isinstance(made, (ImageExplanation, TextExplanation))
+    regions = (
+        [
+            {"share": one.share, "where": _where(one, made.input.width, made.input.height)}
+            for one in made.regions(top=3)
+        ]
+        if isinstance(made, ImageExplanation)
+        else []
+    )
     return {
         **told,
         "done": True,
@@ -224,14 +240,15 @@ def _described(job: Any, stored: Any) -> dict[str, Any]:
     }
 
 
-def sentences(confidence: Any, made: ImageExplanation) -> list[str]:
+def sentences(confidence: Any, made: ImageExplanation | TextExplanation) -> list[str]:
     """Say in whole sentences how far a map can be relied on."""
     found = []
+    what, gone = ("words", "left out") if made.kind == "text" else ("image", "hidden")
     if made.degenerate:
         found.append("The map says nothing: it is flat.")
     if (hidden := confidence.get("counterfactual")) is not None:
         found.append(
-            f"With {hidden['area']:.0%} of the image hidden, {hidden['before']:.2f} "
+            f"With {hidden['area']:.0%} of the {what} {gone}, {hidden['before']:.2f} "
             f"{'falls' if hidden['after'] < hidden['before'] else 'goes'} to {hidden['after']:.2f}."
         )
     if (faithful := confidence.get("faithful")) is not None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from visxai.images.prepared import Prepared
+    from visxai.record.base import Explanation
     from visxai.record.image import ImageExplanation
     from visxai.serve.jobs import Job
     from visxai.serve.service import Service
@@ -29,7 +30,7 @@ class Checked:
         confidence: The figures, by name.
     """
 
-    explanation: ImageExplanation
+    explanation: Explanation
     confidence: dict[str, Any]
 
 

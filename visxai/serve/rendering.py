@@ -6,15 +6,20 @@ security policy allows no script or style but the service's own files.
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, FileSystemLoader
 from starlette.responses import HTMLResponse, Response
 
+if TYPE_CHECKING:
+    from visxai.record.image import ImageExplanation
+
 _POLICY = (
     "default-src 'none'; img-src 'self'; style-src 'self'; script-src 'self'; "
-    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    "connect-src 'self'; frame-src 'self'; form-action 'self'; "
+    "base-uri 'none'; frame-ancestors 'none'"
 )
 _NAMES = {"review": "first look", "appeal": "appeals", "escalated": "escalated"}
 
@@ -34,3 +39,17 @@ def page(template: str, title: str, status: int = 200, **values: Any) -> Respons
 def login_page(status: int = 200, wrong: bool = False) -> Response:
     """Return the page that asks for a key."""
     return page("login.html", "Log in", status, wrong=wrong)
+
+
+def fragment(made: ImageExplanation, jpeg: bytes) -> str:
+    """Draw an image's explanation as a figure with its picture inside, without styles or scripts.
+
+    Args:
+        made: The explanation.
+        jpeg: The image with its map over it.
+    """
+    return _templates.get_template("fragment.html").render(
+        made=made,
+        picture=base64.b64encode(jpeg).decode("ascii"),
+        regions=[] if made.degenerate else made.regions(top=3),
+    )

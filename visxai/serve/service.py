@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import delete, select, update
 
-from visxai.errors import Failure, StoreError
+from visxai.errors import ArgumentError, Failure, StoreError
 from visxai.ledger import Database, Envelope, Ledger, Signer, Stored, audit, explanations
 from visxai.ledger.canonical import canonical, sha256, timestamp
 from visxai.ledger.database import insert_new
@@ -38,8 +38,10 @@ if TYPE_CHECKING:
 
     from visxai.engine.engine import Engine
     from visxai.images.prepared import Prepared
-    from visxai.moderation import Decision
+    from visxai.moderation import Decision, Moderator
+    from visxai.record.base import Explanation
     from visxai.record.image import ImageExplanation
+    from visxai.serve.texts import TextModerator
 
 DAY = 86400.0
 _RECENT = 128  # decoded items (150 kB each at 224 pixels) that are kept for their explanations
@@ -142,14 +144,64 @@ class Service:
             limits.batch,
             limits.wait_ms / 1000,
         )
+        self.texts = self._text_moderator()
+        self._text_batcher: Batcher[str, Decision] | None = None
+        if (texts := self.texts) is not None:
+            self._text_batcher = Batcher(
+                lambda batch: self.compute.submit(texts.decide, batch).result(),
+                limits.batch,
+                limits.wait_ms / 1000,
+            )
         self._recent: OrderedDict[str, Examined] = OrderedDict()
         self._flights: OrderedDict[str, Future[Any]] = OrderedDict()
         self._lock = threading.Lock()
         self.wake = threading.Event()  # set when a job was put down by this process
 
+    def _text_moderator(self) -> TextModerator | None:
+        settings, policy = self.config.text, self.config.text_rules()
+        if settings is None or policy is None:
+            return None
+        from visxai.serve.texts import TextModerator
+        from visxai.text.engine import Engine
+
+        made = self.compute.submit(
+            Engine, settings.model, device=settings.device, batch_size=self.config.limits.batch
+        )
+        moderator = TextModerator(made.result(), policy, settings.fast)
+        moderator.engine.methods(settings.precise)
+        return moderator
+
+    def moderator_of(self, kind: str) -> Moderator | TextModerator:
+        """Return what decides on items of a kind, "image" or "text".
+
+        Raises:
+            ArgumentError: The service takes no texts.
+        """
+        if kind == "image":
+            return self.moderator
+        if self.texts is None:
+            raise ArgumentError(
+                expected="an image",
+                got="a text, and the settings have no rules for texts",
+                remedy="add a part [text] to them",
+                field="text",
+            )
+        return self.texts
+
+    def key_of(self, kind: str) -> str:
+        """Return the key of the model that decides on items of a kind."""
+        return self.model_key if kind == "image" or self.texts is None else self.texts.model_key
+
+    def decide_text(self, text: str) -> Decision:
+        """Decide on a text, with others that come at the same time."""
+        assert self._text_batcher is not None
+        return self._text_batcher.submit(text)
+
     def close(self) -> None:
         """Stop the decoders and close the database."""
         self.batcher.close()
+        if self._text_batcher is not None:
+            self._text_batcher.close()
         self.compute.shutdown()
         self._decoders.close()
         self.database.close()
@@ -235,15 +287,18 @@ class Service:
             spec: The envelope's fields, and the item's blob.
             method: The method; None is the tier's.
         """
-        tiers = self.config.tiers
+        tiers, texts, kind = self.config.tiers, self.config.text, str(spec.get("kind", "image"))
+        if kind == "text" and texts is not None:
+            method = method or (texts.fast if tier == "fast" else texts.precise)
         method = method or (tiers.fast if tier == "fast" else tiers.precise).method
-        what = [self.model_key, tier, method, target, SCHEMA_VERSION]
+        key = self.key_of(kind)
+        what = [key, tier, method, target, SCHEMA_VERSION]
         checks = canonical(tiers.precise.model_dump()) if tier == "precise" else ""
         return Job(
             "",
             tenant,
             tier,
-            self.model_key,
+            key,
             sha256(canonical(what)),
             sha256(canonical([*what, checks, tenant, pixel_sha256])),
             {**spec, "target": target, "method": method},
@@ -321,7 +376,7 @@ class Service:
         self,
         connection: Connection,
         job: Job,
-        record: Mapping[str, Any] | ImageExplanation,
+        record: Mapping[str, Any] | Explanation,
         envelope: Envelope,
         now: float,
     ) -> None:

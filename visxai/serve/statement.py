@@ -43,7 +43,7 @@ class Statement(BaseModel):
     incompatible_content_ground: Annotated[str, Field(min_length=1, max_length=500)]
     incompatible_content_explanation: Annotated[str, Field(min_length=1, max_length=2000)]
     decision_facts: Annotated[str, Field(min_length=1, max_length=5000)]
-    content_type: list[Literal["CONTENT_TYPE_IMAGE"]]
+    content_type: list[Literal["CONTENT_TYPE_IMAGE", "CONTENT_TYPE_TEXT"]]
     category: Literal["STATEMENT_CATEGORY_SCOPE_OF_PLATFORM_SERVICE"]
     category_specification: list[str]
     content_date: _Date
@@ -74,6 +74,9 @@ def state(service: Service, tenant: str, id: str) -> Statement:
     """
     with service.database.reading() as connection:
         row = cases.decision(connection, id, tenant)
+        kind = connection.execute(
+            select(tables.items.c.kind).where(tables.items.c.id == row.item_id)
+        ).scalar_one()
         appealed = connection.execute(
             select(tables.appeals.c.id).where(tables.appeals.c.decision_id == id)
         ).first()
@@ -83,18 +86,20 @@ def state(service: Service, tenant: str, id: str) -> Statement:
             got="one that doesn't",
             remedy="state the reasons of flagged items",
         )
-    rule = service.moderator.policy.rule(row.category)
+    policy = service.config.text_rules() if kind == "text" else service.moderator.policy
+    rule = None if policy is None else policy.rule(row.category)
     ground = (rule.ground if rule else "") or f"the rule on {row.category}"
     human = row.action is not None
     how = (
-        f"A classifier scored the image {row.score:.2f} for {row.category}; the policy "
-        f"{row.policy} restricts images {'above' if row.score > row.threshold else 'below'} "
+        f"A classifier scored the {kind} {row.score:.2f} for {row.category}; the policy "
+        f"{row.policy} restricts {kind}s {'above' if row.score > row.threshold else 'below'} "
         f"{row.threshold:.2f}."
     )
     then = " A person looked at it and upheld the decision." if human else " No person decided."
     again = " It was contested and looked at again." if appealed and human else ""
+    what = "words" if kind == "text" else "areas"
     support = (
-        " A map of the areas that raised the score is on record; it supports these facts and "
+        f" A map of the {what} that raised the score is on record; it supports these facts and "
         "isn't itself the ground."
     )
     return Statement(
@@ -104,10 +109,10 @@ def state(service: Service, tenant: str, id: str) -> Statement:
         decision_ground="DECISION_GROUND_INCOMPATIBLE_CONTENT",
         incompatible_content_ground=ground[:500],
         incompatible_content_explanation=(
-            f"The image falls under {row.category}, which {ground} doesn't allow."
+            f"The {kind} falls under {row.category}, which {ground} doesn't allow."
         )[:2000],
         decision_facts=(how + then + again + support)[:5000],
-        content_type=["CONTENT_TYPE_IMAGE"],
+        content_type=["CONTENT_TYPE_TEXT" if kind == "text" else "CONTENT_TYPE_IMAGE"],
         category="STATEMENT_CATEGORY_SCOPE_OF_PLATFORM_SERVICE",
         category_specification=[],
         content_date=_date(row.created),

@@ -47,6 +47,7 @@ items = Table(
     Column("id", _ID, primary_key=True),
     Column("tenant", _TENANT, nullable=False),
     Column("created", _TIME, nullable=False),
+    Column("kind", String(16), nullable=False, server_default="image"),
     Column("name", Text),
     Column("content_sha256", _SHA256),
     Column("pixel_sha256", _SHA256),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from visxai.serve.precise import Checked, check
 
 if TYPE_CHECKING:
     from visxai.images.prepared import Prepared
-    from visxai.record.image import ImageExplanation
+    from visxai.record.base import Explanation
     from visxai.serve.examine import Examined
     from visxai.serve.service import Service
 
@@ -36,7 +37,7 @@ class Result:
     """
 
     job: Job
-    explanation: ImageExplanation | None
+    explanation: Explanation | None
     reason: str | None
     timings: dict[str, float]
     confidence: dict[str, Any]
@@ -57,6 +58,7 @@ class Worker:
         self.service, self.lane, self._log = service, lane, log
         self._stop = threading.Event()
         self._claimed: list[Job] = []
+        self._kinds = deque(["image"] if service.texts is None else ["image", "text"])
         name = f"visxai-worker-{lane}"
         self._threads = [
             threading.Thread(target=self._run, name=name, daemon=True),
@@ -82,7 +84,12 @@ class Worker:
             How many jobs were claimed.
         """
         most = self.service.config.tiers.fast.batch if self.lane == "fast" else 1
-        claimed = self.service.queue.claim(self.lane, most, self.service.model_key)
+        claimed: list[Job] = []
+        for _ in range(len(self._kinds)):
+            self._kinds.rotate()  # so that neither images nor texts wait for all of the others
+            key = self.service.key_of(self._kinds[0])
+            if claimed := self.service.queue.claim(self.lane, most, key):
+                break
         if not claimed:
             return 0
         self._claimed = claimed
@@ -120,6 +127,8 @@ class Worker:
         """Decode and explain a batch; an item that fails, fails alone."""
         from visxai.images.prepared import Prepared
 
+        if claimed[0].spec.get("kind") == "text":
+            return self._explained_texts(claimed)
         results: list[Result] = []
         ready: list[tuple[Job, Examined, dict[str, float]]] = []
         for job in claimed:
@@ -154,12 +163,7 @@ class Worker:
                 items, run, lambda: moderator.explain([noise(items[0])], target, method)
             )
 
-        if self.lane == "fast":
-            made = self.service.compute.submit(explain).result()
-        else:
-            # A thread of its own, so that a slow method holds nobody up; see `Service`.
-            with ThreadPoolExecutor(1, "visxai-precise") as own:
-                made = own.submit(explain).result()
+        made = self._computed(explain)
         seconds = (time.perf_counter() - began) / len(ready)
         for (job, _, timings), one in zip(ready, made, strict=True):
             timings["explain"] = seconds
@@ -168,6 +172,52 @@ class Worker:
             else:
                 results.append(Result(job, one.explanation, None, timings, one.confidence))
         return results
+
+    def _explained_texts(self, claimed: Sequence[Job]) -> list[Result]:
+        """Explain a batch of texts; a text that fails, fails alone."""
+        from visxai.serve import texts
+
+        results: list[Result] = []
+        ready: list[tuple[Job, str]] = []
+        for job in claimed:
+            try:
+                data = self.service.blobs.get(str(job.spec["blob"]))
+                ready.append((job, data.decode("utf-8")))
+            except StoreError as error:
+                results.append(Result(job, None, str(error), {}, {}))
+        moderator = self.service.texts
+        if not ready or moderator is None:
+            return results
+        target, method = str(claimed[0].spec["target"]), str(claimed[0].spec["method"])
+        began = time.perf_counter()
+
+        def run(batch: Sequence[tuple[Job, str]]) -> list[Checked]:
+            if self.lane == "precise":
+                return [texts.check(self.service, moderator, text, job) for job, text in batch]
+            made = moderator.explain([text for _, text in batch], target, method)
+            return [Checked(one, {}) for one in made]
+
+        def explain() -> list[Checked | Exception]:
+            return one_by_one(ready, run, lambda: moderator.explain(["a text"], target, method))
+
+        made = self._computed(explain)
+        seconds = (time.perf_counter() - began) / len(ready)
+        for (job, _), one in zip(ready, made, strict=True):
+            queued = max(0.0, (job.started or job.created) - job.created)
+            timings = {"queue": queued, "explain": seconds}
+            if isinstance(one, Exception):
+                results.append(Result(job, None, failure_of(None, one).reason, timings, {}))
+            else:
+                results.append(Result(job, one.explanation, None, timings, one.confidence))
+        return results
+
+    def _computed(self, explain: Callable[[], list[Checked | Exception]]) -> list[Any]:
+        """Compute in the thread that the lane computes in."""
+        if self.lane == "fast":
+            return self.service.compute.submit(explain).result()
+        # A thread of its own, so that a slow method holds nobody up; see `Service`.
+        with ThreadPoolExecutor(1, "visxai-precise") as own:
+            return own.submit(explain).result()
 
     def _examine(self, job: Job) -> Examined | Failure:
         content = str(job.spec["content_sha256"])
