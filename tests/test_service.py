@@ -24,7 +24,7 @@ import visxai
 from visxai.errors import ArgumentError, TargetError
 from visxai.moderation import Moderator, Outcome, Policy, Rule
 from visxai.record.columns import schema
-from visxai.serve import access, api, app, keys, oversight, tables
+from visxai.serve import access, api, app, erasure, keys, oversight, tables
 from visxai.serve.app import create
 from visxai.serve.config import Config
 from visxai.serve.intake import Item, moderate
@@ -643,7 +643,7 @@ def test_what_is_too_old_is_erased_unless_it_is_held(engine: visxai.Engine, tmp_
         drain(service)
         service.ledger.hold(held["explanation"]["id"], "case")
         now[0] += 2 * 86400
-        service.tidy()
+        erasure.tidy(service)
         assert service.ledger.get(old["explanation"]["id"]).erased
         assert not service.ledger.get(held["explanation"]["id"]).erased
         left = [one for one in (tmp_path / "items").rglob("*") if one.is_file()]

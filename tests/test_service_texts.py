@@ -19,7 +19,7 @@ from visxai.serve import tables
 from visxai.serve.app import create
 from visxai.serve.config import Config
 from visxai.serve.service import Places, Service
-from visxai.serve.texts import strongest, without
+from visxai.serve.text_checks import strongest, without
 
 RULES = [{"category": "insults", "when": "class=insult>0.5", "severity": 2, "ground": "rule 3"}]
 INSULT = "You are an idiot, <b>and</b> a fool."

@@ -18,7 +18,7 @@ from visxai.ledger import audit, explanations
 from visxai.record.base import Explanation
 from visxai.record.image import ImageExplanation
 from visxai.record.text import TextExplanation
-from visxai.serve import intake
+from visxai.serve import erasure, intake
 from visxai.serve.answers import (
     ExplanationOut,
     ExplanationsIn,
@@ -65,7 +65,7 @@ async def post_item(request: Request, who: Submit, wait: Wait = 0) -> dict[str, 
 @router.delete("/items/{item_id}", status_code=204, responses=errors(409))
 def delete_item(request: Request, who: Admin, item_id: str) -> Response:
     """Erase an item: its bytes, hashes and explanations."""
-    service_of(request).erase_item(who.tenant, item_id, who.key_id)
+    erasure.erase_item(service_of(request), who.tenant, item_id, who.key_id)
     return Response(status_code=204)
 
 

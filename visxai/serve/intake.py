@@ -18,11 +18,10 @@ from sqlalchemy import insert, select
 from visxai.errors import Failure, ImageError
 from visxai.ledger import audit
 from visxai.ledger.canonical import canonical, sha256
-from visxai.ledger.database import insert_new
 from visxai.moderation import Decision
 from visxai.serve import tables
-from visxai.serve.errors import Conflict
 from visxai.serve.examine import Examined
+from visxai.serve.idempotency import earlier, remember
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Row
@@ -88,7 +87,7 @@ def moderate(
     """
     service.moderator_of(item.kind)
     fingerprint = item.fingerprint("moderate")
-    if idempotency and (answer := _earlier(service, who, idempotency, fingerprint)):
+    if idempotency and (answer := earlier(service, who, idempotency, fingerprint)):
         return answer
     content = sha256(item.data)
     known = _look_up(service, who.tenant, content, item.kind)
@@ -163,7 +162,7 @@ def moderate(
             "scores": dict(decision.scores),
             "explanation": None if job is None else {"id": job.id, "state": job.state},
         }
-        _remember(connection, who, idempotency, fingerprint, answer, now)
+        remember(connection, who, idempotency, fingerprint, answer, now)
     service.wake.set()
     return answer
 
@@ -209,7 +208,7 @@ def explain(
             field="target",
         )
     fingerprint = item.fingerprint("explain", str(parsed), tier)
-    if idempotency and (answer := _earlier(service, who, idempotency, fingerprint)):
+    if idempotency and (answer := earlier(service, who, idempotency, fingerprint)):
         return answer
     content = sha256(item.data)
     known = _look_up(service, who.tenant, content, item.kind)
@@ -240,7 +239,7 @@ def explain(
         wanted = service.job(who.tenant, tier, known.pixel_sha256, str(parsed), spec)
         job = service.enqueue(connection, wanted, now)
         answer = {"item_id": item_id, "id": job.id, "state": job.state}
-        _remember(connection, who, idempotency, fingerprint, answer, now)
+        remember(connection, who, idempotency, fingerprint, answer, now)
     service.wake.set()
     return answer
 
@@ -351,45 +350,6 @@ def _insert_item(
         )
     )
     return id
-
-
-def _earlier(service: Service, who: Principal, key: str, fingerprint: str) -> dict[str, Any] | None:
-    """Return the answer that a key got before; raise Conflict for another request's key."""
-    rows = tables.requests
-    with service.database.reading() as connection:
-        row = connection.execute(
-            select(rows).where(rows.c.tenant == who.tenant, rows.c.key == key)
-        ).one_or_none()
-    if row is None:
-        return None
-    if row.fingerprint != fingerprint:
-        raise Conflict(
-            expected="an Idempotency-Key for each request",
-            got="one that was used for another request",
-            remedy="make a new key",
-        )
-    answer: dict[str, Any] = json.loads(row.answer)
-    return answer
-
-
-def _remember(
-    connection: Connection,
-    who: Principal,
-    key: str | None,
-    fingerprint: str,
-    answer: Mapping[str, Any],
-    now: float,
-) -> None:
-    """Keep an answer under its key; raise Conflict if another request did so meanwhile."""
-    if key is None:
-        return
-    row = {"tenant": who.tenant, "key": key, "fingerprint": fingerprint, "created": now}
-    if not insert_new(connection, tables.requests, {**row, "answer": json.dumps(dict(answer))}):
-        raise Conflict(
-            expected="one request at a time with an Idempotency-Key",
-            got="two",
-            remedy="send it again, and the answer of the first comes back",
-        )
 
 
 def job_of(service: Service, connection: Connection, id: str, tenant: str) -> Job:

@@ -13,7 +13,7 @@ import uvicorn
 
 from visxai.errors import ArgumentError, StoreError
 from visxai.ledger import audit
-from visxai.serve import keys
+from visxai.serve import erasure, keys
 from visxai.serve.app import create
 from visxai.serve.service import Service
 from visxai.serve.worker import Worker
@@ -68,7 +68,7 @@ def working(
     def tidy() -> None:
         while not over.wait(TIDY):
             try:
-                service.tidy()
+                erasure.tidy(service)
             except StoreError as error:
                 log(f"tidying: {error}")
 

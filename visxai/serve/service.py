@@ -12,13 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import select
 
-from visxai.errors import ArgumentError, Failure, StoreError
-from visxai.ledger import Database, Envelope, Ledger, Signer, Stored, audit, explanations
+from visxai.errors import ArgumentError, Failure
+from visxai.ledger import Database, Envelope, Ledger, Signer, Stored, explanations
 from visxai.ledger.canonical import canonical, sha256, timestamp
 from visxai.ledger.database import insert_new
-from visxai.ledger.tables import explanations as recorded
 from visxai.pipeline.tasks import Setup
 from visxai.pipeline.workers import Workers
 from visxai.process import keep_memory
@@ -28,7 +27,7 @@ from visxai.serve.batching import Batcher
 from visxai.serve.blobs import Blobs
 from visxai.serve.config import Config
 from visxai.serve.database import prepare
-from visxai.serve.errors import Conflict, Missing
+from visxai.serve.errors import Conflict
 from visxai.serve.examine import Examined, draw, examine, origin
 from visxai.serve.jobs import Job
 from visxai.serve.queue import Queue
@@ -252,6 +251,12 @@ class Service:
         found: T = flight.result()
         return found
 
+    def forget(self) -> None:
+        """Forget what this process remembers of items, as one of them is erased."""
+        with self._lock:
+            self._recent.clear()
+            self._flights.clear()
+
     def draw(self, blob: str, explanation: ImageExplanation | None, side: int) -> bytes:
         """Draw an item for a page in a worker process.
 
@@ -388,105 +393,6 @@ class Service:
         """Let later jobs of the same content take this job's explanation."""
         values = {"content_key": job.content_key, "explanation_id": job.id, "created": now}
         insert_new(connection, tables.cache, values)
-
-    # ---- erasure ----
-
-    def erase_item(self, tenant: str, item_id: str, actor: str) -> None:
-        """Erase an item: its bytes, explanations and hashes; the chain stays whole.
-
-        Raises:
-            Missing: The tenant has no such item.
-            Conflict: One of its explanations is under legal hold.
-        """
-        items, jobs, cache = tables.items, tables.jobs, tables.cache
-        with self.ledger.writing() as (connection, at):
-            now = self.database.now(connection)
-            row = connection.execute(
-                select(items).where(items.c.id == item_id, items.c.tenant == tenant)
-            ).one_or_none()
-            if row is None:
-                raise Missing("an item")
-            if row.erased is not None:
-                return
-            made = made_of(connection, item_id)
-            for id in made.explanations:
-                if explanations.get(connection, id).hold is not None:  # type: ignore[union-attr]
-                    raise Conflict(
-                        expected="an item without a legal hold",
-                        got=f"the explanation {id}, which is held",
-                        remedy="lift the hold first",
-                    )
-            for id in made.jobs:
-                self.queue.cancel(connection, id, now)
-            for id in made.explanations:
-                explanations.erase(connection, at, id, "request", actor=actor)
-            connection.execute(delete(cache).where(cache.c.explanation_id.in_(made.explanations)))
-            connection.execute(update(jobs).where(jobs.c.id.in_(made.jobs)).values(spec="{}"))
-            gone = ("name", "content_sha256", "pixel_sha256", "metadata", "blob")
-            connection.execute(
-                update(items)
-                .where(items.c.id == item_id)
-                .values({**dict.fromkeys(gone), "erased": now})
-            )
-            audit.append(connection, at, "item.erased", item_id, actor=actor, tenant=tenant)
-            others = (
-                row.blob
-                and connection.execute(
-                    select(items.c.id).where(items.c.blob == row.blob).limit(1)
-                ).first()
-            )
-        with self._lock:
-            self._recent.clear()
-            self._flights.clear()
-        if row.blob and not others:
-            self.blobs.remove(row.blob)
-
-    def tidy(self) -> int:
-        """Erase what is too old, and take expired leases back; return how many were erased."""
-        self.queue.reap()
-        erased = self.ledger.apply_retention()
-        items, requests = tables.items, tables.requests
-        with self.database.writing() as connection:
-            now = self.database.now(connection)
-            connection.execute(delete(requests).where(requests.c.created < now - DAY))
-            # Explanations that retention erased no longer answer anything.
-            gone = select(recorded.c.id).where(recorded.c.erased.is_not(None))
-            connection.execute(delete(tables.cache).where(tables.cache.c.explanation_id.in_(gone)))
-            old = connection.execute(
-                select(items.c.id, items.c.tenant)
-                .where(
-                    items.c.erased.is_(None),
-                    items.c.created < now - self.config.retention.days * DAY,
-                )
-                .limit(1000)
-            ).all()
-        for row in old:
-            try:
-                self.erase_item(row.tenant, row.id, "retention")
-            except (Conflict, StoreError):
-                continue
-        return erased + len(old)
-
-
-@dataclass(frozen=True)
-class Made:
-    """What was made of an item.
-
-    Attributes:
-        jobs: The ids of its jobs.
-        explanations: The ids of its explanations that are on record and not erased.
-    """
-
-    jobs: list[str]
-    explanations: list[str]
-
-
-def made_of(connection: Connection, item_id: str) -> Made:
-    """List the jobs and explanations of an item."""
-    jobs = tables.jobs
-    told = connection.execute(select(jobs.c.id).where(jobs.c.item_id == item_id)).scalars()
-    found = select(recorded.c.id).where(recorded.c.item_id == item_id, recorded.c.erased.is_(None))
-    return Made(list(told), list(connection.execute(found).scalars()))
 
 
 def plain(text: str | None) -> Any:

@@ -175,7 +175,7 @@ class Worker:
 
     def _explained_texts(self, claimed: Sequence[Job]) -> list[Result]:
         """Explain a batch of texts; a text that fails, fails alone."""
-        from visxai.serve import texts
+        from visxai.serve import text_checks
 
         results: list[Result] = []
         ready: list[tuple[Job, str]] = []
@@ -193,7 +193,9 @@ class Worker:
 
         def run(batch: Sequence[tuple[Job, str]]) -> list[Checked]:
             if self.lane == "precise":
-                return [texts.check(self.service, moderator, text, job) for job, text in batch]
+                return [
+                    text_checks.check(self.service, moderator, text, job) for job, text in batch
+                ]
             made = moderator.explain([text for _, text in batch], target, method)
             return [Checked(one, {}) for one in made]
 

@@ -1,0 +1,87 @@
+"""The precise tier for texts: how far a map of words can be relied on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from visxai.ledger import explanations
+from visxai.metrics.base import rank_correlation
+from visxai.record.text import TextExplanation
+from visxai.serve.precise import Checked
+from visxai.target import Target
+
+if TYPE_CHECKING:
+    from visxai.serve.jobs import Job
+    from visxai.serve.service import Service
+    from visxai.serve.texts import TextModerator
+
+
+def check(service: Service, moderator: TextModerator, text: str, job: Job) -> Checked:
+    """Explain a text precisely, and check the explanation.
+
+    Args:
+        service: The service.
+        moderator: The moderator of texts.
+        text: The text.
+        job: The job; `supersedes` in its spec names the fast tier's explanation.
+
+    Returns:
+        The explanation with `agreement` (rank correlation with the fast tier's words, -1 to 1) and
+        `counterfactual` (the score before and after the words that carry half of the evidence are
+        taken out, and their share of all words).
+    """
+    target = str(job.spec["target"])
+    (made,) = moderator.explain([text], target, str(job.spec["method"]))
+    confidence: dict[str, Any] = dict(made.quality)
+    fast = _fast(service, job)
+    if fast is not None and fast.input.spans == made.input.spans and len(made.values) > 1:
+        confidence["agreement"] = _agreement(made, fast)
+    if not made.degenerate and (hidden := strongest(made)):
+        rest = without(made, hidden)
+        (after,) = moderator.engine.score([rest], Target.of(target, moderator.engine.model.labels))
+        confidence["counterfactual"] = {
+            "area": len(hidden) / len(made.values),
+            "before": float(made.score),
+            "after": float(after),
+        }
+    return Checked(made, confidence)
+
+
+def strongest(made: TextExplanation, share: float = 0.5) -> list[int]:
+    """List the fewest words that carry a share of the evidence for the target, greatest first."""
+    order = np.argsort(-made.values, kind="stable")
+    values = made.values[order].clip(0).astype(np.float64)
+    if not values.sum() > 0:
+        return []
+    count = int(np.searchsorted(values.cumsum(), share * values.sum() - 1e-9)) + 1
+    return [int(index) for index in order[:count]]
+
+
+def without(made: TextExplanation, words: Sequence[int]) -> str:
+    """Return an explanation's text without some of its words."""
+    gone, last, kept = {made.input.spans[index] for index in words}, 0, []
+    for start, end in sorted(gone):
+        kept.append(made.text[last:start])
+        last = end
+    return " ".join("".join([*kept, made.text[last:]]).split())
+
+
+def _agreement(a: TextExplanation, b: TextExplanation) -> float:
+    import torch
+
+    rows = [torch.tensor(one.values)[None] for one in (a, b)]
+    return float(rank_correlation(rows[0], rows[1])[0])
+
+
+def _fast(service: Service, job: Job) -> TextExplanation | None:
+    id = job.spec.get("supersedes")
+    if id is None:
+        return None
+    with service.database.reading() as connection:
+        found = explanations.get(connection, str(id), job.tenant)
+    if found is None or found.record is None:
+        return None
+    return TextExplanation.from_dict(found.record)
