@@ -40,7 +40,7 @@ SPACE = Path(__file__).parents[1] / "examples" / "space"
 
 @pytest.fixture(scope="module")
 def made(engine: visxai.Engine) -> Iterator[Studio]:
-    one = Studio(bounds=Bounds(max_bytes=2**20, maps=8), engines={MODEL: engine})
+    one = Studio(bounds=Bounds(max_bytes=2**20, maps=8, patience=240.0), engines={MODEL: engine})
     yield one
     one.close()
 
@@ -300,10 +300,10 @@ class TestBrowser:
         page.on("console", lambda message: said.append(message.text))
         page.on("pageerror", lambda error: said.append(str(error)))
         page.goto(url)
-        page.wait_for_selector("body[data-ready]", timeout=60000)
+        page.wait_for_selector("body[data-ready]", timeout=180_000)
         page.locator('#methods input[value="saliency"]').check()
         page.locator("#file").set_input_files(file)
-        page.wait_for_selector('#maps[data-made="1"]', timeout=60000)
+        page.wait_for_selector('#maps[data-made="1"]', timeout=180_000)
         assert page.locator("#maps figure").count() == 2
         pictures = "() => [...document.images].every((one) => one.complete && one.naturalWidth > 0)"
         page.wait_for_function(pictures)
@@ -311,7 +311,7 @@ class TestBrowser:
         opacity = "(one) => getComputedStyle(one).opacity"
         assert page.locator("#maps .map").first.evaluate(opacity) == "0.4"
         page.locator("#top button").nth(1).click()
-        page.wait_for_selector('#maps[data-made="2"]', timeout=60000)
+        page.wait_for_selector('#maps[data-made="2"]', timeout=180_000)
         second = page.locator("#top li bdi").nth(1).inner_text()
         assert page.locator("#maps figure bdi").first.inner_text() == second
         page.locator("#brush").scroll_into_view_if_needed()
@@ -321,13 +321,13 @@ class TestBrowser:
         page.mouse.move(box["x"] + box["width"] / 2 + 60, box["y"] + box["height"] / 2, steps=3)
         page.mouse.up()
         page.locator("#hide").click()
-        page.wait_for_selector("#hidden li", timeout=60000)
+        page.wait_for_selector("#hidden li", timeout=180_000)
         assert "of the model’s view hidden" in page.locator("#hidden").inner_text()
         assert page.evaluate("window.hacked") is None
         self._look(page)
         page.locator("#camera").click()
         page.locator("#shoot").click()
-        page.wait_for_selector('#maps[data-made="3"]', timeout=60000)
+        page.wait_for_selector('#maps[data-made="3"]', timeout=180_000)
         # Pasted, and no photograph at all: a sentence.
         page.evaluate(
             "() => { const data = new DataTransfer(); data.items.add(new File(['no'], 'x.png', "
@@ -339,7 +339,7 @@ class TestBrowser:
         page.locator("#tab-text").click()
         page.locator("#text").fill("You are <b>stupid</b>")
         page.locator("#text-form button").click()
-        page.wait_for_selector("#words span", timeout=60000)
+        page.wait_for_selector("#words span", timeout=180_000)
         assert page.locator("#words").inner_text() == "You are <b>stupid</b>"
         assert [line for line in said if "422" not in line] == []
         context.close()
@@ -348,7 +348,7 @@ class TestBrowser:
         context = browser.new_context(color_scheme="dark", viewport={"width": 420, "height": 900})
         page = context.new_page()
         page.goto(f"{url}/#image=espresso&method=layer_cam&target=class%3Despresso&layer=blocks.5")
-        page.wait_for_selector('#maps[data-made="1"]', timeout=60000)
+        page.wait_for_selector('#maps[data-made="1"]', timeout=180_000)
         told = page.locator("#maps figcaption").inner_text()
         assert told.startswith("espresso")
         assert "layer_cam" in told
@@ -375,12 +375,12 @@ class TestBrowser:
                 wanted.append(hashlib.sha256(data).hexdigest())
                 (tmp_path / f"{number}.png").write_bytes(data)
             for page in pages:
-                page.wait_for_selector("body[data-ready]", timeout=60000)
+                page.wait_for_selector("body[data-ready]", timeout=180_000)
             for number, page in enumerate(pages):
                 page.locator("#file").set_input_files(tmp_path / f"{number}.png")
             found = []
             for page in pages:
-                page.wait_for_selector('#maps[data-made="1"]', timeout=90000)
+                page.wait_for_selector('#maps[data-made="1"]', timeout=240_000)
                 record = page.locator("#maps a").get_attribute("href")
                 found.append(httpx.get(f"{url}{record}").json()["source_sha256"])
             browser.close()
