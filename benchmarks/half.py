@@ -4,19 +4,20 @@
 
 Random weights and random images. In one process, in turn, all keeping the memory they free: the
 plain eager float32 forward, that forward in every runtime at hand (`forwards.py`), each method in
-float32 by PyTorch, in bfloat16 by its prepared copy, and in bfloat16 by OpenVINO; captum, torchcam
-and grad-cam in float32 and under bfloat16 autocast. Maps are compared with float32's first. The
-minimum over the rounds is taken, as the machine may be shared; the medians stand beside it.
+float32 by PyTorch (of a transformer compared only), in bfloat16 by its prepared copy, and in
+bfloat16 by OpenVINO; captum, torchcam and grad-cam in float32 and under bfloat16 autocast. Maps are
+compared with float32's first. The minimum over the rounds is taken, as the machine may be shared;
+the medians stand beside it.
 
 Bars are asked of the form by OpenVINO. `--compile` adds what inductor compiles, which takes some
-minutes. Writes benchmarks/results/half.json; models that aren't
-named keep their rows.
+minutes. Writes benchmarks/results/half.json; models that aren't named keep their rows.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+from functools import partial
 from typing import Any
 
 import bars
@@ -65,7 +66,8 @@ def works(name: str, compiled: bool) -> tuple[dict[str, bars.Work], dict[str, An
             label = f"{spec} {precision} {how}"
             needs = visxai.methods.load(spec).needs
             told[label] = {"cosine": round(cosine, 5), "ran": engine.model.accelerated(needs)}
-            made[label] = lambda e=engine, s=spec: e.attribute(x, s, 0)  # type: ignore[misc]
+            if precision != "fp32" or layer is not None:  # a transformer's takes too long
+                made[label] = partial(engine.attribute, x, spec, 0)
     if layer is not None:
         for label, make in (
             ("captum", contestants.captum_grad_cam),

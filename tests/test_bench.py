@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import json
 import sys
 from functools import partial
@@ -27,10 +28,13 @@ def small(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Every engine that is asked for is one of the tiny network; how each was to be accelerated."""
     asked: list[str] = []
 
-    def engine(self: bench.Setup, accelerate: str) -> visxai.Engine:
+    def engine(self: bench.Setup, accelerate: str, precision: str) -> visxai.Engine:
         asked.append(accelerate)
         return visxai.Engine(
-            zoo.module("conv"), preprocess=zoo.PREPROCESS, precision="fp32", accelerate=accelerate
+            zoo.module("conv"),
+            preprocess=zoo.PREPROCESS,
+            precision="fp32" if precision == "auto" else precision,
+            accelerate=accelerate,
         )
 
     monkeypatch.setattr(bench.Setup, "engine", engine)
@@ -138,11 +142,44 @@ def test_a_report_has_every_case(
     assert json.loads(json.dumps(found)) == found
 
 
+def test_precisions_and_models_stand_in_one_table(small: list[str], tmp_path: Path) -> None:
+    steps: list[str] = []
+    given = setup(model="a,b", precision="fp32,bf16", accelerate=("off", "onnx"), batches=(1,))
+    if not all(map(importlib.util.find_spec, ("onnx", "onnxruntime"))):
+        pytest.skip("needs the extra onnx")
+    found = bench.run(given, steps.append)
+    forms = {(c["accelerate"], c["precision"]) for c in found["cases"] if c["method"] != "forward"}
+    assert forms == {("off", "fp32"), ("onnx", "fp32"), ("off", "bf16")}
+    assert len(found["cases"]) == 2 * (3 + 1)  # of each model, and its forward
+    assert [name.endswith("onnx in bf16") for name in found["left_out"]] == [True]
+    assert found["precision"] == "fp32, bf16"
+    assert any("about" in step and "seconds" in step for step in steps)
+    table = bench.markdown(found)
+    assert "| model | method |" in table
+    assert "| off, bf16 |" in table
+    assert bench.compare(found, found)[0][0].model
+    bench.plots(found, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").stat().st_size > 10_000
+
+
+def test_a_cell_of_minutes_is_left_out_by_name(
+    small: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cases, "timed", lambda *_: 1.0)  # second a row
+    found = bench.run(setup(methods=("rise(masks=200)", "grad_cam"), batches=(1,)))
+    ((name, why),) = found["left_out"].items()
+    assert name.startswith("rise(")
+    assert name.endswith(", batch 1")
+    assert why == "a call would take about 3 minutes"
+    assert {c["method"].partition("(")[0] for c in found["cases"]} == {"grad_cam", "forward"}
+
+
 def test_wrong_settings_are_told_before_anything_runs(small: list[str]) -> None:
     for given in (
         {"batches": (0,)},
         {"accelerate": ("fast",)},
         {"methods": ("gradcm",)},
+        {"precision": "fp32,half"},
         {"methods": ("legrad",)},  # this network has no attention
         {"seconds": 0},
     ):

@@ -14,7 +14,7 @@ from rich.console import Console
 
 import visxai
 from visxai import cli
-from visxai.bench import cases, report
+from visxai.bench import report
 from visxai.cli import hello, terminal
 from visxai.images.example import PHOTOGRAPH
 
@@ -101,14 +101,6 @@ def test_a_narrow_terminal_keeps_the_intervals_of_an_evaluation(
         monkeypatch.setenv("COLUMNS", width)
         terminal.evaluation(found, "visxai evaluate")  # type: ignore[arg-type]
         assert capsys.readouterr().out.count("0.500 (0.250 to 0.750)") == 4
-
-
-def test_a_measurement_says_beforehand_how_long_it_takes() -> None:
-    setup = cases.Setup(seconds=20, memory=False)
-    assert cases._estimate(setup, 8) == "up to 3 min"
-    assert cases._estimate(cases.Setup(seconds=5, memory=True, device="cpu"), 2).startswith(
-        "up to 10 s, and a process"
-    )
 
 
 def test_slow_methods_stay_apart_in_the_plot(tmp_path: Path) -> None:

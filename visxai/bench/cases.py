@@ -3,14 +3,15 @@
     report = visxai.bench.run(visxai.bench.Setup("timm:resnet18", ("grad_cam",)))
 
 Inputs are random; the time of a method that stops when its map is accurate (`tolerance=`) depends
-on them. Every method is run in turn with the plain eager forward of the same batch, plain and
-accelerated; the report holds both the seconds and the ratios.
+on them. Every method is run in turn with the plain eager forward of the same batch, in each
+precision, plain and accelerated; the report holds both the seconds and the ratios. How long it will
+take is told before it starts, and what would take more than three minutes a call is left out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -33,9 +34,11 @@ from visxai.errors import ArgumentError
 from visxai.images.preprocess import Preprocess
 from visxai.methods import load
 from visxai.models import cards
-from visxai.models.devices import pick_device
+from visxai.models.devices import PRECISIONS, pick_device
+from visxai.models.pytorch.accelerate import PRECISIONS as FORMS
 
 FORMAT = 1
+_TEXTS = ("model", "weights_sha256", "precision")  # what several models' reports join
 METHODS = (
     "grad_cam",
     "integrated_gradients",
@@ -44,6 +47,7 @@ METHODS = (
 )  # by default, as far as the model serves them
 _SIDE = 224  # pixels a side of the input, where the model doesn't define it
 _ROUNDS = 50  # the most rounds of a contest
+_LONGEST = 180.0  # seconds that one call may take
 
 
 @dataclass(frozen=True)
@@ -51,11 +55,12 @@ class Setup:
     """The settings of a measurement.
 
     Attributes:
-        model: The name of the model.
+        model: The name of the model, or several with commas between them.
         methods: Specs of the methods; () for the usual methods.
         batches: Batch sizes.
         accelerate: Kinds of acceleration; () for "off", and on a CPU what "auto" would prepare.
-        precision: The precision, as of `Engine`.
+        precision: The precision, as of `Engine`, or several with commas between them. The plain
+            forward that all is compared with computes in the first.
         device: The device, as of `Engine`.
         checkpoint: A checkpoint of the model, as of `Engine`.
         layer: The layer for methods that read a layer, as of `Engine`.
@@ -88,11 +93,26 @@ class Setup:
             raise ArgumentError(
                 f"expected acceleration by {', '.join(CHOICES)}, got {unknown[0]!r}"
             )
+        strange = [one for one in self.precisions if one not in PRECISIONS]
+        if strange:
+            raise ArgumentError(
+                f"expected precisions of {', '.join(PRECISIONS)}, got {strange[0]!r}"
+            )
         if self.seconds <= 0:
             raise ArgumentError(f"expected more than 0 seconds, got {self.seconds}")
 
-    def engine(self, accelerate: str) -> Engine:
-        """Create an engine with these settings and a kind of acceleration.
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The names of the models."""
+        return tuple(name.strip() for name in self.model.split(","))
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """The precisions."""
+        return tuple(name.strip() for name in self.precision.split(","))
+
+    def engine(self, accelerate: str, precision: str) -> Engine:
+        """Create an engine with these settings, a kind of acceleration and a precision.
 
         Its batch size is the largest of those measured, so that each of them is one block of rows
         where memory allows, and never less than an engine's own.
@@ -105,7 +125,7 @@ class Setup:
             layer=self.layer,
             preprocess=self.preprocess,
             device=self.device,
-            precision=self.precision,
+            precision=precision,
             accelerate=accelerate,
         )
 
@@ -122,17 +142,38 @@ def run(setup: Setup, progress: Callable[[str], None] = lambda _: None) -> dict[
     """
     # Wrong specs raise before a model is loaded.
     specs = tuple(repr(load(spec)) for spec in setup.methods or METHODS)
+    if len(setup.models) == 1:
+        return _of_model(setup, specs, progress)
+    reports = [_of_model(replace(setup, model=name), specs, progress) for name in setup.models]
+    joined = {name: ", ".join(dict.fromkeys(one[name] for one in reports)) for name in _TEXTS}
+    return {
+        **reports[0],
+        **joined,
+        "left_out": {
+            f"{one['model']}: {what}": why
+            for one in reports
+            for what, why in one["left_out"].items()
+        },
+        "cases": [{"model": one["model"], **case} for one in reports for case in one["cases"]],
+    }
+
+
+def _of_model(
+    setup: Setup, specs: tuple[str, ...], progress: Callable[[str], None]
+) -> dict[str, Any]:
+    """Measure methods on one model; see `run`."""
     progress(f"loading {setup.model}")
-    plain = setup.engine("off")
-    kinds = setup.accelerate or _usual(plain)
-    engines = {kind: plain if kind == "off" else setup.engine(kind) for kind in kinds}
+    plain = setup.engine("off", setup.precisions[0])
     served, left_out = _served(plain, specs, bool(setup.methods))
+    engines = _engines(setup, plain, left_out)
+    cells, expected = _affordable(setup, plain, served, len(engines), left_out)
+    more = ", and a process for each peak of memory (--no-memory leaves them out)"
+    more = more if setup.memory and plain.device.type == "cpu" else ""
+    progress(f"{len(cells)} measurements: about {_spoken(expected)}{more}")
     cases: list[dict[str, Any]] = []
-    contests = len(served) * len(setup.batches)
-    progress(f"{contests} measurements of about {setup.seconds:g} s: {_estimate(setup, contests)}")
     for batch in setup.batches:
         forwards: list[float] = []
-        for spec in served:
+        for spec in (spec for spec, own in cells if own == batch):
             progress(f"{spec}, batch {batch}")
             found, seconds = _measured(setup, plain, engines, spec, batch)
             cases += found
@@ -146,19 +187,61 @@ def run(setup: Setup, progress: Callable[[str], None] = lambda _: None) -> dict[
         "model": plain.model.ref.name,
         "weights_sha256": plain.model.ref.weights_sha256,
         "device": str(plain.device),
-        "precision": plain.precision,
+        "precision": ", ".join(dict.fromkeys(precision for _, precision in engines)),
         "input": list(_inputs(plain, 1).shape[1:]),
         "left_out": left_out,
         "cases": cases,
     }
 
 
-def _estimate(setup: Setup, contests: int) -> str:
-    """Say how long the measurements will take, and how to take less."""
-    minutes = contests * setup.seconds / 60
-    most = f"up to {minutes:.0f} min" if minutes >= 1.5 else f"up to {60 * minutes:.0f} s"
-    more = ", and a process for each peak of memory (--no-memory leaves them out)"
-    return most + (more if setup.memory and pick_device(setup.device).type == "cpu" else "")
+def _engines(
+    setup: Setup, plain: Engine, left_out: dict[str, str]
+) -> dict[tuple[str, str], Engine]:
+    """Create the engines by acceleration and precision; note in `left_out` which can't be."""
+    made: dict[tuple[str, str], Engine] = {}
+    for precision in setup.precisions:
+        first = precision == setup.precisions[0]
+        own = plain if first else setup.engine("off", precision)
+        for kind in setup.accelerate or _usual(own):
+            computes = FORMS.get(kind, (own.precision,))
+            if own.precision not in computes:
+                left_out[f"{kind} in {own.precision}"] = f"computes in {', '.join(computes)} alone"
+                continue
+            made[kind, own.precision] = own if kind == "off" else setup.engine(kind, precision)
+    return made
+
+
+def _affordable(
+    setup: Setup, plain: Engine, served: list[str], engines: int, left_out: dict[str, str]
+) -> tuple[list[tuple[str, int]], float]:
+    """List the methods and batch sizes whose calls aren't too long, and estimate the seconds.
+
+    A call is taken to cost its rows times the plain forward of one, a backward twice as much.
+
+    Returns:
+        The cells (method, batch), and the seconds of measuring them all; what is too long is
+        noted in `left_out`.
+    """
+    forward, one = work(plain, "forward", 1), _inputs(plain, 1)
+    forward()
+    row = timed(forward, plain.device)
+    cells, expected = [], 0.0
+    for batch in setup.batches:
+        for spec in served:
+            cost = load(spec).cost(plain.model, one)
+            seconds = batch * row * (cost.forwards + 2 * cost.backwards)
+            if seconds > _LONGEST:
+                why = f"a call would take about {_spoken(seconds)}"
+                left_out[f"{spec}, batch {batch}"] = why
+                continue
+            cells.append((spec, batch))
+            calls = engines * seconds + batch * row  # a round, beside the forward
+            expected += calls + max(min(setup.seconds, _ROUNDS * calls), 3 * calls)
+    return cells, expected
+
+
+def _spoken(seconds: float) -> str:
+    return f"{seconds:.0f} seconds" if seconds < 100 else f"{seconds / 60:.0f} minutes"
 
 
 def work(engine: Engine, spec: str, batch: int) -> Work:
@@ -199,35 +282,40 @@ def _served(
 
 
 def _measured(
-    setup: Setup, plain: Engine, engines: dict[str, Engine], spec: str, batch: int
+    setup: Setup,
+    plain: Engine,
+    engines: dict[tuple[str, str], Engine],
+    spec: str,
+    batch: int,
 ) -> tuple[list[dict[str, Any]], list[float]]:
     """Measure a method at a batch size; return its cases, and the seconds of the plain forward."""
-    works = {kind: work(engine, spec, batch) for kind, engine in engines.items()}
-    first = {kind: timed(one, plain.device) for kind, one in works.items()}
+    works = {" in ".join(form): work(engine, spec, batch) for form, engine in engines.items()}
+    first = {name: timed(one, plain.device) for name, one in works.items()}
     forward = work(plain, "forward", batch)
     forward()
     seconds = contest(
         {"forward": forward, **works}, _ROUNDS, 0, limit=setup.seconds, device=plain.device
     )
     cases = []
-    for kind, engine in engines.items():
-        case = _case(spec, batch, kind, engine.precision, seconds[kind])
+    for (kind, precision), engine in engines.items():
+        name = f"{kind} in {precision}"
+        case = _case(spec, batch, kind, precision, seconds[name])
         case["ran"] = engine.model.accelerated(load(spec).needs)
-        case["first_seconds"] = round(first[kind], 3)
-        case["of_forward"] = ratio(seconds, kind, "forward")
+        case["first_seconds"] = round(first[name], 3)
+        case["of_forward"] = ratio(seconds, name, "forward")
         case["peak_mib"] = None
         if setup.memory and plain.device.type == "cuda":
-            case["peak_mib"] = round(allocator_peak(works[kind]), 1)
+            case["peak_mib"] = round(allocator_peak(works[name]), 1)
         elif setup.memory and plain.device.type == "cpu":
-            peak = peak_increase(partial(_loaded, setup, kind, spec, batch))
+            peak = peak_increase(partial(_loaded, setup, kind, precision, spec, batch))
             case["peak_mib"] = None if peak is None else round(peak, 1)
         cases.append(case)
     return cases, seconds["forward"]
 
 
-def _loaded(setup: Setup, kind: str, spec: str, batch: int) -> Work:
+def _loaded(setup: Setup, kind: str, precision: str, spec: str, batch: int) -> Work:
     """Load the model and build the call of `work`, in a process that measures its memory."""
-    return work(setup.engine(kind), spec, batch)
+    return work(setup.engine(kind, precision), spec, batch)
 
 
 def _case(

@@ -29,6 +29,7 @@ class Change:
         precision: The precision.
         ratio: New seconds over old seconds.
         noise: The relative change that noise explains.
+        model: The model's name, in a report of several.
     """
 
     method: str
@@ -37,6 +38,7 @@ class Change:
     precision: str
     ratio: float
     noise: float
+    model: str = ""
 
     @property
     def slower(self) -> bool:
@@ -50,8 +52,9 @@ class Change:
 
     def __str__(self) -> str:
         word = "slower" if self.slower else "faster" if self.faster else "as fast"
+        of = f"{self.model}: " if self.model else ""
         return (
-            f"{self.method}, batch {self.batch}, {self.accelerate}, {self.precision}: {word}, "
+            f"{of}{self.method}, batch {self.batch}, {self.accelerate}, {self.precision}: {word}, "
             f"{self.ratio:.2f} times the seconds (noise ±{100 * self.noise:.0f} %)"
         )
 
@@ -92,13 +95,20 @@ def compare(new: Report, old: Report) -> tuple[list[Change], list[str]]:
         parts = [_relative_spread(one["seconds"]) for one in (case, earlier)]
         noise = max(_SMALLEST, sum(part**2 for part in parts) ** 0.5)
         changed = case["seconds"]["median"] / earlier["seconds"]["median"]
-        changes.append(Change(*_key(case), changed, noise))
+        model, method, batch, how, precision = _key(case)
+        changes.append(Change(method, batch, how, precision, changed, noise, model))
     changes.sort(key=lambda change: -change.ratio)
     return changes, _cautions(new, old, changes)
 
 
-def _key(case: Mapping[str, Any]) -> tuple[str, int, str, str]:
-    return case["method"], case["batch"], case["accelerate"], case["precision"]
+def _key(case: Mapping[str, Any]) -> tuple[str, str, int, str, str]:
+    return (
+        case.get("model", ""),
+        case["method"],
+        case["batch"],
+        case["accelerate"],
+        case["precision"],
+    )
 
 
 def _relative_spread(seconds: Mapping[str, float]) -> float:
@@ -209,16 +219,22 @@ def rows(report: Report) -> list[dict[str, str]]:
     interquartile range of the seconds.
     """
     found = []
+    several = len({case["precision"] for case in report["cases"]}) > 1
     specs = {case["method"] for case in report["cases"]}
     names = [spec.partition("(")[0] for spec in specs]
-    for case in sorted(report["cases"], key=lambda one: (one["batch"], one["method"])):
+    for case in sorted(
+        report["cases"], key=lambda one: (one.get("model", ""), one["batch"], one["method"])
+    ):
         share, seconds = case["of_forward"], case["seconds"]
         peak, name = case["peak_mib"], case["method"].partition("(")[0]
         found.append(
-            {
+            ({"model": case["model"]} if "model" in case else {})
+            | {
                 "method": case["method"] if names.count(name) > 1 else name,
                 "batch": str(case["batch"]),
-                "how": case["accelerate"],
+                "how": f"{case['accelerate']}, {case['precision']}"
+                if several
+                else case["accelerate"],
                 "p50 ms": f"{1000 * case['p50']:.1f}",
                 "p95 ms": f"{1000 * case['p95']:.1f}",
                 "± %": f"{50 * _relative_spread(seconds):.0f}",
@@ -229,6 +245,10 @@ def rows(report: Report) -> list[dict[str, str]]:
             }
         )
     return found
+
+
+def _order(case: Mapping[str, Any]) -> tuple[str, int, str]:
+    return case.get("model", ""), case["batch"], case["method"]
 
 
 def table(given: Sequence[Mapping[str, Any]]) -> str:
@@ -245,11 +265,15 @@ def rich_table(report: Report) -> Table:
 
     # These columns fit a terminal of eighty characters.
     made = Table(box=None, header_style="bold", pad_edge=False)
-    names = ("method", "batch", "how", "p50 ms", "p95 ms", "images/s", "× forward", "peak MiB")
+    names: tuple[str, ...] = ("method", "batch", "how", "p50 ms", "p95 ms", "images/s")
+    names += ("× forward", "peak MiB")
+    given = rows(report)
+    if given and "model" in given[0]:
+        names = ("model", *names)
     for name in names:
-        number = name not in ("method", "how")
+        number = name not in ("model", "method", "how")
         made.add_column(name, justify="right" if number else "left", overflow="fold")
-    for case in rows(report):
+    for case in given:
         made.add_row(*(case[name].replace("not measured", "-") for name in names))
     return made
 
@@ -279,11 +303,14 @@ def markdown(report: Report, changes: Sequence[Change] = (), cautions: Sequence[
 
 
 def plots(report: Report, path: Path) -> None:
-    """Plot images a second by batch size, a line for each method and acceleration."""
+    """Plot images a second by batch size: a line for each model, method and form."""
+    several = len({case["precision"] for case in report["cases"]}) > 1
     lines: dict[str, list[tuple[float, float]]] = {}
     for case in sorted(report["cases"], key=lambda one: one["batch"]):
         name = case["method"].partition("(")[0]
         name += "" if case["accelerate"] == "off" else f", {case['accelerate']}"
+        name += f", {case['precision']}" if several else ""
+        name = f"{case['model']}: {name}" if "model" in case else name
         lines.setdefault(name, []).append((case["batch"], case["images_per_second"]))
     both = {"log": True, "log_y": True}
     plot_lines(lines, path, heading(report), "batch size", "images a second", **both)

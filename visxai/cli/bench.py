@@ -98,12 +98,15 @@ def bench(
     """Measure what explaining costs with a model of yours on this machine.
 
     Latency, throughput and memory of each method beside the model's plain forward, in one run.
+    --model and --precision take several names, with commas between them.
 
     [bold]Examples[/bold]
 
     visxai bench --model timm:resnet18 --methods grad_cam --out bench.json
 
     visxai bench --model timm:resnet18 --methods grad_cam --compare bench.json
+
+    visxai bench --model efficientnet_lite0,timm:resnet18 --precision fp32,bf16
     """
     from visxai.cli import terminal
 
