@@ -88,7 +88,7 @@ def test_a_layer_whose_norm_was_folded_is_read_in_the_module() -> None:
     assert made is not None
     assert "layer4.0.conv2" in made.folded
     target = visxai.target.Target.of("class=2")
-    for name in ("layer4.0.conv2", "layer4.1.bn2", "layer4"):
+    for name in ("layer4.0.conv2", "layer4.0.bn2", "layer4"):
         exact = zoo.model("resnet18").at_layers(x, target, (name,)).layers[0].activation
         found = model.at_layers(x, target, (name,)).layers[0].activation
         assert float(F.cosine_similarity(found.flatten(1), exact.flatten(1)).min()) > 0.99
