@@ -88,7 +88,7 @@ def _mobilenet() -> nn.Module:
     from torchvision.models import MobileNetV3
     from torchvision.models.mobilenetv3 import InvertedResidualConfig
 
-    # In channels, kernel, expanded, out, squeeze and excitation, activation, stride, dilation, width.
+    # Channels in, kernel, expanded and out; squeeze and excitation, activation, stride, dilation.
     settings = [
         InvertedResidualConfig(16, 3, 16, 16, True, "RE", 2, 1, 1.0),
         InvertedResidualConfig(16, 3, 32, 24, False, "RE", 2, 1, 1.0),
