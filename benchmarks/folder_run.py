@@ -86,7 +86,8 @@ def warm(checkouts: list[Path], rounds: int) -> None:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
-        assert engine.stdin is not None and engine.stdout is not None
+        assert engine.stdin is not None
+        assert engine.stdout is not None
         engine.stdout.readline()
         engines.append((engine, engine.stdin, engine.stdout))
     for method in ("grad_cam", "occlusion"):
