@@ -8,14 +8,19 @@ more than once, work in place in the original, and be hooked by other threads el
 from __future__ import annotations
 
 import re
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from visxai.errors import ModelError
+from visxai.methods.base import Cost, Maps, Method
+from visxai.models.interface import Model, Need
+from visxai.target import Target
 
 # Activation modules by the names that PyTorch, timm and transformers give their classes.
 _RECTIFIER = re.compile(r"relu|elu|gelu|silu|swish|mish", re.IGNORECASE)
@@ -94,3 +99,35 @@ def guided(_given: Tensor, output: Tensor) -> Tensor:
 def deconvolved(given: Tensor, output: Tensor) -> Tensor:
     """Let positive gradients alone pass, wherever the activation's input was."""
     return guided(given, output.detach() + (given - given.detach()))
+
+
+@dataclass(frozen=True, repr=False)
+class Clipped(Method):
+    """The gradient at the input with a rule at each rectifier.
+
+    Attributes:
+        signed: Whether to sum over channels, rather than take the largest magnitude.
+    """
+
+    signed: bool = True
+
+    needs = Need.MODULE
+
+    @staticmethod
+    @abstractmethod
+    def rule(given: Tensor, output: Tensor) -> Tensor:
+        """Return an activation's output, of the same value, with the method's gradient."""
+
+    @property
+    def two_sided(self) -> bool:
+        return self.signed
+
+    def __call__(self, model: Model, x: Tensor, target: Target) -> Maps:
+        def run(network: nn.Module, inputs: Tensor, which: Tensor) -> Tensor:
+            gradient = clipped(network, inputs, which, self.rule, model.ref.name)
+            return gradient.sum(1) if self.signed else gradient.abs().amax(1)
+
+        return Maps(model.through(x, model.aim(x, target), run))
+
+    def cost(self, model: Model, x: Tensor) -> Cost:
+        return Cost(forwards=2, backwards=1)

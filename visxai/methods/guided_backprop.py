@@ -22,36 +22,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from visxai.methods._rectified import clipped, guided
-from visxai.methods.base import Cost, Maps, Method
-from visxai.models.interface import Model, Need
-from visxai.target import Target
+from visxai.methods._rectified import Clipped, guided
 
 
 @dataclass(frozen=True, repr=False)
-class GuidedBackprop(Method):
-    """The gradient without negative parts; see the module's docstring.
+class GuidedBackprop(Clipped):
+    """The gradient without negative parts; see the module's docstring."""
 
-    Attributes:
-        signed: Whether to sum over channels, rather than take the largest magnitude.
-    """
-
-    signed: bool = True
-
-    needs = Need.MODULE
-
-    @property
-    def two_sided(self) -> bool:
-        return self.signed
-
-    def __call__(self, model: Model, x: Tensor, target: Target) -> Maps:
-        def run(network: nn.Module, inputs: Tensor, which: Tensor) -> Tensor:
-            gradient = clipped(network, inputs, which, guided, model.ref.name)
-            return gradient.sum(1) if self.signed else gradient.abs().amax(1)
-
-        return Maps(model.through(x, model.aim(x, target), run))
-
-    def cost(self, model: Model, x: Tensor) -> Cost:
-        return Cost(forwards=2, backwards=1)
+    @staticmethod
+    def rule(given: Tensor, output: Tensor) -> Tensor:
+        return guided(given, output)
