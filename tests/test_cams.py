@@ -17,7 +17,7 @@ from visxai.engine.batch import compute
 from visxai.errors import ArgumentError, ModelError, TargetError
 from visxai.methods.eigen_cam import EigenCam
 from visxai.methods.finer_cam import FinerCam
-from visxai.methods.score_cam import masked
+from visxai.methods.score_cam import ScoreCam
 from visxai.models.probe import Probe
 from visxai.models.pytorch.model import TorchModel
 from visxai.models.views import AtLayer
@@ -181,7 +181,7 @@ def test_score_cam_by_hand(conv: TorchModel) -> None:
 def test_score_cam_masks() -> None:
     x = torch.ones(1, 3, 8, 8)
     activation = torch.stack([torch.full((2, 2), 7.0), torch.tensor([[0.0, 1.0], [2.0, 3.0]])])
-    rows = masked(x, activation[None])
+    rows = ScoreCam().turns(x, activation[None])
     built = rows.build(torch.tensor([0, 0]), torch.tensor([0, 1]))
     assert not built[0].any()  # a flat channel hides everything
     assert built[1].min() == 0

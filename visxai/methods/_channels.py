@@ -21,7 +21,7 @@ from visxai.target import Target
 class Averaged(LayerMethod):
     """Score-CAM with a mean of several scores for each channel.
 
-    Subclasses have a field `samples`, the number of scores of a channel.
+    Subclasses have `samples`, the number of scores of a channel.
 
     Attributes:
         output: 'logit' or 'probability': what the target is evaluated at.
