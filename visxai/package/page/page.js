@@ -164,7 +164,10 @@ function take(file) {
   if (session && file) explain(file).catch(complain);
 }
 
-byId("file").addEventListener("change", (event) => take(event.target.files[0]));
+byId("file").addEventListener("change", (event) => {
+  take(event.target.files[0]);
+  event.target.value = ""; // so that the same picture can be chosen again
+});
 byId("strength").addEventListener("input", () => shown && draw());
 addEventListener("paste", (event) => take([...event.clipboardData.files][0]));
 for (const kind of ["dragover", "dragleave", "drop"]) {
