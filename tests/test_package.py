@@ -32,9 +32,9 @@ FLOORS = [
     ["metrics"],
     ["engine"],
     ["pipeline", "bench", "moderation", "package"],
-    ["text"],
+    ["text", "govern"],
     ["scale", "report", "evaluate", "tabular", "serve", "video", "adapters"],
-    ["compare", "govern", "demo"],
+    ["compare", "demo"],
     ["cli"],
     ["__main__"],
 ]

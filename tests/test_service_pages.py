@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import shutil
 import threading
 from collections.abc import Iterator
@@ -12,9 +13,12 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
+from sqlalchemy import insert
 from test_service import CHEAP, FLAG_ALL, drain, key, photo
 
 import visxai
+from visxai import govern
+from visxai.govern import tables
 from visxai.serve import run
 from visxai.serve.app import create
 from visxai.serve.config import Config
@@ -82,6 +86,30 @@ def test_pages_need_a_session_and_its_own_origin(served: tuple[Service, str, str
         assert client.get("/static/service.py").status_code == 404
         assert client.post("/logout", headers=own).status_code == 303
         assert client.get("/review").status_code == 401
+
+
+def _alert(log: govern.Log, id: str) -> str:
+    """An alert on record, as drift raises one."""
+    body = {"from": "", "to": "", "n": 3, "alarms": ["score"], "moved": [], "records": []}
+    row = {
+        "id": id,
+        "model_id": log.models()[0].id,
+        "window_id": "w",
+        "at": "2026",
+        "state": "open",
+    }
+    with log.ledger.writing() as (connection, _):
+        connection.execute(insert(tables.alerts).values(**row, body=json.dumps(body), delivered=""))
+    return id
+
+
+def test_governance_is_for_auditors(served: tuple[Service, str, str]) -> None:
+    service, url, _ = served
+    for who, code in (("review", 403), ("audit", 200)):
+        got = httpx.get(f"{url}/governance", headers=key(service, who, "default"))
+        assert got.status_code == code
+    assert "form-action 'self'" in got.text
+    assert httpx.get(f"{url}/governance").status_code == 401
 
 
 def _contrast(page: Any) -> list[str]:
@@ -171,6 +199,20 @@ class TestBrowser:
         page.goto(f"{url}/dashboard")
         page.wait_for_selector("table")
         self._look(page, folder, f"dashboard-{scheme}")
+        with govern.Log(service.ledger) as log:
+            log.catch_up()
+            alert = _alert(log, f"alert-{scheme}")
+        page.get_by_role("link", name="Governance").click()
+        page.wait_for_selector("#trends .chart")
+        self._look(page, folder, f"governance-{scheme}")
+        assert HOSTILE not in page.inner_html("#items")
+        assert "decision.upheld" in page.locator("#audit").inner_text()
+        form = page.locator(".alert.open form")
+        form.get_by_label("Note").fill("a new camera")
+        form.get_by_role("button").click()
+        page.wait_for_selector(".alert.acknowledged")
+        (told,) = (one for one in govern.alerts(log) if one["id"] == alert)
+        assert [note["text"] for note in told["notes"]] == ["a new camera"]
         assert said == []
         context.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import TYPE_CHECKING, Annotated
 
@@ -65,6 +66,16 @@ def serve(
             "--workers/--no-workers", help="Explain in this process, or leave it to others."
         ),
     ] = True,
+    alerts: Annotated[
+        str | None,
+        typer.Option(
+            "--alerts",
+            metavar="URL",
+            help="Where alerts of drift are posted as JSON. With VISXAI_WEBHOOK_SECRET in the "
+            "environment they are signed.",
+            show_default=False,
+        ),
+    ] = None,
     demo: Annotated[
         bool,
         typer.Option("--demo", help="Fill it with items, so that every page has something."),
@@ -101,7 +112,15 @@ def serve(
             if demo:
                 threading.Thread(target=_fill, args=(service, address), daemon=True).start()
 
-        run.serve(service, listener, lanes=run.LANES if workers else (), log=_say, started=started)
+        run.serve(
+            service,
+            listener,
+            lanes=run.LANES if workers else (),
+            log=_say,
+            started=started,
+            alerts=alerts,
+            secret=os.environ.get("VISXAI_WEBHOOK_SECRET"),
+        )
     finally:
         service.close()
     return 0

@@ -235,6 +235,14 @@ def _raise(log: Log, model: Model, window_id: str, window: Window) -> str:
 
 
 def _compare_groups(log: Log, model: Model, level: float) -> None:
+    """Compare the groups of each attribute, unless nothing came since they were compared."""
+    newest = log.observe(model.id, limit=1, newest=True).ids
+    with log.ledger.database.reading() as connection:
+        known = connection.execute(
+            select(tables.gaps.c.result).where(tables.gaps.c.model_id == model.id)
+        ).scalars()
+        if newest and any(json.loads(one).get("newest") == newest[0] for one in known):
+            return
     seen = log.observe(model.id, limit=_NEWEST, newest=True)
     for attribute, values in seen.groups.items():
         if len({one for one in values if one}) not in _GROUPS or len(attribute) > 128:
@@ -244,7 +252,7 @@ def _compare_groups(log: Log, model: Model, level: float) -> None:
             "model_id": model.id,
             "attribute": attribute,
             "n": len(seen),
-            "result": as_json(found.to_dict()),
+            "result": as_json({**found.to_dict(), "newest": newest[0]}),
         }
         with log.ledger.writing() as (connection, at):
             if not insert_new(connection, tables.gaps, {**row, "at": at}):

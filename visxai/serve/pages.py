@@ -11,8 +11,10 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Form, Query, Request, Response
 from sqlalchemy import select
-from starlette.responses import FileResponse, RedirectResponse
+from starlette.responses import FileResponse, HTMLResponse, RedirectResponse
 
+from visxai import govern
+from visxai.govern.log import Log
 from visxai.ledger import explanations
 from visxai.record.image import ImageExplanation
 from visxai.record.text import TextExplanation
@@ -28,6 +30,7 @@ _FILES = ("service.css", "service.js", "icon.svg")
 
 router = APIRouter(include_in_schema=False)
 _Review = Annotated[Principal, Depends(role("review"))]
+_Audit = Annotated[Principal, Depends(role("audit"))]
 _Look = Annotated[Principal, Depends(role("review", "audit"))]
 
 
@@ -213,6 +216,40 @@ def _categories(service: Service) -> list[str]:
     texts = service.config.text_rules()
     rules = (*service.moderator.policy.rules, *(texts.rules if texts is not None else ()))
     return list(dict.fromkeys(rule.category for rule in rules))
+
+
+@router.get("/governance")
+def get_governance(
+    request: Request, who: _Audit, model: Annotated[str, Query(max_length=64)] = ""
+) -> Response:
+    """Show what a model's explanations say over time, gaps between groups, drift and alerts."""
+    html = govern.page(_log(request), model=model, tenant=who.tenant, act="/governance/alerts")
+    # The page brings a policy of its own, which allows the scripts inside it by their hash.
+    headers = {"Content-Security-Policy": "frame-ancestors 'none'", "Cache-Control": "no-store"}
+    return HTMLResponse(html, headers=headers)
+
+
+@router.post("/governance/alerts")
+def post_alert(
+    request: Request,
+    who: _Audit,
+    alert: Annotated[str, Form(max_length=64)],
+    text: Annotated[str, Form(max_length=2000)],
+    close: Annotated[str, Form(max_length=8)] = "",
+) -> Response:
+    """Add a note to an alert, and acknowledge it where that is asked for."""
+    done = govern.acknowledge if close else govern.annotate
+    done(_log(request), alert, text, who.key_id)
+    return RedirectResponse("/governance#drift", 303)
+
+
+def _log(request: Request) -> Log:
+    """Return the log of the service's ledger, which is made once."""
+    state = request.app.state
+    if not hasattr(state, "log"):
+        state.log = Log(_service(request).ledger)
+    made: Log = state.log
+    return made
 
 
 def _described(job: Any, stored: Any) -> dict[str, Any]:

@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterator, Sequence
 import uvicorn
 
 from visxai.errors import ArgumentError, StoreError
+from visxai.govern import watcher
 from visxai.ledger import audit
 from visxai.serve import erasure, keys
 from visxai.serve.app import create
 from visxai.serve.service import Service
 from visxai.serve.worker import Worker
 
+WATCH = 300.0  # seconds between two looks for drift
 TIDY = 300.0  # seconds between two looks for what is too old
 LANES = ("fast", "precise")
 _SWITCH = 0.0005  # seconds
@@ -92,6 +94,8 @@ def serve(
     lanes: Sequence[str] = LANES,
     log: Callable[[str], None] = lambda _: None,
     started: Callable[[], None] = lambda: None,
+    alerts: str | None = None,
+    secret: str | None = None,
 ) -> None:
     """Answer requests until the process is asked to stop.
 
@@ -101,6 +105,8 @@ def serve(
         lanes: The lanes of workers inside this process; none for an API alone.
         log: Takes lines about what goes wrong.
         started: Called once requests are answered.
+        alerts: The webhook that alerts of drift are posted to, None for the log and the page alone.
+        secret: The key of their signature, None for none.
     """
     # Threads that answer requests and the one that computes change places more often than by
     # default (5 ms), which is as long as a small forward.
@@ -123,7 +129,8 @@ def serve(
         started()
 
     over = threading.Event()
-    with working(service, lanes, log):
+    drift = watcher(service.ledger, every=WATCH, webhook=alerts, secret=secret)
+    with drift, working(service, lanes, log):
         threading.Thread(target=watch, daemon=True).start()
         server.run(sockets=[listener])
 
