@@ -126,10 +126,12 @@ function fairness(model) {
   }
 }
 
+const moved = (m) => `${m.name ?? m.figure} ${figure(m.before)} → ${figure(m.after)} (KS ${figure(m.statistic ?? m.ks)}, q ${figure(m.q)})`;
+
 function drift(model) {
   const host = $("drift"), windows = model.windows;
   host.replaceChildren(...head("drift", "Drift", "Each window against the reference, on three sides: what came in, what the model answered, and why. A p-value at or below the line is an alarm; p-values are adjusted for the sides. A p-value has no interval: it says how often chance does as much."));
-  if (!windows.length) { host.append(none("No window has been tested: a window is tested when it is full, after the reference.")); return; }
+  if (!windows.length) { host.append(none("No window has been tested: a window is tested when it is full, after the reference.")); alerts(model); return; }
   const x = windows.map((one) => when(one.first).slice(0, 10)), level = data.level;
   const sides = ["input", "score", "explanation"].filter((side) => windows.some((one) => side in one.q));
   const of = (side) => ({ name: side, points: windows.map((one, at) => ({ at, mean: one.q[side] ?? null, n: one.n, marked: one.alarms.includes(side) })) });
@@ -138,10 +140,14 @@ function drift(model) {
     chart("Single items unlike the reference", x, [unlike])));
   const missing = [...new Set(windows.flatMap((one) => Object.entries(one.missing).map((pair) => pair.join(": "))))];
   for (const one of missing) host.append(el("p", { class: "hint" }, `Not tested: ${one}.`));
-  const moved = (m) => `${m.name ?? m.figure} ${figure(m.before)} → ${figure(m.after)} (KS ${figure(m.statistic ?? m.ks)}, q ${figure(m.q)})`;
   host.append(table("Windows", ["from", "to", "n", "input", "score", "explanation", "alarms", "moved most", "single items unlike the reference"],
     windows.toReversed().map((one) => [when(one.first), when(one.last), one.n, one.q.input ?? null, one.q.score ?? null, one.q.explanation ?? null, one.alarms.join(", "), one.moved.map(moved).join("; "), `${one.unlike}${one.outliers.length ? `: ${one.outliers.map((o) => `${o.id.slice(-8)} (${o.side}, ${figure(o.distance)} ×)`).join(", ")}` : ""}`]),
     (row) => [...row.slice(0, 3), ...row.slice(3, 6).map((v) => figure(v)), row[6] ? tag(row[6], "bad") : tag("none", "good"), row[7], row[8]]));
+  alerts(model);
+}
+
+function alerts(model) {
+  const host = $("drift");
   host.append(el("h3", { class: "history" }, `Alerts: ${model.alerts.filter((one) => one.state === "open").length} open, ${model.alerts.length} in all`));
   if (!model.alerts.length) host.append(none("No window has raised an alarm."));
   for (const one of model.alerts) {
