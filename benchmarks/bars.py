@@ -97,7 +97,11 @@ def unit(maps: torch.Tensor) -> torch.Tensor:
 
 def spearman(found: torch.Tensor, expected: torch.Tensor) -> float:
     """The correlation of the ranks of all positions of two maps."""
-    ranks = [maps.flatten().argsort().argsort().double() for maps in (found, expected)]
+    ranks = []
+    for maps in (found, expected):
+        # Windows leave steps: equal values share the mean of their ranks.
+        _, place, count = maps.flatten().unique(return_inverse=True, return_counts=True)
+        ranks.append((count.cumsum(0) - (count - 1) / 2)[place].double())
     return float(torch.corrcoef(torch.stack(ranks))[0, 1])
 
 

@@ -29,6 +29,8 @@ from visxai.models.weights import cache_folder
 
 # How far compiled code in half precision may turn from the same copy run as it is.
 HALF: dict[str, Any] = {"limit": 3e-2, "difference": turned}
+# How far a runtime in half precision may turn from float32: a cosine of 0.999, as the copy may.
+EXACT = HALF | {"limit": 4.5e-2}
 
 
 class Forms(Network):
@@ -156,8 +158,8 @@ class Forms(Network):
         fast = self._fast
         if fast is None:
             return plain(x)
-        check = self._in_float32 if fast.exports else None
-        return fast.form("whole", plain, fresh, x, precision=self.precision, exact=check, **HALF)(x)
+        check, held = (self._in_float32, EXACT) if fast.exports else (None, HALF)
+        return fast.form("whole", plain, fresh, x, precision=self.precision, exact=check, **held)(x)
 
     def _fresh_exact(self) -> tuple[Callable[[Tensor], Tensor], nn.Module]:
         """Return the float32 forward on a copy of the module, and the copy, for tracers."""
@@ -243,7 +245,7 @@ class Forms(Network):
                 parts.axis,
                 precision=self.precision,
                 exact=None if exact is None else check,
-                **HALF,
+                **(HALF if exact is None else EXACT),
             )(x).to(narrow.dtype)
         return parts.head.module, lambda: self._half(inside, parts.head)
 
