@@ -53,7 +53,7 @@ SETTINGS: dict[str, Any] = {
             }
         ]
     },
-    "tiers": {"precise": {"method": "partition_shap(evaluations=200)", "seeds": 2}},
+    "tiers": {"precise": {"method": "partition_shap(max_evaluations=200)", "seeds": 2}},
 }
 _PHOTOGRAPHS = ("chelsea", "coffee", "rocket", "astronaut", "camera", "coins", "moon", "horse")
 _COMMENTS = (
