@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from pathlib import Path
 
@@ -13,7 +15,8 @@ from typer.testing import CliRunner
 from visxai.cli import app
 from visxai.errors import ArgumentError
 from visxai.text import Engine
-from visxai.text.debugging import Rate, debug, fisher
+from visxai.text.debugging import debug
+from visxai.text.rates import Rate, fisher, holm, tau
 
 FILLER = ("phone", "camera", "sound", "battery", "screen", "case", "price", "cable", "box", "day")
 
@@ -61,17 +64,90 @@ def test_a_planted_cue_is_found_with_its_effect() -> None:
     assert cue.effect_right is None
     page = found.page()
     assert "never" in page
-    assert page.count("<figure>") == 5
+    assert page.count("<figure>") == 5 + 2 * len(found.worst) == 15
     assert "<script" not in page
     assert json.loads(json.dumps(found.to_dict()))["cues"][0]["word"] == "never"
 
 
 def test_classifiers_without_a_cue_raise_few_alarms() -> None:
     alarms = 0
-    for seed in range(40):
-        texts, labels = corpus(seed, 200)
-        alarms += bool(debug(classifier(False, seed), texts, labels).cues)
-    assert alarms <= 2
+    for seed in range(200):
+        texts, labels = corpus(seed, 120)
+        found = debug(classifier(False, seed), texts, labels, worst=0)
+        assert found.overall.errors > 0
+        alarms += bool(
+            found.cues or any(one.p is not None and one.p <= 0.05 for one in found.slices)
+        )
+    assert alarms <= 10  # 5 %
+
+
+def test_a_length_with_more_errors_is_found() -> None:
+    texts, labels = corpus(2, 120)
+    long = [f"{one} and {one}" for one in texts[:60]]
+    engine = Engine(
+        lambda many: [[0.5, float("good" in one.split() and len(one.split()) < 8)] for one in many],
+        labels=["bad", "good"],
+    )
+    found = debug(engine, [*texts, *long], [*labels, *labels[:60]])
+    marked = [one for one in found.slices if one.p is not None and one.p <= 0.05]
+    assert [(one.label, one.shortest, one.longest) for one in marked] == [("good", 6, 11)]
+    assert marked[0].rate.value == 1
+    assert sum(one.rate.texts for one in found.slices) == 180
+    assert found.page().count("errors gather here") == 1
+
+
+def test_the_worst_texts_are_the_surest_mistakes_under_two_methods() -> None:
+    texts, labels = corpus(1)
+    found = debug(classifier(True), texts, labels)
+    assert [one.label for one in found.worst] == ["good"] * 5
+    for one in found.worst:
+        assert "never" in texts[one.place].split()
+        assert [each.label for each in one.explanations] == ["bad", "bad"]
+        assert [each.method.partition("(")[0] for each in one.explanations] == [
+            "lime",
+            "leave_one_out",
+        ]
+        assert one.agreement is not None
+        assert -1 <= one.agreement <= 1
+    encoder = Engine(zoo.model("bert"))
+    found = debug(encoder, ["great", "i love this phone"], ["bad", "bad"])
+    methods = [each.method.partition("(")[0] for each in found.worst[0].explanations]
+    assert methods == ["lime", "attention"]
+
+
+def test_suggestions_have_the_cue_and_are_wrong_now() -> None:
+    texts, labels = corpus(1)
+    texts[0], labels[0] = "=SUM(1) never good sound case", "good"
+    engine = classifier(True)
+    found = debug(engine, texts, labels, names=[f"a.csv#row={i}" for i in range(len(texts))])
+    made = found.suggestions
+    assert {one.how for one in made} == {"swapped", "joined"}
+    assert len(made) <= 40
+    for one in made:
+        assert "never" in one.text.split()
+        assert (one.label, one.given, one.cue) == ("good", "bad", "never")
+        assert one.text not in texts
+        assert engine.predict(one.text)[0].label == "bad"
+        origin = texts[int(one.source.partition("=")[2])]
+        if one.how == "joined":
+            assert one.text.startswith(origin)
+        else:
+            pairs = zip(one.text.split(), origin.split(), strict=True)
+            assert sum(a != b for a, b in pairs) == 1
+    rows = list(csv.DictReader(io.StringIO(found.to_csv())))
+    assert len(rows) == len(made)
+    assert all(one["text"].startswith("'=") for one in rows if "SUM" in one["text"])
+    assert found.cues[0].lacking is not None
+
+
+def test_what_a_label_lacks_is_counted() -> None:
+    texts = ["not good"] * 10 + ["good"] * 30 + ["not bad at all"] * 20 + ["bad"] * 20
+    engine = Engine(
+        lambda many: [[float("not" in one.split()), 0.5] for one in many], labels=["bad", "good"]
+    )
+    found = debug(engine, texts, ["good"] * 40 + ["bad"] * 40)
+    (cue,) = (one for one in found.cues if (one.word, one.label) == ("not", "good"))
+    assert cue.lacking == 20  # 30 of 60, as 20 of 40
 
 
 def test_nothing_is_found_where_nothing_is_wrong() -> None:
@@ -89,11 +165,18 @@ def test_the_arithmetic() -> None:
     assert fisher(0, 3, 3, 6) == 1
     assert Rate(5, 10).interval == pytest.approx((0.2366, 0.7634), abs=1e-4)
     assert Rate(0, 0).interval == (0, 1)
+    assert holm([0.04, 0.01, 0.5]) == pytest.approx([0.08, 0.03, 0.5])
+    ranked = np.array([1.0, 2, 3])
+    assert tau(ranked, ranked**2) == 1
+    assert tau(ranked, np.array([1.0, 3, 2])) == pytest.approx(1 / 3)
+    assert np.isnan(tau(ranked, np.ones(3)))
 
 
 def test_wrong_arguments_are_one_sentence() -> None:
     with pytest.raises(ArgumentError, match="a label for each of 1 texts, got 0"):
         debug(classifier(True), ["good"], [])
+    with pytest.raises(ArgumentError, match="a name for each of 1 texts, got 2"):
+        debug(classifier(True), ["good"], [1], names=["a", "b"])
 
 
 def test_independent_classes_are_refused() -> None:
@@ -109,7 +192,10 @@ def test_the_command_line(tmp_path: Path) -> None:
     table.write_text("text,label\n" + "".join(f"{one},good\n" for one in ("great", "i love this")))
     page = tmp_path / "page.html"
     words = ["debug", str(table), "--model", f"hf:{folder}", "--out", str(page)]
+    words += ["--suggestions", str(tmp_path / "more.csv")]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
-    assert "0 comparisons of words" in done.output
+    assert "0 comparisons" in done.output
     assert "No word was found" in page.read_text("utf-8")
+    assert (tmp_path / "more.csv").read_text() == "text,label,given,cue,how,source\n"
+    assert "texts to add" in done.output

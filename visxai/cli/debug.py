@@ -54,6 +54,15 @@ def debug(
         str,
         typer.Option("--out", "-o", metavar="FILE", help="The page that is written."),
     ] = "visxai_debug.html",
+    suggestions: Annotated[
+        str | None,
+        typer.Option(
+            "--suggestions",
+            metavar="FILE",
+            help="A CSV of texts to add to the training data. [dim]\\[default: none][/dim]",
+            show_default=False,
+        ),
+    ] = None,
     labels: Labels = None,
     device: Device = "auto",
     debug: Debug = False,
@@ -63,6 +72,8 @@ def debug(
     [bold]Examples[/bold]
 
     visxai debug reviews.csv --model hf:sentiment --label-column rating --out wrong.html
+
+    visxai debug reviews.csv --model hf:sentiment --suggestions more.csv
     """
     from rich.console import Console
 
@@ -83,14 +94,20 @@ def debug(
             [given.texts[one.path] for one in kept],
             [str(one.label) for one in kept],
             method=method,
+            names=[Path(one.path).name for one in kept],
         )
     files.write(Path(out), found.page())
+    if suggestions is not None:
+        files.write(Path(suggestions), found.to_csv())
     console = Console(highlight=False)
-    console.print(f"{found.overall}; {found.compared} comparisons of words", soft_wrap=True)
+    console.print(f"{found.overall}; {found.compared} comparisons", soft_wrap=True)
     for cue in found.cues:
         console.print(
             for_terminal(f"{cue.word!r} in {cue.label}: {cue.with_word}; without it {cue.without}"),
             soft_wrap=True,
         )
     console.print(for_terminal(f"page: {out}"), soft_wrap=True)
+    if suggestions is not None:
+        told = f"texts to add: {suggestions} ({len(found.suggestions)})"
+        console.print(for_terminal(told), soft_wrap=True)
     return 0

@@ -39,6 +39,15 @@ figure { margin: 0 0 1.6rem }
 figcaption, footer { font-size: .85rem; line-height: 1.4; color: #555 }
 figcaption b { color: #1a1a1a; font-size: 1rem }
 h1 { font-size: 1.2rem }
+h2 { font-size: 1.1rem; margin: 2rem 0 .4rem }
+h3 { font-size: 1rem; margin: 1.4rem 0 .4rem }
+.beside { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr));
+          gap: 0 1.6rem }
+.wide { overflow-x: auto }
+table { border-collapse: collapse; font-size: .9rem; line-height: 1.4 }
+th, td { text-align: start; vertical-align: top; padding: .2rem 1rem .2rem 0;
+         border-bottom: 1px solid #8886; overflow-wrap: anywhere }
+th { white-space: nowrap }
 @media (prefers-color-scheme: dark) {
   body { color: #eee; background: #16181c }
   figcaption, footer { color: #aaa }
@@ -149,18 +158,31 @@ def page(parts: Sequence[Part], title: str = "") -> str:
         title: The page's title; "" takes the first text's caption.
     """
     name = title or (f"{parts[0].caption.label} · {parts[0].caption.source}" if parts else "")
-    figures = "".join(_figure(part) for part in parts)
-    heading = f"<h1>{_escaped(title)}</h1>" if title else ""
+    figures = "".join(figure(part) for part in parts)
+    footer = f"<footer>{legend(any(part.two_sided for part in parts))}</footer>"
+    return document(name, figures + footer, heading=title)
+
+
+def document(name: str, body: str, heading: str | None = None) -> str:
+    """Make a whole page, which runs no script, of HTML that is safe already.
+
+    Args:
+        name: The page's name, any text.
+        body: The HTML.
+        heading: What stands above it; None is the name, "" nothing.
+    """
+    shown = name if heading is None else heading
+    title = f"<h1>{_escaped(shown)}</h1>" if shown else ""
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{_escaped(name)}</title><style>{_STYLE}</style>{heading}{figures}"
-        f"<footer>{legend(any(part.two_sided for part in parts))}</footer></html>\n"
+        f"<title>{_escaped(name)}</title><style>{_STYLE}</style>{title}{body}</html>\n"
     )
 
 
-def _figure(part: Part) -> str:
+def figure(part: Part) -> str:
+    """Draw a highlighted text under its caption, as a <figure> for `document`."""
     told = part.caption
     return (
         f"<figure><figcaption><b>{_escaped(told.label)} {told.score:.3f}</b> "

@@ -1,151 +1,43 @@
 """What a text classifier gets wrong systematically: words whose texts it errs on more than others.
 
     found = debug(engine, texts, labels)
-    found.cues        words behind which errors gather, each with figures that can be checked
-    found.page()      the same as a page to read from top to bottom
+    found.cues         words behind which errors gather, each with figures that can be checked
+    found.slices       errors by label and length
+    found.worst        the surest mistakes, by LIME and by attention
+    found.page()       the same as a page to read from top to bottom
+    found.to_csv()     texts to add
 
 For each label and each word that stands in enough texts of that label, the errors with and without
-the word are compared by Fisher's exact test, one-sided, and the p-values are corrected for the
-number of comparisons by Holm's method: of classifiers without any such word, at most one in twenty
-raises an alarm. Error rates have Wilson's 95 % intervals.
+the word are compared by Fisher's exact test, one-sided, and so are the errors among texts of some
+length with those among the others. The p-values are corrected for the number of comparisons by
+Holm's method: of classifiers without any such word, at most one in twenty raises an alarm.
 
 A word behind which errors gather needn't cause them. So each cue found is deleted from its texts,
 and the change of the label's score is told for texts that the model gets wrong and for those it
 gets right: a cue that misleads pushes the two apart.
-
-Source: Fisher, Statistical methods for research workers, 1925; Holm, A simple sequentially
-rejective multiple test procedure, 1979; Wilson, Probable inference, 1927.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from math import comb, sqrt
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import ceil
 from typing import Any
 
 import numpy as np
 
-from visxai.drawing import tokens
 from visxai.errors import ArgumentError
-from visxai.foreign import for_html
 from visxai.labels import class_finder, label_of
-from visxai.record.text import TextExplanation
+from visxai.record.image import Prediction
 from visxai.text.engine import Engine, as_texts, clean
+from visxai.text.findings import Cue, Findings, Slice, Worst
+from visxai.text.model import Need
+from visxai.text.rates import Rate, fisher, holm
+from visxai.text.suggesting import suggest
+from visxai.text.words import words
 
-_SHOWN = 5  # examples of a cue on the page
-_Z = 1.959964  # of a 95 % interval
-
-
-@dataclass(frozen=True)
-class Rate:
-    """Errors among texts, with Wilson's 95 % interval.
-
-    Attributes:
-        errors: The texts that the model gets wrong.
-        texts: All texts.
-    """
-
-    errors: int
-    texts: int
-
-    @property
-    def value(self) -> float:
-        """The share of errors, 0 without texts."""
-        return self.errors / self.texts if self.texts else 0.0
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Wilson's 95 % interval of the share, 0 to 1."""
-        if not self.texts:
-            return 0.0, 1.0
-        n, p = self.texts, self.value
-        middle = (p + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
-        half = _Z / (1 + _Z**2 / n) * sqrt(p * (1 - p) / n + _Z**2 / (4 * n**2))
-        return max(0.0, middle - half), min(1.0, middle + half)
-
-    def __str__(self) -> str:
-        low, high = self.interval
-        return f"{self.errors} of {self.texts} wrong ({low:.0%} to {high:.0%})"
-
-
-@dataclass(frozen=True)
-class Cue:
-    """A word behind which errors gather.
-
-    Attributes:
-        word: The word, in lower case.
-        label: The label of the texts.
-        with_word: Errors among this label's texts with the word.
-        without: Errors among its texts without the word.
-        p: The corrected p-value.
-        effect_wrong: The mean change of the label's score, as the model reports it, when the word
-            is deleted from texts it gets wrong; None without such texts.
-        effect_right: The same for texts it gets right.
-        examples: Places of texts with the word that the model gets wrong.
-    """
-
-    word: str
-    label: str
-    with_word: Rate
-    without: Rate
-    p: float
-    effect_wrong: float | None
-    effect_right: float | None
-    examples: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Findings:
-    """What was found.
-
-    Attributes:
-        overall: Errors among all texts.
-        labels: Errors among the texts of each label.
-        compared: The number of comparisons made.
-        cues: The words found, most certain first.
-        explanations: An explanation of each example, for the label that the model gave, by place.
-    """
-
-    overall: Rate
-    labels: dict[str, Rate]
-    compared: int
-    cues: tuple[Cue, ...]
-    explanations: dict[int, TextExplanation]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the figures as plain values, ready for JSON."""
-        return {
-            "overall": asdict(self.overall),
-            "labels": {label: asdict(rate) for label, rate in self.labels.items()},
-            "compared": self.compared,
-            "cues": [asdict(cue) | {"examples": list(cue.examples)} for cue in self.cues],
-        }
-
-    def page(self, title: str = "What the model gets wrong") -> str:
-        """Draw the findings as a page without scripts."""
-        said = [f"<p>{for_html(str(self.overall))}; {self.compared} comparisons of words.</p><ul>"]
-        said += [f"<li>{for_html(f'{label}: {rate}')}" for label, rate in self.labels.items()]
-        said.append("</ul>")
-        if not self.cues:
-            said.append("<p>No word was found behind which errors gather beyond chance.</p>")
-        parts: list[tokens.Part] = []
-        for cue in self.cues:
-            told = (
-                f"“{cue.word}” in texts that are {cue.label}: {cue.with_word}; without it "
-                f"{cue.without}; p = {cue.p:.2g} after correction."
-            )
-            told += _effect("wrong", cue.effect_wrong) + _effect("right", cue.effect_right)
-            said.append(f"<p>{for_html(told)}</p>")
-            parts += [self.explanations[place].part() for place in cue.examples]
-        body = "".join(said)
-        return tokens.page(parts, title).replace("</h1>", f"</h1>{body}", 1)
-
-
-def _effect(which: str, value: float | None) -> str:
-    if value is None:
-        return ""
-    return f" Deleting it changes the score of the true label by {value:+.2f} where it is {which}."
+_SHOWN = 5  # examples of a cue
 
 
 def debug(
@@ -156,6 +48,8 @@ def debug(
     method: str = "leave_one_out",
     least: int = 10,
     level: float = 0.05,
+    worst: int = 5,
+    names: Sequence[str] | None = None,
 ) -> Findings:
     """Find words behind which a classifier's errors gather.
 
@@ -166,6 +60,8 @@ def debug(
         method: The method that explains the examples.
         least: The fewest texts of a label with a word, and without it, that are compared.
         level: The chance of any false alarm.
+        worst: The most mistakes that are explained by LIME and by attention.
+        names: Where each text came from; None numbers them, "row 1" and so on.
 
     Raises:
         ArgumentError: The numbers of texts and labels differ, a label isn't the model's, or its
@@ -181,106 +77,195 @@ def debug(
             f"expected a model that chooses one class, got {engine.model.ref.name}, whose classes "
             "are independent (sigmoid): pass activation='softmax' where one class is right"
         )
-    known = engine.model.labels
-    find = class_finder(known)
-    truth = np.array([one if isinstance(one, int) else find(one) for one in labels], np.int64)
-    given = np.array([one.class_index for one in engine.predict(many)], np.int64)
-    wrong = given != truth
-    held = [_vocabulary(engine, one) for one in many]
-    found = _compared(held, truth, wrong, least)
-    cues = [
-        _cue(engine, many, truth, wrong, held, word, label, p)
-        for word, label, p in _holm(found, level)
-    ]
-    places = sorted({place for cue in cues for place in cue.examples})
-    explained = (
-        engine.explain(
-            [many[place] for place in places], method, [int(given[place]) for place in places]
+    numbered = [f"row {place}" for place in range(1, len(many) + 1)] if names is None else names
+    if len(numbered) != len(many):
+        raise ArgumentError(
+            f"expected a name for each of {len(many)} texts, got {len(numbered)}: pass as many"
         )
-        if places
-        else []
-    )
-    classes = sorted({int(one) for one in truth})
+    find = class_finder(engine.model.labels)
+    truth = np.array([one if isinstance(one, int) else find(one) for one in labels], np.int64)
+    judged = _Judged(engine, many, numbered, truth, engine.predict(many))
+    compared = [*_words(judged, least), *_lengths(judged, least)]
+    chances = holm([one.p for one in compared if one.p is not None])
+    told = [(one, None if one.p is None else chances.pop(0)) for one in compared]
+    found = [(p, one) for one, p in told if one.word and p is not None and p <= level]
+    cues = [_cue(judged, one, p) for p, one in sorted(found, key=lambda pair: pair[0])]
+    places = sorted({place for cue in cues for place in cue.examples})
+    explained = judged.explained(places, method)
     return Findings(
-        Rate(int(wrong.sum()), len(many)),
-        {label_of(known, one): _rate(wrong[truth == one]) for one in classes},
-        len(found),
-        tuple(cues),
-        dict(zip(places, explained, strict=True)),
+        overall=Rate.of(judged.wrong),
+        labels={judged.name(one): Rate.of(judged.wrong[truth == one]) for one in judged.classes},
+        slices=tuple(
+            Slice(judged.name(one.label), *one.length, Rate.of(judged.wrong[one.rows]), p)
+            for one, p in told
+            if one.length and len(one.rows)
+        ),
+        compared=sum(one.p is not None for one in compared),
+        level=level,
+        cues=_once(cues),
+        worst=_worst(judged, worst),
+        explanations=dict(zip(places, explained, strict=True)),
     )
 
 
-def _vocabulary(engine: Engine, text: str) -> frozenset[str]:
-    (encoded,) = engine.model.encode([text])
-    return frozenset(text[start:end].casefold() for start, end in encoded.spans)
+@dataclass(frozen=True)
+class _Judged:
+    """Texts, and what the model says about them."""
+
+    engine: Engine
+    texts: list[str]
+    names: Sequence[str]
+    truth: Any  # (n,) the true class of each
+    said: list[Prediction]
+
+    @cached_property
+    def given(self) -> Any:
+        """The class that the model gives each, (n,)."""
+        return np.array([one.class_index for one in self.said], np.int64)
+
+    @cached_property
+    def wrong(self) -> Any:
+        """Which texts it gets wrong, (n,)."""
+        return self.given != self.truth
+
+    @cached_property
+    def classes(self) -> list[int]:
+        """The true classes that there are."""
+        return sorted({int(one) for one in self.truth})
+
+    @cached_property
+    def held(self) -> list[frozenset[str]]:
+        """The words of each text, in lower case."""
+        return [
+            frozenset(one.text[start:end].casefold() for start, end in one.spans)
+            for one in self.engine.model.encode(self.texts)
+        ]
+
+    def name(self, index: int) -> str:
+        """Return a class's name."""
+        return label_of(self.engine.model.labels, index)
+
+    def explained(self, places: Sequence[int], method: str) -> list[Any]:
+        """Explain the class that the model gave, for texts at some places."""
+        if not places:
+            return []
+        some = [self.texts[place] for place in places]
+        given = [int(self.given[place]) for place in places]
+        named = [self.names[place] for place in places]
+        return self.engine.explain(some, method, given, paths=named)
 
 
-def _rate(wrong: Any) -> Rate:
-    return Rate(int(wrong.sum()), len(wrong))
+@dataclass(frozen=True)
+class _Compared:
+    """Texts of a label compared with its others: by a word, or by length."""
+
+    label: int
+    rows: Any  # the places of the texts
+    p: float | None  # None where there are too few texts
+    word: str = ""
+    length: tuple[int, int] | None = None
 
 
-def _compared(
-    held: Sequence[frozenset[str]], truth: Any, wrong: Any, least: int
-) -> list[tuple[str, int, float]]:
-    """Compare errors with and without each word: (word, label, p)."""
+def _words(judged: _Judged, least: int) -> list[_Compared]:
+    """Compare errors with and without each word."""
     found = []
-    for label in sorted({int(one) for one in truth}):
-        rows = np.flatnonzero(truth == label)
-        counts: dict[str, list[int]] = {}
+    for label in judged.classes:
+        rows = np.flatnonzero(judged.truth == label)
+        places: dict[str, list[int]] = {}
         for row in rows.tolist():
-            for word in held[row]:
-                known = counts.setdefault(word, [0, 0])
-                known[0] += 1
-                known[1] += int(wrong[row])
-        errors = int(wrong[rows].sum())
-        for word, (texts, mine) in sorted(counts.items()):
-            if texts >= least and len(rows) - texts >= least and any(map(str.isalnum, word)):
-                found.append((word, label, fisher(mine, texts, errors, len(rows))))
+            for word in judged.held[row]:
+                places.setdefault(word, []).append(row)
+        for word, some in sorted(places.items()):
+            p = _chance(judged.wrong, some, rows, least)
+            if p is not None and any(map(str.isalnum, word)):
+                found.append(_Compared(label, np.array(some), p, word=word))
     return found
 
 
-def fisher(mine: int, texts: int, errors: int, total: int) -> float:
-    """Compute the chance of at least `mine` errors among `texts` of `total` with `errors`."""
-    most = min(texts, errors)
-    ways = sum(comb(errors, k) * comb(total - errors, texts - k) for k in range(mine, most + 1))
-    return ways / comb(total, texts)
+def _lengths(judged: _Judged, least: int) -> list[_Compared]:
+    """Compare errors among short, middle and long texts, thirds of all, with the others."""
+    sizes = np.array([len(words(one)) for one in judged.texts])
+    if not len(sizes):
+        return []
+    thirds = np.quantile(sizes, (1 / 3, 2 / 3), method="lower")
+    ends = sorted({*thirds.tolist(), int(sizes.max())})
+    found, start = [], int(sizes.min())
+    for end in ends:
+        for label in judged.classes if len(ends) > 1 else ():
+            rows = np.flatnonzero(judged.truth == label)
+            some = rows[(sizes[rows] >= start) & (sizes[rows] <= end)]
+            p = _chance(judged.wrong, some, rows, least)
+            found.append(_Compared(label, some, p, length=(start, end)))
+        start = end + 1
+    return found
 
 
-def _holm(found: Sequence[tuple[str, int, float]], level: float) -> list[tuple[str, int, float]]:
-    """Keep what stands after Holm's correction, with corrected p-values, most certain first."""
-    kept, highest = [], 0.0
-    for rank, (word, label, p) in enumerate(sorted(found, key=lambda one: one[2])):
-        highest = max(highest, min(1.0, p * (len(found) - rank)))
-        if highest > level:
-            break
-        kept.append((word, label, highest))
-    return kept
+def _chance(wrong: Any, some: Any, rows: Any, least: int) -> float | None:
+    """Compute the chance of so many errors among some of a label's texts; None of too few."""
+    if min(len(some), len(rows) - len(some)) < least:
+        return None
+    return fisher(int(wrong[some].sum()), len(some), int(wrong[rows].sum()), len(rows))
 
 
-def _cue(
-    engine: Engine,
-    texts: Sequence[str],
-    truth: Any,
-    wrong: Any,
-    held: Sequence[frozenset[str]],
-    word: str,
-    label: int,
-    p: float,
-) -> Cue:
-    inside = np.array([word in one for one in held])
-    rows = np.flatnonzero((truth == label) & inside)
-    others = (truth == label) & ~inside
-    change = _deleted(engine, [texts[row] for row in rows.tolist()], word, label)
-    bad = wrong[rows]
+def _cue(judged: _Judged, found: _Compared, p: float) -> Cue:
+    word, label, rows = found.word, found.label, found.rows
+    mine = judged.truth == label
+    mine[rows] = False
+    others = np.flatnonzero(mine)
+    change = _deleted(judged.engine, [judged.texts[row] for row in rows.tolist()], word, label)
+    bad = judged.wrong[rows]
+    elsewhere = np.flatnonzero(judged.truth != label)
+    share = np.mean([word in judged.held[row] for row in elsewhere]) if len(elsewhere) else 0.0
+    total = len(rows) + len(others)
     return Cue(
-        word,
-        label_of(engine.model.labels, label),
-        _rate(bad),
-        _rate(wrong[others]),
-        p,
-        float(change[bad].mean()) if bad.any() else None,
-        float(change[~bad].mean()) if (~bad).any() else None,
-        tuple(rows[bad][:_SHOWN].tolist()),
+        word=word,
+        label=judged.name(label),
+        with_word=Rate.of(bad),
+        without=Rate.of(judged.wrong[others]),
+        p=p,
+        effect_wrong=float(change[bad].mean()) if bad.any() else None,
+        effect_right=float(change[~bad].mean()) if (~bad).any() else None,
+        lacking=(
+            max(0, ceil((share * total - len(rows)) / (1 - share) - 1e-9)) if share < 1 else None
+        ),
+        examples=tuple(rows[bad][:_SHOWN].tolist()),
+        suggestions=suggest(
+            judged.engine,
+            judged.texts,
+            judged.names,
+            [*rows[bad].tolist(), *rows[~bad].tolist()],
+            others.tolist(),
+            word,
+            (label, judged.name(label)),
+        ),
+    )
+
+
+def _once(cues: Sequence[Cue]) -> tuple[Cue, ...]:
+    """Leave a text that several cues suggest to the first of them."""
+    seen: set[str] = set()
+    kept = []
+    for cue in cues:
+        new = tuple(one for one in cue.suggestions if one.text not in seen)
+        seen.update(one.text for one in new)
+        kept.append(replace(cue, suggestions=new))
+    return tuple(kept)
+
+
+def _worst(judged: _Judged, most: int) -> tuple[Worst, ...]:
+    """Explain the texts that the model gets wrong with the greatest scores."""
+    scores = np.array([one.score for one in judged.said])
+    places = sorted(np.flatnonzero(judged.wrong).tolist(), key=lambda row: -scores[row])[:most]
+    attends = Need.ATTENTION in judged.engine.model.offers
+    found = judged.explained(places, "lime," + ("attention" if attends else "leave_one_out"))
+    return tuple(
+        Worst(
+            place,
+            judged.names[place],
+            judged.name(int(judged.truth[place])),
+            tuple(found[2 * at : 2 * at + 2]),
+        )
+        for at, place in enumerate(places)
     )
 
 
