@@ -33,7 +33,11 @@ from visxai.spec import split_specs
 def evaluate(
     paths: Annotated[
         list[str],
-        typer.Argument(metavar="PATH", help="Images, and folders of them.", show_default=False),
+        typer.Argument(
+            metavar="PATH",
+            help="Images, and folders of them; or tables of texts.",
+            show_default=False,
+        ),
     ],
     model: ModelName = "efficientnet_lite0",
     methods: Annotated[
@@ -48,7 +52,8 @@ def evaluate(
             "--metrics",
             metavar="SPECS",
             help="Commas between them: insertion, deletion, road, sparseness, "
-            "'infidelity(noise=\"square\")', grid_pointing and so on.",
+            "'infidelity(noise=\"square\")', grid_pointing and so on. Of texts: all, or "
+            "comprehensiveness_mask, tau and so on.",
         ),
     ] = "insertion,deletion",
     target: Annotated[
@@ -60,6 +65,15 @@ def evaluate(
             help="As for `visxai explain`; or truth: the classes that --truth names.",
         ),
     ] = "top1",
+    text_column: Annotated[
+        str | None,
+        typer.Option(
+            "--text-column",
+            metavar="NAME",
+            help="The column of texts, for a model of texts. [dim]\\[default: by its name][/dim]",
+            show_default=False,
+        ),
+    ] = None,
     truth: Annotated[
         str | None,
         typer.Option(
@@ -139,10 +153,36 @@ def evaluate(
     visxai evaluate photos --methods grad_cam,layer_cam,rise --metrics 'insertion(steps=56)'
 
     visxai evaluate photos --metrics pointing,segmentation --truth boxes.csv --target truth
+
+    visxai evaluate comments.csv --model toxicity --methods integrated_gradients,lime
     """
     from visxai.cli import terminal
+    from visxai.cli.texts import evaluate_texts, is_text
     from visxai.images import sources
 
+    if is_text(model, text_column):
+        return evaluate_texts(
+            paths,
+            out,
+            model=model,
+            methods=methods,
+            metrics=metrics,
+            labels=labels,
+            device=device,
+            batch_size=batch_size,
+            unused={
+                "--truth": truth,
+                "--workers": workers,
+                "--timeout": timeout,
+                "--layer": layer,
+                "--checkpoint": checkpoint,
+                "--size": size,
+            },
+            target=target,
+            text_column=text_column,
+            draws=draws,
+            seed=seed,
+        )
     sized = preprocess_of(size, resize, mean, std, interpolation)
     wanted = [spec for text in methods for spec in split_specs(text, "--methods")]
     judged = split_specs(metrics, "--metrics")

@@ -92,7 +92,8 @@ def explain(
             "--check",
             metavar="METRIC",
             help="Judge every map as it is made, and keep the figures in its row: faithfulness "
-            "tells whether it beats its own cells in other orders (128 forwards a map). "
+            "tells whether it beats its own cells in other orders (128 forwards a map), or a "
+            "text's words in others (90). "
             "[dim]\\[default: none][/dim]",
             show_default=False,
         ),
@@ -331,6 +332,7 @@ def explain(
             method=method,
             target=target,
             only=only,
+            check=check,
             text_column=text_column,
             label_column=label_column,
             chunk_size=chunk_size,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from visxai.cli.base import command_line, stopping
+from visxai.errors import ArgumentError
 
 _IMAGES = "grad_cam"  # the default method of images, which no text has
+# What `visxai evaluate` takes by default, which no text has.
+_METHODS, _METRICS = "grad_cam,integrated_gradients", "insertion,deletion"
 
 
 def is_text(model: str, text_column: str | None) -> bool:
@@ -69,3 +72,70 @@ def explain_texts(
     if not outcome.complete:
         return 130
     return 1 if outcome.failed else 0
+
+
+def evaluate_texts(
+    sources: Sequence[str],
+    out: str,
+    *,
+    model: str,
+    methods: Sequence[str],
+    metrics: str,
+    labels: str | None,
+    device: str,
+    batch_size: int | None,
+    unused: Mapping[str, Any],
+    **options: Any,
+) -> int:
+    """Judge methods on texts, print the figures, and return the exit code.
+
+    Args:
+        sources: Tables and lines of JSON.
+        out: The folder for the results.
+        model: The model's name; that of images by default is read as "toxicity".
+        methods: Specs of methods; those of images by default are read as those of texts.
+        metrics: Names of metrics; those of images by default are read as all.
+        labels: A file of labels.
+        device: Where the model runs.
+        batch_size: Texts of one forward.
+        unused: Options of images, None where they weren't given.
+        options: Further arguments of `visxai.evaluate.texts.run`.
+
+    Raises:
+        ArgumentError: An option of images was given.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from visxai.cli import terminal
+    from visxai.foreign import for_terminal
+    from visxai.models.cards import DEFAULT
+
+    if wrong := [name for name, value in unused.items() if value is not None]:
+        raise ArgumentError(
+            f"expected options of texts, got {', '.join(wrong)}, which are for images: leave "
+            "them out"
+        )
+    with terminal.working("Loading the model"):
+        from visxai.evaluate import texts
+        from visxai.text.engine import Engine
+        from visxai.text.loading import DEFAULT as TOXICITY
+
+        named = TOXICITY if model == DEFAULT else model
+        engine = Engine(named, labels=labels, device=device, batch_size=batch_size or 64)
+    specs = ",".join(methods)
+    chosen = texts.METRICS if metrics == _METRICS else [one.strip() for one in metrics.split(",")]
+    with terminal.working("Judging methods"):
+        given = "integrated_gradients,leave_one_out" if specs == _METHODS else specs
+        found = texts.run(engine, sources, given, tuple(chosen), out, **options)
+    console = Console(highlight=False)
+    for metric in dict.fromkeys(one.metric for one in found):
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        for head in (f"{metric} ({texts.METRICS[metric]} is better)", "mean", "gain over random"):
+            table.add_column(head, overflow="fold")
+        for row in texts.table(found, metric):
+            table.add_row(*map(for_terminal, row))
+        console.print(table)
+        console.print()
+    console.print(for_terminal(f"page: {out}/evaluation.html"), soft_wrap=True)
+    return 0

@@ -27,6 +27,7 @@ from visxai.results.inputs import Input
 from visxai.results.rows import Row, row_of, schema_of, text
 from visxai.results.store import Store
 from visxai.target import Target
+from visxai.text import judging
 from visxai.text import sources as found_in
 from visxai.text.batch import ExplainedText
 from visxai.text.engine import Engine, Methods
@@ -43,6 +44,7 @@ def explain(
     target: Any = "top1",
     *,
     only: str | Gate | None = None,
+    check: str | None = None,
     text_column: str | None = None,
     label_column: str | None = None,
     chunk_size: int | None = None,
@@ -66,6 +68,8 @@ def explain(
         target: A target that can be written as text, such as "top1" or "class=toxic".
         only: A condition on scores; texts that don't meet it have no row. For tables with labels
             also "wrong" or "right".
+        check: "faithfulness" keeps in each row's quality whether the order of the words beats
+            random orders (`visxai.text.judging`); None doesn't.
         text_column: The column of texts; None finds it by its usual names.
         label_column: The column of labels; None finds it by its usual names, "none" leaves labels
             out.
@@ -92,6 +96,20 @@ def explain(
             f"expected a target that can be written down, got {target!r}: use top1, class=toxic or "
             "above=0.5"
         )
+    if check not in (None, judging.CHECK):
+        raise ArgumentError(
+            expected=f"the check {judging.CHECK} of texts",
+            got=repr(check),
+            remedy="judge methods by other figures with visxai evaluate",
+            field="check",
+        )
+    if check is not None and aimed.kind in ("any", "diff"):
+        raise ArgumentError(
+            expected=f"a target of one class a map with the check {check}",
+            got=str(aimed),
+            remedy="use top1, class=toxic or above=0.5",
+            field="target",
+        )
     given = found_in.read(
         sources, text_column, label_column, sys.stdin.buffer if stream is None else stream
     )
@@ -105,6 +123,8 @@ def explain(
                 "label column"
             )
     settings = _settings(engine, loaded, aimed, gate, chunk_size or _CHUNK)
+    if check is not None:
+        settings["check"] = check
     with Store(
         out,
         settings,
@@ -114,7 +134,7 @@ def explain(
         schema=schema_of("text"),
     ) as store:
         _, changed = store.add(listed)
-        run = _Run(store, engine, loaded, aimed, gate, given.texts)
+        run = _Run(store, engine, loaded, aimed, gate, given.texts, check is not None)
         return run.tally.ended(run.all(progress, stop), changed)
 
 
@@ -156,8 +176,9 @@ class _Run:
         target: Target,
         gate: Gate | None,
         texts: dict[str, str],
+        check: bool,
     ) -> None:
-        self.store, self.engine, self.texts = store, engine, texts
+        self.store, self.engine, self.texts, self.check = store, engine, texts, check
         self.asked = loaded, target, gate
         self.tally = Tally(store)
 
@@ -227,13 +248,24 @@ class _Run:
             return Failure(one.path, told[:300], type(error).__name__)
 
     def batch(self, inputs: Sequence[Input]) -> list[ExplainedText]:
-        """Explain texts that are there."""
-        return self.engine.explain_batch(
+        """Explain texts that are there, and check the explanations where that is asked for."""
+        found = self.engine.explain_batch(
             [self.texts[one.path] for one in inputs],
             *self.asked,
             [one.path for one in inputs],
             [one.expected for one in inputs],
         )
+        if not self.check:
+            return found
+        made = [each for one in found for each in one.explanations]
+        checked = iter(
+            replace(each, quality={**each.quality, **figures})
+            for each, figures in zip(made, judging.check(self.engine.model, made), strict=True)
+        )
+        return [
+            replace(one, explanations=tuple(next(checked) for _ in one.explanations))
+            for one in found
+        ]
 
 
 def _gone(one: Input) -> Failure:

@@ -1,0 +1,160 @@
+"""Figures that judge explanations of texts: hand-computed ones, the control, the command line."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import texts as zoo
+from typer.testing import CliRunner
+
+from visxai.cli import app
+from visxai.errors import ArgumentError, UnknownName
+from visxai.evaluate import texts as evaluation
+from visxai.record.text import TextExplanation
+from visxai.results import read
+from visxai.text import Engine, judging, run
+
+TEN = "bad a b c d e f g h i"
+
+
+def flagging() -> Engine:
+    """Says 1 for a text with "bad"."""
+    return Engine(lambda many: [[float("bad" in one.split())] for one in many], labels=["flag"])
+
+
+def explained(values: list[float], engine: Engine, text: str = TEN) -> TextExplanation:
+    (found,) = engine.explain(text, "leave_one_out", "flag")
+    return replace(found, values=np.array(values, np.float32))
+
+
+def test_figures_by_hand() -> None:
+    engine = flagging()
+    best = explained([1.0, *[0.0] * 9], engine)
+    worst = explained([-1.0, *[0.0] * 9], engine)
+    third = explained([2.0, 4.0, 3.0, *[0.0] * 7], engine)
+    found = judging.judge(engine.model, [best, worst, third])
+    for how in judging.REPLACEMENTS:
+        assert [one[f"comprehensiveness_{how}"] for one in found] == pytest.approx([1, 0, 3 / 5])
+        assert [one[f"sufficiency_{how}"] for one in found] == pytest.approx([0, 1, 2 / 5])
+
+
+def test_the_check_tells_a_good_order_from_a_bad_one() -> None:
+    engine = flagging()
+    best = explained([1.0, *[0.0] * 9], engine)
+    worst = explained([-1.0, *[0.0] * 9], engine)
+    good, bad, flat = judging.check(engine.model, [best, worst, replace(best, degenerate=True)])
+    assert (good["faithfulness"], bad["faithfulness"]) == pytest.approx((1, -1))
+    assert -1 < good["faithfulness_controls"] == bad["faithfulness_controls"] < 1
+    assert (good["faithful"], bad["faithful"], flat["faithful"]) == (True, False, False)
+
+
+@pytest.mark.parametrize("kind", zoo.KINDS)
+def test_an_unaltered_text_has_its_score_and_company_changes_nothing(kind: str) -> None:
+    engine = Engine(zoo.model(kind))
+    texts = [*zoo.TEXTS, " ".join(zoo.TEXTS * 6), "", "🎉"]
+    made = engine.explain(texts, "leave_one_out", [0] * len(texts))
+    encoded = engine.model.encode(texts)
+    asked = [(one, np.ones((2, len(one.spans)), bool), 0) for one in encoded]
+    for one, scores in zip(made, judging._scores(engine.model, asked, "delete"), strict=True):
+        assert scores == pytest.approx([one.score] * 2, abs=1e-5)
+    together = judging.judge(engine.model, made)
+    for one, figures in zip(made, together, strict=True):
+        (alone,) = judging.judge(engine.model, [one])
+        assert figures == {
+            name: value if value is None else pytest.approx(value, abs=1e-5)
+            for name, value in alone.items()
+        }
+    assert together[-2]["sufficiency_mask"] is None  # no word
+    assert judging.check(engine.model, made)[-2] == {}
+    assert judging.check(engine.model, []) == []
+
+
+def test_targets_of_several_classes_are_refused() -> None:
+    engine = Engine(zoo.model("function"))
+    made = engine.explain("good", "leave_one_out", "diff=good,bad")
+    with pytest.raises(ArgumentError, match="explanations of one class"):
+        judging.judge(engine.model, made)
+
+
+def table(folder: Path) -> Path:
+    path = folder / "comments.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerows([["text"], *([one] for one in [*zoo.TEXTS, "=bad <script>x</script>"])])
+    return path
+
+
+def test_methods_are_judged_beside_a_random_control(tmp_path: Path) -> None:
+    engine = Engine(zoo.model("bag"))
+    out = tmp_path / "out"
+    methods = "integrated_gradients,leave_one_out"
+    found = evaluation.run(engine, [table(tmp_path)], methods, out=out, draws=200)
+    told = {(one.method.partition("(")[0], one.metric): one for one in found}
+    assert told["leave_one_out", "tau"].mean.value == pytest.approx(1)
+    assert told["leave_one_out", "comprehensiveness_delete"].beats
+    assert not told["random", "comprehensiveness_delete"].beats
+    assert told["integrated_gradients", "completeness"].mean.value < 0.05
+    assert ("leave_one_out", "completeness") not in told
+    assert all(one.mean.low <= one.mean.value <= one.mean.high for one in found)
+    rows = list(csv.DictReader(io.StringIO((out / "rows.csv").read_text("utf-8"))))
+    assert len(rows) == 5 * 3
+    mine = [float(one["tau"]) for one in rows if one["method"] == "random" and one["tau"]]
+    assert np.mean(mine) == pytest.approx(told["random", "tau"].mean.value)
+    page = (out / "evaluation.html").read_text("utf-8")
+    assert "<script" not in page
+    assert "comprehensiveness_mask" in page
+    assert len(json.loads((out / "evaluation.json").read_text())["figures"]) == len(found)
+    again = evaluation.run(engine, [table(tmp_path)], methods, ["tau"], out, draws=200)
+    assert [one.mean for one in again] == [one.mean for one in found if one.metric == "tau"]
+
+
+def test_a_wrong_metric_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UnknownName, match="metric of texts"):
+        evaluation.run(flagging(), [table(tmp_path)], "lime", ["insertion"], tmp_path / "out")
+
+
+def test_the_command_line(tmp_path: Path) -> None:
+    words = ["evaluate", str(table(tmp_path)), "--model", "toxicity", "--device", "cpu"]
+    words += ["--target", "class=toxic", "--draws", "100", "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, [*words, "--methods", "gradient_norm", "--metrics", "tau"])
+    assert done.exit_code == 0, done.output
+    assert "tau (higher is better)" in done.output
+    assert "random" in done.output
+    refused = CliRunner().invoke(app, [*words, "--workers", "2"])
+    assert refused.exit_code != 0
+
+
+def test_a_run_with_the_check_keeps_its_figures(tmp_path: Path) -> None:
+    engine, out = flagging(), tmp_path / "out"
+    (tmp_path / "a.jsonl").write_text(f'{{"text": "{TEN}"}}\n')
+    outcome = run.explain(
+        [tmp_path / "a.jsonl"], out, engine, "leave_one_out", check="faithfulness"
+    )
+    assert outcome.complete
+    gated = run.explain(
+        [tmp_path / "a.jsonl"],
+        tmp_path / "gated",
+        engine,
+        only="flag<0.5",
+        check="faithfulness",
+        method="leave_one_out",
+    )
+    assert gated.complete
+    assert not gated.failed
+    (one,) = read(out)
+    assert one.quality["faithful"] is True
+    assert one.quality["faithfulness"] == pytest.approx(1)
+    wrongs: list[dict[str, Any]] = [
+        {"check": "insertion"},
+        {"check": "faithfulness", "target": "any=0"},
+    ]
+    for wrong in wrongs:
+        with pytest.raises(ArgumentError):
+            run.explain([tmp_path / "a.jsonl"], tmp_path / "no", engine, "leave_one_out", **wrong)
