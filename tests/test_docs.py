@@ -33,6 +33,37 @@ def blocks(page: str) -> str:
     return "\n".join(found)
 
 
+def _detector(file: Path) -> None:
+    """Write a file with the inputs, outputs and metadata of an exported YOLO with two classes.
+
+    How red a quarter of the picture is counts for "cat", how green for "dog".
+    """
+    import numpy as np
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    boxes = np.array([[16, 48, 16, 48], [16, 16, 48, 48], [32] * 4, [32] * 4], np.float32)
+    values = {"boxes": boxes[None], "shape": np.array([1, 3, 4]), "two": np.array([0, 1])}
+    nodes = [
+        helper.make_node(
+            "AveragePool", ["images"], ["cells"], kernel_shape=[32, 32], strides=[32, 32]
+        ),
+        helper.make_node("Reshape", ["cells", "shape"], ["flat"]),
+        helper.make_node("Gather", ["flat", "two"], ["scores"], axis=1),
+        helper.make_node("Concat", ["boxes", "scores"], ["output0"], axis=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "detector",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, 64, 64])],
+        [helper.make_tensor_value_info("output0", TensorProto.FLOAT, [1, 6, 4])],
+        [numpy_helper.from_array(value, name) for name, value in values.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    helper.set_model_props(model, {"names": "{0: 'cat', 1: 'dog'}"})
+    onnx.save(model, file)
+
+
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the files that the pages speak of."""
@@ -42,6 +73,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("desk")
     for name, make in (("cat", data.chelsea), ("dog", data.coffee)):
         Image.fromarray(make()).save(folder / f"{name}.jpg")
+    _detector(folder / "yolo11n.onnx")
     (folder / "photos").mkdir()
     shutil.copy(folder / "cat.jpg", folder / "photos" / "cat.jpg")
     return folder

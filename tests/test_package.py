@@ -31,7 +31,7 @@ FLOORS = [
     ["results", "methods", "ledger"],
     ["metrics"],
     ["engine"],
-    ["pipeline", "bench", "moderation", "package"],
+    ["pipeline", "bench", "moderation", "package", "detection", "similarity"],
     ["text", "govern"],
     ["scale", "report", "evaluate", "tabular", "serve", "video", "adapters"],
     ["compare", "demo"],

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from visxai import (
         bench,
         compare,
+        detection,
         drawing,
         errors,
         evaluate,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         report,
         results,
         scale,
+        similarity,
         tabular,
         text,
     )
@@ -46,6 +48,7 @@ __all__ = [
     "Target",
     "bench",
     "compare",
+    "detection",
     "drawing",
     "errors",
     "evaluate",
@@ -60,6 +63,7 @@ __all__ = [
     "report",
     "results",
     "scale",
+    "similarity",
     "tabular",
     "text",
 ]

@@ -99,6 +99,23 @@ def overlay(
     return Image.fromarray(pixels)
 
 
+def boxed(image: Image.Image, box: tuple[float, float, float, float], label: str) -> Image.Image:
+    """Draw a labelled box over a picture, such as a detected object's.
+
+    Args:
+        image: The picture.
+        box: (left, top, right, bottom) in its pixels, ends exclusive.
+        label: What stands at the box; it is left out where it would hide a small picture.
+
+    Returns:
+        RGB, at the size of `image`.
+    """
+    pixels = np.array(image.convert("RGB"))
+    left, top, right, bottom = (round(side) for side in box)
+    _box(pixels, (left, top, right, bottom), label)
+    return Image.fromarray(pixels)
+
+
 def save(image: Image.Image, path: str | os.PathLike[str], quality: int = 90) -> None:
     """Write an image as JPEG, WebP or PNG atomically, by the ending of the path.
 
@@ -240,19 +257,26 @@ def _boxes(pixels: Pixels, placed: PlacedMap, count: int) -> None:
     """Draw boxes around the `count` strongest regions, each labelled with its share of evidence."""
     height, width = pixels.shape[:2]
     fx, fy = width / placed.width, height / placed.height
+    for region in reversed(placed.regions(top=count)):  # the strongest lies on top
+        box = heatmap.scaled(region, fx, fy, width, height).box
+        _box(pixels, box, f"{region.share:.0%}".replace("%", " %"))
+
+
+def _box(pixels: Pixels, box: tuple[int, int, int, int], label: str) -> None:
+    """Draw a labelled box (left, top, right, bottom) in pixels of the picture, ends exclusive."""
+    height, width = pixels.shape[:2]
     line = max(1, round(max(width, height) / 320))
     size = max(11, round(max(width, height) / 38))
     pad = size // 3
-    for region in reversed(placed.regions(top=count)):  # the strongest lies on top
-        left, top, right, bottom = heatmap.scaled(region, fx, fy, width, height).box
-        corners = (left, top), (max(left, right - 1), max(top, bottom - 1))
-        cv2.rectangle(pixels, *corners, (20, 20, 20), 3 * line)
-        cv2.rectangle(pixels, *corners, (255, 255, 255), line)
-        text = lettering.ink(f"{region.share:.0%}".replace("%", " %"), size, bold=True)
-        tall, wide = text.shape[0], text.shape[1] + 2 * pad
-        if wide > width or 2 * tall > height:
-            continue  # a label would hide a picture this small
-        x = min(max(0, left - line // 2), width - wide)
-        y = top - tall if top >= tall else min(top, height - tall)
-        pixels[y : y + tall, x : x + wide] = 255
-        lettering.stamp(pixels, text, x + pad, y, _INK)
+    left, top, right, bottom = box
+    corners = (left, top), (max(left, right - 1), max(top, bottom - 1))
+    cv2.rectangle(pixels, *corners, (20, 20, 20), 3 * line)
+    cv2.rectangle(pixels, *corners, (255, 255, 255), line)
+    text = lettering.ink(label, size, bold=True)
+    tall, wide = text.shape[0], text.shape[1] + 2 * pad
+    if wide > width or 2 * tall > height:
+        return  # a label would hide a picture this small
+    x = min(max(0, left - line // 2), width - wide)
+    y = top - tall if top >= tall else min(top, height - tall)
+    pixels[y : y + tall, x : x + wide] = 255
+    lettering.stamp(pixels, text, x + pad, y, _INK)

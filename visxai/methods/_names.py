@@ -30,6 +30,8 @@ OTHERS = {
     "limeimageexplainer": "lime",
     "occlusionsensitivity": "occlusion",
     "slidingwindow": "occlusion",
+    "sbsm": "occlusion",
+    "drise": "rise",
     "rollout": "attention_rollout",
     "transformerattribution": "chefer",
     "transformerexplainability": "chefer",

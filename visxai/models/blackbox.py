@@ -9,8 +9,10 @@ are logits; activation="none" uses them unchanged.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -63,6 +65,17 @@ class BlackBox(Model):
 
     def remedy(self, missing: Need) -> str:
         return "explain the nn.Module itself, since a function offers its scores alone"
+
+    def with_output(self, output: Callable[[Any], Any]) -> BlackBox:
+        """Return the same model with another function from what the function returns to scores.
+
+        The function's name becomes part of the model's name, which records keep.
+        """
+        other, function = copy.copy(self), self.function
+        read_by = str(getattr(output, "__qualname__", output))
+        other.function = lambda x: output(function(x))
+        other.ref = replace(self.ref, name=f"{self.ref.name} read by {read_by}")
+        return other
 
     def scores(self, x: Tensor) -> Tensor:
         return torch.cat(

@@ -23,6 +23,8 @@ def claim(found: Explanation) -> str:
     if found.class_index is None and found.target.startswith("callable:"):
         what = found.target.removeprefix("callable:")
         return f"{name} gives the function “{what}” of its scores the value {found.logit:.3g}"
+    if found.class_index is None and form[0] == "match":
+        return f"{name} finds a similarity of {found.logit:.3f} with {form[2]}"
     if form[0].strip() == "diff":
         verdict = "speaks for" if found.logit > 0 else "speaks against"
         return f"{name} {verdict} “{found.label}”, by {abs(found.logit):.2f} in its raw scores"
