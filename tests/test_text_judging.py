@@ -127,8 +127,9 @@ def test_the_command_line(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "tau (higher is better)" in done.output
     assert "random" in done.output
-    refused = CliRunner().invoke(app, [*words, "--workers", "2"])
-    assert refused.exit_code != 0
+    refused = CliRunner().invoke(app, [*words, "--workers", "2", "--fresh"])
+    assert isinstance(refused.exception, ArgumentError)
+    assert "got --fresh, --workers" in str(refused.exception)
 
 
 def test_a_run_with_the_check_keeps_its_figures(tmp_path: Path) -> None:

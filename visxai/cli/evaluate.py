@@ -146,7 +146,8 @@ def evaluate(
     """Judge methods by metrics over many images: tables with intervals, ranks, curves, examples.
 
     A random map and a centred Gaussian are always judged beside the methods. Run it again with the
-    same --out to go on after an interruption.
+    same --out to go on after an interruption. Methods for texts are judged beside random values,
+    and such a run starts anew.
 
     [bold]Examples[/bold]
 
@@ -171,12 +172,21 @@ def evaluate(
             device=device,
             batch_size=batch_size,
             unused={
-                "--truth": truth,
-                "--workers": workers,
-                "--timeout": timeout,
-                "--layer": layer,
-                "--checkpoint": checkpoint,
-                "--size": size,
+                "--truth": truth is not None,
+                "--fresh": fresh,
+                "--precision": precision != "auto",
+                "--accelerate": accelerate != "auto",
+                "--workers": workers is not None,
+                "--timeout": timeout is not None,
+                "--chunk-size": chunk_size != 8,
+                "--layer": layer is not None,
+                "--checkpoint": checkpoint is not None,
+                "--size": size is not None,
+                "--resize": resize is not None,
+                "--mean": mean is not None,
+                "--std": std is not None,
+                "--interpolation": interpolation is not None,
+                "--examples": examples != 6,
             },
             target=target,
             text_column=text_column,

@@ -84,7 +84,7 @@ def evaluate_texts(
     labels: str | None,
     device: str,
     batch_size: int | None,
-    unused: Mapping[str, Any],
+    unused: Mapping[str, bool],
     **options: Any,
 ) -> int:
     """Judge methods on texts, print the figures, and return the exit code.
@@ -98,7 +98,7 @@ def evaluate_texts(
         labels: A file of labels.
         device: Where the model runs.
         batch_size: Texts of one forward.
-        unused: Options of images, None where they weren't given.
+        unused: Options of images, and whether they were given.
         options: Further arguments of `visxai.evaluate.texts.run`.
 
     Raises:
@@ -111,7 +111,7 @@ def evaluate_texts(
     from visxai.foreign import for_terminal
     from visxai.models.cards import DEFAULT
 
-    if wrong := [name for name, value in unused.items() if value is not None]:
+    if wrong := [name for name, value in unused.items() if value]:
         raise ArgumentError(
             f"expected options of texts, got {', '.join(wrong)}, which are for images: leave "
             "them out"
