@@ -29,6 +29,7 @@ from visxai.images.preprocess import Preprocess
 from visxai.labels import label_of
 from visxai.models import loading
 from visxai.models.blackbox import BlackBox
+from visxai.models.devices import pick_device
 from visxai.models.interface import Model
 from visxai.models.objects import Found, Objects, Reader, distinct, read, read_detr, read_yolo
 from visxai.models.pytorch.model import TorchModel
@@ -138,7 +139,8 @@ class Detector:
     ) -> None:
         given = {"preprocess": preprocess, "labels": labels, "activation": "none"}
         if isinstance(model, str):
-            model = loading.load(model, **{k: v for k, v in given.items() if v is not None})
+            own = {key: value for key, value in given.items() if value is not None}
+            model = loading.load(model, device=pick_device(device), **own)
         elif not isinstance(model, Model):
             model = loading.wrap(model, device, given)
         if not isinstance(model, (TorchModel, BlackBox)):
