@@ -13,7 +13,7 @@ import texts as zoo
 from typer.testing import CliRunner
 
 from visxai import results
-from visxai.cli import app
+from visxai.cli import app, main
 from visxai.errors import ArgumentError, StoreError, UnknownName
 from visxai.record import TextExplanation
 from visxai.report import build
@@ -158,3 +158,12 @@ def test_the_command_line(table: Path, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert len(rows(tmp_path / "out")) == 4
     assert CliRunner().invoke(app, ["report", out]).exit_code == 0
+
+
+def test_a_method_of_images_is_refused_for_texts(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["explain", str(table), "--model", "toxicity", "--out", str(tmp_path / "out")]
+    with pytest.raises(SystemExit, match="2"):
+        main([*words, "--method", "grad_cam"])
+    assert "unknown method for texts 'grad_cam'" in capsys.readouterr().err

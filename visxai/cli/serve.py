@@ -163,15 +163,18 @@ def worker(
 
 def _fill(service: Service, address: str) -> None:
     """Fill a demonstration."""
+    from visxai.govern import Log
     from visxai.serve import demo
 
     try:
         count = demo.fill(service, service.config.tenants[0])
+        with Log(service.ledger) as log:  # the watch's next round is minutes away
+            log.catch_up()
     except VisxaiError as error:
         _say(f"the demonstration: {error}")
         return
     if count:
-        typer.echo(f"{count} items are in: see {address}/review and {address}/dashboard")
+        typer.echo(f"{count} items are in: see /review, /dashboard and /governance of {address}")
 
 
 def _service(

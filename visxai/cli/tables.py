@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from visxai.cli.base import command_line, stopping
+from visxai.cli.base import command_line, methods_of, stopping
 from visxai.errors import ArgumentError
-
-_IMAGES = ["grad_cam"]  # the default method of images, which no table has
 
 
 def is_table(model: str) -> bool:
@@ -46,7 +44,7 @@ def explain_tables(
     """
     from visxai.cli import terminal
 
-    given = [] if list(method) == _IMAGES else list(method)
+    given = methods_of(method)
     for option, value in (("--target", None if target == "top1" else target), ("--only", only)):
         if value is not None:
             raise ArgumentError(

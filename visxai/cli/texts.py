@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from visxai.cli.base import command_line, stopping
+from visxai.cli.base import command_line, methods_of, stopping
 from visxai.errors import ArgumentError
 
-_IMAGES = "grad_cam"  # the default method of images, which no text has
 # What `visxai evaluate` takes by default, which no text has.
 _METHODS, _METRICS = "grad_cam,integrated_gradients", "insertion,deletion"
 
@@ -39,7 +38,7 @@ def explain_texts(
         sources: Tables, lines of JSON, and "-".
         out: The folder for the results.
         model: The model's name; that of images by default is read as "toxicity".
-        method: Specs of methods.
+        method: Specs of methods; that of images by default is read as that of texts.
         labels: A file of labels.
         device: Where the model runs.
         batch_size: Texts of one forward.
@@ -56,7 +55,7 @@ def explain_texts(
         named = TOXICITY if model == DEFAULT else model
         engine = Engine(named, labels=labels, device=device, batch_size=batch_size or 64)
     command = command_line("--fresh", "--retry-failures")
-    specs = "integrated_gradients" if list(method) == [_IMAGES] else ",".join(method)
+    specs = ",".join(methods_of(method)) or "integrated_gradients"
     with stopping() as asked, terminal.Watch("text") as watch:
         outcome = explain(
             sources,

@@ -24,7 +24,7 @@ _STEPS = (0, 25, 50, 75, 100)  # opacities of the overlay, in per cent
 
 _STYLE = """
 .visxai-card{display:inline-grid;grid-template-columns:auto repeat(5,1fr) auto;align-items:center;
-width:min(100%,448px);gap:.35em .25em;margin:.4em 1em .8em 0;vertical-align:top;
+width:min(100% - 1em,448px);gap:.35em .25em;margin:.4em 1em .8em 0;vertical-align:top;
 font:14px/1.45 system-ui,sans-serif;color:inherit;background:none}
 .visxai-card .photo{grid-area:1/1/2/-1;position:relative;line-height:0;margin:0}
 .visxai-card img{width:100%;height:auto;margin:0;border-radius:4px}

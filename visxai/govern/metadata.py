@@ -91,7 +91,7 @@ def _rows(path: Path) -> list[dict[str, object]]:
     except (OSError, ValueError, pa.ArrowException) as error:
         raise StoreError(
             expected=f"a CSV or Parquet table in {path}",
-            got=" ".join(str(error).split())[:200],
+            got=" ".join(str(getattr(error, "strerror", None) or error).split())[:200],
             remedy="check the file",
             field="metadata",
         ) from None
