@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import dataclasses
 import itertools
 import json
 import os
@@ -242,7 +243,8 @@ def smoke(bench: Bench) -> None:
             kind = methods.find(known)
             if known in ("captum", "guided_ig", "xrai", "lime", "kernel_shap", "partition_shap"):
                 continue  # by design one image or one part at a time: minutes, not seconds
-            options = {key: value for key, value in few.items() if hasattr(kind, key)}
+            fields = {field.name for field in dataclasses.fields(kind)}
+            options = {key: value for key, value in few.items() if key in fields}
             try:
                 method = kind(**options)
                 engine.check(method)

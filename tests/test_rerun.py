@@ -52,7 +52,7 @@ def exact_rows(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     ("kind", "spec", "target", "rows"),
     [
         ("conv", "saliency", "class=2", 1),
-        ("conv", "saliency", "top3", 3),  # each of three maps has its own backward
+        ("conv", "saliency", "top3", 1),  # three backwards, over one forward
         ("conv", "grad_cam", "class=2", 1),
         ("conv", "grad_cam", "top3", 1),
         ("conv", "captum:GuidedBackprop()", "class=2", 1),

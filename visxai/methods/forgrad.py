@@ -32,7 +32,7 @@ from visxai import methods
 from visxai.methods.base import Cost, Maps, Method
 from visxai.models.interface import Model, Need
 from visxai.models.rows import Rows
-from visxai.models.views import Gradients
+from visxai.models.views import AtInput, Gradients
 from visxai.target import Aim, Target
 
 
@@ -77,9 +77,14 @@ class Forgrad(Method):
             for block in model.gradients(rows, aim):
                 yield replace(block, gradient=low_passed(block.gradient, self.cutoff))
 
+        def filtered_at_input(x: Tensor, target: Target) -> AtInput:
+            found = model.at_input(x, target)
+            return replace(found, gradient=low_passed(found.gradient, self.cutoff))
+
         # The same model, whose gradients alone are others; the caller's is left as it is.
         smooth = copy.copy(model)
-        setattr(smooth, "gradients", filtered)  # noqa: B010 - a method of this one object
+        setattr(smooth, "gradients", filtered)  # noqa: B010 - methods of this one object
+        setattr(smooth, "at_input", filtered_at_input)  # noqa: B010
         return Maps(self.inner(smooth, x, target).values)
 
     def cost(self, model: Model, x: Tensor) -> Cost:
