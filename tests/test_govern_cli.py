@@ -120,3 +120,14 @@ def test_a_run_is_imported(
     assert "24 explanations on record" in " ".join(capsys.readouterr().out.split())
     assert run("import", str(folders[0]), "--database", url) == 0
     assert "0 explanations on record" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("words", [("report",), ("alerts",), ("acknowledge", "3f2a")])
+def test_a_database_that_is_not_there_is_no_empty_one(
+    words: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = tmp_path / "typo.db"
+    more = ("--note", "seen", "--by", "kim") if words[0] == "acknowledge" else ()
+    assert run(*words, *more, "--database", f"sqlite:///{missing}") == 2
+    assert "expected a database that is there" in " ".join(capsys.readouterr().err.split())
+    assert not missing.exists()

@@ -95,7 +95,7 @@ def verify(
         ):
             verdict = verify_export(lines, keys=keys, checkpoints=kept)
     else:
-        with Ledger(_existing(database), signer=signer) as ledger:
+        with Ledger(existing(database), signer=signer) as ledger:
             verdict = ledger.verify(keys=keys, checkpoints=kept)
     for flaw in verdict.flaws[:_SHOWN]:
         typer.echo(flaw.sentence)
@@ -133,7 +133,7 @@ def checkpoint(
     from visxai.ledger.signing import Signer
 
     signer = Signer.open(key)
-    with Ledger(_existing(database), signer=signer) as ledger:
+    with Ledger(existing(database), signer=signer) as ledger:
         made = ledger.checkpoint()
     if made is None:
         typer.echo("The chain has no entry yet.")
@@ -164,7 +164,7 @@ def export(
     from visxai.ledger.ledger import Ledger
 
     with (
-        Ledger(_existing(database)) as ledger,
+        Ledger(existing(database)) as ledger,
         files.one_sentence(f"to write {out}", "choose another file"),
         files.replacing(Path(out)) as partial,
         open(partial, "w", encoding="utf-8", newline="\n") as file,
@@ -174,7 +174,7 @@ def export(
     return 0
 
 
-def _existing(database: str) -> str:
+def existing(database: str) -> str:
     """Return the address, unless it is that of an SQLite file that isn't there."""
     path = database.removeprefix("sqlite:///")
     if "://" not in path and not Path(path).is_file():

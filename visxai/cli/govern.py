@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from visxai.cli.audit import DatabaseUrl
+from visxai.cli.audit import DatabaseUrl, existing
 from visxai.cli.base import Debug
 
 app = typer.Typer(
@@ -216,7 +216,7 @@ def alerts(database: DatabaseUrl = "sqlite:///visxai.db", debug: Debug = False) 
     from visxai import govern
     from visxai.foreign import shown
 
-    with govern.Log(database) as log:
+    with govern.Log(existing(database)) as log:
         found = govern.alerts(log)
     for one in found:
         sides = ", ".join(one["alarms"])
@@ -247,7 +247,7 @@ def acknowledge(
     """
     from visxai import govern
 
-    with govern.Log(database) as log:
+    with govern.Log(existing(database)) as log:
         done = govern.annotate if still_open else govern.acknowledge
         done(log, alert, note, actor)
     return 0
@@ -275,7 +275,7 @@ def report(
     from visxai import govern
     from visxai.cli import terminal
 
-    with terminal.working("Writing the page"), govern.Log(database) as log:
+    with terminal.working("Writing the page"), govern.Log(existing(database)) as log:
         log.catch_up()
         target = govern.report(log, out, verify=verify)
     typer.echo(f"Open it in a browser: {target}")

@@ -30,7 +30,7 @@ p { max-width: 46rem; margin: .4rem 0; } .quiet { color: var(--quiet); }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .35rem 1.2rem .35rem 0; text-align: left; vertical-align: top;
   border-bottom: 1px solid var(--rule); }
-.scroll { overflow-x: auto; } td { overflow-wrap: anywhere; }
+.scroll { overflow-x: auto; } td { overflow-wrap: anywhere; min-width: 8ch; }
 .good { color: var(--good); font-weight: 600; } .bad { color: var(--bad); font-weight: 600; }
 .pairs { display: grid; gap: 16px; grid-template-columns: repeat(auto-fill, minmax(330px, 1fr)); }
 figure { margin: 0; padding: 12px; border: 1px solid var(--rule); border-radius: 12px;

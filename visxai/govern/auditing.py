@@ -321,7 +321,8 @@ body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 0 auto; p
 table { border-collapse: collapse; width: 100%; } .scroll { overflow-x: auto; }
 th, td { text-align: left; vertical-align: top; padding: .5rem 1rem .5rem 0;
   border-bottom: 1px solid light-dark(#e3e0da, #2d2d34); overflow-wrap: anywhere; }
-td:nth-child(-n+2), th { white-space: nowrap; } td:last-child { min-width: 11rem; }
+td:nth-child(-n+2), th { white-space: nowrap; } td:nth-child(3) { min-width: 9rem; }
+td:last-child { min-width: 11rem; }
 b.pass { color: light-dark(#1c7443, #6fd49b); } b.warn { color: light-dark(#9a4a00, #ffb35c); }
 b.fail { color: light-dark(#b3202c, #ff8d8d); }
 """
