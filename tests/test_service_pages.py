@@ -168,6 +168,7 @@ class TestBrowser:
         page.on("console", lambda message: said.append(message.text))
         page.on("pageerror", lambda error: said.append(str(error)))
         page.goto(f"{url}/login")
+        page.wait_for_selector("input[name=key]:focus")  # the page puts the cursor there
         page.keyboard.type(secret)
         page.keyboard.press("Enter")
         page.wait_for_url(f"{url}/review")
