@@ -111,8 +111,18 @@ def test_a_text_that_fails_costs_a_failure(table: Path, tmp_path: Path) -> None:
 
     done = explain([table], tmp_path / "out", Engine(fragile, labels=zoo.CLASSES), "leave_one_out")
     assert done.complete
-    assert [one.reason for one in done.failed] == ["RuntimeError: no tags"]
+    (failed,) = done.failed
+    assert failed.reason == (
+        "expected a text that can be explained, got RuntimeError: no tags; leave it out, or choose "
+        "another method"
+    )
     assert done.counts["maps"] == 3
+    # Nor does it when it is the only text of its chunk.
+    engine = Engine(fragile, labels=zoo.CLASSES)
+    single = explain([table], tmp_path / "single", engine, "leave_one_out", chunk_size=1)
+    assert single.complete
+    assert len(single.failed) == 1
+    assert single.counts["maps"] == 3
 
 
 def test_wrong_sources_are_one_sentence(table: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -177,18 +177,6 @@ def command_line(*without: str) -> str:
     words = ["visxai", *(word for word in given if word not in without)]
     # The shells of Windows know no single quotes.
     return subprocess.list2cmdline(words) if sys.platform == "win32" else shlex.join(words)
-
-
-def methods_of(specs: Sequence[str]) -> list[str]:
-    """Return the methods that a command on texts or tables was given.
-
-    The default of `visxai explain` is for images: it counts only where somebody typed it.
-
-    Args:
-        specs: The specs, or the default of images.
-    """
-    typed = any(word.partition("=")[0] in ("--method", "--methods") for word in given)
-    return list(specs) if typed or list(specs) != ["grad_cam"] else []
 
 
 def preprocess_of(

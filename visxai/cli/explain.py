@@ -31,7 +31,6 @@ from visxai.cli.base import (
     check_specs,
     command_line,
     preprocess_of,
-    stopping,
 )
 from visxai.errors import ArgumentError, UnknownName
 from visxai.spec import split_specs
@@ -66,15 +65,17 @@ def explain(
     ],
     model: ModelName = "efficientnet_lite0",
     method: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             "--method",
             "--methods",
             metavar="SPEC",
             help="A name from `visxai methods`, with options: 'occlusion(window=64, stride=32)'. "
-            "Several: repeat it, or write commas between them.",
+            "Several: repeat it, or write commas between them. "
+            "[dim]\\[default: grad_cam for images][/dim]",
+            show_default=False,
         ),
-    ] = ["grad_cam"],  # noqa: B006 - typer copies it
+    ] = None,
     only: Annotated[
         str | None,
         typer.Option(
@@ -304,7 +305,7 @@ def explain(
 
     visxai explain applicants.parquet --model credit.json --out results
     """
-    from visxai.cli import terminal
+    from visxai.cli.runs import carry_out
     from visxai.cli.tables import explain_tables, is_table
     from visxai.cli.texts import explain_texts, is_text
     from visxai.cli.videos import explain_video, is_video
@@ -316,7 +317,7 @@ def explain(
             paths,
             out,
             model=model,
-            method=method,
+            method=method or (),
             target=target,
             only=only,
             label_column=label_column,
@@ -329,7 +330,7 @@ def explain(
             paths,
             out,
             model=model,
-            method=method,
+            method=method or (),
             target=target,
             only=only,
             check=check,
@@ -346,7 +347,7 @@ def explain(
     if not filmed and (every is not None or smooth is not None):
         raise ArgumentError("expected --every and --smooth with a video, got other sources")
     sized = preprocess_of(size, resize, mean, std, interpolation)
-    specs = [spec for given in method for spec in split_specs(given, "--method")]
+    specs = [spec for text in method or ["grad_cam"] for spec in split_specs(text, "--method")]
     making: dict[str, Any] = {
         "model": model,
         "labels": labels,
@@ -406,18 +407,7 @@ def explain(
     check_specs(specs, target, only=only, check=check)
     with ExitStack() as stack:
         run = _local(making, workers) if ray is None else _on_ray(making, workers, ray, stack)
-        asked = stack.enter_context(stopping())
-        outcome = run(
-            given,
-            out,
-            options=options,
-            progress=stack.enter_context(terminal.Watch()),
-            stop=lambda: bool(asked),
-        )
-    terminal.summary(outcome, options.command)
-    if not outcome.complete:
-        return 130
-    return 1 if outcome.failed else 0
+        return carry_out(partial(run, given, out, options=options), options.command)
 
 
 def _local(making: dict[str, Any], workers: int | None) -> Callable[..., Outcome]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
-from visxai.cli.base import command_line, methods_of, stopping
+from visxai.cli.base import command_line
+from visxai.cli.runs import carry_out
 from visxai.errors import ArgumentError
 
 
@@ -34,7 +36,7 @@ def explain_tables(
         sources: Tables.
         out: The folder for the results.
         model: The model's file, or its card.
-        method: The spec of one method; that of images by default is read as the card's.
+        method: The spec of one method, or none for the card's.
         target: What to explain: a model of tables has one score, so only the default fits.
         only: A gate, which runs over tables don't have.
         options: Further arguments of `visxai.tabular.run.explain`.
@@ -44,16 +46,15 @@ def explain_tables(
     """
     from visxai.cli import terminal
 
-    given = methods_of(method)
     for option, value in (("--target", None if target == "top1" else target), ("--only", only)):
         if value is not None:
             raise ArgumentError(
                 f"expected no {option} for a model of tables, got {value}: leave it out; the card "
                 "names what is scored"
             )
-    if len(given) > 1:
+    if len(method) > 1:
         raise ArgumentError(
-            f"expected one method for a table, got {', '.join(given)}: choose one, and another "
+            f"expected one method for a table, got {', '.join(method)}: choose one, and another "
             "--out for each further one",
             field="method",
         )
@@ -61,19 +62,7 @@ def explain_tables(
         from visxai.tabular.run import explain
         from visxai.tabular.saving import load_engine
 
-        engine = load_engine(model, **({"method": given[0]} if given else {}))
+        engine = load_engine(model, **({"method": method[0]} if method else {}))
     command = command_line("--fresh", "--retry-failures")
-    with stopping() as asked, terminal.Watch("row") as watch:
-        outcome = explain(
-            sources,
-            out,
-            engine,
-            command=command,
-            progress=watch,
-            stop=lambda: bool(asked),
-            **options,
-        )
-    terminal.summary(outcome, command)
-    if not outcome.complete:
-        return 130
-    return 1 if outcome.failed else 0
+    run = partial(explain, sources, out, engine, command=command, **options)
+    return carry_out(run, command, "row")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from visxai.cli.base import command_line, methods_of, stopping
+from visxai.cli.base import command_line
+from visxai.cli.runs import carry_out
 from visxai.errors import ArgumentError
 
 # What `visxai evaluate` takes by default, which no text has.
@@ -38,7 +40,7 @@ def explain_texts(
         sources: Tables, lines of JSON, and "-".
         out: The folder for the results.
         model: The model's name; that of images by default is read as "toxicity".
-        method: Specs of methods; that of images by default is read as that of texts.
+        method: Specs of methods, or none for integrated gradients.
         labels: A file of labels.
         device: Where the model runs.
         batch_size: Texts of one forward.
@@ -55,22 +57,9 @@ def explain_texts(
         named = TOXICITY if model == DEFAULT else model
         engine = Engine(named, labels=labels, device=device, batch_size=batch_size or 64)
     command = command_line("--fresh", "--retry-failures")
-    specs = ",".join(methods_of(method)) or "integrated_gradients"
-    with stopping() as asked, terminal.Watch("text") as watch:
-        outcome = explain(
-            sources,
-            out,
-            engine,
-            specs,
-            command=command,
-            progress=watch,
-            stop=lambda: bool(asked),
-            **options,
-        )
-    terminal.summary(outcome, command)
-    if not outcome.complete:
-        return 130
-    return 1 if outcome.failed else 0
+    specs = ",".join(method) or "integrated_gradients"
+    run = partial(explain, sources, out, engine, specs, command=command, **options)
+    return carry_out(run, command, "text")
 
 
 def evaluate_texts(

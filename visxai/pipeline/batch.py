@@ -169,12 +169,12 @@ def noise(like: Prepared) -> Prepared:
     return replace(like, pixels=rng.standard_normal(shape, dtype=np.float32))
 
 
-def failure_of(path: str | None, error: Exception) -> Failure:
-    """Make the failure of an image that raises an error even when it is explained alone."""
+def failure_of(path: str | None, error: Exception, what: str = "an image") -> Failure:
+    """Make the failure of an item that raises an error even when it is explained alone."""
     said = str(error).strip().partition("\n")[0][:300].rstrip(".")
     if not isinstance(error, VisxaiError):
         said = (
-            f"expected an image that can be explained, got {type(error).__name__}: {said}; leave "
+            f"expected {what} that can be explained, got {type(error).__name__}: {said}; leave "
             "it out, or choose another method"
         )
     return Failure(path, said, type(error).__name__)

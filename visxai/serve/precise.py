@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from visxai.serve.jobs import Job
     from visxai.serve.service import Service
 
+E = TypeVar("E", bound="Explanation")
 _GRID = (56, 56)  # the grid of the original on which maps are compared
 
 
@@ -60,12 +61,13 @@ def check(
         and the share of the image that is).
     """
     from visxai.metrics import load_check
+    from visxai.record.image import ImageExplanation
 
     settings, moderator = service.config.tiers.precise, service.moderator
     judge = None if settings.check is None else load_check(settings.check)
     (made,) = moderator.explain([prepared], target, method, judge)
     confidence: dict[str, Any] = dict(made.quality)
-    fast = _fast(service, job)
+    fast = fast_explanation(service, job, ImageExplanation)
     if fast is not None:
         confidence["agreement"] = agreement(made, fast)
     if settings.seeded is not None:
@@ -98,10 +100,14 @@ def agreement(a: ImageExplanation, b: ImageExplanation) -> float:
     return float(rank_correlation(rows[0], rows[1])[0])
 
 
-def _fast(service: Service, job: Job) -> ImageExplanation | None:
-    """Read the fast tier's explanation of the same decision, None where there is none."""
-    from visxai.record.image import ImageExplanation
+def fast_explanation(service: Service, job: Job, kind: type[E]) -> E | None:
+    """Read the fast tier's explanation of the same decision, None where there is none.
 
+    Args:
+        service: The service.
+        job: The job; `supersedes` in its spec names the explanation.
+        kind: The explanation's class.
+    """
     id = job.spec.get("supersedes")
     if id is None:
         return None
@@ -109,4 +115,4 @@ def _fast(service: Service, job: Job) -> ImageExplanation | None:
         found = explanations.get(connection, str(id), job.tenant)
     if found is None or found.record is None:
         return None
-    return ImageExplanation.from_dict(found.record)
+    return kind.from_dict(found.record)

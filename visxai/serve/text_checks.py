@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from visxai.ledger import explanations
 from visxai.metrics.base import rank_correlation
 from visxai.record.text import TextExplanation
-from visxai.serve.precise import Checked
+from visxai.serve.precise import Checked, fast_explanation
 from visxai.target import Target
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ def check(service: Service, moderator: TextModerator, text: str, job: Job) -> Ch
     target = str(job.spec["target"])
     (made,) = moderator.explain([text], target, str(job.spec["method"]))
     confidence: dict[str, Any] = dict(made.quality)
-    fast = _fast(service, job)
+    fast = fast_explanation(service, job, TextExplanation)
     if fast is not None and fast.input.spans == made.input.spans and len(made.values) > 1:
         confidence["agreement"] = _agreement(made, fast)
     if not made.degenerate and (hidden := strongest(made)):
@@ -74,14 +73,3 @@ def _agreement(a: TextExplanation, b: TextExplanation) -> float:
 
     rows = [torch.tensor(one.values)[None] for one in (a, b)]
     return float(rank_correlation(rows[0], rows[1])[0])
-
-
-def _fast(service: Service, job: Job) -> TextExplanation | None:
-    id = job.spec.get("supersedes")
-    if id is None:
-        return None
-    with service.database.reading() as connection:
-        found = explanations.get(connection, str(id), job.tenant)
-    if found is None or found.record is None:
-        return None
-    return TextExplanation.from_dict(found.record)

@@ -9,7 +9,6 @@ The folder is laid out like that of a run over images (`visxai.results.reading`)
 from __future__ import annotations
 
 import os
-import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -17,15 +16,16 @@ from typing import Any
 
 import pyarrow as pa
 
-from visxai.errors import ArgumentError, Failure, UnknownName, VisxaiError
+from visxai.errors import ArgumentError, UnknownName
 from visxai.foreign import shown
 from visxai.images.sources import Found
 from visxai.images.tables import IDS
-from visxai.pipeline.progress import Outcome, Progress, Tally
+from visxai.pipeline.items import Answer, ItemRun
+from visxai.pipeline.progress import Outcome, Progress
 from visxai.record.scores import Scores
 from visxai.record.table import TableExplanation
 from visxai.results.inputs import Input
-from visxai.results.rows import Row, row_of, schema_of, text
+from visxai.results.rows import row_of, schema_of, text
 from visxai.results.store import Store
 from visxai.tabular import tables
 from visxai.tabular.engine import Engine
@@ -171,73 +171,33 @@ def _settings(engine: Engine, chunk: int) -> dict[str, Any]:
     }
 
 
-class _Run:
-    """A run over the pending chunks of a store."""
+class _Run(ItemRun):
+    """A run over rows of tables."""
+
+    noun = "row"
 
     def __init__(self, store: Store, engine: Engine, held: dict[str, pa.Table]) -> None:
-        self.store, self.engine, self.held = store, engine, held
-        self.tally = Tally(store)
+        super().__init__(store)
+        self.engine, self.held = engine, held
 
-    def all(self, progress: Callable[[Progress], None], stop: Callable[[], bool]) -> bool:
-        """Compute all pending chunks; return False if stopped before the end."""
-        progress(self.tally.progress())
-        for number in self.store.pending():
-            if stop():
-                return False
-            self.chunk(number)
-            progress(self.tally.progress())
-        return True
+    def holds(self, one: Input) -> bool:
+        return self._place(one) is not None
 
-    def chunk(self, number: int) -> None:
-        """Explain a chunk's rows and commit it."""
-        inputs = self.store.inputs(number)[self.store.begun(number) :]
-        began = time.perf_counter()
-        results = self.explained(inputs)
-        self.tally.spent("compute", time.perf_counter() - began)
-        rows: list[Row] = []
-        scores: list[Scores] = []
-        failed: list[Failure] = []
-        right: list[bool] = []
-        for one, made in zip(inputs, results, strict=True):
-            if isinstance(made, Failure):
-                failed.append(made)
-                continue
-            expected = None
+    def batch(self, inputs: Sequence[Input]) -> list[Answer]:
+        answers = []
+        for one, made in zip(inputs, self._records(inputs), strict=True):
+            expected = right = None
             if one.expected is not None:
                 expected = made.label if one.expected else f"not {made.label}"
                 if made.outcome is not None:
-                    right.append(made.outcome == expected)
-            rows.append(row_of(made, None, expected))
+                    right = made.outcome == expected
             classes = (0 if made.class_index is None else made.class_index,)
-            scores.append(Scores(text(one.path), classes, (made.label,), (made.score,)))
-        self.tally.maps += len(rows)
-        self.tally.failures += len(failed)
-        self.tally.done += len(inputs)
-        counts = {"labelled": len(right), "right": sum(right)} if right else {}
-        began = time.perf_counter()
-        self.store.commit(number, rows, failed, counts, scores=scores)
-        self.tally.spent("write", time.perf_counter() - began)
+            scores = Scores(text(one.path), classes, (made.label,), (made.score,))
+            answers.append(Answer([row_of(made, None, expected)], scores, right))
+        return answers
 
-    def explained(self, inputs: Sequence[Input]) -> list[TableExplanation | Failure]:
-        """Explain rows together, or one by one where that fails."""
-        here = [one for one in inputs if self._place(one) is not None]
-        try:
-            made = dict(zip((one.path for one in here), self.batch(here), strict=True))
-        except VisxaiError:
-            return [self.alone(one) for one in inputs]
-        return [made[one.path] if one.path in made else _gone(one) for one in inputs]
-
-    def alone(self, one: Input) -> TableExplanation | Failure:
-        """Explain a row by itself; an error becomes its failure."""
-        if self._place(one) is None:
-            return _gone(one)
-        try:
-            return next(self.batch([one]))
-        except VisxaiError as error:
-            return Failure(one.path, str(error)[:300], type(error).__name__)
-
-    def batch(self, inputs: Sequence[Input]) -> Iterator[TableExplanation]:
-        """Explain rows that are there, table by table."""
+    def _records(self, inputs: Sequence[Input]) -> Iterator[TableExplanation]:
+        """Explain rows, table by table."""
         start = 0
         while start < len(inputs):
             path, first = self._place(inputs[start]) or ("", 0)
@@ -257,13 +217,3 @@ class _Run:
         path, _, row = one.path.rpartition("#row=")
         at = int(row) - 1
         return (path, at) if path in self.held and at < self.held[path].num_rows else None
-
-
-def _gone(one: Input) -> Failure:
-    """Make the failure of a row that an earlier run listed and no source of this one holds."""
-    name = os.path.basename(one.path.rpartition("#")[0])
-    return Failure(
-        one.path,
-        f"expected the row in {name}, which an earlier run listed, got none: name its table again",
-        "ArgumentError",
-    )

@@ -9,22 +9,19 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import IO, Any
 
 from visxai.engine.gate import Gate
-from visxai.errors import ArgumentError, Failure, TargetError, VisxaiError
+from visxai.errors import ArgumentError, TargetError
 from visxai.labels import label_of
-from visxai.models.budget import is_out_of_memory
 from visxai.pipeline.batch import gate_counts
-from visxai.pipeline.progress import Outcome, Progress, Tally
+from visxai.pipeline.items import Answer, ItemRun
+from visxai.pipeline.progress import Outcome, Progress
 from visxai.pipeline.request import expected
-from visxai.record.scores import Scores
 from visxai.results.inputs import Input
-from visxai.results.rows import Row, row_of, schema_of, text
+from visxai.results.rows import row_of, schema_of, text
 from visxai.results.store import Store
 from visxai.target import Target
 from visxai.text import judging
@@ -165,8 +162,10 @@ def _settings(
     }
 
 
-class _Run:
-    """A run over the pending chunks of a store."""
+class _Run(ItemRun):
+    """A run over texts."""
+
+    noun = "text"
 
     def __init__(
         self,
@@ -178,77 +177,35 @@ class _Run:
         texts: dict[str, str],
         check: bool,
     ) -> None:
-        self.store, self.engine, self.texts, self.check = store, engine, texts, check
+        super().__init__(store)
+        self.engine, self.texts, self.check = engine, texts, check
         self.asked = loaded, target, gate
-        self.tally = Tally(store)
 
-    def all(self, progress: Callable[[Progress], None], stop: Callable[[], bool]) -> bool:
-        """Compute all pending chunks; return False if stopped before the end."""
-        progress(self.tally.progress())
-        for number in self.store.pending():
-            if stop():
-                return False
-            self.chunk(number)
-            progress(self.tally.progress())
-        return True
+    def holds(self, one: Input) -> bool:
+        return one.path in self.texts
 
-    def chunk(self, number: int) -> None:
-        """Explain a chunk's texts and commit it."""
-        inputs = self.store.inputs(number)[self.store.begun(number) :]
-        began = time.perf_counter()
-        results = self.explained(inputs)
-        self.tally.spent("compute", time.perf_counter() - began)
-        rows: list[Row] = []
-        scores: list[Scores] = []
-        failed: list[Failure] = []
-        right: list[bool] = []
-        for one, result in zip(inputs, results, strict=True):
-            if isinstance(result, Failure):
-                failed.append(result)
-                continue
-            label = None
+    def control(self) -> None:
+        loaded, target, _ = self.asked
+        self.engine.explain_batch(["a text"], loaded, target, None, ["-"], [None])
+
+    def counts(self, answers: Sequence[Answer]) -> dict[str, int]:
+        gated = gate_counts(self.asked[2], [one.scores for one in answers])
+        return gated | super().counts(answers)
+
+    def batch(self, inputs: Sequence[Input]) -> list[Answer]:
+        model, answers = self.engine.model, []
+        for one, result in zip(inputs, self._explained_texts(inputs), strict=True):
+            label = right = None
             if one.expected is not None:
-                label = label_of(self.engine.model.labels, one.expected)
-                right.append(result.best == one.expected)
-            rows += [row_of(made, None, label) for made in result.explanations]
-            scores.append(replace(result.scores, path=text(one.path)))
-        self.tally.maps += len(rows)
-        self.tally.failures += len(failed)
-        self.tally.done += len(inputs)
-        counts = gate_counts(self.asked[2], scores)
-        if right and self.engine.model.activation != "sigmoid":
-            counts |= {"labelled": len(right), "right": sum(right)}
-        began = time.perf_counter()
-        self.store.commit(number, rows, failed, counts, scores=scores)
-        self.tally.spent("write", time.perf_counter() - began)
+                label = label_of(model.labels, one.expected)
+                if model.activation != "sigmoid":
+                    right = result.best == one.expected
+            rows = [row_of(made, None, label) for made in result.explanations]
+            answers.append(Answer(rows, replace(result.scores, path=text(one.path)), right))
+        return answers
 
-    def explained(self, inputs: Sequence[Input]) -> list[ExplainedText | Failure]:
-        """Explain texts together, or one by one where that fails."""
-        here = [one for one in inputs if one.path in self.texts]
-        try:
-            found = dict(zip((one.path for one in here), self.batch(here), strict=True))
-        except Exception as error:
-            if isinstance(error, MemoryError) or is_out_of_memory(error) or len(here) == 1:
-                raise
-            return [self.alone(one) for one in inputs]
-        return [found[one.path] if one.path in found else _gone(one) for one in inputs]
-
-    def alone(self, one: Input) -> ExplainedText | Failure:
-        """Explain a text by itself; an error becomes its failure."""
-        if one.path not in self.texts:
-            return _gone(one)
-        try:
-            return self.batch([one])[0]
-        except Exception as error:
-            if isinstance(error, MemoryError) or is_out_of_memory(error):
-                raise
-            told = (
-                str(error) if isinstance(error, VisxaiError) else f"{type(error).__name__}: {error}"
-            )
-            return Failure(one.path, told[:300], type(error).__name__)
-
-    def batch(self, inputs: Sequence[Input]) -> list[ExplainedText]:
-        """Explain texts that are there, and check the explanations where that is asked for."""
+    def _explained_texts(self, inputs: Sequence[Input]) -> list[ExplainedText]:
+        """Explain texts, and check the explanations where that is asked for."""
         found = self.engine.explain_batch(
             [self.texts[one.path] for one in inputs],
             *self.asked,
@@ -266,13 +223,3 @@ class _Run:
             replace(one, explanations=tuple(next(checked) for _ in one.explanations))
             for one in found
         ]
-
-
-def _gone(one: Input) -> Failure:
-    """Make the failure of a text that an earlier run listed and no source of this one holds."""
-    name = Path(one.path.rpartition("#")[0]).name
-    return Failure(
-        one.path,
-        f"expected the row in {name}, which an earlier run listed, got none: name its table again",
-        "ArgumentError",
-    )
