@@ -27,7 +27,7 @@ from visxai.demo import others
 from visxai.demo.studio import Made, Stroke, Studio
 from visxai.drawing.overlays import overlay
 from visxai.serve import access, rendering
-from visxai.serve.app import _HANDLERS
+from visxai.serve.app import HANDLERS
 from visxai.serve.errors import Missing
 from visxai.serve.pages import sentences
 
@@ -39,8 +39,8 @@ EXAMPLES = ("cat", "espresso", "astronaut")
 _ROOM = 2**16  # bytes of a request beside its photograph
 _OPEN_HOSTS = ("127.0.0.1", "localhost", "[::1]", "::1")
 
-_templates = rendering._templates.overlay(
-    loader=ChoiceLoader([FileSystemLoader(_HERE / "templates"), rendering._templates.loader])  # type: ignore[list-item]
+_templates = rendering.templates.overlay(
+    loader=ChoiceLoader([FileSystemLoader(_HERE / "templates"), rendering.templates.loader])  # type: ignore[list-item]
 )
 router = APIRouter()
 
@@ -261,22 +261,22 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        send = access._with_headers(send)
+        send = access.with_headers(send)
         refused = self._refused(scope)
         if refused is not None:
             await refused(scope, receive, send)
             return
-        await self.app(scope, access._limited(receive, self.most), send)
+        await self.app(scope, access.limit_body(receive, self.most), send)
 
     def _refused(self, scope: Any) -> Response | None:
-        host = access._header(scope, b"host") or ""
+        host = access.header(scope, b"host") or ""
         name = host if host.endswith("]") else host.rpartition(":")[0] or host
         if self.hosts is not None and name not in self.hosts:
             return access.refusal(403, "forbidden", "expected the demo's own address as the host")
-        origin = access._header(scope, b"origin")
+        origin = access.header(scope, b"origin")
         if scope["method"] != "GET" and origin is not None and urlsplit(origin).netloc != host:
             return access.refusal(403, "forbidden", "expected a request of the demo's own page")
-        length = access._header(scope, b"content-length") or "0"
+        length = access.header(scope, b"content-length") or "0"
         if not length.isdecimal() or int(length) > self.most:
             return access.refusal(413, "too_large", f"expected at most {self.most} bytes")
         return None
@@ -297,7 +297,7 @@ def create(studio: Studio, host: str = "127.0.0.1") -> FastAPI:
     )
     app.state.studio, app.state.words, app.state.loans = studio, others.Words(), others.Loans()
     app.include_router(router)
-    for kind, handler in _HANDLERS.items():
+    for kind, handler in HANDLERS.items():
         app.add_exception_handler(kind, handler)
     hosts = _OPEN_HOSTS if host in _OPEN_HOSTS else None
     app.add_middleware(Guard, hosts=hosts, most=studio.bounds.max_bytes + _ROOM)

@@ -61,7 +61,7 @@ class Gatekeeper:
             await self.app(scope, receive, send)
             return
         path, method = scope["path"], scope["method"]
-        send = _with_headers(send)
+        send = with_headers(send)
         open_ = any(path == one or (one[-1] == "/" and path.startswith(one)) for one in OPEN)
         try:
             who = None if open_ else await run_in_threadpool(self._who, scope)
@@ -74,7 +74,7 @@ class Gatekeeper:
         scope.setdefault("state", {})["who"] = who
         heavy = method == "POST" and path in HEAVY
         most = self._most if path == "/v1/explanations" else self._single
-        length = _header(scope, b"content-length") or "0"
+        length = header(scope, b"content-length") or "0"
         if not length.isdecimal() or int(length) > most:
             await refusal(413, "too_large", f"expected at most {most} bytes")(scope, receive, send)
             return
@@ -82,7 +82,7 @@ class Gatekeeper:
             await failure(Overloaded())(scope, receive, send)
             return
         try:
-            await self.app(scope, _limited(receive, most), send)
+            await self.app(scope, limit_body(receive, most), send)
         finally:
             if heavy:
                 self._leave()
@@ -101,7 +101,7 @@ class Gatekeeper:
     def _who(self, scope: Scope) -> Principal | None:
         """Return who a request is from: by its API key, or by its session's cookie."""
         database = self.service.database
-        scheme, _, key = (_header(scope, b"authorization") or "").partition(" ")
+        scheme, _, key = (header(scope, b"authorization") or "").partition(" ")
         if scheme.lower() == "bearer" and key:
             with database.reading() as connection:
                 return keys.check(connection, key.strip())
@@ -115,7 +115,7 @@ class Gatekeeper:
 def session_of(scope: Scope) -> str | None:
     """Return the token of a request's session cookie, None without one."""
     try:
-        cookies = SimpleCookie(_header(scope, b"cookie") or "")
+        cookies = SimpleCookie(header(scope, b"cookie") or "")
     except CookieError:
         return None
     return cookies[COOKIE].value if COOKIE in cookies else None
@@ -128,7 +128,7 @@ def _same_site(scope: Scope) -> bool:
     """
     if scope["method"] in ("GET", "HEAD"):
         return True
-    origin, host = _header(scope, b"origin"), _header(scope, b"host")
+    origin, host = header(scope, b"origin"), header(scope, b"host")
     return origin is not None and host is not None and urlsplit(origin).netloc == host
 
 
@@ -189,14 +189,15 @@ def _denied(path: str) -> Response:
     return refusal(401, "unauthorized", message, WWW_Authenticate="Bearer")
 
 
-def _header(scope: Scope, name: bytes) -> str | None:
+def header(scope: Scope, name: bytes) -> str | None:
+    """Return the first header of a request by this name in lower case, None without one."""
     for key, value in scope["headers"]:
         if key == name:
             return str(value.decode("latin-1"))
     return None
 
 
-def _limited(receive: Receive, most: int) -> Receive:
+def limit_body(receive: Receive, most: int) -> Receive:
     """Count the bytes of a body that doesn't say its length; HTTPException 413 ends it."""
     read = 0
 
@@ -211,7 +212,8 @@ def _limited(receive: Receive, most: int) -> Receive:
     return limited
 
 
-def _with_headers(send: Send) -> Send:
+def with_headers(send: Send) -> Send:
+    """Add the headers that every answer has, where it has none of its own."""
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = message.setdefault("headers", [])

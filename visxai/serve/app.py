@@ -79,7 +79,7 @@ def create(service: Service) -> FastAPI:
     app.include_router(oversight.router)
     app.include_router(pages.router)
     _complete(app)
-    for kind, handler in _HANDLERS.items():
+    for kind, handler in HANDLERS.items():
         app.add_exception_handler(kind, handler)
     app.add_middleware(Measured, metrics=app.state.metrics)
     app.add_middleware(Gatekeeper, service=service)
@@ -125,7 +125,7 @@ async def _on_invalid(_: Request, error: Exception) -> Response:
     return refusal(422, "argument", f"expected other values for {place}: {first['msg']}")
 
 
-_HANDLERS: dict[Any, Any] = {
+HANDLERS: dict[Any, Any] = {
     VisxaiError: _on_visxai,
     HTTPException: _on_http,
     RequestValidationError: _on_invalid,

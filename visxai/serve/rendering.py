@@ -23,7 +23,7 @@ _POLICY = (
 )
 _NAMES = {"review": "first look", "appeal": "appeals", "escalated": "escalated"}
 
-_templates = Environment(
+templates = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True
 )
 
@@ -31,7 +31,7 @@ _templates = Environment(
 def page(template: str, title: str, status: int = 200, **values: Any) -> Response:
     """Fill a template; everything in it is escaped."""
     told = {"title": title, "names": _NAMES, "who": None, "page": "", **values}
-    html = _templates.get_template(template).render(**told)
+    html = templates.get_template(template).render(**told)
     headers = {"Content-Security-Policy": _POLICY, "Cache-Control": "no-store"}
     return HTMLResponse(html, status, headers)
 
@@ -48,7 +48,7 @@ def fragment(made: ImageExplanation, jpeg: bytes) -> str:
         made: The explanation.
         jpeg: The image with its map over it.
     """
-    return _templates.get_template("fragment.html").render(
+    return templates.get_template("fragment.html").render(
         made=made,
         picture=base64.b64encode(jpeg).decode("ascii"),
         regions=[] if made.degenerate else made.regions(top=3),
