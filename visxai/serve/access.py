@@ -214,6 +214,7 @@ def limit_body(receive: Receive, most: int) -> Receive:
 
 def with_headers(send: Send) -> Send:
     """Add the headers that every answer has, where it has none of its own."""
+
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = message.setdefault("headers", [])
