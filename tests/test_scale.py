@@ -42,8 +42,18 @@ pytestmark = [
 
 
 def conv(**options: Any) -> visxai.Engine:
-    """A small network in batches of four, as every process makes it."""
-    given = {"preprocess": zoo.PREPROCESS, "accelerate": "off", "device": "cpu", "batch_size": 4}
+    """A small network in batches of four, as every process makes it.
+
+    In float32: how "auto" computes in half precision is measured, and may come out otherwise in
+    another process.
+    """
+    given = {
+        "preprocess": zoo.PREPROCESS,
+        "precision": "fp32",
+        "accelerate": "off",
+        "device": "cpu",
+        "batch_size": 4,
+    }
     return visxai.Engine(zoo.module("conv"), **{**given, **options})
 
 
