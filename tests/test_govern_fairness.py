@@ -23,8 +23,7 @@ def test_gaps_by_hand() -> None:
     one = grouped(
         4,
         scores=np.array([0.1, 0.5, 0.3, 0.9]),
-        labels=("a", "a", "b", "b"),
-        expected=("a", "b", "b", None),
+        decisions={"error": np.array([0.0, 1.0, 0.0, np.nan])},
         explanations={"border": np.array([1.0, 0.0, np.nan, 0.5])},
     )
     found = {(gap.group, gap.figure): gap for gap in govern.fairness(one, "sex").gaps}

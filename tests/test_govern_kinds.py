@@ -81,13 +81,21 @@ def test_loans_of_german_credit(tmp_path: Path) -> None:
     with govern.logged(engine, tmp_path / "log.db") as log:
         for some in (ordinary, dear):
             sexes = ["f" if "female" in row["personal_status_sex"] else "m" for row in some]
-            log.explain(some, metadata=[{"sex": one} for one in sexes])
+            true = ["repaid" if row[credit.OUTCOME] else "not repaid" for row in some]
+            log.explain(some, metadata=[{"sex": one} for one in sexes], truth=true)
         (model_,) = log.log.models()
         seen = log.log.observe(model_.id)
         shares = [values for name, values in seen.explanations.items() if name.startswith("share.")]
         np.testing.assert_allclose(np.sum(shares, 0), 1, atol=1e-9)
         assert set(credit.PROTECTED) | {"sex"} == set(seen.groups)
         np.testing.assert_array_equal(seen.decisions["favourable"], seen.scores >= 0.5)
+        good = np.array([row[credit.OUTCOME] for row in ordinary + dear])
+        wrong = (seen.scores >= 0.5) != good
+        np.testing.assert_array_equal(seen.decisions["error"], wrong)
+        with log.log.ledger.database.reading() as connection:
+            sums = daily.means(connection, model_.id)
+        assert sums["error"] == (180, pytest.approx(wrong.mean()))  # not against "repaid" alone
+        assert sums["calibration"] == (180, pytest.approx((seen.scores - good).mean()))
         assert govern.watch(log.log, size=60).windows == 2
         (alert,) = govern.alerts(log.log)
         moved = {one["figure"] for one in alert["moved"]}
@@ -99,6 +107,21 @@ def test_loans_of_german_credit(tmp_path: Path) -> None:
         by = {one["attribute"]: one for one in shown["gaps"]}
         assert {gap["group"] for gap in by["sex"]["gaps"]} == {"f", "m"}
         assert any(gap["figure"] == "share.amount" for gap in by["sex"]["gaps"])
+
+
+def test_a_score_without_a_decision_has_no_error(tmp_path: Path) -> None:
+    engine = tabular.Engine(lambda x: 0.5 + 0 * x[:, 0], [{"a": 1.0}] * 2, ["a"],
+                            scale="probability", label="repaid")  # fmt: skip
+    with govern.logged(engine, tmp_path / "log.db") as log:
+        log.explain([{"a": 2.0}, {"a": 3.0}], truth=["repaid", "not repaid"])
+        seen = log.log.observe(log.log.models()[0].id)
+        assert seen.decisions.keys() == {"calibration"}
+        assert seen.decisions["calibration"].tolist() == [-0.5, 0.5]
+        with log.log.ledger.database.reading() as connection:
+            assert "error" not in daily.means(connection, log.log.models()[0].id)
+    assert "error" not in {one.figure for one in govern.fairness(
+        govern.observe(engine.explain([{"a": 2.0}] * 2), groups={"sex": ["f", "m"]},
+                       expected=["repaid", "not repaid"]), "sex", draws=19).gaps}  # fmt: skip
 
 
 def test_regions_that_callers_name(tmp_path: Path) -> None:

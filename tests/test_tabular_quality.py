@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -84,6 +84,8 @@ def several(library: str) -> Any:
         "xgboost": lambda: xgboost.XGBClassifier(n_estimators=4, max_depth=2, n_jobs=1),
         "lightgbm": lambda: lightgbm.LGBMClassifier(n_estimators=4, verbose=-1, n_jobs=1),
         "forest": lambda: ensemble.RandomForestClassifier(4, max_depth=3, random_state=0),
+        "boosting": lambda: ensemble.GradientBoostingClassifier(n_estimators=4, random_state=0),
+        "histograms": lambda: ensemble.HistGradientBoostingClassifier(max_iter=4),
         "logistic": lambda: linear.LogisticRegression(),
     }[library]()
     return made.fit(x, y)
@@ -92,8 +94,9 @@ def several(library: str) -> Any:
 @pytest.mark.parametrize(
     ("library", "compared"),
     [
-        *(("xgboost", False), ("xgboost", True), ("lightgbm", False)),
-        *(("forest", False), ("forest", True), ("logistic", True)),
+        *(("xgboost", False), ("xgboost", True), ("lightgbm", False), ("lightgbm", True)),
+        *(("forest", False), ("forest", True), ("logistic", True), ("boosting", False)),
+        *(("boosting", True), ("histograms", False), ("histograms", True)),
     ],
 )
 def test_a_class_of_several_is_explained(library: str, compared: bool) -> None:
@@ -121,6 +124,16 @@ def test_a_class_of_several_is_explained(library: str, compared: bool) -> None:
         if not compared:
             pairs = tabular.Engine(model, None, NAMES, target=1).interactions(x[:9])
             assert pairs.sum(2) == pytest.approx(found[1], abs=1e-5)
+    if library in ("lightgbm", "boosting", "histograms"):
+        if compared:  # equal to enumeration over what the library says
+            margins = getattr(model, "decision_function", partial(model.predict, raw_score=True))
+            exact = tabular.Engine(lambda z: margins(z)[:, 1], table(background), NAMES,
+                                   method="exact_shap", scale="log-odds")  # fmt: skip
+            theirs = np.stack([one.values for one in exact.explain(x[:9])])
+            assert found[1] == pytest.approx(theirs, abs=1e-6)
+        else:
+            pairs = tabular.Engine(model, None, NAMES, target=1).interactions(x[:9])
+            assert pairs.sum(2) == pytest.approx(found[1], abs=1e-5)
 
 
 def test_a_class_has_to_be_named_and_to_be_there() -> None:
@@ -130,11 +143,9 @@ def test_a_class_has_to_be_named_and_to_be_there() -> None:
             tabular.Engine(several(library), features=NAMES)
         with pytest.raises(ArgumentError, match="from 0 to 2"):
             tabular.Engine(several(library), features=NAMES, target=3)
-    boosted = several("lightgbm")
-    with pytest.raises(ModelError, match="leave the background out"):
-        tabular.Engine(boosted, table(x), NAMES, target=1)
-    with pytest.raises(ModelError, match="for interactions"):
-        tabular.Engine(boosted, features=NAMES, target=1).interactions(x)
+    started = ensemble.GradientBoostingClassifier(init=linear.LogisticRegression(), n_estimators=2)
+    with pytest.raises(ModelError, match="leave init out"):
+        tabular.Engine(started.fit(x, y), table(x), NAMES, target=1)
     two = xgboost.XGBClassifier(n_estimators=2, n_jobs=1).fit(x, y > 0)
     with pytest.raises(ArgumentError, match="with the other sign"):
         tabular.Engine(two, features=NAMES, target=0)
@@ -143,6 +154,22 @@ def test_a_class_has_to_be_named_and_to_be_there() -> None:
         tabular.Engine(number, features=NAMES, target=1)
     with pytest.raises(ArgumentError, match="for boosters and estimators"):
         tabular.Engine(lambda z: z[:, 0], table(x), NAMES, target=1)
+
+
+def test_trees_that_split_categories_are_refused_where_shap_would_be_wrong() -> None:
+    x = np.random.default_rng(0).normal(size=(120, 5))
+    x[:, 0] = np.arange(120) % 4
+    y = np.isin(x[:, 0], (1, 3)).astype(int)
+    split = lightgbm.LGBMClassifier(n_estimators=2, verbose=-1, min_data_per_group=5)
+    split.fit(x, y, categorical_feature=[0])
+    (block,) = tabular.Engine(split, features=NAMES).stream(x)  # by the library itself
+    assert block.additivity.max() < 1e-5
+    assert np.abs(block.values[:, 0]).min() > 0
+    with pytest.raises(ModelError, match="leave the background out"):
+        tabular.Engine(split, table(x), NAMES)
+    binned = ensemble.HistGradientBoostingClassifier(max_iter=2, categorical_features=[0])
+    with pytest.raises(ModelError, match="explain its predict function"):
+        tabular.Engine(binned.fit(x, y), table(x), NAMES)
 
 
 def test_a_class_of_several_comes_back_from_disk(tmp_path: Any) -> None:

@@ -19,6 +19,7 @@ from sqlalchemy import func, select
 
 from visxai.govern import tables
 from visxai.govern.features.base import FIXED
+from visxai.govern.observations import DECISIONS
 from visxai.govern.stored import plain
 
 if TYPE_CHECKING:
@@ -60,10 +61,10 @@ def add_sums(connection: Connection, rows: Sequence[Mapping[str, Any]], unexplai
     for row in rows:
         figures = {"score": row["score"]}
         figures |= {name: row[name] for name in FIXED if row[name] is not None}
-        others = ((plain(n), v) for n, v in json.loads(row["others"]).items())
+        told = json.loads(row["others"])
+        figures |= {name: told.pop(name) for name in DECISIONS if name in told}
+        others = ((plain(n), v) for n, v in told.items())
         figures |= dict(islice((one for one in others if len(one[0]) <= _LONGEST), _OTHERS))
-        if row["truth"] is not None:
-            figures["error"] = float(row["truth"] != row["label"])
         for label in ("", row["label"]):
             for figure, value in figures.items():
                 if not math.isfinite(value):

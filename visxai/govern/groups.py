@@ -169,13 +169,6 @@ def fairness(
 def _figures(seen: Observations) -> tuple[list[str], Array]:
     """List what is compared, and its values (items, figures), NaN where it isn't defined."""
     columns = {"score": seen.scores}
-    if any(one is not None for one in seen.expected):
-        columns["error"] = np.array(
-            [
-                np.nan if true is None else float(true != label)
-                for true, label in zip(seen.expected, seen.labels, strict=True)
-            ]
-        )
     columns |= {**seen.decisions, **seen.explanations}
     values = np.stack(list(columns.values()), 1)
     # A figure that is the same for all items says nothing about groups.

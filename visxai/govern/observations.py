@@ -40,7 +40,7 @@ from visxai.results.rows import of_row, record_of
 Array = NDArray[np.float64]
 T = TypeVar("T")
 SIDES = ("input", "score", "explanation")
-DECISIONS = ("favourable", "calibration")  # figures of decisions about rows of tables
+DECISIONS = ("error", "favourable", "calibration")  # figures of answers, beside their scores
 _CLASSES = 10  # classes whose shares belong to the score's side, the most frequent
 
 
@@ -60,8 +60,9 @@ class Observations:
         explanations: The features of the explanations by name; NaN where not defined.
         inputs: Statistics of the inputs by name, empty where none were measured.
         groups: What the caller says of each item (columns of metadata), None where unknown.
-        decisions: Figures of decisions about rows of tables: "favourable" (1 or 0) and
-            "calibration" (the score minus the true outcome, 1 or 0); NaN where unknown.
+        decisions: Figures of the answers, NaN where unknown: "error" (1 where the answer isn't the
+            truth, else 0), and of rows of tables "favourable" (1 or 0) and "calibration" (the score
+            minus the true outcome, 1 or 0).
     """
 
     ids: tuple[str, ...]
@@ -220,21 +221,31 @@ def observe(
         {name: np.array([row.get(name, np.nan) for row in rows], np.float64) for name in names},
         {name: np.asarray(column, np.float64) for name, column in measured.items()},
         {name: tuple(column) for name, column in grouped.items()},
-        decisions_of(rows_of_tables, known) if len(rows_of_tables) == len(made) else {},
+        decisions_of(made, known),
     )
 
 
-def decisions_of(
-    rows: Sequence[TableExplanation], expected: Sequence[str | None]
-) -> dict[str, Array]:
-    """Compute the figures of decisions; none where nothing is decided or no outcome is known."""
-    found = {
-        "favourable": [math.nan if one.favourable is None else one.favourable for one in rows],
-        "calibration": [
-            math.nan if true is None or one.scale == "response" else one.score - (true == one.label)
-            for one, true in zip(rows, expected, strict=True)
-        ],
-    }
+def decisions_of(made: Sequence[Explanation], expected: Sequence[str | None]) -> dict[str, Array]:
+    """Compute the figures of answers; none where nothing is decided or no outcome is known.
+
+    Args:
+        made: The explanations.
+        expected: The true class of each, None where it isn't known.
+    """
+    found: dict[str, list[float]] = {name: [] for name in DECISIONS}
+    for one, true in zip(made, expected, strict=True):
+        row = one if isinstance(one, TableExplanation) else None
+        decided = row is None or row.favourable is not None  # a score alone can't be wrong
+        scored = row is not None and row.scale != "response"
+        found["error"].append(
+            float(true != answer_of(one)) if decided and true is not None else math.nan
+        )
+        found["favourable"].append(
+            math.nan if row is None or row.favourable is None else row.favourable
+        )
+        found["calibration"].append(
+            one.score - (true == one.label) if scored and true is not None else math.nan
+        )
     columns = {name: np.array(column, np.float64) for name, column in found.items()}
     return {name: column for name, column in columns.items() if not np.isnan(column).all()}
 

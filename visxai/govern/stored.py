@@ -47,10 +47,10 @@ def row_of(
     regions = measure_regions(explanation, told)
     measured = {**measure(explanation), **regions}
     found = {name: value for name, value in measured.items() if math.isfinite(value)}
+    decided = decisions_of([explanation], [envelope.truth])
+    found |= {name: float(column[0]) for name, column in decided.items()}
     if isinstance(explanation, TableExplanation):
         told = {**explanation.groups, **told}
-        decided = decisions_of([explanation], [envelope.truth])
-        found |= {name: float(column[0]) for name, column in decided.items()}
         inputs = inputs or {name: one[0] for name, one in measure_rows([explanation]).items()}
     groups = {
         str(name): str(value)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from visxai.errors import ModelError, require
 from visxai.tabular.features import Matrix
-from visxai.tabular.models import shapley
+from visxai.tabular.models import classes, shapley
 from visxai.tabular.models.encoders import Encoding
 from visxai.tabular.models.interface import (
     LinearModel,
@@ -19,6 +19,7 @@ from visxai.tabular.models.interface import (
     Values,
     Vector,
     check_target,
+    softmax,
 )
 
 _PROBABILITY = (
@@ -53,23 +54,38 @@ class SklearnTrees(TreeModel):
 
         Raises:
             ArgumentError: The target is no class of the estimator.
-            ModelError: A boosted classifier has more than two classes.
         """
         self.estimator, self.encoding = estimator, encoding
         self.features, self.sha256 = encoding.features, digest(estimator, encoding.encoder)
         kind = type(estimator).__name__
         self.name = name or kind
+        count = len(getattr(estimator, "classes_", "ab"))
+        self.several = kind in _LOG_ODDS and count > 2
         if kind in _LOG_ODDS:
-            check_binary(estimator)
-            self.scale, self.kind = "log-odds", "logistic"
+            self.scale, self.kind = "log-odds", "softmax" if self.several else "logistic"
         else:
             self.scale = "probability" if kind in _PROBABILITY else "response"
-        self.target = check_target(target, len(getattr(estimator, "classes_", "ab")), self.scale)
+        self.target = check_target(target, count, self.scale)
 
     @property
     def trees(self) -> Any:
-        """The estimator."""
-        return self.estimator
+        """The estimator, or the explained class's part of a boosted one of several.
+
+        Raises:
+            ModelError: It splits categories itself, which shap doesn't follow, or a boosted
+                classifier of several classes starts from another model's scores.
+        """
+        if np.any(getattr(self.estimator, "is_categorical_", None)):
+            raise ModelError(
+                f"expected trees that split numbers, got {self.name} with categories of its own: "
+                "train it on ordinal positions (features with levels), or explain its predict "
+                "function"
+            )
+        if not self.several:
+            return self.estimator
+        histograms = type(self.estimator).__name__ == "HistGradientBoostingClassifier"
+        part = classes.of_histograms if histograms else classes.of_boosting
+        return part(self.estimator, self.target)
 
     def inner(self, x: Matrix) -> Matrix:
         """Encode."""
@@ -81,25 +97,38 @@ class SklearnTrees(TreeModel):
 
     def logits(self, x: Matrix) -> Vector:
         """Compute log-odds, probabilities or predictions."""
-        z: Any = self.inner(x)
-        if hasattr(self.estimator, "feature_names_in_"):  # it warns of columns without names
-            pandas = require("pandas", "tables", "a model of scikit-learn")
-            z = pandas.DataFrame(z, columns=self.estimator.feature_names_in_)
+        z = self._named(x)
         if self.scale == "log-odds":
-            return np.asarray(self.estimator.decision_function(z), np.float64)
+            found = np.asarray(self.estimator.decision_function(z), np.float64)
+            return found[:, self.target] if self.several else found
         if self.scale == "probability":
             return np.asarray(self.estimator.predict_proba(z)[:, self.target], np.float64)
         return np.asarray(self.estimator.predict(z), np.float64)
 
+    def predict(self, x: Matrix) -> Vector:
+        """Compute the scores: of several boosted classes the target's share of the softmax."""
+        if not self.several:
+            return super().predict(x)
+        margins = np.asarray(self.estimator.decision_function(self._named(x)), np.float64)
+        return softmax(margins)[:, self.target]
+
+    def _named(self, x: Matrix) -> Any:
+        """Encode, and name the columns where the estimator would warn of nameless ones."""
+        z: Any = self.inner(x)
+        if hasattr(self.estimator, "feature_names_in_"):
+            pandas = require("pandas", "tables", "a model of scikit-learn")
+            z = pandas.DataFrame(z, columns=self.estimator.feature_names_in_)
+        return z
+
     def path_dependent(self, x: Matrix) -> Values:
         """Compute attributions with shap."""
-        made = shapley.explainer(self.estimator, None)
+        made = shapley.explainer(self.trees, None)
         found = shapley.values(made, self.inner(x), self.target)
         return Values(self.folded(found.values), found.base)
 
     def interactions(self, x: Matrix) -> NDArray[np.float64]:
         """Compute the interaction values with shap."""
-        found = shapley.interactions(self.estimator, self.inner(x), self.target)
+        found = shapley.interactions(self.trees, self.inner(x), self.target)
         rows, columns, _ = found.shape
         half = self.folded(found.reshape(-1, columns)).reshape(rows, columns, -1)
         turned = half.transpose(0, 2, 1).reshape(-1, columns)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from functools import cached_property
 from typing import Any
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from visxai.errors import ModelError
 from visxai.tabular.features import Features, Matrix
-from visxai.tabular.models import shapley
+from visxai.tabular.models import classes, shapley
 from visxai.tabular.models.interface import TreeModel, Values, Vector, check_target, softmax
 
 _IDENTITY = ("regression", "regression_l1", "huber", "fair", "quantile", "mape")
@@ -53,8 +54,8 @@ class LightGBMModel(TreeModel):
                 "predict function instead"
             )
 
-        classes = booster.num_model_per_iteration() if self.several else 2
-        self.target = check_target(target, classes, self.scale)
+        count = booster.num_model_per_iteration() if self.several else 2
+        self.target = check_target(target, count, self.scale)
 
     @cached_property
     def sha256(self) -> str:  # type: ignore[override]
@@ -86,15 +87,15 @@ class LightGBMModel(TreeModel):
 
     @property
     def trees(self) -> Any:
-        """The booster.
+        """The booster, or the explained class's part of it.
 
         Raises:
-            ModelError: It has several classes, which shap adds up.
+            ModelError: It splits categories itself, which shap doesn't follow.
         """
-        if self.several:
+        if re.search(r"^num_cat=[1-9]", self.booster.model_to_string(), re.MULTILINE):
             raise ModelError(
-                "expected a booster of LightGBM with one output to compare with a background or "
-                "for interactions, got one of several classes: leave the background out, or "
-                "explain the function of the probability that matters"
+                "expected a booster of numbers to compare with a background or for interactions, "
+                "got one with categories of its own: train it on ordinal positions (features with "
+                "levels), or leave the background out"
             )
-        return self.booster
+        return classes.of_lightgbm(self.booster, self.target) if self.several else self.booster

@@ -47,7 +47,7 @@ def explainer(trees: Any, background: Matrix | None, output: str = "raw") -> Any
     """Make a `shap.TreeExplainer`.
 
     Args:
-        trees: What it reads: a booster, or an estimator of scikit-learn.
+        trees: What it reads: a booster, an estimator of scikit-learn, or a class's part of one.
         background: The rows to compare with, None for path-dependent attributions.
         output: "raw" or "probability".
 
@@ -60,7 +60,8 @@ def explainer(trees: Any, background: Matrix | None, output: str = "raw") -> Any
     made = shap.TreeExplainer(
         trees, background, feature_perturbation="interventional", model_output=output
     )
-    if type(trees).__module__.startswith(("lightgbm", "sklearn.ensemble._hist")):
+    double = type(trees).__module__.startswith(("lightgbm", "sklearn.ensemble._hist"))
+    if double or (isinstance(trees, dict) and "input_dtype" not in trees):
         made.ranks = Ranks(made)
     return made
 
