@@ -13,7 +13,7 @@ import texts as zoo
 from typer.testing import CliRunner
 
 from visxai.cli import app
-from visxai.errors import ArgumentError
+from visxai.errors import ArgumentError, UnknownName
 from visxai.text import Engine
 from visxai.text.debugging import debug
 from visxai.text.rates import Rate, fisher, holm, tau
@@ -179,9 +179,40 @@ def test_wrong_arguments_are_one_sentence() -> None:
         debug(classifier(True), ["good"], [1], names=["a", "b"])
 
 
-def test_independent_classes_are_refused() -> None:
-    with pytest.raises(ArgumentError, match="chooses one class"):
-        debug(Engine("toxicity", device="cpu"), ["good"], [0])
+def test_a_class_of_independent_ones_is_judged_by_its_threshold() -> None:
+    def scores(texts: list[str]) -> list[list[float]]:  # "dog" makes a text rude for the model
+        return [[2.0 if "dog" in one.split() else -2.0, 0.0] for one in texts]
+
+    engine = Engine(scores, labels=["rude", "long"], activation="sigmoid")
+    texts = [f"the dog is a {one}" for one in FILLER] + [f"the cat is a {one}" for one in FILLER]
+    found = debug(engine, texts, ["no"] * 20, target="class=rude")
+    assert found.overall == Rate(10, 20)
+    assert list(found.labels) == ["not rude"]
+    cue = next(one for one in found.cues if one.word == "dog")
+    assert cue.with_word == Rate(10, 10)
+    sigmoid = 1 / (1 + np.exp(-2))
+    assert cue.effect_wrong == pytest.approx(2 * sigmoid - 1)  # towards the true label
+    worst = found.worst[0]
+    assert (worst.label, worst.given) == ("not rude", "rude")
+    assert worst.score == pytest.approx(sigmoid)
+    assert worst.explanations[0].label == "rude"
+    assert "is not rude, the model says rude (0.88)" in found.page()
+    right = ["rude"] * 10 + ["not rude"] * 10
+    assert debug(engine, texts, right, target="rude").overall.errors == 0
+    strict = debug(engine, texts, right, target="rude", threshold=0.9)  # 0.88 isn't above it
+    assert strict.labels["rude"] == Rate(10, 10)
+
+
+def test_independent_classes_need_a_target() -> None:
+    engine = Engine("toxicity", device="cpu")
+    with pytest.raises(ArgumentError, match=r"one class of toxicity.*target='class=toxic'"):
+        debug(engine, ["good"], [0])
+    with pytest.raises(UnknownName, match=r"'maybe'.*toxic, not toxic"):
+        debug(engine, ["good"], ["maybe"], target="toxic")
+    with pytest.raises(ArgumentError, match="threshold"):
+        debug(engine, ["good"], [0], target="toxic", threshold=2)
+    with pytest.raises(ArgumentError, match="expected one class"):
+        debug(engine, ["good"], [0], target="top1")
 
 
 def test_the_command_line(tmp_path: Path) -> None:

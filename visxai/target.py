@@ -359,4 +359,6 @@ def _named(text: str, labels: Sequence[str]) -> int | None:
     except UnknownName as error:
         if not near_labels(text, labels):
             return None
-        raise TargetError(f"expected a target, got {text!r}, and an {error}") from None
+        raise TargetError(
+            f"expected a target or a label, got {text!r}: {str(error).partition(': ')[2]}"
+        ) from None

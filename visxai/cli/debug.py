@@ -25,7 +25,7 @@ def debug(
             "--model",
             "-m",
             metavar="NAME",
-            help="hf:FOLDER, a sequence classifier of Hugging Face.",
+            help="hf:FOLDER, a sequence classifier of Hugging Face, or toxicity with --target.",
             show_default=False,
         ),
     ],
@@ -46,6 +46,24 @@ def debug(
             help="The column of true classes, by name or index.",
         ),
     ] = "label",
+    target: Annotated[
+        str | None,
+        typer.Option(
+            "--target",
+            "-t",
+            metavar="TARGET",
+            help="The class that is judged, as class=toxic, of a model that decides each by "
+            "itself; labels then say whether a text has it: its name, yes or no, 1 or 0. "
+            "[dim]\\[default: the class that the model chooses][/dim]",
+            show_default=False,
+        ),
+    ] = None,
+    threshold: Annotated[
+        float,
+        typer.Option(
+            "--threshold", metavar="SCORE", help="The score above which a text has that class."
+        ),
+    ] = 0.5,
     method: Annotated[
         str,
         typer.Option("--method", metavar="SPEC", help="The method that explains the examples."),
@@ -74,6 +92,8 @@ def debug(
     visxai debug reviews.csv --model hf:sentiment --label-column rating --out wrong.html
 
     visxai debug reviews.csv --model hf:sentiment --suggestions more.csv
+
+    visxai debug comments.csv --model toxicity --target class=toxic --label-column flagged
     """
     from rich.console import Console
 
@@ -93,6 +113,8 @@ def debug(
             engine,
             [given.texts[one.path] for one in kept],
             [str(one.label) for one in kept],
+            target=target,
+            threshold=threshold,
             method=method,
             names=[Path(one.path).name for one in kept],
         )

@@ -115,14 +115,16 @@ def evaluate(
         ),
     ] = None,
     chunk_size: Annotated[
-        int,
+        int | None,
         typer.Option(
             "--chunk-size",
             metavar="N",
             min=1,
-            help="Images judged and finished together: what a killed run may have to do again.",
+            help="Images judged and finished together: what a killed run may have to do again. "
+            "[dim]\\[default: 8, 32 texts][/dim]",
+            show_default=False,
         ),
-    ] = 8,
+    ] = None,
     layer: Layer = None,
     labels: Labels = None,
     checkpoint: Checkpoint = None,
@@ -146,8 +148,7 @@ def evaluate(
     """Judge methods by metrics over many images: tables with intervals, ranks, curves, examples.
 
     A random map and a centred Gaussian are always judged beside the methods. Run it again with the
-    same --out to go on after an interruption. Methods for texts are judged beside random values,
-    and such a run starts anew.
+    same --out to go on after an interruption. Methods for texts are judged beside random values.
 
     [bold]Examples[/bold]
 
@@ -173,12 +174,10 @@ def evaluate(
             batch_size=batch_size,
             unused={
                 "--truth": truth is not None,
-                "--fresh": fresh,
                 "--precision": precision != "auto",
                 "--accelerate": accelerate != "auto",
                 "--workers": workers is not None,
                 "--timeout": timeout is not None,
-                "--chunk-size": chunk_size != 8,
                 "--layer": layer is not None,
                 "--checkpoint": checkpoint is not None,
                 "--size": size is not None,
@@ -190,6 +189,8 @@ def evaluate(
             },
             target=target,
             text_column=text_column,
+            chunk_size=chunk_size,
+            fresh=fresh,
             draws=draws,
             seed=seed,
         )
@@ -225,7 +226,7 @@ def evaluate(
             truth=truth,
             workers=workers,
             timeout=timeout,
-            chunk_size=chunk_size,
+            chunk_size=chunk_size or 8,
             draws=draws,
             seed=seed,
             examples=examples,

@@ -241,7 +241,8 @@ def _failures(outcome: Outcome, console: Console) -> None:
 def top_labels(explanations: list[Any]) -> Table:
     """Make a table of images with the label and score of each explanation, and its methods."""
     table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("Image", overflow="fold", max_width=48)
+    noun = _NOUNS.get(explanations[0].kind, "image") if explanations else "image"
+    table.add_column(noun.capitalize(), overflow="fold", max_width=48)
     table.add_column("Label", overflow="fold")
     table.add_column("Score", justify="right")
     table.add_column("Methods", overflow="fold", style="dim")

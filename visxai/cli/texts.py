@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from visxai.cli.base import command_line
+from visxai.cli.base import command_line, stopping
 from visxai.cli.runs import carry_out
 from visxai.errors import ArgumentError
 
@@ -111,12 +111,28 @@ def evaluate_texts(
 
         named = TOXICITY if model == DEFAULT else model
         engine = Engine(named, labels=labels, device=device, batch_size=batch_size or 64)
+    command = command_line("--fresh")
     specs = ",".join(methods)
     chosen = texts.METRICS if metrics == _METRICS else [one.strip() for one in metrics.split(",")]
-    with terminal.working("Judging methods"):
-        given = "integrated_gradients,leave_one_out" if specs == _METHODS else specs
-        found = texts.run(engine, sources, given, tuple(chosen), out, **options)
-    console = Console(highlight=False)
+    given = "integrated_gradients,leave_one_out" if specs == _METHODS else specs
+    with stopping() as asked, terminal.Watch("text") as watch:
+        done = texts.run(
+            engine,
+            sources,
+            given,
+            tuple(chosen),
+            out,
+            command=command,
+            progress=watch,
+            stop=lambda: bool(asked),
+            **options,
+        )
+    console, outcome = Console(highlight=False), done.outcome
+    if not outcome.complete:
+        told = f"{outcome.counts['finished']} of {outcome.counts['images']} texts are judged"
+        console.print(for_terminal(f"Stopped: {told}; go on with: {command}"), soft_wrap=True)
+        return 130
+    found = done.figures
     for metric in dict.fromkeys(one.metric for one in found):
         table = Table(box=None, header_style="bold", pad_edge=False)
         for head in (f"{metric} ({texts.METRICS[metric]} is better)", "mean", "gain over random"):
@@ -126,4 +142,6 @@ def evaluate_texts(
         console.print(table)
         console.print()
     console.print(for_terminal(f"page: {out}/evaluation.html"), soft_wrap=True)
-    return 0
+    for one in outcome.failed[:5]:
+        console.print(f"  [red]failed[/red] {for_terminal(one.reason)}", soft_wrap=True)
+    return 1 if outcome.failed else 0

@@ -23,6 +23,7 @@ _OPTIONS = {
     "batch_size": "--batch-size",
     "chunk_size": "--chunk-size",
     "path_column": "--path-column",
+    "text_column": "--text-column",
     "label_column": "--label-column",
     "truth": "--truth",
     "max_pixels": "--limit-pixels",

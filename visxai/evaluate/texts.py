@@ -5,13 +5,19 @@
     OUT/evaluation.html        a table for each figure, with intervals and the gain over the control
     OUT/evaluation.json        the same, to compute with
     OUT/rows.csv               one row a text, class and method
+    OUT/explanations/...       the records of the maps (`visxai.results.read`)
 
 Figures: comprehensiveness and sufficiency under both replacements (`visxai.text.judging`); tau,
 Kendall's agreement with leaving words out, in signed order; completeness, the relative error of the
-sum, of methods that promise it. The control gives words random values. Every method is judged on
-the same texts, so intervals and differences are paired (`visxai.evaluate.statistics`).
+sum, of methods that promise it; stability_seeds, the mean of Kendall's tau between a map and those
+of the same method with two other seeds, of methods that draw. The control gives words random
+values. Every method is judged on the same texts, so intervals and differences are paired
+(`visxai.evaluate.statistics`).
 
 tau and the figures under "delete" favour leave_one_out, which asks nearly the same question.
+
+A stopped run continues where it ended: texts are judged some at a time, and each such chunk is
+stored completely or not at all.
 """
 
 from __future__ import annotations
@@ -21,7 +27,7 @@ import io
 import json
 import os
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,14 +36,22 @@ import numpy as np
 
 from visxai import files
 from visxai.drawing import tokens
-from visxai.errors import ArgumentError, UnknownName
+from visxai.errors import ArgumentError, TargetError, UnknownName
 from visxai.evaluate.statistics import Interval, differences, intervals
 from visxai.foreign import for_cell, for_html
+from visxai.pipeline.items import Answer, ItemRun
+from visxai.pipeline.progress import Outcome, Progress
 from visxai.record.text import TextExplanation
+from visxai.results import reading
+from visxai.results.inputs import Input
+from visxai.results.rows import row_of, schema_of, text
+from visxai.results.store import Store
 from visxai.target import Target
 from visxai.text import judging, sources
 from visxai.text.engine import Engine, Methods
+from visxai.text.methods.base import TextMethod
 from visxai.text.rates import tau
+from visxai.text.run import settings_of
 
 METRICS = {
     "comprehensiveness_delete": "higher",
@@ -46,9 +60,11 @@ METRICS = {
     "sufficiency_mask": "lower",
     "tau": "higher",
     "completeness": "lower",
+    "stability_seeds": "higher",
 }
 CONTROL = "random"
-_CHUNK = 32  # texts whose figures are computed together
+_SEEDS = 2  # further seeds whose maps a map is compared with
+_CHUNK = 32  # texts that are judged and stored together
 
 
 @dataclass(frozen=True)
@@ -76,6 +92,20 @@ class Figure:
         return self.gain.low > 0 if higher else self.gain.high < 0
 
 
+@dataclass(frozen=True)
+class TextEvaluation:
+    """The result of an evaluation.
+
+    Attributes:
+        outcome: The progress of the run, and what OUT holds.
+        figures: A figure for each metric and method, in their order; none if the run was stopped
+            before its end.
+    """
+
+    outcome: Outcome
+    figures: tuple[Figure, ...]
+
+
 def run(
     engine: Engine,
     paths: Sequence[str | os.PathLike[str]],
@@ -85,9 +115,14 @@ def run(
     *,
     target: Any = "top1",
     text_column: str | None = None,
+    chunk_size: int | None = None,
     draws: int = 10_000,
     seed: int = 0,
-) -> list[Figure]:
+    fresh: bool = False,
+    command: str = "",
+    progress: Callable[[Progress], None] = lambda _: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> TextEvaluation:
     """Judge methods on the texts of tables, and write the results to OUT.
 
     Args:
@@ -98,11 +133,14 @@ def run(
         out: The folder OUT.
         target: A target of one class a map, such as "top1", "class=toxic" or "above=0.5".
         text_column: The column of texts; None finds it by its usual names.
+        chunk_size: Texts that are judged and stored together; None is 32.
         draws: The number of bootstrap draws.
         seed: The seed of the control and of the bootstrap.
-
-    Returns:
-        A figure for each metric and method, in their order.
+        fresh: Whether to delete what an earlier run left in OUT.
+        command: The command line, for the run's record.
+        progress: Called at the start and after each chunk.
+        stop: Called before each chunk; if it returns True the run ends, and a later run with the
+            same settings continues it.
 
     Raises:
         VisxaiError: An argument is wrong, or OUT can't be written.
@@ -112,48 +150,128 @@ def run(
             raise UnknownName("metric of texts", name, tuple(METRICS))
     if draws < 1:
         raise ArgumentError(f"expected draws of at least 1, got {draws}: leave it out for 10000")
-    loaded = engine.methods(methods)
+    loaded = tuple(dict.fromkeys(engine.methods(methods)))
+    aimed = Target.of(target, engine.model.labels)
+    if aimed.kind not in ("top", "class", "above"):
+        raise TargetError(
+            f"expected a target of one class a map that can be written down, got {target!r}: use "
+            "top1, class=toxic or above=0.5"
+        )
     given = sources.read(paths, text_column, "none")
-    rows = list(_rows(engine, given, loaded, Target.of(target, engine.model.labels), seed))
-    if not rows:
-        raise ArgumentError(
-            f"expected texts with a map of {target}, got none: choose another target"
-        )
-    named = [*dict.fromkeys(map(repr, loaded)), CONTROL]
-    found = [one for metric in metrics for one in _figures(rows, named, metric, draws, seed)]
-    _write(Path(out), engine, rows, found, str(target))
-    return found
+    settings = settings_of(engine, loaded, aimed, None, chunk_size or _CHUNK)
+    settings |= {"judged": list(METRICS), "seed": seed}
+    with Store(out, settings, command=command, fresh=fresh, schema=schema_of("text")) as store:
+        _, changed = store.add(list(given.found))
+        judging_run = _Run(store, engine, loaded, aimed, given.texts, seed)
+        complete = judging_run.all(progress, stop)
+        figures: list[Figure] = []
+        if complete:
+            rows = list(_rows(store.out))
+            if not rows:
+                raise ArgumentError(
+                    f"expected texts with a map of {target}, got none: choose another target"
+                )
+            named = [*dict.fromkeys(map(repr, loaded)), CONTROL]
+            figures = [
+                one for metric in metrics for one in _figures(rows, named, metric, draws, seed)
+            ]
+            with store.writing():
+                _write(store.out, engine, rows, figures, str(aimed))
+        return TextEvaluation(judging_run.tally.ended(complete, changed), tuple(figures))
 
 
-def _rows(
-    engine: Engine, given: sources.Texts, loaded: Any, target: Target, seed: int
-) -> Iterator[dict[str, Any]]:
-    """Yield the figures of each text, class and method."""
-    every = [one.path for one in given.found]
-    for start in range(0, len(every), _CHUNK):
-        paths = every[start : start + _CHUNK]
-        texts = [given.texts[path] for path in paths]
-        made = engine.explain(texts, loaded, target, paths=paths)
-        first = [one for one in made if one.method == repr(loaded[0])]
+class _Run(ItemRun):
+    """Judges texts, some at a time."""
+
+    noun = "text"
+
+    def __init__(
+        self,
+        store: Store,
+        engine: Engine,
+        loaded: Sequence[TextMethod],
+        target: Target,
+        texts: dict[str, str],
+        seed: int,
+    ) -> None:
+        super().__init__(store)
+        self.engine, self.loaded, self.target = engine, loaded, target
+        self.texts, self.seed = texts, seed
+
+    def holds(self, one: Input) -> bool:
+        return one.path in self.texts
+
+    def control(self) -> None:
+        self.engine.explain_batch(["a text"], self.loaded, self.target, None, ["-"], [None])
+
+    def batch(self, inputs: Sequence[Input]) -> list[Answer]:
+        texts, paths = [self.texts[one.path] for one in inputs], [one.path for one in inputs]
+        found = self.engine.explain_batch(texts, self.loaded, self.target, None, paths)
+        judged = iter(self._judged([made for one in found for made in one.explanations]))
+        answers = []
+        for one, result in zip(inputs, found, strict=True):
+            # A class has a map by each method, and one by the control.
+            count = len(result.explanations) // len(self.loaded) * (len(self.loaded) + 1)
+            rows = [row_of(next(judged), None) for _ in range(count)]
+            answers.append(Answer(rows, replace(result.scores, path=text(one.path))))
+        return answers
+
+    def _judged(self, made: Sequence[TextExplanation]) -> Iterator[TextExplanation]:
+        """Yield explanations and their controls, text by text, with their figures."""
+        first = [one for one in made if one.method == repr(self.loaded[0])]
         # The classes are settled: what a map is compared with explains the same class.
-        again = (
-            engine.explain(
-                [one.text for one in first], "leave_one_out", [one.class_index for one in first]
-            )
-            if first
-            else []
-        )
-        left_out = {_key(one): two for one, two in zip(first, again, strict=True)}
-        made += [_random(one, seed) for one in first]
-        for one, figures in zip(made, judging.judge(engine.model, made), strict=True):
-            figures["tau"] = tau(one.values, left_out[_key(one)].values)
-            figures["completeness"] = one.quality.get("completeness")
-            yield {
-                "path": one.input.path,
-                "class_index": one.class_index,
-                "label": one.label,
-                "method": one.method,
-                **{name: _number(figures[name]) for name in METRICS},
+        left_out = self._again("leave_one_out", first)
+        others: dict[str, list[Any]] = {
+            repr(one): [self._again(other, first) for other in _reseeded(one)]
+            for one in self.loaded
+        }
+        others[CONTROL] = [
+            {_key(one): _random(one, self.seed + turn) for one in first}
+            for turn in range(1, _SEEDS + 1)
+        ]
+        whole: list[TextExplanation] = []
+        last = None
+        for one in made:  # the controls of a text follow its maps
+            if last is not None and one.input.path != last:
+                whole += [_random(each, self.seed) for each in first if each.input.path == last]
+            whole.append(one)
+            last = one.input.path
+        whole += [_random(each, self.seed) for each in first if each.input.path == last]
+        for one, figures in zip(whole, judging.judge(self.engine.model, whole), strict=True):
+            told: dict[str, Any] = dict(figures)
+            told["tau"] = _number(tau(one.values, left_out[_key(one)].values))
+            again = [tau(one.values, each[_key(one)].values) for each in others[one.method]]
+            told["stability_seeds"] = _number(float(np.mean(again))) if again else None
+            yield replace(one, quality={**one.quality, **told})
+
+    def _again(
+        self, method: str | TextMethod, first: Sequence[TextExplanation]
+    ) -> dict[Any, TextExplanation]:
+        """Explain the same texts and classes by another method."""
+        if not first:
+            return {}
+        classes = [one.class_index for one in first]
+        found = self.engine.explain([one.text for one in first], method, classes)
+        return {_key(one): again for one, again in zip(first, found, strict=True)}
+
+
+def _reseeded(method: TextMethod) -> list[TextMethod]:
+    """Return a method with other seeds; none of a method that draws nothing."""
+    seed = getattr(method, "seed", None)
+    if seed is None:
+        return []
+    return [replace(method, seed=seed + turn) for turn in range(1, _SEEDS + 1)]  # type: ignore[call-arg]
+
+
+def _rows(out: Path) -> Iterator[dict[str, Any]]:
+    """Yield the figures of each text, class and method that OUT holds."""
+    kept = ("path", "class_index", "label", "method")
+    for table in reading.tables(out, [*kept, "quality"]):
+        for row in table.to_pylist():
+            figures = json.loads(row["quality"])
+            yield {name: row[name] for name in kept} | {
+                name: float("nan") if figures.get(name) is None else figures[name]
+                for name in METRICS
             }
 
 
@@ -161,8 +279,8 @@ def _key(one: TextExplanation) -> tuple[Any, Any]:
     return one.input.path, one.class_index
 
 
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else float(value)
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else value
 
 
 def _random(one: TextExplanation, seed: int) -> TextExplanation:
@@ -194,8 +312,6 @@ def _figures(
 def _write(
     out: Path, engine: Engine, rows: Sequence[dict[str, Any]], found: Sequence[Figure], target: str
 ) -> None:
-    with files.one_sentence(f"to write {out}", "make room there and run it again"):
-        out.mkdir(parents=True, exist_ok=True)
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
     writer.writeheader()

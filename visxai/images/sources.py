@@ -215,6 +215,15 @@ def _images(path: str, root: str, results: dict[Path, bool], columns: _Columns) 
     folder = not remote(path) and os.path.isdir(path)
     if remote(path) and "*" in path:
         yield from _of_url(path, root, columns)
+    elif lower.endswith((".jsonl", ".ndjson")) and not folder:
+        raise ArgumentError(
+            expected="images, or a table of their paths (.csv, .parquet)",
+            got=shown(path),
+            remedy=(
+                *("explain its texts with ", Argument("text_column", "text"), " and "),
+                *(Argument("model", "toxicity"), " or hf:FOLDER"),
+            ),
+        )
     elif lower.endswith(tars.PACKED) and not folder:
         raise ArgumentError(
             f"expected a plain tar, got the compressed {shown(path)}: unpack it to a .tar first, "

@@ -26,6 +26,8 @@ LABELS = (
     *("label_name", "class_name", "class_index", "class_id", "cls"),
 )
 
+TEXTS = ("text", "comment", "comment_text", "review", "sentence", "content", "body", "message")
+
 IDS = ("id", "image_id", "uuid")
 
 
@@ -64,10 +66,18 @@ class Table:
         """
         found = self._asked(column) or self.find(PATHS)
         if found is None:
+            words = self.find(TEXTS)
+            read = (
+                *(", or explain its texts with ", Argument("text_column", words), " and "),
+                *(Argument("model", "toxicity"), " or hf:FOLDER"),
+            )
             raise ArgumentError(
                 expected=f"a column of paths in {self.name} ({', '.join(PATHS[:6])} or image)",
                 got=", ".join(map(shown, self.columns))[:120] or "none",
-                remedy=("name it with ", Argument("path_column")),
+                remedy=(
+                    *("name it with ", Argument("path_column")),
+                    *(read if words is not None else ()),
+                ),
                 field="path_column",
             )
         return self.column(found)

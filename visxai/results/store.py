@@ -135,8 +135,9 @@ class Store:
             leftovers.remove(self.out, overlay_stems(self.out), run["settings"])
             run, there = None, {}
         leftovers.sweep(self.out)
-        for folder in (self.overlays, self.out / "explanations"):
-            folder.mkdir(exist_ok=True)
+        (self.out / "explanations").mkdir(exist_ok=True)
+        if self.settings.get("overlays", {}) is not None:  # None: the run draws nothing
+            self.overlays.mkdir(exist_ok=True)
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         self._about = {
             "visxai_results": FORMAT,

@@ -28,8 +28,7 @@ from typing import Any
 import numpy as np
 
 from visxai.errors import ArgumentError
-from visxai.labels import class_finder, label_of
-from visxai.record.image import Prediction
+from visxai.text.decisions import Decision, Said, decision_of
 from visxai.text.engine import Engine, as_texts, clean
 from visxai.text.findings import Cue, Findings, Slice, Worst
 from visxai.text.model import Need
@@ -45,6 +44,8 @@ def debug(
     texts: Sequence[str],
     labels: Sequence[str | int],
     *,
+    target: str | int | None = None,
+    threshold: float = 0.5,
     method: str = "leave_one_out",
     least: int = 10,
     level: float = 0.05,
@@ -54,9 +55,13 @@ def debug(
     """Find words behind which a classifier's errors gather.
 
     Args:
-        engine: The engine; its model chooses one class.
+        engine: The engine.
         texts: The texts.
-        labels: The true class of each, by name or index.
+        labels: The true class of each, by name or index; with a target, whether each text has that
+            class: its name or "not" and its name, yes or no, 1 or 0.
+        target: The one class that is judged, as "toxic" or "class=toxic", of a model that decides
+            each class by itself; None judges which class the model chooses.
+        threshold: The score above which a text has the target's class.
         method: The method that explains the examples.
         least: The fewest texts of a label with a word, and without it, that are compared.
         level: The chance of any false alarm.
@@ -65,26 +70,22 @@ def debug(
 
     Raises:
         ArgumentError: The numbers of texts and labels differ, a label isn't the model's, or its
-            classes are independent.
+            classes are independent and no target is given.
     """
     many = [clean(one) for one in as_texts(texts)]
     if len(many) != len(labels):
         raise ArgumentError(
             f"expected a label for each of {len(many)} texts, got {len(labels)}: pass as many"
         )
-    if engine.model.activation == "sigmoid":
-        raise ArgumentError(
-            f"expected a model that chooses one class, got {engine.model.ref.name}, whose classes "
-            "are independent (sigmoid): pass activation='softmax' where one class is right"
-        )
+    decision = decision_of(engine, target, threshold)
     numbered = [f"row {place}" for place in range(1, len(many) + 1)] if names is None else names
     if len(numbered) != len(many):
         raise ArgumentError(
             f"expected a name for each of {len(many)} texts, got {len(numbered)}: pass as many"
         )
-    find = class_finder(engine.model.labels)
-    truth = np.array([one if isinstance(one, int) else find(one) for one in labels], np.int64)
-    judged = _Judged(engine, many, numbered, truth, engine.predict(many))
+    known = {one: decision.find(one) for one in dict.fromkeys(labels)}
+    truth = np.array([known[one] for one in labels], np.int64)
+    judged = _Judged(decision, many, numbered, truth, decision.answers(many))
     compared = [*_words(judged, least), *_lengths(judged, least)]
     chances = holm([one.p for one in compared if one.p is not None])
     told = [(one, None if one.p is None else chances.pop(0)) for one in compared]
@@ -94,9 +95,11 @@ def debug(
     explained = judged.explained(places, method)
     return Findings(
         overall=Rate.of(judged.wrong),
-        labels={judged.name(one): Rate.of(judged.wrong[truth == one]) for one in judged.classes},
+        labels={
+            judged.decision.name(one): Rate.of(judged.wrong[truth == one]) for one in judged.classes
+        },
         slices=tuple(
-            Slice(judged.name(one.label), *one.length, Rate.of(judged.wrong[one.rows]), p)
+            Slice(judged.decision.name(one.label), *one.length, Rate.of(judged.wrong[one.rows]), p)
             for one, p in told
             if one.length and len(one.rows)
         ),
@@ -112,16 +115,16 @@ def debug(
 class _Judged:
     """Texts, and what the model says about them."""
 
-    engine: Engine
+    decision: Decision
     texts: list[str]
     names: Sequence[str]
-    truth: Any  # (n,) the true class of each
-    said: list[Prediction]
+    truth: Any  # (n,) the true answer of each
+    said: list[Said]
 
     @cached_property
     def given(self) -> Any:
-        """The class that the model gives each, (n,)."""
-        return np.array([one.class_index for one in self.said], np.int64)
+        """The answer that the model gives each, (n,)."""
+        return np.array([one.index for one in self.said], np.int64)
 
     @cached_property
     def wrong(self) -> Any:
@@ -130,7 +133,7 @@ class _Judged:
 
     @cached_property
     def classes(self) -> list[int]:
-        """The true classes that there are."""
+        """The true answers that there are."""
         return sorted({int(one) for one in self.truth})
 
     @cached_property
@@ -138,21 +141,17 @@ class _Judged:
         """The words of each text, in lower case."""
         return [
             frozenset(one.text[start:end].casefold() for start, end in one.spans)
-            for one in self.engine.model.encode(self.texts)
+            for one in self.decision.engine.model.encode(self.texts)
         ]
 
-    def name(self, index: int) -> str:
-        """Return a class's name."""
-        return label_of(self.engine.model.labels, index)
-
     def explained(self, places: Sequence[int], method: str) -> list[Any]:
-        """Explain the class that the model gave, for texts at some places."""
+        """Explain the class behind the answer that the model gave, for texts at some places."""
         if not places:
             return []
         some = [self.texts[place] for place in places]
-        given = [int(self.given[place]) for place in places]
+        given = self.decision.classes([int(self.given[place]) for place in places])
         named = [self.names[place] for place in places]
-        return self.engine.explain(some, method, given, paths=named)
+        return self.decision.engine.explain(some, method, given, paths=named)
 
 
 @dataclass(frozen=True)
@@ -212,14 +211,14 @@ def _cue(judged: _Judged, found: _Compared, p: float) -> Cue:
     mine = judged.truth == label
     mine[rows] = False
     others = np.flatnonzero(mine)
-    change = _deleted(judged.engine, [judged.texts[row] for row in rows.tolist()], word, label)
+    change = _deleted(judged.decision, [judged.texts[row] for row in rows.tolist()], word, label)
     bad = judged.wrong[rows]
     elsewhere = np.flatnonzero(judged.truth != label)
     share = np.mean([word in judged.held[row] for row in elsewhere]) if len(elsewhere) else 0.0
     total = len(rows) + len(others)
     return Cue(
         word=word,
-        label=judged.name(label),
+        label=judged.decision.name(label),
         with_word=Rate.of(bad),
         without=Rate.of(judged.wrong[others]),
         p=p,
@@ -230,13 +229,13 @@ def _cue(judged: _Judged, found: _Compared, p: float) -> Cue:
         ),
         examples=tuple(rows[bad][:_SHOWN].tolist()),
         suggestions=suggest(
-            judged.engine,
+            judged.decision,
             judged.texts,
             judged.names,
             [*rows[bad].tolist(), *rows[~bad].tolist()],
             others.tolist(),
             word,
-            (label, judged.name(label)),
+            (label, judged.decision.name(label)),
         ),
     )
 
@@ -256,29 +255,30 @@ def _worst(judged: _Judged, most: int) -> tuple[Worst, ...]:
     """Explain the texts that the model gets wrong with the greatest scores."""
     scores = np.array([one.score for one in judged.said])
     places = sorted(np.flatnonzero(judged.wrong).tolist(), key=lambda row: -scores[row])[:most]
-    attends = Need.ATTENTION in judged.engine.model.offers
+    attends = Need.ATTENTION in judged.decision.engine.model.offers
     found = judged.explained(places, "lime," + ("attention" if attends else "leave_one_out"))
     return tuple(
         Worst(
             place,
             judged.names[place],
-            judged.name(int(judged.truth[place])),
+            judged.decision.name(int(judged.truth[place])),
+            judged.said[place].label,
+            judged.said[place].score,
             tuple(found[2 * at : 2 * at + 2]),
         )
         for at, place in enumerate(places)
     )
 
 
-def _deleted(engine: Engine, texts: Sequence[str], word: str, label: int) -> Any:
+def _deleted(decision: Decision, texts: Sequence[str], word: str, label: int) -> Any:
     """Return the change of the label's reported score when a word is deleted from each text."""
     shorter = []
     for text in texts:
-        (encoded,) = engine.model.encode([text])
+        (encoded,) = decision.engine.model.encode([text])
         kept, last = [], 0
         for start, end in encoded.spans:
             if text[start:end].casefold() == word:
                 kept.append(text[last:start])
                 last = end
         shorter.append("".join([*kept, text[last:]]))
-    before, after = engine.score(texts, label), engine.score(shorter, label)
-    return np.array(after) - np.array(before)
+    return decision.scores(shorter, label) - decision.scores(texts, label)

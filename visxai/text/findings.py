@@ -78,13 +78,17 @@ class Worst:
         place: The text's place.
         name: Where the text came from.
         label: Its true label.
-        explanations: Explanations of the label that the model gave, by LIME and by attention; where
-            the model has no attention, by leaving words out.
+        given: The label that the model gave.
+        score: The score of that label.
+        explanations: Explanations of the model's class behind the given label, by LIME and by
+            attention; where the model has no attention, by leaving words out.
     """
 
     place: int
     name: str
     label: str
+    given: str
+    score: float
     explanations: tuple[TextExplanation, ...]
 
     @property
@@ -138,6 +142,7 @@ class Findings:
                     "place": one.place,
                     "name": one.name,
                     "label": one.label,
+                    "given": one.given,
                     "agreement": one.agreement,
                 }
                 for one in self.worst
@@ -216,8 +221,7 @@ class Findings:
             "is Kendall’s τ of the words’ magnitudes: 1 for the same order, 0 for none.</p>"
         ]
         for one in self.worst:
-            first = one.explanations[0]
-            told = f"{one.name} is {one.label}, the model says {first.label} ({first.score:.2f})"
+            told = f"{one.name} is {one.label}, the model says {one.given} ({one.score:.2f})"
             if one.agreement is not None:
                 told += f"; agreement τ = {one.agreement:.2f}"
             both = "".join(tokens.figure(each.part()) for each in one.explanations)

@@ -119,7 +119,7 @@ def explain(
                 f"expected texts with labels to tell what is {gate}, got none: give a table with a "
                 "label column"
             )
-    settings = _settings(engine, loaded, aimed, gate, chunk_size or _CHUNK)
+    settings = settings_of(engine, loaded, aimed, gate, chunk_size or _CHUNK)
     if check is not None:
         settings["check"] = check
     with Store(
@@ -135,7 +135,7 @@ def explain(
         return run.tally.ended(run.all(progress, stop), changed)
 
 
-def _settings(
+def settings_of(
     engine: Engine,
     loaded: Sequence[TextMethod],
     target: Target,

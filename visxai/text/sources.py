@@ -23,7 +23,6 @@ from visxai.images.address import Origin
 from visxai.images.sources import Found
 
 ENDINGS = (*tables.ENDINGS, ".jsonl", ".ndjson")
-TEXTS = ("text", "comment", "comment_text", "review", "sentence", "content", "body", "message")
 _MOST = 2**31  # bytes of a source
 
 
@@ -50,7 +49,7 @@ def read(
 
     Args:
         sources: Paths of tables and of files with lines of JSON, and "-".
-        text_column: The column of texts; None finds it by the names in TEXTS.
+        text_column: The column of texts; None finds it by the names of `tables.TEXTS`.
         label_column: The column of labels; None finds it by its usual names, "none" leaves labels
             out.
         stream: Standard input, for "-".
@@ -115,10 +114,11 @@ def _columns(
             f"expected texts in a file of {' '.join(ENDINGS)}, got {shown(path)}: write a text a "
             "row, or pipe them in, a line each, with -"
         )
-    named = text_column or table.find(TEXTS)
+    named = text_column or table.find(tables.TEXTS)
     if named is None:
         raise ArgumentError(
-            f"expected a column of texts in {table.name} ({', '.join(TEXTS[:4])} or the like), got "
+            f"expected a column of texts in {table.name} ({', '.join(tables.TEXTS[:4])} or the "
+            "like), got "
             f"{', '.join(map(shown, table.columns))[:120]}: name it with --text-column"
         )
     if named not in table.columns:

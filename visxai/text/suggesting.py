@@ -18,7 +18,7 @@ from itertools import islice
 
 import numpy as np
 
-from visxai.text.engine import Engine
+from visxai.text.decisions import Decision
 from visxai.text.words import words
 
 _TRIED = 4  # texts made for each that is wanted
@@ -46,7 +46,7 @@ class Suggestion:
 
 
 def suggest(
-    engine: Engine,
+    decision: Decision,
     texts: Sequence[str],
     names: Sequence[str],
     with_cue: Sequence[int],
@@ -60,7 +60,7 @@ def suggest(
     """Make texts of a label with a cue that the model gets wrong.
 
     Args:
-        engine: The engine.
+        decision: The question that the model answers.
         texts: The texts.
         names: Where each came from.
         with_cue: The places of the label's texts with the cue; the first are changed first.
@@ -81,9 +81,9 @@ def suggest(
         wrong = (
             Suggestion(text, label[1], said.label, cue, how, names[place])
             for (text, place), said in zip(
-                new, engine.predict([text for text, _ in new]) if new else [], strict=True
+                new, decision.answers([text for text, _ in new]) if new else [], strict=True
             )
-            if said.class_index != label[0]
+            if said.index != label[0]
         )
         found += islice(wrong, most)
     return tuple(found)
