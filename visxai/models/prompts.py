@@ -10,6 +10,7 @@ where the image agrees with prompt k.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,6 +20,68 @@ from torch.nn import functional as F
 from visxai.errors import ArgumentError, ModelError
 
 _AGREEMENT = 1e-3
+
+
+def embedding(output: Any) -> Tensor:
+    """Return the embedding (b, d) in what `get_image_features` or `get_text_features` returns."""
+    # Until its version 5 the library returned the embedding itself.
+    found: Tensor = output if isinstance(output, Tensor) else output.pooler_output
+    return found
+
+
+class ImageTower(nn.Module):
+    """A module from pixels (b, 3, h, w) to an image-and-text model's embeddings (b, d)."""
+
+    def __init__(self, model: Any) -> None:
+        """Build the tower of a model with `get_image_features`."""
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Embed pixels x (b, 3, h, w)."""
+        return embedding(self.model.get_image_features(pixel_values=x))
+
+
+class TextTower(nn.Module):
+    """A module from pieces of texts (b, T) to an image-and-text model's embeddings (b, d)."""
+
+    def __init__(self, model: Any) -> None:
+        """Build the tower of a model with `get_text_features`."""
+        super().__init__()
+        self.model = model
+        self.config = model.config.text_config
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, output_attentions: bool = False
+    ) -> Any:
+        """Embed pieces, (b, d), as "logits" beside "attentions" where they are asked for."""
+        more = {"output_attentions": True} if output_attentions else {}
+        given = {"input_ids": input_ids, "attention_mask": attention_mask}
+        found = self.model.get_text_features(**given, **more)
+        if not output_attentions:
+            return embedding(found)
+        return Attending(embedding(found), found.attentions)
+
+    def get_input_embeddings(self) -> Any:
+        """Return the module that embeds pieces."""
+        return self.model.text_model.get_input_embeddings()
+
+    def set_attn_implementation(self, name: str) -> None:
+        """Choose how attention is computed: "eager" returns it."""
+        self.model.set_attn_implementation(name)
+
+
+@dataclass(frozen=True)
+class Attending:
+    """The output of a text tower that keeps its attention.
+
+    Attributes:
+        logits: (b, d) the embeddings.
+        attentions: (b, heads, T, T) of each layer.
+    """
+
+    logits: Tensor
+    attentions: tuple[Tensor, ...]
 
 
 class PromptClassifier(nn.Module):
@@ -45,9 +108,7 @@ class PromptClassifier(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute the scores (b, prompts) of pixels x (b, 3, h, w)."""
-        found: Any = self.model.get_image_features(pixel_values=x)  # type: ignore[operator]
-        # Until its version 5 the library returned the embedding itself.
-        image = found if isinstance(found, Tensor) else found.pooler_output
+        image = embedding(self.model.get_image_features(pixel_values=x))  # type: ignore[operator]
         # The cosine is multiplied by a hundred or so: half precision would step by tenths there.
         image = image.to(self.text.dtype)
         if not torch.is_autocast_enabled(x.device.type):

@@ -12,8 +12,9 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -180,6 +181,42 @@ def of_module(
         device=device,
         batch_size=batch_size,
     )
+
+
+def of_tower(
+    tower: nn.Module,
+    tokenizer: Any,
+    *,
+    name: str,
+    device: str | torch.device = "auto",
+    batch_size: int = 64,
+) -> TorchText:
+    """Make a text model, whose scores are embeddings, of an image-and-text model's text tower.
+
+    CLIP reads a text off its end mark; SigLIP reads rows of full length off their last piece.
+
+    Args:
+        tower: Takes input_ids (n, T) and an attention_mask (n, T); returns embeddings (n, d). It
+            has the tower's config.
+        tokenizer: The model's fast tokenizer of Hugging Face.
+        name: The model's name.
+        device: "auto" leaves the tower where it is.
+        batch_size: The most rows of usual length in one forward.
+
+    Raises:
+        ArgumentError: The tokenizer doesn't know the places of its pieces.
+    """
+    placed = None if device == "auto" else pick_device(device)
+    made = of_module(
+        tower, tokenizer, name=name, activation="none", device=placed, batch_size=batch_size
+    )
+    kind: Any = tower.config
+    whole = str(kind.model_type).startswith("siglip")
+    read: Literal["end", "last"] = "last" if whole else "end"
+    length = kind.max_position_embeddings
+    made.labels = None
+    made.form = replace(made.form, length=length, fixed=whole, front=False, read=read)
+    return made
 
 
 def _pieces(tokenizer: Any) -> Tokenizer:

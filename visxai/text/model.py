@@ -24,6 +24,7 @@ from torch import Tensor
 
 from visxai.errors import ModelError
 from visxai.models.interface import Activation
+from visxai.models.pytorch.sdpa import Call
 from visxai.references import ModelRef
 from visxai.text.words import Span
 
@@ -229,6 +230,21 @@ class TextModel(ABC):
 
         Raises:
             ModelError: The model returns no attention.
+        """
+        raise self.lacking(Need.ATTENTION)
+
+    def last_attention(self, found: Sequence[Window], aim: Scalar) -> Iterator[tuple[Any, Call]]:
+        """Run windows and yield the attention of the last layer with its inputs and output.
+
+        Args:
+            found: The windows.
+            aim: The scalar whose gradient at the output is wanted.
+
+        Yields:
+            Each block of windows and its call of attention.
+
+        Raises:
+            ModelError: The model doesn't call `scaled_dot_product_attention`.
         """
         raise self.lacking(Need.ATTENTION)
 

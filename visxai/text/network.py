@@ -24,6 +24,7 @@ from visxai.errors import ArgumentError, ModelError, OutOfMemory
 from visxai.models.budget import is_out_of_memory
 from visxai.models.interface import Activation
 from visxai.models.pytorch.modules import Weights, adapt, private_copy, structural_copy
+from visxai.models.pytorch.sdpa import Call, record_attention
 from visxai.references import ModelRef
 from visxai.text.model import (
     Encoded,
@@ -173,14 +174,17 @@ class TorchText(TextModel):
         start = np.full(len(taken), len(form.prefix), np.int64)
         for i, index in enumerate(taken):
             row = np.concatenate([form.prefix, rows[index], form.suffix]).astype(np.int64)
-            at = width - len(row) if form.fixed else 0
+            at = width - len(row) if form.fixed and form.front else 0
             start[i] += at
             ids[i, at : at + len(row)] = row
             mask[i, at : at + len(row)] = True
             mask[i, :1] |= not len(row)  # a row of nothing still has a piece
         mask |= form.fixed
         held = torch.from_numpy(ids).to(self.device)
-        return Block(tuple(taken), held, torch.from_numpy(mask).to(self.device), start, lengths)
+        ends = {"first": np.zeros_like(start), "last": np.full_like(start, width - 1)}
+        read = ends.get(form.read, start + lengths)
+        kept = torch.from_numpy(mask).to(self.device)
+        return Block(tuple(taken), held, kept, start, lengths, read)
 
     # ---- forwards -----------------------------------------------------------------------------
 
@@ -258,7 +262,9 @@ class TorchText(TextModel):
                 origin = torch.zeros_like(whole)
                 if start is not None:
                     origin = self._embedding(torch.full_like(block.ids[:1, :1], start))
-                line = torch.where(self._inside(block), whole - origin, torch.zeros_like(whole))
+                line = torch.where(
+                    block.inside().unsqueeze(2), whole - origin, torch.zeros_like(whole)
+                )
                 way = torch.tensor(points, device=whole.device, dtype=whole.dtype)
                 at = whole - (1 - way)[:, None, None] * line
             if reduce is None:
@@ -275,13 +281,6 @@ class TorchText(TextModel):
             for block, parts in self._each(rows, run):
                 for row, (value, reduced) in zip(block.rows, parts, strict=True):
                     yield row // turns, row % turns, value, reduced
-
-    def _inside(self, block: Block) -> Tensor:
-        """Return (n, T, 1) whether a piece belongs to the text."""
-        places = torch.arange(block.ids.shape[1], device=self.device)
-        start = torch.from_numpy(block.start).to(self.device).unsqueeze(1)
-        size = torch.from_numpy(block.lengths).to(self.device).unsqueeze(1)
-        return ((places >= start) & (places < start + size)).unsqueeze(2)
 
     def attended(
         self, found: Sequence[Window], aim: Scalar | None
@@ -310,6 +309,22 @@ class TorchText(TextModel):
                 which = torch.tensor(block.rows, device=self.device)
                 slopes = list(torch.autograd.grad(aim(adapt(output).float(), which).sum(), layers))
         return [layer.detach() for layer in layers], slopes
+
+    def last_attention(self, found: Sequence[Window], aim: Scalar) -> Iterator[tuple[Block, Call]]:
+        """Run windows and yield their last attention; see `TextModel.last_attention`."""
+        with torch.inference_mode(False):
+            yield from self._each(
+                [one.ids for one in found], lambda block: self._last_attention(block, aim)
+            )
+
+    def _last_attention(self, block: Block, aim: Scalar) -> Call:
+        with record_attention(self._module, leaves=(0,)) as calls:
+            scores = self._scored(block).float()
+            if not calls:
+                raise self.lacking(Need.ATTENTION)
+            which = torch.tensor(block.rows, device=self.device)
+            (slope,) = torch.autograd.grad(aim(scores, which).sum(), calls[-1].output)
+        return calls[-1].of(slice(None), slope)
 
     @contextlib.contextmanager
     def _swapping(self, value: Tensor) -> Iterator[None]:

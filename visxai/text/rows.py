@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from visxai.text.model import Numbers
@@ -26,8 +27,11 @@ class Format:
         pad: The piece that fills rows up.
         mask: The piece that stands for a hidden one.
         length: The most pieces of a row, all marks included; None for no limit.
-        fixed: Whether every row has this length, filled up in front, and the model reads padding
-            like pieces.
+        fixed: Whether every row has this length, filled up, and the model reads padding like
+            pieces.
+        front: Whether rows of fixed length are filled up in front, instead of at the end.
+        read: The piece that an encoder's scores are read off: the row's "first", the "end" mark
+            right behind the text, or the row's "last".
     """
 
     prefix: tuple[int, ...] = ()
@@ -36,6 +40,8 @@ class Format:
     mask: int = 0
     length: int | None = None
     fixed: bool = False
+    front: bool = True
+    read: Literal["first", "end", "last"] = "first"
 
     @property
     def limit(self) -> int | None:
@@ -54,6 +60,7 @@ class Block:
         mask: (n, T) bool, what isn't padding.
         start: (n,) where each row's text begins.
         lengths: (n,) the pieces of each row's text.
+        read: (n,) the piece of each row that an encoder's scores are read off.
     """
 
     rows: tuple[int, ...]
@@ -61,13 +68,31 @@ class Block:
     mask: Tensor
     start: Numbers
     lengths: Numbers
+    read: Numbers
 
     def part(self, first: int, last: int) -> Block:
         """Return the rows from `first` on and before `last`."""
         some = slice(first, last)
         return Block(
-            self.rows[some], self.ids[some], self.mask[some], self.start[some], self.lengths[some]
+            self.rows[some],
+            self.ids[some],
+            self.mask[some],
+            self.start[some],
+            self.lengths[some],
+            self.read[some],
         )
+
+    def inside(self) -> Tensor:
+        """Return (n, T) bool, whether a piece belongs to the text."""
+        places = torch.arange(self.ids.shape[1], device=self.ids.device)
+        start = torch.from_numpy(self.start).to(self.ids.device).unsqueeze(1)
+        size = torch.from_numpy(self.lengths).to(self.ids.device).unsqueeze(1)
+        return (places >= start) & (places < start + size)
+
+    def of_read(self, matrix: Tensor) -> Tensor:
+        """Take the row of the piece that is read out of matrices (n, T, T): (n, T)."""
+        index = torch.from_numpy(self.read).to(matrix.device)[:, None, None]
+        return matrix.gather(1, index.expand(-1, 1, matrix.shape[2])).squeeze(1)
 
     def content(self, values: Tensor) -> list[np.ndarray[Any, Any]]:
         """Cut values (n, T, ...) down to the pieces of each row's text."""

@@ -40,5 +40,5 @@ class Attention(Attending):
         for block, layers, _ in model.attended(windows, None):
             inside = -len(layers) <= self.layer < len(layers)
             self._require(inside, f"a layer of the model's {len(layers)}", self.layer)
-            words_of(found, windows, block, layers[self.layer].mean(1)[:, 0])
+            words_of(found, windows, block, block.of_read(layers[self.layer].mean(1)))
         return Maps([found[index] for index in range(len(windows))])

@@ -35,5 +35,5 @@ class AttentionRollout(Attending):
             for layer in layers:
                 step = padded(block, layer.float().mean(1)) + eye
                 reached = step / step.sum(2, keepdim=True) @ reached
-            words_of(found, windows, block, reached[:, 0])
+            words_of(found, windows, block, block.of_read(reached))
         return Maps([found[index] for index in range(len(windows))])

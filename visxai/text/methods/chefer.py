@@ -1,8 +1,9 @@
 """Chefer's relevance: attention weighted by its gradient, followed through all layers.
 
-    R <- R + mean_h relu( dy/dA^l_h * A^l_h ) R,     L_w = sum_{i in w} R[0, i]
+    R <- R + mean_h relu( dy/dA^l_h * A^l_h ) R,     L_w = sum_{i in w} R[q, i]
 
-R starts as the identity, layer by layer from the first. Unlike rollout it belongs to the class y.
+R starts as the identity, layer by layer from the first; q is the piece that the model reads. Unlike
+rollout it belongs to the class y.
 
     engine.explain("not bad at all", method="chefer")
 
@@ -34,5 +35,5 @@ class Chefer(Attending):
             for layer, slope in zip(layers, slopes, strict=True):
                 step = padded(block, (slope * layer).float().relu().mean(1))
                 relevance = relevance + step @ relevance
-            words_of(found, windows, block, relevance[:, 0])
+            words_of(found, windows, block, block.of_read(relevance))
         return Maps([found[index] for index in range(len(windows))])
