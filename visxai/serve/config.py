@@ -106,9 +106,18 @@ class Limits(_Part):
 
 
 class Cache(_Part):
-    """What is reused."""
+    """What is reused.
+
+    Attributes:
+        exact: Whether equal items share one explanation.
+        similar: Whether flagged images that look the same do, in the fast tier; see
+            `visxai.serve.similar`.
+        tolerance: How far their scores may be apart, 0 to 1.
+    """
 
     exact: bool = True
+    similar: bool = False
+    tolerance: Annotated[float, Field(ge=0, le=1)] = 0.02
 
 
 class Retention(_Part):

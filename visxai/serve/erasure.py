@@ -10,7 +10,7 @@ from sqlalchemy import delete, select, update
 from visxai.errors import StoreError
 from visxai.ledger import audit, explanations
 from visxai.ledger.tables import explanations as recorded
-from visxai.serve import tables
+from visxai.serve import similar, tables
 from visxai.serve.errors import Conflict, Missing
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def erase_item(service: Service, tenant: str, item_id: str, actor: str) -> None:
         for id in made.explanations:
             explanations.erase(connection, at, id, "request", actor=actor)
         connection.execute(delete(cache).where(cache.c.explanation_id.in_(made.explanations)))
+        similar.forget(connection, made.explanations)
         connection.execute(update(jobs).where(jobs.c.id.in_(made.jobs)).values(spec="{}"))
         gone = ("name", "content_sha256", "pixel_sha256", "metadata", "blob")
         connection.execute(
@@ -80,7 +81,8 @@ def tidy(service: Service) -> int:
         connection.execute(delete(requests).where(requests.c.created < now - DAY))
         # Explanations that retention erased no longer answer anything.
         gone = select(recorded.c.id).where(recorded.c.erased.is_not(None))
-        connection.execute(delete(tables.cache).where(tables.cache.c.explanation_id.in_(gone)))
+        for table in (tables.cache, tables.bands, tables.similar):
+            connection.execute(delete(table).where(table.c.explanation_id.in_(gone)))
         old = connection.execute(
             select(items.c.id, items.c.tenant)
             .where(

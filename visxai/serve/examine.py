@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from visxai.errors import Failure, ImageError, VisxaiError
 from visxai.images import decoding
 from visxai.images.address import Origin
+from visxai.images.pdq import Hash, pdq
 from visxai.pipeline.tasks import WorkerState, cut
 from visxai.record.image import ImageExplanation
 from visxai.references import ImageRef
@@ -31,6 +32,7 @@ class Examined:
         pixel_sha256: SHA-256 of the upright RGB pixels and their size.
         whole: (h, w, 3) uint8, the upright image, None where it wasn't asked for.
         seconds: The seconds that it took.
+        hash: The image's PDQ hash, None where it wasn't asked for.
     """
 
     pixels: Any
@@ -38,6 +40,7 @@ class Examined:
     pixel_sha256: str
     whole: NDArray[np.uint8] | None
     seconds: float
+    hash: Hash | None = None
 
 
 def origin(content_sha256: str, data: bytes) -> Origin:
@@ -45,13 +48,16 @@ def origin(content_sha256: str, data: bytes) -> Origin:
     return Origin(content_sha256, content_sha256, fetched=data)
 
 
-def examine(worker: WorkerState, source: Origin, whole: bool = False) -> Examined | Failure:
+def examine(
+    worker: WorkerState, source: Origin, whole: bool = False, hashed: bool = False
+) -> Examined | Failure:
     """Decode an item, hash it, and cut it for the model.
 
     Args:
         worker: The worker's state.
         source: The item's bytes.
         whole: Whether the upright image is wanted as well.
+        hashed: Whether its PDQ hash is.
 
     Returns:
         The result, or why the bytes can't be read as an image.
@@ -62,6 +68,7 @@ def examine(worker: WorkerState, source: Origin, whole: bool = False) -> Examine
             photo = decoding.decode(source, worker.setup.limits)
             pixels, transform = cut(worker.setup.preprocess, photo)
             upright = np.asarray(photo.image)
+            hash = pdq(photo.image) if hashed else None
     except (ImageError, MemoryError) as error:
         said = str(error) or "expected an image that fits into memory, got a larger one"
         return Failure(None, said.replace(str(source), "the item"), type(error).__name__)
@@ -74,6 +81,7 @@ def examine(worker: WorkerState, source: Origin, whole: bool = False) -> Examine
         digest.hexdigest(),
         upright if whole else None,
         time.perf_counter() - began,
+        hash,
     )
 
 

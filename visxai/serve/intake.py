@@ -22,6 +22,7 @@ from visxai.moderation import Decision
 from visxai.serve import tables
 from visxai.serve.examine import Examined
 from visxai.serve.idempotency import earlier, remember
+from visxai.serve.similar import look_of
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Row
@@ -63,6 +64,7 @@ class _Known:
     height: int | None
     decision: Decision | None
     timings: Mapping[str, float] = field(default_factory=dict)
+    look: Mapping[str, Any] | None = None
 
 
 def moderate(
@@ -119,6 +121,7 @@ def moderate(
                 "metadata": dict(item.metadata),
                 "timings": dict(known.timings),
                 "actor": who.key_id,
+                **({} if known.look is None else {"look": known.look}),
             }
             wanted = service.job(who.tenant, "fast", known.pixel_sha256, decision.target, spec)
             job = service.enqueue(connection, wanted, now)
@@ -272,7 +275,8 @@ def _known(
     if decoded is not None:
         timings["decide"] = ended - decoded
     size = examined.input.width, examined.input.height
-    return _Known(examined.pixel_sha256, *size, decision, timings)
+    look = None if decision is None else look_of(examined, decision.score)
+    return _Known(examined.pixel_sha256, *size, decision, timings, look)
 
 
 def _examined(service: Service, content: str, data: bytes) -> Examined:

@@ -12,17 +12,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sqlalchemy import select
-
 from visxai.errors import ArgumentError, Failure
-from visxai.ledger import Database, Envelope, Ledger, Signer, Stored, explanations
+from visxai.ledger import Database, Envelope, Ledger, Signer, explanations
 from visxai.ledger.canonical import canonical, sha256, timestamp
-from visxai.ledger.database import insert_new
 from visxai.pipeline.tasks import Setup
 from visxai.pipeline.workers import Workers
 from visxai.process import keep_memory
 from visxai.record.columns import SCHEMA_VERSION
-from visxai.serve import tables
+from visxai.serve import reuse
 from visxai.serve.batching import Batcher
 from visxai.serve.blobs import Blobs
 from visxai.serve.config import Config
@@ -209,7 +206,8 @@ class Service:
 
     def examine(self, content: str, data: bytes, *, whole: bool = False) -> Examined | Failure:
         """Decode an item in a worker process; see `visxai.serve.examine.examine`."""
-        task = self._decoders.submit(examine, origin(content, data), whole)
+        hashed = self.config.cache.similar and not whole
+        task = self._decoders.submit(examine, origin(content, data), whole, hashed)
         found: Examined | Failure = self._decoders.result(task)
         if not isinstance(found, Failure):
             with self._lock:
@@ -321,30 +319,21 @@ class Service:
             Busy: The lane is full.
         """
         job = replace(job, id=job.id or uuid.uuid4().hex)
-        source: list[Stored] = []
+        reused: list[reuse.Reused] = []
 
         def known() -> bool:
-            if not self.config.cache.exact:
-                return False
-            found = self.cached(connection, job.content_key)
-            source.extend([found] if found else [])
+            found = reuse.find(connection, job, self.config.cache)
+            reused.extend([found] if found else [])
             return found is not None
 
         made = self.queue.submit(connection, job, now, known)
         if made is not None:
             return made
-        envelope = self.envelope(job, now, {"kind": "exact", "source": source[0].id})
+        envelope = self.envelope(job, now, reused[0].cache)
         made = self.queue.put_done(connection, job, now)
-        self.record(connection, made, source[0].record or {}, envelope, now)
+        self.record(connection, made, reused[0].record, envelope, now)
+        reuse.remember(connection, made, now, computed=False)
         return made
-
-    def cached(self, connection: Connection, content_key: str) -> Stored | None:
-        """Return the explanation that was computed for a content key, None if there is none."""
-        id = connection.execute(
-            select(tables.cache.c.explanation_id).where(tables.cache.c.content_key == content_key)
-        ).scalar_one_or_none()
-        found = None if id is None else explanations.get(connection, id)
-        return None if found is None or found.record is None else found
 
     def envelope(
         self,
@@ -388,11 +377,6 @@ class Service:
         """Put a job's explanation on record, in the transaction that ends the job."""
         actor = str(job.spec.get("actor", "system"))
         explanations.add(connection, timestamp(now), record, envelope, id=job.id, actor=actor)
-
-    def remember(self, connection: Connection, job: Job, now: float) -> None:
-        """Let later jobs of the same content take this job's explanation."""
-        values = {"content_key": job.content_key, "explanation_id": job.id, "created": now}
-        insert_new(connection, tables.cache, values)
 
 
 def plain(text: str | None) -> Any:

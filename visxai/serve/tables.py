@@ -161,3 +161,23 @@ requests = Table(
     Column("created", _TIME, nullable=False),
     Index("requests_by_time", "created"),
 )
+
+similar = Table(
+    "similar",
+    metadata,
+    Column("explanation_id", _ID, primary_key=True),
+    Column("pdq", _SHA256, nullable=False),
+    Column("width", Integer, nullable=False),
+    Column("height", Integer, nullable=False),
+    Column("score", _TIME, nullable=False),
+    Column("created", _TIME, nullable=False),
+)
+
+bands = Table(
+    "similar_bands",
+    metadata,
+    # The hash of tenant, batch key and some bits of a PDQ hash; see `visxai.serve.similar`.
+    Column("band", String(32), primary_key=True),
+    Column("explanation_id", _ID, primary_key=True),
+    Index("bands_by_explanation", "explanation_id"),
+)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from visxai.errors import Failure, StoreError
 from visxai.pipeline.batch import failure_of, noise, one_by_one
+from visxai.serve import reuse
 from visxai.serve.jobs import Job
 from visxai.serve.precise import Checked, check
 
@@ -252,7 +253,7 @@ class Worker:
                 computed = {"kind": "none"}
                 envelope = service.envelope(job, now, computed, result.timings, result.confidence)
                 service.record(connection, job, made, envelope, now)
-                service.remember(connection, job, now)
+                reuse.remember(connection, job, now)
                 for other in followers:
                     cache = {"kind": "exact", "source": job.id}
                     again = service.envelope(other, now, cache, None, result.confidence)
