@@ -34,7 +34,7 @@ FLOORS = [
     ["pipeline", "bench", "moderation", "package", "detection", "similarity"],
     ["text", "govern"],
     ["scale", "report", "evaluate", "tabular", "serve", "video", "adapters", "matching"],
-    ["compare", "demo"],
+    ["compare", "demo", "recommendation"],
     ["cli"],
     ["__main__"],
 ]

@@ -28,6 +28,7 @@ from visxai.cli import (
     listings,
     outputs,
     package,
+    recommend,
     serve,
     wording,
 )
@@ -69,6 +70,7 @@ for command in (
     listings.metrics,
     bench.bench,
     evaluate.evaluate,
+    recommend.recommend,
     compare.compare,
     debug.debug,
     outputs.report,
