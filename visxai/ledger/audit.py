@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 GENESIS = "0" * 64  # what the first entry has for a predecessor
+GREW = "visxai_grew"  # in a connection's `info`, once its transaction appended entries
 _PAGE = 1000  # entries that are read at a time
 
 
@@ -172,6 +173,7 @@ def extend(connection: Connection, at: str, events: Sequence[Event]) -> list[Ent
     if made:
         connection.execute(insert(audit), [vars(one) for one in made])
         connection.execute(update(audit_head).values(sequence=sequence, hash=previous))
+        connection.info[GREW] = True
     return made
 
 

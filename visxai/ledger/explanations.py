@@ -69,8 +69,11 @@ def add(
     Raises:
         ArgumentError: The record isn't one, or the id is taken.
     """
-    record = explanation.to_dict() if isinstance(explanation, Explanation) else dict(explanation)
-    Explanation.from_dict(record)
+    if isinstance(explanation, Explanation):
+        record = explanation.to_dict()
+    else:
+        record = dict(explanation)
+        Explanation.from_dict(record)  # which says what is wrong with it
     id = id or stored.new_id()
     model = _model(connection, at, record)
     row = {**stored.row_of(record, envelope), "id": id, "model_id": model, "created": at}
@@ -90,7 +93,8 @@ def add_all(
     at: str,
     items: Sequence[tuple[Mapping[str, Any], Envelope]],
     *,
-    actor: str = "system",
+    actor: str | Sequence[str] = "system",
+    ids: Sequence[str] | None = None,
 ) -> list[tuple[str, str]]:
     """Put many explanations on record, each with its own entry in the audit chain.
 
@@ -99,28 +103,32 @@ def add_all(
         at: The time, as `canonical.timestamp` writes it.
         items: Records that `Explanation.to_dict` gave or `from_dict` read, and what is recorded
             around each.
-        actor: Who had them made.
+        actor: Who had them made, or who had each made.
+        ids: The id of each, none of which is taken; None makes them.
 
     Returns:
         For each its id and that of its model.
 
     Raises:
         ArgumentError: A record holds a value that JSON hasn't.
+        StoreError: An id is taken.
     """
     known: dict[tuple[str, ...], str] = {}
     rows, events = [], []
-    for record, envelope in items:
+    actors = [actor] * len(items) if isinstance(actor, str) else actor
+    wanted = [stored.new_id() for _ in items] if ids is None else ids
+    for (record, envelope), who, id in zip(items, actors, wanted, strict=True):
         told = _identity(record)
         if told not in known:
             known[told] = _model(connection, at, record)
         row = {
             **stored.row_of(record, envelope),
-            "id": stored.new_id(),
+            "id": id,
             "model_id": known[told],
             "created": at,
         }
         rows.append(row)
-        events.append(_added(row, record, actor))
+        events.append(_added(row, record, who))
     if rows:
         connection.execute(insert(explanations), rows)
         audit.extend(connection, at, events)

@@ -63,6 +63,7 @@ class Ledger:
         self.database = database if isinstance(database, Database) else Database(database)
         self.signer = signer
         self.every = every
+        self._signed = 0  # the last checkpoint's entry, as far as this process has looked
         try:
             upgrade(self.database)
         except BaseException:
@@ -243,7 +244,7 @@ class Ledger:
         """
         with self.database.writing() as connection:
             yield connection, timestamp(self.database.now(connection))
-            if self.signer is not None:
+            if self.signer is not None and connection.info.pop(audit.GREW, False):
                 self._sign(connection, self.every)
 
     def append(
@@ -306,8 +307,11 @@ class Ledger:
         head = connection.execute(
             select(tables.audit_head.c.sequence, tables.audit_head.c.hash)
         ).one()
+        if head.sequence == 0 or head.sequence - self._signed < every:
+            return None
         signed = connection.execute(select(func.max(tables.checkpoints.c.sequence))).scalar() or 0
-        if head.sequence == 0 or head.sequence - signed < every:
+        self._signed = signed
+        if head.sequence - signed < every:
             return None
         made = self.signer.sign(head.sequence, head.hash, timestamp(self.database.now(connection)))
         insert_new(connection, tables.checkpoints, made.to_dict())

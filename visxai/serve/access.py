@@ -64,7 +64,7 @@ class Gatekeeper:
         send = with_headers(send)
         open_ = any(path == one or (one[-1] == "/" and path.startswith(one)) for one in OPEN)
         try:
-            who = None if open_ else await run_in_threadpool(self._who, scope)
+            who = None if open_ else self._known(scope) or await run_in_threadpool(self._who, scope)
         except StoreError as error:
             await failure(error)(scope, receive, send)
             return
@@ -98,18 +98,30 @@ class Gatekeeper:
         with self._lock:
             self._free += 1
 
+    def _known(self, scope: Scope) -> Principal | None:
+        key = _key_of(scope)
+        return None if key is None else self.service.known.get(key)
+
     def _who(self, scope: Scope) -> Principal | None:
         """Return who a request is from: by its API key, or by its session's cookie."""
         database = self.service.database
-        scheme, _, key = (header(scope, b"authorization") or "").partition(" ")
-        if scheme.lower() == "bearer" and key:
+        if (key := _key_of(scope)) is not None:
             with database.reading() as connection:
-                return keys.check(connection, key.strip())
+                who = keys.check(connection, key)
+            if who is not None:
+                self.service.known.put(key, who)
+            return who
         token = session_of(scope)
         if token is None or not _same_site(scope):
             return None
         with database.reading() as connection:
             return keys.in_session(connection, database.now(connection), token)
+
+
+def _key_of(scope: Scope) -> str | None:
+    """Return the API key of a request, None without one."""
+    scheme, _, key = (header(scope, b"authorization") or "").partition(" ")
+    return key.strip() if scheme.lower() == "bearer" and key else None
 
 
 def session_of(scope: Scope) -> str | None:
@@ -139,7 +151,7 @@ def role(*roles: str) -> Callable[[Request], Principal]:
         HTTPException: 403 for a key without them.
     """
 
-    def check(request: Request) -> Principal:
+    async def check(request: Request) -> Principal:  # it waits for nothing, and needs no thread
         who: Principal = request.state.who
         if not who.may(*roles):
             raise HTTPException(403, f"expected a key with the role {' or '.join(roles)}")

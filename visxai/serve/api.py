@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.concurrency import run_in_threadpool
 
 from visxai.drawing import tokens
@@ -50,7 +50,7 @@ _FRAGMENT = (
 @router.post(
     "/items", response_model=ItemOut, responses=errors(409, 415, 429), openapi_extra=body_of(ItemIn)
 )
-async def post_item(request: Request, who: Submit, wait: Wait = 0) -> dict[str, Any]:
+async def post_item(request: Request, who: Submit, wait: Wait = 0) -> Response:
     """Decide on an image; the explanation follows if it is flagged."""
     item = await item_of(request)
     service, key = service_of(request), idempotency_key(request)
@@ -59,7 +59,7 @@ async def post_item(request: Request, who: Submit, wait: Wait = 0) -> dict[str, 
         answer["explanation"]["state"] = await _ended(
             service, who, answer["explanation"]["id"], wait
         )
-    return answer
+    return JSONResponse(answer)  # it has that form, and needs no second look
 
 
 @router.delete("/items/{item_id}", status_code=204, responses=errors(409))

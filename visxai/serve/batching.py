@@ -6,7 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Executor, Future
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -14,26 +14,32 @@ R = TypeVar("R")
 
 
 class Batcher(Generic[T, R]):
-    """Gathers items from many threads and runs them in batches, in a thread of its own.
+    """Gathers items from many threads and runs them in batches, in the thread of an executor.
 
-    It waits for more items only while other callers have announced some, and never longer than
-    `wait`; a lone request waits for nothing.
+    A batch is what has come by the time that the thread is free. It waits for more items only
+    while other callers have announced some, and never longer than `wait`; a lone request waits for
+    nothing.
 
     Args:
         run: Runs a batch; returns one result an item.
         rows: The most items of a batch.
         wait: The most seconds that the first item of a batch waits for others.
+        executor: Whose single thread runs the batches.
     """
 
-    def __init__(self, run: Callable[[Sequence[T]], Sequence[R]], rows: int, wait: float) -> None:
-        self._run, self._rows, self._wait = run, rows, wait
-        self._items: queue.SimpleQueue[tuple[T, Future[R]] | None] = queue.SimpleQueue()
+    def __init__(
+        self,
+        run: Callable[[Sequence[T]], Sequence[R]],
+        rows: int,
+        wait: float,
+        executor: Executor,
+    ) -> None:
+        self._run, self._rows, self._wait, self._executor = run, rows, wait, executor
+        self._items: queue.SimpleQueue[tuple[T, Future[R]]] = queue.SimpleQueue()
         self._coming = 0
         self._lock = threading.Lock()
         self.batches = 0
         self.rows = 0
-        self._thread = threading.Thread(target=self._work, name="visxai-batcher", daemon=True)
-        self._thread.start()
 
     def announce(self, change: int) -> None:
         """Say that a caller will bring an item soon (1), or that it won't after all (-1)."""
@@ -48,31 +54,22 @@ class Batcher(Generic[T, R]):
         """
         future: Future[R] = Future()
         self._items.put((item, future))
+        # As many turns as items: the first of them takes all that are there, others find nothing.
+        self._executor.submit(self._turn)
         return future.result()
 
-    def close(self) -> None:
-        """Stop after the present batch."""
-        self._items.put(None)
-        self._thread.join()
-
-    def _work(self) -> None:
-        while (first := self._items.get()) is not None:
-            batch, end = [first], time.monotonic() + self._wait
-            closing = False
-            while len(batch) < self._rows:
-                left = end - time.monotonic()
-                patient = left > 0 and self._coming > len(batch)
-                try:
-                    item = self._items.get(timeout=left) if patient else self._items.get_nowait()
-                except queue.Empty:
-                    break
-                if item is None:
-                    closing = True
-                    break
-                batch.append(item)
+    def _turn(self) -> None:
+        batch: list[tuple[T, Future[R]]] = []
+        end = time.monotonic() + self._wait
+        while len(batch) < self._rows:
+            left = end - time.monotonic()
+            patient = batch and left > 0 and self._coming > len(batch)
+            try:
+                batch.append(self._items.get(timeout=left) if patient else self._items.get_nowait())
+            except queue.Empty:
+                break
+        if batch:
             self._do(batch)
-            if closing:
-                return
 
     def _do(self, batch: list[tuple[T, Future[R]]]) -> None:
         self.batches, self.rows = self.batches + 1, self.rows + len(batch)

@@ -218,7 +218,7 @@ def appeal(service: Service, who: Principal, id: str, reason: str) -> dict[str, 
             tenant=who.tenant,
             body={"appeal": appeal_id, "explanation": job.id},
         )
-    service.wake.set()
+    service.wake["precise"].set()
     return {"id": appeal_id, "explanation": {"id": job.id, "state": job.state}}
 
 

@@ -92,10 +92,8 @@ def moderate(
     if idempotency and (answer := earlier(service, who, idempotency, fingerprint)):
         return answer
     content = sha256(item.data)
-    known = _look_up(service, who.tenant, content, item.kind)
+    known = _look_up(service, who.tenant, content, item.kind, "fast", decided=True)
     if known is None or known.decision is None:
-        with service.database.reading() as connection:
-            service.queue.check_room(connection, "fast")
         known = service.once(
             f"decide {item.kind} {who.tenant} {content}", lambda: _decide(service, content, item)
         )
@@ -166,7 +164,8 @@ def moderate(
             "explanation": None if job is None else {"id": job.id, "state": job.state},
         }
         remember(connection, who, idempotency, fingerprint, answer, now)
-    service.wake.set()
+    if job is not None and job.state == "queued":
+        service.wake["fast"].set()
     return answer
 
 
@@ -214,12 +213,10 @@ def explain(
     if idempotency and (answer := earlier(service, who, idempotency, fingerprint)):
         return answer
     content = sha256(item.data)
-    known = _look_up(service, who.tenant, content, item.kind)
+    known = _look_up(service, who.tenant, content, item.kind, tier)
     if known is None and item.kind == "text":
         known = _Known(content, None, None, None)
     if known is None:
-        with service.database.reading() as connection:
-            service.queue.check_room(connection, tier)
         began = time.perf_counter()
         examined = service.once(
             f"examine {who.tenant} {content}", lambda: _examined(service, content, item.data)
@@ -243,7 +240,7 @@ def explain(
         job = service.enqueue(connection, wanted, now)
         answer = {"item_id": item_id, "id": job.id, "state": job.state}
         remember(connection, who, idempotency, fingerprint, answer, now)
-    service.wake.set()
+    service.wake[tier].set()
     return answer
 
 
@@ -286,10 +283,14 @@ def _examined(service: Service, content: str, data: bytes) -> Examined:
     return found
 
 
-def _look_up(service: Service, tenant: str, content: str, kind: str) -> _Known | None:
-    """Find the tenant's last item with the same bytes, and the same policy's decision on it."""
-    if not service.config.cache.exact:
-        return None
+def _look_up(
+    service: Service, tenant: str, content: str, kind: str, lane: str, *, decided: bool = False
+) -> _Known | None:
+    """Find the tenant's last item with the same bytes, and the same policy's decision on it.
+
+    Raises:
+        Busy: There is none, or none with a decision where one is wanted, and the lane is full.
+    """
     items, decisions = tables.items, tables.decisions
     policy = service.moderator.policy.name
     query = (
@@ -307,11 +308,15 @@ def _look_up(service: Service, tenant: str, content: str, kind: str) -> _Known |
         .order_by(decisions.c.created.desc().nulls_last())
         .limit(1)
     )
+    known = None
     with service.database.reading() as connection:
-        row = connection.execute(query).one_or_none()
-    if row is None:
-        return None
-    return _Known(row.pixel_sha256, row.width, row.height, _judged(service, row, kind))
+        row = connection.execute(query).one_or_none() if service.config.cache.exact else None
+        if row is not None:
+            decision = _judged(service, row, kind)
+            known = _Known(row.pixel_sha256, row.width, row.height, decision)
+        if known is None or (decided and known.decision is None):
+            service.queue.check_room(connection, lane)
+    return known
 
 
 def _judged(service: Service, row: Row[Any], kind: str) -> Decision | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+import time
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -137,6 +138,39 @@ def in_session(connection: Connection, now: float, token: str) -> Principal | No
         .where(sessions.c.hash == sha256(token), sessions.c.expires > now, keys.c.revoked.is_(None))
     ).one_or_none()
     return None if row is None else Principal(row.id, row.tenant, row.role, row.name)
+
+
+class Known:
+    """Keys that were right a moment ago, so that not each request asks the database.
+
+    A key that another process revoked opens this one for no longer than `seconds` more.
+
+    Args:
+        seconds: How long a key is remembered.
+    """
+
+    def __init__(self, seconds: float = 1.0) -> None:
+        self._seconds = seconds
+        self._found: dict[bytes, tuple[float, Principal]] = {}
+
+    def get(self, key: str) -> Principal | None:
+        """Return whose key it is, None for one that isn't remembered."""
+        until, who = self._found.get(_mark(key), (0.0, None))
+        return who if time.monotonic() < until else None
+
+    def put(self, key: str, who: Principal) -> None:
+        """Remember a key that was checked."""
+        if len(self._found) >= _REMEMBERED:
+            self._found.clear()
+        self._found[_mark(key)] = time.monotonic() + self._seconds, who
+
+    def forget(self) -> None:
+        """Forget all keys, as one was revoked."""
+        self._found.clear()
+
+
+def _mark(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8")).digest()
 
 
 _opened: OrderedDict[bytes, bytes] = OrderedDict()

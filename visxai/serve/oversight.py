@@ -109,4 +109,5 @@ def delete_key(request: Request, who: Admin, id: str) -> Response:
         if not keys.revoke(connection, service.database.now(connection), id, who.tenant):
             raise Missing("a key")
         audit.append(connection, at, "key.revoked", id, actor=who.key_id, tenant=who.tenant)
+    service.known.forget()
     return Response(status_code=204)

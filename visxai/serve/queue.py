@@ -101,7 +101,7 @@ class Queue:
             # Another transaction may put down the first job of this content at the same time: then
             # nothing is inserted here, and that job is the leader.
             if insert_new(connection, jobs, {**row, "leader": leader}):
-                return self.get(connection, id)
+                return replace(job, id=id, leader=leader, created=now)
 
     def put_done(self, connection: Connection, job: Job, now: float) -> Job:
         """Put down a job that is done already, as its result is known.
@@ -155,6 +155,8 @@ class Queue:
         Returns:
             The jobs, with the token of the lease; none where nothing waits.
         """
+        if not self._any(lane, model_key):
+            return []
         with self.database.writing() as connection:
             now = self.database.now(connection)
             self._reap(connection, now)
@@ -195,6 +197,15 @@ class Queue:
             ids = [row.id for row in found]
             rows = connection.execute(select(jobs).where(jobs.c.id.in_(ids))).all()
             return sorted(map(_job, rows), key=lambda job: ids.index(job.id))
+
+    def _any(self, lane: str, model_key: str) -> bool:
+        """Tell whether there is something to claim or to take back, without a lock."""
+        with self.database.reading() as connection:
+            waits = (jobs.c.state == "queued") & (jobs.c.lane == lane)
+            mine = waits & (jobs.c.model_key == model_key) & jobs.c.leader.is_(None)
+            late = jobs.c.lease_until < self.database.now(connection)
+            either = (select(jobs.c.id).where(one).limit(1) for one in (mine, _RUNS & late))
+            return any(connection.execute(one).first() is not None for one in either)
 
     def renew(self, claimed: Iterable[Job]) -> set[str]:
         """Renew the leases of claimed jobs: the heart-beat.
@@ -356,6 +367,9 @@ class Queue:
             row.lane: Depth(row.waiting, max(0.0, now - row.oldest))
             for row in connection.execute(query.group_by(jobs.c.lane))
         }
+
+
+_RUNS = jobs.c.state == "running"
 
 
 def _held(job: Job) -> tuple[Any, ...]:

@@ -6,7 +6,7 @@ import json
 import threading
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +27,7 @@ from visxai.serve.database import prepare
 from visxai.serve.errors import Conflict
 from visxai.serve.examine import Examined, draw, examine, origin
 from visxai.serve.jobs import Job
+from visxai.serve.keys import Known
 from visxai.serve.queue import Queue
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from visxai.engine.engine import Engine
     from visxai.images.prepared import Prepared
     from visxai.moderation import Decision, Moderator
-    from visxai.record.base import Explanation
     from visxai.record.image import ImageExplanation
     from visxai.serve.texts import TextModerator
 
@@ -135,23 +135,18 @@ class Service:
             ),
             limits.decoders,
         )
-        self.batcher: Batcher[Prepared, Decision] = Batcher(
-            lambda batch: self.compute.submit(self.moderator.decide, batch).result(),
-            limits.batch,
-            limits.wait_ms / 1000,
-        )
+        batching = limits.batch, limits.wait_ms / 1000, self.compute
+        self.batcher: Batcher[Prepared, Decision] = Batcher(self.moderator.decide, *batching)
         self.texts = self._text_moderator()
         self._text_batcher: Batcher[str, Decision] | None = None
-        if (texts := self.texts) is not None:
-            self._text_batcher = Batcher(
-                lambda batch: self.compute.submit(texts.decide, batch).result(),
-                limits.batch,
-                limits.wait_ms / 1000,
-            )
+        if self.texts is not None:
+            self._text_batcher = Batcher(self.texts.decide, *batching)
         self._recent: OrderedDict[str, Examined] = OrderedDict()
         self._flights: OrderedDict[str, Future[Any]] = OrderedDict()
         self._lock = threading.Lock()
-        self.wake = threading.Event()  # set when a job was put down by this process
+        # By lane: set when this process put down a job.
+        self.wake = {lane: threading.Event() for lane in ("fast", "precise")}
+        self.known = Known()  # keys that were right a moment ago
 
     def _text_moderator(self) -> TextModerator | None:
         settings, policy = self.config.text, self.config.text_rules()
@@ -195,9 +190,6 @@ class Service:
 
     def close(self) -> None:
         """Stop the decoders and close the database."""
-        self.batcher.close()
-        if self._text_batcher is not None:
-            self._text_batcher.close()
         self.compute.shutdown()
         self._decoders.close()
         self.database.close()
@@ -331,7 +323,7 @@ class Service:
             return made
         envelope = self.envelope(job, now, reused[0].cache)
         made = self.queue.put_done(connection, job, now)
-        self.record(connection, made, reused[0].record, envelope, now)
+        self.record(connection, [(made, reused[0].record, envelope)], now)
         reuse.remember(connection, made, now, computed=False)
         return made
 
@@ -369,14 +361,17 @@ class Service:
     def record(
         self,
         connection: Connection,
-        job: Job,
-        record: Mapping[str, Any] | Explanation,
-        envelope: Envelope,
+        ended: Sequence[tuple[Job, Mapping[str, Any], Envelope]],
         now: float,
     ) -> None:
-        """Put a job's explanation on record, in the transaction that ends the job."""
-        actor = str(job.spec.get("actor", "system"))
-        explanations.add(connection, timestamp(now), record, envelope, id=job.id, actor=actor)
+        """Put jobs' explanations on record, in the transaction that ends the jobs."""
+        explanations.add_all(
+            connection,
+            timestamp(now),
+            [(record, envelope) for _, record, envelope in ended],
+            actor=[str(job.spec.get("actor", "system")) for job, _, _ in ended],
+            ids=[job.id for job, _, _ in ended],
+        )
 
 
 def plain(text: str | None) -> Any:

@@ -18,6 +18,7 @@ from visxai.serve.precise import Checked, check
 
 if TYPE_CHECKING:
     from visxai.images.prepared import Prepared
+    from visxai.ledger import Envelope
     from visxai.record.base import Explanation
     from visxai.serve.examine import Examined
     from visxai.serve.service import Service
@@ -113,8 +114,9 @@ class Worker:
             except Exception as error:
                 self._log(f"{self.lane} worker: {type(error).__name__}, the jobs are tried again")
                 self._stop.wait(1.0)
-            self.service.wake.wait(IDLE)
-            self.service.wake.clear()
+            wake = self.service.wake[self.lane]
+            wake.wait(IDLE)
+            wake.clear()
 
     def _beat(self) -> None:
         while not self._stop.wait(self.service.config.queue.lease / 4):
@@ -247,14 +249,16 @@ class Worker:
                 followers = service.queue.complete(connection, result.job, now)
                 if followers is not None:  # else the lease was lost: its new holder writes it
                     ended.append((result, followers))
+            rows: list[tuple[Job, dict[str, Any], Envelope]] = []
             for result, followers in ended:
                 job, made = result.job, result.explanation
                 assert made is not None
-                computed = {"kind": "none"}
-                envelope = service.envelope(job, now, computed, result.timings, result.confidence)
-                service.record(connection, job, made, envelope, now)
-                reuse.remember(connection, job, now)
+                record, figures = made.to_dict(), result.confidence
+                none, exact = {"kind": "none"}, {"kind": "exact", "source": job.id}
+                envelope = service.envelope(job, now, none, result.timings, figures)
+                rows.append((job, record, envelope))
                 for other in followers:
-                    cache = {"kind": "exact", "source": job.id}
-                    again = service.envelope(other, now, cache, None, result.confidence)
-                    service.record(connection, other, made, again, now)
+                    again = service.envelope(other, now, exact, None, figures)
+                    rows.append((other, record, again))
+                reuse.remember(connection, job, now)
+            service.record(connection, rows, now)
