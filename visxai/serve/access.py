@@ -6,7 +6,7 @@ This happens before a byte of the body is read, so that a stranger's upload cost
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from http.cookies import CookieError, SimpleCookie
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -144,7 +144,7 @@ def _same_site(scope: Scope) -> bool:
     return origin is not None and host is not None and urlsplit(origin).netloc == host
 
 
-def role(*roles: str) -> Callable[[Request], Principal]:
+def role(*roles: str) -> Callable[[Request], Awaitable[Principal]]:
     """Make the dependency of a route that needs one of some roles.
 
     Raises:
