@@ -35,6 +35,7 @@ from visxai.cli import (
 from visxai.cli.base import given
 from visxai.errors import OutOfMemory, VisxaiError
 from visxai.foreign import shown
+from visxai.process import collect_rarely, forget_objects
 
 app = typer.Typer(
     help="Which pixels made the model say that? Saliency maps for any vision model, in batches.",
@@ -96,6 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         Exception: The command's error itself, with --debug.
     """
     given[:] = sys.argv[1:] if arguments is None else arguments
+    if arguments is None:  # the process is this command's own
+        collect_rarely()
     for stream in (sys.stdout, sys.stderr):
         # On Windows a pipe has the locale's code page: characters that it lacks are escaped, as
         # are stray bytes of a file's name, rather than ending the run.
@@ -107,6 +110,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if "--debug" in given:
             raise
         code = _told(error)
+    if arguments is None:
+        forget_objects()
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
@@ -36,7 +36,9 @@ from visxai.errors import ArgumentError, UnknownName
 from visxai.spec import split_specs
 
 if TYPE_CHECKING:
+    from visxai.images.sources import Source
     from visxai.pipeline.progress import Outcome
+    from visxai.pipeline.spawning import EarlyWorkers
     from visxai.pipeline.tasks import Style
 
 
@@ -404,13 +406,29 @@ def explain(
     # Errors that don't depend on the model are raised before it is loaded.
     given = sources.from_input(paths, sys.stdin.buffer)
     sources.check(given, out, path_column=path_column, label_column=label_column)
-    check_specs(specs, target, only=only, check=check)
     with ExitStack() as stack:
-        run = _local(making, workers) if ray is None else _on_ray(making, workers, ray, stack)
+        early = None if ray is not None else _early(given, workers, stack)
+        check_specs(specs, target, only=only, check=check)
+        run = (
+            _local(making, workers, early) if ray is None else _on_ray(making, workers, ray, stack)
+        )
         return carry_out(partial(run, given, out, options=options), options.command)
 
 
-def _local(making: dict[str, Any], workers: int | None) -> Callable[..., Outcome]:
+def _early(sources: Sequence[Source], workers: int | None, stack: ExitStack) -> EarlyWorkers | None:
+    """Start worker processes for many images, until `stack` is left; None for a few images."""
+    from visxai.images.sources import Listing
+    from visxai.pipeline.spawning import MOST_EARLY, EarlyWorkers
+    from visxai.pipeline.workers import worker_count
+
+    many = len(sources) > 2 or any(isinstance(s, Listing) or os.path.isdir(s) for s in sources)
+    count = worker_count(workers, MOST_EARLY) if many else 0
+    return stack.enter_context(EarlyWorkers(min(count, MOST_EARLY))) if count > 0 else None
+
+
+def _local(
+    making: dict[str, Any], workers: int | None, early: EarlyWorkers | None
+) -> Callable[..., Outcome]:
     """Load the engine, and return the function that runs in this process and its workers."""
     from visxai.cli import terminal
 
@@ -419,7 +437,7 @@ def _local(making: dict[str, Any], workers: int | None) -> Callable[..., Outcome
         from visxai.pipeline.run import explain_sources
 
         engine = Engine(**making)
-    return partial(explain_sources, engine=engine, workers=workers)
+    return partial(explain_sources, engine=engine, workers=workers, early=early)
 
 
 def _on_ray(

@@ -81,5 +81,7 @@ def coloured(field: Array, scale: Scale) -> Pixels:
         uint8 RGB (h, w, 3).
     """
     index = (field + 1) * 127.5 if scale.symmetric else field.clip(min=0) * 255
-    tints: Pixels = lut(scale.colormap)[np.rint(index).astype(np.uint8)]
+    levels = np.rint(index).astype(np.uint8)
+    table = np.ascontiguousarray(lut(scale.colormap)).reshape(256, 1, 3)
+    tints: Pixels = cv2.applyColorMap(levels, table)  # which keeps the order of the channels
     return tints

@@ -146,7 +146,7 @@ def _pixels(placed: PlacedMap, image: Image.Image) -> Pixels:
             f"expected the upright image of {width}x{height} pixels or a scaled copy, got "
             f"{image.width}x{image.height}: pass the photograph that was explained"
         )
-    return np.array(image.convert("RGB"))
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _fine(placed: PlacedMap) -> bool:

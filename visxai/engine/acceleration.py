@@ -4,8 +4,9 @@ Preparing a faster form costs seconds, which a short run never earns back. The d
 number of rows that a run will send through the network, their time as measured on four rows, and
 the time of preparation (about 1.5 s where the forms are on disk already). The runtime is OpenVINO
 where it is installed, else ONNX Runtime, which computes in float32 alone; what was prepared is
-timed on the same four rows, and left again where it is no faster. Once made for a model, the
-decision stays, so that all records of a run are computed the same way.
+timed on the same four rows, and left again where it is no faster. Where it was faster, that time of
+a row is kept on disk beside the forms: on the same machine, later runs measure nothing. Once made
+for a model, the decision stays, so that all records of a run are computed the same way.
 """
 
 from __future__ import annotations
@@ -116,17 +117,22 @@ class Plan:
             if not self.open or self._rows < _FEWEST:
                 return
             few = one.expand(4, *one.shape[1:]).contiguous()
-            if self._seconds is None:
-                self._seconds = self._timed(few)
             kind = usual_runtime(self._model.precision)
             assert kind is not None  # it was installed when this was made
             found = self._acceleration(kind)
             known = found.known("whole", tuple(x.shape[1:]))
+            proven = found.slower(tuple(x.shape[1:]), self._model.precision) if known else None
+            if self._seconds is None:
+                self._seconds = self._timed(few) if proven is None else proven
             # The prepared form takes less than half the time (performance of ONNX Runtime here).
             saving = 0.5 * self._rows * self._seconds
             if saving >= WORTHWHILE * (LOADING if known else PREPARING):
                 self._prepare(kind, "run long enough", found)
-                if self._timed(few) >= self._seconds:
+                if proven is not None:
+                    return
+                if self._timed(few) < self._seconds:
+                    found.keep_slower(tuple(x.shape[1:]), self._model.precision, self._seconds)
+                else:
                     assert isinstance(self._model, TorchModel)
                     self._model.acceleration = None
                     self._leave_off(f"{kind} is no faster here")

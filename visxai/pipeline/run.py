@@ -31,6 +31,7 @@ from visxai.pipeline.naming import Naming
 from visxai.pipeline.options import RunOptions
 from visxai.pipeline.progress import Outcome, Progress, Tally
 from visxai.pipeline.request import Request, answers, expected, make_request
+from visxai.pipeline.spawning import EarlyWorkers
 from visxai.pipeline.tasks import TIMEOUT, Drawn, Setup, Style, decode, draw
 from visxai.pipeline.workers import Task, Workers, check_workers, worker_count
 from visxai.record.image import ImageExplanation
@@ -136,10 +137,14 @@ def explain_sources(
     options: RunOptions,
     *,
     workers: int | None = None,
+    early: EarlyWorkers | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Outcome:
-    """Explains sources into OUT as `explain` does, whose options come gathered."""
+    """Explains sources into OUT as `explain` does, whose options come gathered.
+
+    `early` are processes that were started for this run before the engine was there.
+    """
     found = list(
         find(sources, out, path_column=options.path_column, label_column=options.label_column)
     )
@@ -166,7 +171,8 @@ def explain_sources(
             timeout=options.timeout or TIMEOUT,
             writes=(str(store.overlays),),
         )
-        run = _Run(store, engine, request, setup, worker_count(workers, todo, options.timeout))
+        pool = Workers(setup, worker_count(workers, todo, options.timeout), early)
+        run = _Run(store, engine, request, setup, pool)
         return run.tally.ended(run.all(progress, stop), changed)
 
 
@@ -179,11 +185,11 @@ class _Run:
         engine: Engine,
         request: Request,
         setup: Setup,
-        workers: int,
+        pool: Workers,
     ) -> None:
         self.store, self.engine, self.request = store, engine, request
         self.style, self.naming = setup.style, Naming.of(request, setup.style)
-        self.pool = Workers(setup, workers)
+        self.pool = pool
         self.tally = Tally(store)
         self.broken = False
 

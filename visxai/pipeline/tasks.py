@@ -16,8 +16,11 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from visxai import files, sandbox
 from visxai.errors import Failure, ImageError
@@ -257,12 +260,25 @@ def _out_of_memory(error: Exception) -> bool:
 _worker: WorkerState | None = None
 
 
-def _start(setup: bytes) -> None:
-    """Make this process a confined worker that ignores Ctrl-C and ends with its parent."""
+def _start(setup: bytes | Connection) -> None:
+    """Make this process a confined worker that ignores Ctrl-C and ends with its parent.
+
+    Args:
+        setup: The pickled settings, or the connection that will bring them; a connection that is
+            closed instead ends the process.
+    """
     global _worker
     import cv2
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if not isinstance(setup, bytes):
+        from visxai.drawing import overlays  # noqa: F401 - imported while there is time
+
+        Image.preinit()
+        try:
+            setup = setup.recv_bytes()
+        except EOFError:
+            os._exit(0)
     cv2.setNumThreads(1)
     _hush()
     keep_memory()

@@ -13,15 +13,11 @@ a few threads of the parent, each of which holds one file's bytes until a worker
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
-import multiprocessing.connection
-import multiprocessing.spawn
 import os
 import pickle
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
@@ -30,7 +26,8 @@ from typing import Any
 from visxai.errors import ArgumentError, Failure, VisxaiError
 from visxai.foreign import shown
 from visxai.images.address import Origin, Unfetched
-from visxai.pipeline.tasks import Setup, WorkerState, _do, _start
+from visxai.pipeline.spawning import EarlyWorkers, pool_of_one, quietly
+from visxai.pipeline.tasks import Setup, WorkerState, _do
 
 _FETCHING = 16  # URLs read at once
 
@@ -62,9 +59,10 @@ class Workers:
         setup: The settings that all tasks share.
         count: The number of processes; with 0 all tasks run in this process, as they do with a
             preprocessing that can't be pickled.
+        early: Processes that were started before the settings were known, to be used first.
     """
 
-    def __init__(self, setup: Setup, count: int) -> None:
+    def __init__(self, setup: Setup, count: int, early: EarlyWorkers | None = None) -> None:
         self.setup = replace(setup, cache=setup.cache // max(1, count))
         self.count = count
         self._here = WorkerState(self.setup)
@@ -82,7 +80,8 @@ class Workers:
             except (pickle.PicklingError, AttributeError, TypeError):
                 self.count = 0  # a preprocessing that can't be sent to another process
                 return
-            self._pools = [self._pool() for _ in range(count)]
+            started = [] if early is None else early.take(count, self._pickled)
+            self._pools = [*started, *(self._pool() for _ in range(count - len(started)))]
 
     def submit(
         self, task: Callable[..., Any], source: str | Origin, *rest: Any, at: int | None = None
@@ -167,7 +166,7 @@ class Workers:
         with self._alone:
             pool = self._spare = self._spare or self._pool()
             try:
-                with _quietly(self._script):
+                with quietly(self._script):
                     pool.submit(os.getpid).result()
             except BrokenProcessPool:
                 raise VisxaiError(
@@ -195,11 +194,10 @@ class Workers:
                 )
 
     def _pool(self) -> ProcessPoolExecutor:
-        context = multiprocessing.get_context("spawn")
-        return ProcessPoolExecutor(1, context, initializer=_start, initargs=(self._pickled,))
+        return pool_of_one(self._pickled)
 
     def _send(self, at: int, call: tuple[Any, ...]) -> Future[Any]:
-        with _quietly(self._script):
+        with quietly(self._script):
             try:
                 return self._pools[at].submit(_do, *call)
             except BrokenProcessPool:
@@ -249,40 +247,3 @@ def worker_count(workers: int | None, images: int, timeout: float | None = None)
         return 0 if timeout is None else min(1, images)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return min(cores or 1, 32, images)
-
-
-_starting = threading.local()
-_described = multiprocessing.spawn.get_preparation_data
-
-
-def _without_script(name: str) -> dict[str, Any]:
-    """Return the data that a new process gets from this one, without its script in `_quietly`."""
-    told: dict[str, Any] = _described(name)
-    if getattr(_starting, "alone", False):
-        for key in ("init_main_from_name", "init_main_from_path"):
-            told.pop(key, None)
-    return told
-
-
-# Other code that starts processes, in this thread or another, gets the same data as before.
-multiprocessing.spawn.get_preparation_data = _without_script
-
-
-@contextlib.contextmanager
-def _quietly(script: bool) -> Iterator[None]:
-    """Start processes in this context so that they miss Ctrl-C until they can ignore it.
-
-    Args:
-        script: Whether they import the program's own script, which may take seconds and runs
-            everything that isn't below its `if __name__ == "__main__"`.
-    """
-    before = None
-    if hasattr(signal, "pthread_sigmask"):
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    _starting.alone = not script
-    try:
-        yield
-    finally:
-        _starting.alone = False
-        if before is not None:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)

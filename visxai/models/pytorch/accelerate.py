@@ -33,6 +33,7 @@ import torch
 from torch import Tensor, nn
 
 from visxai.errors import ArgumentError, require
+from visxai.models import measured
 from visxai.models.budget import is_out_of_memory
 from visxai.models.interface import Need
 from visxai.models.pytorch import inductor
@@ -239,6 +240,28 @@ class Acceleration:
     def known(self, place: str, shape: tuple[int, ...]) -> bool:
         """Return whether a form is on disk already, so that preparing it costs next to nothing."""
         return self.exports and self._path(place, shape).is_file()
+
+    def slower(self, shape: tuple[int, ...], precision: str) -> float | None:
+        """Return the seconds that a row took the plain form where the prepared one was faster.
+
+        Args:
+            shape: a row's shape.
+            precision: what the forms compute in.
+
+        Returns:
+            The seconds as `keep_slower` kept them on this machine; None where it never did.
+        """
+        return measured.read(self._folder, "row_seconds", self._measured(shape, precision))
+
+    def keep_slower(self, shape: tuple[int, ...], precision: str, seconds: float) -> None:
+        """Keep on disk that the prepared form was faster than `seconds`, the plain form's a row."""
+        measured.keep(self._folder, "row_seconds", self._measured(shape, precision), seconds)
+
+    def _measured(self, shape: tuple[int, ...], precision: str) -> str:
+        """Return all that the time of a row depends on."""
+        threads = torch.get_num_threads()
+        machine = f"{measured.processor()} {threads}"
+        return f"{self._path('whole', shape).name} {self.kind} {precision} {machine}"
 
     def _made(
         self, place: str, fresh: Fresh, x: Tensor, path: Path | None, load: Callable[[Path], Form]
