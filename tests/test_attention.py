@@ -8,12 +8,14 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 import zoo
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import visxai
 from visxai import methods
@@ -23,6 +25,7 @@ from visxai.methods._attention import outlying, smoothed
 from visxai.methods.attention_rollout import rollout
 from visxai.models.interface import Need
 from visxai.models.probe import Probe
+from visxai.models.pytorch import narrow, sdpa
 from visxai.models.pytorch.model import TorchModel
 from visxai.models.pytorch.sdpa import record_attention
 from visxai.models.views import Attended
@@ -425,3 +428,48 @@ def test_relative_positions_forbid_dropping() -> None:
 def test_an_aim_without_maps_gives_none() -> None:
     maps = maps_of(zoo.model("vit"), "chefer", zoo.inputs(), Target.of("above=1.0"))
     assert maps.shape == (0, 4, 4)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("masked", ["", "boolean", "added"])
+def test_attention_by_products_equals_the_fused_kernel(causal: bool, masked: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(2, 3, 7, 4, generator=generator).bfloat16() for _ in range(3))
+    mask = torch.rand(7, 7, generator=generator).add(torch.eye(7)) > 0.4
+    given = {"": None, "boolean": mask, "added": torch.randn(7, 7, generator=generator)}[masked]
+    if causal and given is not None:
+        pytest.skip("PyTorch's function takes a mask or the causal flag")
+    found = sdpa._by_products(query, key, value, given, is_causal=causal)
+    wide = (one.float() for one in (query, key, value))
+    expected = torch.nn.functional.scaled_dot_product_attention(*wide, given, is_causal=causal)
+    assert found is not None
+    assert (found.float() - expected).abs().max() < 0.03
+    assert sdpa._by_products(query.float(), key.float(), value.float()) is None
+
+
+def test_the_input_products_of_attention_in_a_half_precision_copy_are_folded() -> None:
+    """Each is one matrix product; PyTorch otherwise copies the weight once for each token."""
+    module = zoo.module("vit")
+    x = zoo.inputs(2)
+    made = narrow.narrowed(module, lambda part, rows: part(rows), x, torch.bfloat16)
+    weights = []
+
+    class Products(TorchDispatchMode):
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            if func is torch.ops.aten.bmm.default:
+                weights.append(tuple(args[1].shape[1:]))
+            return func(*args, **(kwargs or {}))
+
+    part = next(p for p in module.modules() if isinstance(p, nn.MultiheadAttention))
+    expected = tuple(part.in_proj_weight.mT.shape)
+    with torch.no_grad(), Products():
+        for one in made.module.parameters():
+            one.requires_grad_(False)  # as a copy would be without its mend
+        made.module(made.inputs(x))
+        assert expected in weights
+        weights.clear()
+        narrow._fold_products(made.module)
+        made.module(made.inputs(x))
+    assert expected not in weights

@@ -47,6 +47,6 @@ def relevance(seen: Attended) -> Tensor:
     """Carry the row r from the last layer down, and return r - e (n, tokens)."""
     row = seen.start
     for layer in reversed(seen.layers):
-        gain = layer.mean(lambda weights, gradient: (weights * gradient).relu())
+        gain = layer.mean(lambda weights, gradient: (weights * gradient).relu_())
         row = row + (row.unsqueeze(1) @ gain).squeeze(1)
     return row - seen.start

@@ -2,8 +2,8 @@
 
 Autocast casts every weight again in every forward and computes norms that a convolution could hold.
 Here that is done once, in a copy: batch norms are folded into the convolutions before them, weights
-lie channels-last and in half precision, no parameter asks for a gradient, and the layers that make
-the scores stay in float32 (`classifier.py`).
+lie channels-last and in half precision, no parameter asks for a gradient but those of
+`_fold_products`, and the layers that make the scores stay in float32 (`classifier.py`).
 
 The copy has the module's names, so layers are read and cut in it as in the module. A convolution
 that has taken up a norm outputs something else than before, so such a layer is read in the module.
@@ -99,8 +99,22 @@ def narrowed(module: nn.Module, run: Scores, x: Tensor, dtype: torch.dtype) -> N
                 part._buffers[name] = _cast(buffer, dtype)
     for parameter in made.parameters():
         parameter.requires_grad_(False)
+    _fold_products(made)
     names = frozenset(convolutions[id(part)] for part in folded)
     return Narrow(structural_copy(made), made, names, dtype)
+
+
+def _fold_products(module: nn.Module) -> None:
+    """Let the input products of attention be one matrix product each.
+
+    `nn.MultiheadAttention` multiplies a transposed view (tokens, b, channels). PyTorch folds the
+    first two axes of such a view only where the weight asks for a gradient, and else copies the
+    weight once for each token: most of a transformer's time in half precision. No gradient of a
+    weight is ever computed here.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.MultiheadAttention) and part.in_proj_weight is not None:
+            part.in_proj_weight.requires_grad_(True)
 
 
 def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
