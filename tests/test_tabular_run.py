@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from visxai import govern, results, tabular
 from visxai.cli import app
 from visxai.errors import ArgumentError, ModelError, StoreError, UnknownName
+from visxai.foreign import for_html
 from visxai.record import TableExplanation
 from visxai.tabular.run import explain
 
@@ -212,6 +213,21 @@ def test_a_wrong_card_says_what_is_wrong(card: str, said: str, tmp_path: Path) -
         tabular.load_engine(tmp_path / "card.toml")
 
 
+def test_letters_have_names_of_their_own(tmp_path: Path) -> None:
+    some = table().slice(0, 40).to_pylist()
+    for one in some:
+        one["id"] = "../x" if one["savings"] == "none" else "CON"
+        one["income"] = 1.0
+    path = tmp_path / "applicants.parquet"
+    pq.write_table(pa.Table.from_pylist(some), path)
+    explain([path], tmp_path / "out", engine())
+    made = tabular.write_letters(tmp_path / "out", engine(), tmp_path / "letters", wording="de")
+    found = sorted(one.name for one in (tmp_path / "letters").iterdir())
+    assert len(found) == made.letters > 2
+    assert "CON.html" not in found
+    assert not list(tmp_path.glob("*.html"))
+
+
 def test_the_command_line_explains_and_governs_applicants(file: Path, tmp_path: Path) -> None:
     tabular.save_engine(engine(), tmp_path / "credit.json")
     out, run = tmp_path / "out", CliRunner()
@@ -229,6 +245,25 @@ def test_the_command_line_explains_and_governs_applicants(file: Path, tmp_path: 
     database = f"sqlite:///{tmp_path / 'log.db'}"
     imported = run.invoke(app, ["govern", "import", str(out), "--database", database])
     assert "90 explanations on record" in imported.stdout, imported.output
+    written = tmp_path / "letters"
+    asking = ["letters", str(out), "--model", str(tmp_path / "credit.json"), "--out", str(written)]
+    made = run.invoke(app, [*asking, "--sender", "The <Bank>", "--change", "savings=raise"])
+    refused_ids = [one.id for one in results.read(out) if not one.favourable]  # type: ignore[attr-defined]
+    assert f"{len(refused_ids)} letters for 90 rows" in " ".join(made.stdout.split()), made.output
+    assert {one.name for one in written.iterdir()} == {f"{one}.html" for one in refused_ids}
+    page = (written / f"{refused_ids[0]}.html").read_text("utf-8")
+    by_hand = tabular.letter(
+        engine(), engine().explain(table())[int(str(refused_ids[0])[1:])], sender="The <Bank>",
+        actions={"savings": "raise"},
+    )  # fmt: skip
+    for sentence in by_hand.sentences:
+        assert for_html(sentence) in page
+    assert "@page" in page
+    assert "The &lt;Bank&gt;" in page
+    assert isinstance(run.invoke(app, [*asking, "--change", "savings"]).exception, ArgumentError)
+    tabular.save_engine(engine("tree_shap"), tmp_path / "other.json")
+    asking[3] = str(tmp_path / "other.json")
+    assert isinstance(run.invoke(app, asking).exception, ArgumentError)
     for extra in (["--target", "top3"], ["--only", "wrong"], ["--method", "lime,tree_shap"]):
         refused = run.invoke(app, [*asked, *extra])
         assert isinstance(refused.exception, ArgumentError), extra

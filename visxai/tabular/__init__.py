@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from visxai.tabular.engine import Block, Engine
     from visxai.tabular.features import Feature, Features
     from visxai.tabular.letters import letter
+    from visxai.tabular.mailing import write_letters
     from visxai.tabular.proxy_search import proxies
     from visxai.tabular.quality import judge, stability
     from visxai.tabular.reasons import reasons_for
@@ -43,6 +44,7 @@ __all__ = [
     "save_engine",
     "stability",
     "what_would_change",
+    "write_letters",
 ]
 
 __getattr__, __dir__ = hand_on(
@@ -65,5 +67,6 @@ __getattr__, __dir__ = hand_on(
         "save_engine": "saving",
         "stability": "quality",
         "what_would_change": "counterfactuals",
+        "write_letters": "mailing",
     },
 )

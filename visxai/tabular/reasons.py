@@ -102,11 +102,15 @@ def reasons_for(
             "expected a score below its threshold, compared with a background, got "
             f"{record.score:.3f} with the threshold {record.threshold}: give the engine both"
         )
-    if record.background != engine.explained_against:
-        raise ArgumentError(
-            "expected a record of this engine's background, got another: use the engine that "
-            "made it"
-        )
+    for what, own, other in (
+        ("model", engine.model.sha256, record.model.weights_sha256),
+        ("background", engine.explained_against, record.background),
+    ):
+        if own != other:
+            raise ArgumentError(
+                f"expected a record of this engine's {what}, got another: use the engine that "
+                "made it"
+            )
     if record.degenerate or not record.quality.get("additive", False):
         return Reasons((), words["degenerate"])
     against = [one for one in record.contributions if one.value < -_NEAR]
