@@ -1,20 +1,27 @@
 """Tables: what explaining a million rows costs, and how near estimates come to exact values.
 
     OMP_NUM_THREADS=1 python benchmarks/tables.py rows     a million rows of 20 features
+    OMP_NUM_THREADS=1 python benchmarks/tables.py folder   the same rows by the command line
     OMP_NUM_THREADS=1 python benchmarks/tables.py error    LIME and Kernel SHAP beside exact values
 
 `rows` writes a Parquet file, trains a model of XGBoost, and explains block by block in turn: by
 `Engine.stream`, which reads the file, scores and explains, and by XGBoost's `pred_contribs` alone
 on the same rows, which lie in memory already. Resident memory is read after each block, with what
-the allocator keeps given back. `error` explains rows of German Credit against a background.
+the allocator keeps given back. `folder` runs `visxai explain` over the file, with a record for
+each row on disk, and reads that process's resident memory twice a second. `error` explains rows of
+German Credit against a background.
 
-Writes benchmarks/results/tables_rows.json and tables_error.json.
+Writes benchmarks/results/tables_rows.json, tables_folder.json and tables_error.json.
 """
 
 from __future__ import annotations
 
 import argparse
 import ctypes
+import json
+import re
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -103,6 +110,48 @@ def million(rows: int, trees: int, depth: int, block: int) -> dict[str, Any]:
     }
 
 
+def folder(rows: int, trees: int, depth: int, block: int) -> dict[str, Any]:
+    """Explain a file of rows by the command line, and watch the process's memory."""
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(20_000, FEATURES))
+    y = x[:, 0] + x[:, 1] * x[:, 2] - x[:, 3] + rng.logistic(size=len(x)) > 0
+    model = xgboost.XGBClassifier(n_estimators=trees, max_depth=depth, n_jobs=1).fit(x, y)
+    engine = tabular.Engine(model, features=[f"f{at}" for at in range(FEATURES)], threshold=0.5)
+    with tempfile.TemporaryDirectory() as place:
+        write(Path(place) / "rows.parquet", rows, block)
+        tabular.save_engine(engine, Path(place) / "model.json")
+        words = ["explain", "rows.parquet", "--model", "model.json", "--out", "out"]
+        began = time.perf_counter()
+        run = subprocess.Popen(
+            [sys.executable, "-m", "visxai", *words], cwd=place, stdout=subprocess.DEVNULL
+        )
+        memory: list[tuple[int, float]] = []  # finished rows, MiB
+        told = Path(place) / "out" / "run.json"
+        while run.poll() is None:
+            time.sleep(0.5)
+            try:
+                status = Path(f"/proc/{run.pid}/status").read_text()
+                done = json.loads(told.read_text())["counts"]["finished"]
+            except (OSError, ValueError):
+                continue
+            if found := re.search(r"VmRSS:\s+(\d+) kB", status):
+                memory.append((done, int(found[1]) / 1024))
+        seconds = time.perf_counter() - began
+        assert run.returncode == 0
+        counts = json.loads(told.read_text())["counts"]
+    early = next(size for done, size in memory if done >= rows // 10)
+    return {
+        "rows": counts["maps"],
+        "features": FEATURES,
+        "seconds": seconds,
+        "resident_mib": {
+            "after_a_tenth": early,
+            "at_the_end": memory[-1][1],
+            "most": max(size for _, size in memory),
+        },
+    }
+
+
 def errors(rows: int, seeds: int) -> dict[str, Any]:
     """Compare estimates with exact values on German Credit."""
     table, features = german_credit.load(), german_credit.features()
@@ -150,7 +199,7 @@ def errors(rows: int, seeds: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("rows", "error"))
+    parser.add_argument("what", choices=("rows", "folder", "error"))
     parser.add_argument("--rows", type=int)
     parser.add_argument("--trees", type=int, default=50)
     parser.add_argument("--depth", type=int, default=4)
@@ -158,8 +207,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=measure.RESULTS)
     given = parser.parse_args()
-    if given.what == "rows":
-        found = million(given.rows or 1_000_000, given.trees, given.depth, given.block)
+    if given.what in ("rows", "folder"):
+        measured = million if given.what == "rows" else folder
+        found = measured(given.rows or 1_000_000, given.trees, given.depth, given.block)
     else:
         found = errors(given.rows or 20, given.seeds)
     path = measure.save(

@@ -109,6 +109,57 @@ def test_a_stopped_run_goes_on_to_the_same_rows(file: Path, tmp_path: Path) -> N
         explain([file], tmp_path / "out", engine("tree_shap"), chunk_size=20)
 
 
+def test_a_table_that_grew_goes_on_and_one_of_another_order_is_looked_up(tmp_path: Path) -> None:
+    path, out = tmp_path / "a.parquet", tmp_path / "out"
+    pq.write_table(table().slice(0, 30), path)
+    explain([path], out, engine(), chunk_size=20)
+    pq.write_table(table().slice(0, 50), path)
+    grown = explain([path], out, engine(), chunk_size=20)
+    assert (grown.counts["maps"], grown.changed) == (50, 0)
+    (tmp_path / "b").mkdir()
+    other = tmp_path / "b" / "a.parquet"  # the same name in another folder
+    pq.write_table(table().slice(50, 40), other)
+    both = explain([other, path], out, engine(), chunk_size=20)
+    assert (both.counts["maps"], both.changed) == (90, 0)
+    whole = engine().explain(table())
+    found = {(one.input.path, one.input.row): one.values.tolist() for one in results.read(out)}  # type: ignore[attr-defined]
+    assert len(found) == 90
+    assert found[str(path), 49] == whole[49].values.tolist()
+    assert found[str(other), 39] == whole[89].values.tolist()
+    pq.write_table(table().slice(10, 40), other)
+    assert explain([path, other], out, engine(), chunk_size=20).changed == 40
+
+
+def test_a_listing_in_order_lists_what_any_listing_does(file: Path, tmp_path: Path) -> None:
+    from visxai.results.inputs import Inputs, Progress
+    from visxai.tabular.run import _Listing, _Table
+
+    held = {str(file): _Table(engine(), file, "repaid")}
+    listing, nothing = _Listing(held, "repaid"), Progress((), (), ())
+    general, ordered = Inputs(tmp_path / "g"), Inputs(tmp_path / "o")
+    assert general.add(listing, 40, nothing)[:2] == (90, 0)
+    assert ordered.add_in_order(listing, 40, nothing, {f"{file}#row=3"}) == (
+        90, 0, {f"{file}#row=3"}
+    )  # fmt: skip
+    assert ordered._table.equals(general._table)
+    assert ordered.add_in_order(list(listing)[::-1], 40, nothing, ()) is None
+    assert len(ordered) == 90
+    unlike = _Listing({str(file): _Table(engine(), file, None)}, None)
+    assert ordered.add_in_order(unlike, 40, Progress({0, 1, 2}, (), ()), ()) == (0, 90, set())
+
+
+def test_rows_are_read_forward_and_let_go(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from visxai.tabular import run
+
+    monkeypatch.setattr(run, "_CHUNK", 8)
+    read = run._Table(engine(), file, None)
+    for first, count in ((0, 20), (20, 20), (25, 1), (39, 1), (40, 20), (0, 5), (88, 9)):
+        part = read.slice(first, count)
+        assert part.column("id").to_pylist() == table().column("id").to_pylist()[first:][:count]
+        assert read._held is not None
+        assert read._held.num_rows <= 20 + 8
+
+
 def test_a_row_that_can_not_be_explained_is_a_failure(file: Path, tmp_path: Path) -> None:
     path = tmp_path / "applicants.csv"
     wrong = table().slice(0, 6).to_pylist()

@@ -20,6 +20,7 @@ from visxai.results.names import output_name
 from visxai.results.rows import Row, text
 from visxai.results.settings import START_OVER
 
+_BLOCK = 8192  # rows of the list that are Python objects at once
 _SCHEMA = pa.schema(
     [
         ("chunk", pa.int32()),
@@ -145,29 +146,80 @@ class Inputs:
             if there is None:
                 there = known[one.path] = _new(one, taken)
                 rows.append(there)
-            elif one.expected is not None and one.expected != there["expected"]:
-                raise StoreError(
-                    expected=f"the labels that {self.out} was begun with",
-                    got=f"another for {foreign.shown(one.path)}",
-                    remedy=START_OVER,
-                    field="sources",
-                )
-            elif there["chunk"] in progress.finished:
-                changed += _has_changed(one, (there["size"], there["modified"]), stamp)
-                continue
-            elif there["chunk"] not in progress.again:
-                continue
-            there |= {
-                "size": stamp[0],
-                "modified": stamp[1],
-                "reason": one.failure and text(one.failure.reason),
-                "kind": one.failure and one.failure.kind,
-            }
+            else:
+                self._check_label(one, there)
+                if there["chunk"] in progress.finished:
+                    changed += _has_changed(one, (there["size"], there["modified"]), stamp)
+                if there["chunk"] not in progress.again:
+                    continue
+            there |= _state(one, stamp)
         if progress.again:
             self._table = pa.Table.from_pylist(_relisted(listed, met, progress), schema=_SCHEMA)
             self._index()
         self._append(rows, size)
         return len(rows), changed, met
+
+    def add_in_order(
+        self, found: Iterable[Found], size: int, progress: Progress, failed: Collection[str]
+    ) -> tuple[int, int, set[str]] | None:
+        """Append the new inputs of a listing that names each once, in the order of this list.
+
+        Nothing is looked up by its address, so that a listing of millions needs no more memory than
+        the list itself.
+
+        Args:
+            found: The listing, whose first inputs are those of this list.
+            size: The number of inputs of a chunk.
+            progress: The state of the chunks; none may be explained again.
+            failed: Addresses of failures.
+
+        Returns:
+            As `add`, but of the addresses only those in `failed`; None, with nothing changed, where
+            the listing has another order.
+
+        Raises:
+            StoreError: An input was listed before with another label.
+        """
+        before, new, rows = len(self._table), [], []
+        met: set[str] = set()
+        listed: list[Row] = []
+        changed = 0
+        first = max(self.sizes, default=-1) + 1
+        for position, one in enumerate(found):
+            if one.path in failed:
+                met.add(one.path)
+            if position >= before:
+                chunk = first + (position - before) // size
+                stamp = one.stamp or _stamp(one.path)
+                # The listing names each input once, and so do the names that follow from it.
+                rows.append(_new(one, set()) | _state(one, stamp) | {"chunk": chunk})
+                if len(rows) == _BLOCK:
+                    new.append(pa.Table.from_pylist(rows, schema=_SCHEMA))
+                    rows = []
+                continue
+            if position % _BLOCK == 0:
+                listed = self._table.slice(position, _BLOCK).to_pylist()
+            there = listed[position % _BLOCK]
+            if _path(there) != one.path:
+                return None
+            self._check_label(one, there)
+            if there["chunk"] in progress.finished:
+                stamp = one.stamp or _stamp(one.path)
+                changed += _has_changed(one, (there["size"], there["modified"]), stamp)
+        new.append(pa.Table.from_pylist(rows, schema=_SCHEMA))
+        self._table = pa.concat_tables([self._table, *new]).combine_chunks()
+        self._index()
+        return len(self._table) - before, changed, met
+
+    def _check_label(self, one: Found, there: Row) -> None:
+        """Raise StoreError where an input was listed before with another label."""
+        if one.expected is not None and one.expected != there["expected"]:
+            raise StoreError(
+                expected=f"the labels that {self.out} was begun with",
+                got=f"another for {foreign.shown(one.path)}",
+                remedy=START_OVER,
+                field="sources",
+            )
 
     def _append(self, rows: Sequence[Row], size: int) -> None:
         """Append rows to the list, divided into new chunks of `size` images."""
@@ -196,6 +248,17 @@ def _new(one: Found, taken: set[str]) -> Row:
     raw = None if plain == one.path else os.fsencode(one.path)
     own = {"expected": one.expected, "id": text(one.id)}
     return {"path": plain, "raw": raw, "name": name, **own, "chunk": None}
+
+
+def _state(one: Found, stamp: address.Stamp) -> Row:
+    """Make the columns of an image that may change until it is explained."""
+    failure = one.failure
+    return {
+        "size": stamp[0],
+        "modified": stamp[1],
+        "reason": failure and text(failure.reason),
+        "kind": failure and failure.kind,
+    }
 
 
 def _has_changed(one: Found, before: address.Stamp, now: address.Stamp) -> bool:

@@ -236,7 +236,12 @@ def scores(out: str | os.PathLike[str]) -> pa.Table:
     Raises:
         StoreError: OUT isn't a run's folder, or a file in it is damaged.
     """
-    found = [one for path in parts(_checked(out)).values() for one in Part.read(path).scores]
+    # Part by part, as Python objects take many times the memory of a table.
+    found = [_table_of(Part.read(path).scores) for path in parts(_checked(out)).values()]
+    return pa.concat_tables([_SCORES.empty_table(), *found])
+
+
+def _table_of(found: Sequence[Scores]) -> pa.Table:
     columns: dict[str, list[Any]] = {
         "path": [one.path for one in found],
         "explained": [one.explained for one in found],

@@ -208,11 +208,14 @@ class Store:
 
     # ---- pending work ----------------------------------------------------------------------------
 
-    def add(self, found: Iterable[Found]) -> tuple[int, int]:
+    def add(self, found: Iterable[Found], *, ordered: bool = False) -> tuple[int, int]:
         """Append new images as new chunks, and update images of chunks that are explained again.
 
         Args:
-            found: The images of a listing.
+            found: The images of a listing; it is read again where it isn't in the order of an
+                earlier one.
+            ordered: Whether the listing names each input once, by addresses whose outputs have
+                names that differ; it then takes no more memory than the list.
 
         Returns:
             The number of appended images, and the number of finished images that have changed
@@ -222,7 +225,11 @@ class Store:
             StoreError: An image was listed before with another label, or OUT can't be written.
         """
         progress = Progress(self.finished, self.again, self._divided)
-        appended, changed, met = self._inputs.add(found, self.settings["chunk"], progress)
+        size, known = self.settings["chunk"], {str(one.path) for one in self.failed}
+        done = None
+        if ordered and not self.again:
+            done = self._inputs.add_in_order(found, size, progress, known)
+        appended, changed, met = done or self._inputs.add(found, size, progress)
         mine = {text(path) for path in met} if self._failures else set()
         for chunk, failed in self._failures.items():
             self._failures[chunk] = [one for one in failed if one.path in mine]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -49,8 +49,8 @@ def explain(
     """Explain the rows of tables into the folder OUT.
 
     The run continues an earlier run of the same settings in OUT. Rows that can't be explained are
-    listed in OUT's failures and don't end the run. The scored and protected columns are held in
-    memory; `Engine.stream` explains tables that don't fit there.
+    listed in OUT's failures and don't end the run. Tables are read chunk by chunk: a run over
+    millions of rows holds their addresses and no more.
 
     Args:
         sources: Tables (.csv, .parquet).
@@ -78,9 +78,9 @@ def explain(
             f"{engine.model.name}: leave the column out",
             field="label_column",
         )
-    held = {os.path.abspath(one): _columns(engine, one, label_column) for one in sources}
-    listed = [one for path, table in held.items() for one in _found(path, table, label_column)]
-    if not listed:
+    held = {os.path.abspath(one): _Table(engine, one, label_column) for one in sources}
+    listed = _Listing(held, label_column)
+    if next(iter(listed), None) is None:
         names = ", ".join(shown(os.fspath(one)) for one in sources)[:200]
         raise ArgumentError(f"expected rows in {names}, got none: check the tables")
     with Store(
@@ -91,46 +91,97 @@ def explain(
         retry=retry_failures,
         schema=schema_of("table"),
     ) as store:
-        _, changed = store.add(listed)
+        _, changed = store.add(listed, ordered=True)
         run = _Run(store, engine, held)
         return run.tally.ended(run.all(progress, stop), changed)
 
 
-def _columns(engine: Engine, source: str | os.PathLike[str], label: str | None) -> pa.Table:
-    """Read what a run needs of a table: scored, protected, identifying and true columns."""
-    names = engine.model.features.names
-    known = tables.column_names(source)
-    if label is not None and label not in known:
-        raise UnknownName(f"column of {shown(os.fspath(source))}", label, known)
-    lacking = [one for one in names if one not in known]
-    if lacking:
-        raise ArgumentError(
-            f"expected a table with the columns {', '.join(names)}, got one without "
-            f"{lacking[0]!r}: add it",
-            field="sources",
-        )
-    wanted = [*names, *engine.protected, *([] if label is None else [label])]
-    wanted += [one for one in known if one.casefold() in IDS and one not in wanted][:1]
-    found = [one.table for one in tables.batches(source, list(dict.fromkeys(wanted)))]
-    return pa.concat_tables(found) if found else pa.table({})
+class _Table:
+    """The rows of a table's file, read forward: a run asks for them in order, chunk by chunk.
 
+    Attributes:
+        count: How many rows it has, once it has been listed.
+    """
 
-def _found(path: str, table: pa.Table, label: str | None) -> Iterator[Found]:
-    """List the rows of a table, as the store of a run lists inputs."""
-    own = next((one for one in table.column_names if one.casefold() in IDS), None)
-    root, row = os.path.dirname(path), 0
-    for batch in table.to_batches(tables.ROWS):
-        for cells in batch.to_pylist():
-            row += 1
-            # In place of a file's size and time: a row that has changed is noticed.
-            data = repr(cells).encode("utf-8", "surrogatepass")
-            yield Found(
-                f"{path}#row={row}",
-                root,
-                expected=None if label is None else _truth(cells[label], label),
-                stamp=(len(data), zlib.crc32(data)),
-                id=None if own is None or cells[own] is None else str(cells[own]),
+    def __init__(self, engine: Engine, source: str | os.PathLike[str], label: str | None) -> None:
+        """Find what a run needs: scored, protected, identifying and true columns.
+
+        Raises:
+            UnknownName: There is no such column of labels.
+            ArgumentError: A scored column is missing.
+        """
+        names = engine.model.features.names
+        known = tables.column_names(source)
+        if label is not None and label not in known:
+            raise UnknownName(f"column of {shown(os.fspath(source))}", label, known)
+        lacking = [one for one in names if one not in known]
+        if lacking:
+            raise ArgumentError(
+                f"expected a table with the columns {', '.join(names)}, got one without "
+                f"{lacking[0]!r}: add it",
+                field="sources",
             )
+        wanted = [*names, *engine.protected, *([] if label is None else [label])]
+        self.id = next((one for one in known if one.casefold() in IDS), None)
+        wanted += [self.id] if self.id else []
+        self._source, self._columns = source, list(dict.fromkeys(wanted))
+        self.count = 0
+        self._rest, self._first = self.batches(), 0
+        self._held: pa.Table | None = None
+
+    def batches(self) -> Iterator[pa.Table]:
+        """Read all rows."""
+        return (one.table for one in tables.batches(self._source, self._columns, _CHUNK))
+
+    def slice(self, first: int, count: int) -> pa.Table:
+        """Read some rows; those before them are let go.
+
+        Args:
+            first: The first row's position, from 0.
+            count: How many.
+        """
+        if first < self._first:
+            self._rest, self._first, self._held = self.batches(), 0, None
+        while (held := self._held.num_rows if self._held else 0) < first - self._first + count:
+            more = next(self._rest, None)
+            if more is None:
+                break
+            self._held = more if self._held is None else pa.concat_tables([self._held, more])
+            gone = min(first - self._first, held + more.num_rows)
+            self._held, self._first = self._held.slice(gone), self._first + gone
+        if self._held is None:
+            return pa.table({})
+        return self._held.slice(first - self._first, count)
+
+
+class _Listing:
+    """The rows of tables, as the store of a run lists inputs; it can be read again."""
+
+    def __init__(self, held: Mapping[str, _Table], label: str | None) -> None:
+        self._held, self._label = held, label
+
+    def __iter__(self) -> Iterator[Found]:
+        names = [os.path.basename(path) for path in self._held]
+        for path, table in self._held.items():
+            # Tables of one name in several folders are told apart by their folders.
+            root = os.path.dirname(path) if names.count(os.path.basename(path)) == 1 else ""
+            row = 0
+            for batch in table.batches():
+                for cells in batch.to_pylist():
+                    row += 1
+                    # In place of a file's size and time: a row that has changed is noticed.
+                    data = repr(cells).encode("utf-8", "surrogatepass")
+                    own = None if table.id is None else cells[table.id]
+                    yield Found(
+                        f"{path}#row={row}",
+                        root,
+                        expected=None
+                        if self._label is None
+                        else _truth(cells[self._label], self._label),
+                        stamp=(len(data), zlib.crc32(data)),
+                        id=None if own is None else str(own),
+                    )
+            table.count = row
 
 
 def _truth(cell: Any, column: str) -> int | None:
@@ -176,7 +227,7 @@ class _Run(ItemRun):
 
     noun = "row"
 
-    def __init__(self, store: Store, engine: Engine, held: dict[str, pa.Table]) -> None:
+    def __init__(self, store: Store, engine: Engine, held: Mapping[str, _Table]) -> None:
         super().__init__(store)
         self.engine, self.held = engine, held
 
@@ -216,4 +267,4 @@ class _Run(ItemRun):
         """Return an input's table and row from 0, None where no source of this run holds it."""
         path, _, row = one.path.rpartition("#row=")
         at = int(row) - 1
-        return (path, at) if path in self.held and at < self.held[path].num_rows else None
+        return (path, at) if path in self.held and at < self.held[path].count else None
