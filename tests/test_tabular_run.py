@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
+import shutil
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from visxai.tabular.run import explain
 xgboost = pytest.importorskip("xgboost", reason="needs the extra tables")
 pytest.importorskip("shap", reason="needs the extra tables")
 
+CHROMIUM = shutil.which("chromium")
 FEATURES = {"income": None, "savings": ["none", "some", "much"]}
 
 
@@ -213,6 +216,62 @@ def test_the_page_of_a_run_holds_its_rows(
     assert data["rows"][0]["expected"] in ("repaid", "not repaid")
     single = build(tmp_path / "out", single_file=True).path
     assert single == tmp_path / "out" / "report.html"
+
+
+@pytest.mark.skipif(
+    CHROMIUM is None or importlib.util.find_spec("playwright") is None,
+    reason="no browser: install chromium, and playwright with 'visxai[browser]'",
+)
+@pytest.mark.xdist_group("browser")
+def test_the_page_of_a_run_in_a_browser(file: Path, tmp_path: Path) -> None:
+    from playwright.sync_api import sync_playwright
+
+    from visxai.report import build
+
+    hostile = table().to_pylist()
+    hostile[1]["id"] = "<img src=x onerror=window.hacked=1>"
+    pq.write_table(pa.Table.from_pylist(hostile), file)
+    explain([file], tmp_path / "out", engine(), label_column="repaid")
+    path, records = build(tmp_path / "out").path, engine().explain(table())
+    wrong: list[str] = []
+    with sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("console", lambda told: wrong.append(told.text) if told.type == "error" else None)
+        papers = set()
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+            for width in (420, 1400):
+                page.set_viewport_size({"width": width, "height": 900})
+                page.goto(path.as_uri())
+                assert page.evaluate("document.documentElement.scrollWidth") <= width
+                papers.add(
+                    page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
+                )
+        assert len(papers) == 2
+        assert page.evaluate("window.hacked") is None
+        first = next(at for at, one in enumerate(records) if not one.favourable)
+        assert f"row {first + 1} (A{first})" in page.locator("#row-told").inner_text()
+        page.locator("#find").fill("A40")
+        assert page.locator("#list tr").count() == 1
+        page.locator("#list button").click()
+        told = page.locator("#row-told").inner_text()
+        assert f"repaid {records[40].score:.3f}, 0.5 needed: {records[40].outcome}" in told
+        drawn = page.locator("#waterfall").text_content() or ""
+        for one in records[40].contributions:
+            assert f"{abs(one.value):.3g}" in drawn.replace("\u2212", "-")
+        page.locator("#find").fill("")
+        page.locator("#outcome").select_option("not repaid")
+        assert page.locator("#list tr").count() == sum(not one.favourable for one in records)
+        page.locator("#cohort").select_option("repaid")
+        before = page.locator("#dependence svg").inner_html()
+        page.locator("#feature").select_option(index=1)
+        assert page.locator("#dependence svg").inner_html() != before
+        page.locator("#summary .dot").nth(3).click(force=True)
+        assert page.locator("#row-told").inner_text() != told
+        browser.close()
+    assert not wrong
 
 
 def test_an_engine_comes_back_from_disk(tmp_path: Path) -> None:
