@@ -27,7 +27,7 @@ from visxai.engine.engine import Engine
 from visxai.errors import ArgumentError
 from visxai.images.preprocess import Preprocess
 from visxai.labels import label_of
-from visxai.models import loading
+from visxai.models import detectors, loading
 from visxai.models.blackbox import BlackBox
 from visxai.models.devices import pick_device
 from visxai.models.interface import Model
@@ -114,12 +114,13 @@ class Detector:
     """A detector whose objects are explained.
 
     Args:
-        model: A detector's name ("torchvision:fasterrcnn_resnet50_fpn"), a detector of torchvision
-            or a DETR-like one of Hugging Face, or a function from float32 pixels (n, c, h, w) in
-            model space to a list of n mappings: boxes (m, 4) as left, top, right and bottom in
-            pixels of the input, labels (m,), scores (m,) and, where they are known, probabilities
-            (m, classes). `read_yolo` makes such a list.
-        preprocess: How an image becomes the input; a torchvision detector knows its own.
+        model: A detector's name (torchvision:fasterrcnn_resnet50_fpn, hf:FOLDER, or onnx:FILE for a
+            YOLO that ultralytics exported), a detector of torchvision or a DETR-like one of Hugging
+            Face, or a function from float32 pixels (n, c, h, w) in model space to a list of n
+            mappings: boxes (m, 4) as left, top, right and bottom in pixels of the input, labels
+            (m,), scores (m,) and, where they are known, probabilities (m, classes). `read_yolo`
+            makes such a list.
+        preprocess: How an image becomes the input; a detector by name knows its own.
         labels: Names of the classes, or a file of them.
         device: "auto" or a torch device.
         batch_size: The rows of one forward, as for `visxai.Engine`.
@@ -138,6 +139,9 @@ class Detector:
         batch_size: int | None = None,
     ) -> None:
         given = {"preprocess": preprocess, "labels": labels, "activation": "none"}
+        if isinstance(model, str) and (found := detectors.load(model)) is not None:
+            model, known = found
+            given = {**known, **{key: value for key, value in given.items() if value is not None}}
         if isinstance(model, str):
             own = {key: value for key, value in given.items() if value is not None}
             model = loading.load(model, device=pick_device(device), **own)

@@ -19,11 +19,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from visxai.engine.engine import Engine
 from visxai.images.prepared import Prepared
+from visxai.models.pytorch.classifier import classifiers
+from visxai.models.pytorch.model import TorchModel
 from visxai.record.collection import Explanations
 from visxai.target import Target
 
@@ -66,6 +69,35 @@ def explain(
     for both in zip(*maps, strict=True):
         found.extend(both)
     return found
+
+
+def embedder(engine: Engine, layer: str | None = None) -> Engine:
+    """Make an engine for the embedding that a classifier computes before it decides.
+
+    Args:
+        engine: An engine with a classifier, or with a model that returns an embedding.
+        layer: The layer that CAMs look at; None lets the model choose.
+
+    Returns:
+        An engine for what enters the classifier's last layer; the same engine where its model
+        returns an embedding, so that it has no names of classes, or is a function.
+    """
+    model = engine.model
+    if not isinstance(model, TorchModel) or not model.labels or model.preprocess is None:
+        return engine
+    size = model.preprocess.size  # type: ignore[union-attr]
+    names = classifiers(model.survey(torch.zeros(1, 3, *size)), model.module)
+    module = model.copied()
+    for name in names:
+        module.set_submodule(name, nn.Identity())
+    cut = TorchModel(
+        module,
+        name=f"{model.ref.name} without its classes",
+        preprocess=model.preprocess,
+        activation="none",
+        layer=layer,
+    )
+    return Engine(cut, device=engine.device, precision="fp32", accelerate="off")
 
 
 def match(embedding: Tensor, name: str = "another picture") -> Target:
