@@ -33,7 +33,7 @@ FLOORS = [
     ["engine"],
     ["pipeline", "bench", "moderation", "package", "detection", "similarity"],
     ["text", "govern"],
-    ["scale", "report", "evaluate", "tabular", "serve", "video", "adapters", "matching"],
+    ["scale", "report", "evaluate", "fused", "tabular", "serve", "video", "adapters", "matching"],
     ["compare", "demo", "recommendation"],
     ["cli"],
     ["__main__"],

@@ -237,6 +237,59 @@ class RowRef:
         return found
 
 
+@dataclass(frozen=True)
+class PairRef:
+    """An explained image and the text that belongs to it.
+
+    Attributes:
+        image: The image.
+        text: The text.
+        path: The pair's address, such as "posts.csv#row=12", None for a pair in memory.
+    """
+
+    image: ImageRef
+    text: TextRef
+    path: str | None = None
+
+    kind: ClassVar[str] = "pair"
+
+    def __str__(self) -> str:
+        return self.path or f"{self.image} with {self.text}"
+
+    @property
+    def source_sha256(self) -> str:
+        """The SHA-256 (hex) of both parts' SHA-256, the image's first, as text without a gap."""
+        both = self.image.source_sha256 + self.text.source_sha256
+        return hashlib.sha256(both.encode()).hexdigest()
+
+    def to_columns(self) -> dict[str, Any]:
+        """Return the columns of a record that describe this input; its parts are records."""
+        return {"path": self.path, "source_sha256": self.source_sha256}
+
+    @classmethod
+    def from_columns(cls, data: Mapping[str, Any]) -> Self:
+        """Read the references of a pair's record, whose parts are records as well.
+
+        Raises:
+            ArgumentError: A part is damaged, or the parts aren't those of the hash.
+        """
+        try:
+            image = ImageRef.from_columns(data["image"])
+            text = TextRef.from_columns(data["text"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArgumentError(
+                "expected a pair's record with the records of an image and of a text, got "
+                f"something else ({error!r}): the record is damaged"
+            ) from None
+        found = cls(image, text, data["path"])
+        if found.source_sha256 != data["source_sha256"]:
+            raise ArgumentError(
+                "expected an image and a text with the SHA-256 of their record, got others: the "
+                "record is damaged or was altered"
+            )
+        return found
+
+
 class Reference(Protocol):
     """The interface that every kind of input implements."""
 

@@ -306,14 +306,41 @@ def explain(
     visxai explain clip.mp4 --every 5 --smooth 0.3 --out results
 
     visxai explain applicants.parquet --model credit.json --out results
+
+    visxai explain posts.csv --model harmful.toml --out results
     """
+    from visxai.cli.pairs import explain_pairs
     from visxai.cli.runs import carry_out
     from visxai.cli.tables import explain_tables, is_table
     from visxai.cli.texts import explain_texts, is_text
     from visxai.cli.videos import explain_video, is_video
+    from visxai.fused.card import is_card
     from visxai.images import decoding, sources
     from visxai.pipeline.options import RunOptions
 
+    if is_card(model):
+        return explain_pairs(
+            paths,
+            out,
+            model=model,
+            device=device,
+            unused={
+                "--method": method is not None,
+                "--target": target != "top1",
+                "--only": only is not None,
+                "--check": check is not None,
+                "--label-column": label_column is not None,
+                "--ray": ray is not None,
+                "--workers": workers is not None,
+                "--precision": precision != "auto",
+                "--batch-size": batch_size is not None,
+            },
+            path_column=path_column,
+            text_column=text_column,
+            chunk_size=chunk_size,
+            fresh=fresh,
+            retry_failures=retry_failures,
+        )
     if text_column is None and is_table(model):
         return explain_tables(
             paths,

@@ -26,7 +26,11 @@ if TYPE_CHECKING:
     from visxai.results.exports import Export
 
 _EVERY = 10.0  # seconds between lines where there is no terminal
-_NOUNS = {"text": "text", "table": "row"}  # what runs that aren't over images are over
+_NOUNS = {
+    "text": "text",
+    "table": "row",
+    "pair": "pair",
+}  # what runs that aren't over images are over
 _SMALL = 20  # images whose labels are listed at the end of a run
 
 

@@ -55,7 +55,7 @@ th { white-space: nowrap }
 }
 """
 _BLOCK = "white-space:pre-wrap;overflow-wrap:anywhere;margin:.4em 0;line-height:1.9"
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 class Part(NamedTuple):

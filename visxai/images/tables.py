@@ -82,6 +82,26 @@ class Table:
             )
         return self.column(found)
 
+    def texts(self, column: str | None = None) -> list[str]:
+        """Return the column of texts.
+
+        Args:
+            column: Its name; None finds it by the names in TEXTS.
+
+        Raises:
+            UnknownName: There is no column of this name.
+            ArgumentError: No column has one of the names in TEXTS.
+        """
+        found = self._asked(column) or self.find(TEXTS)
+        if found is None:
+            raise ArgumentError(
+                expected=f"a column of texts in {self.name} ({', '.join(TEXTS[:4])} or the like)",
+                got=", ".join(map(shown, self.columns))[:120],
+                remedy=("name it with ", Argument("text_column")),
+                field="text_column",
+            )
+        return self.column(found)
+
     def labels(self, column: str | None = None) -> list[str] | None:
         """Return the column of the images' labels, None where the table has none.
 

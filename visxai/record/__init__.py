@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from visxai.record.collection import Explanations
     from visxai.record.columns import SCHEMA_VERSION, schema
     from visxai.record.image import ImageExplanation, Prediction
+    from visxai.record.pair import PairExplanation
     from visxai.record.table import TableExplanation
     from visxai.record.text import TextExplanation
 
@@ -19,6 +20,7 @@ __all__ = [
     "Explanation",
     "Explanations",
     "ImageExplanation",
+    "PairExplanation",
     "Prediction",
     "TableExplanation",
     "TextExplanation",
@@ -34,6 +36,7 @@ __getattr__, __dir__ = hand_on(
         "schema": "columns",
         "ImageExplanation": "image",
         "Prediction": "image",
+        "PairExplanation": "pair",
         "TableExplanation": "table",
         "TextExplanation": "text",
     },

@@ -29,6 +29,7 @@ from visxai.schemas import mismatch
 # The kinds of record and the modules that define them, loaded when a record of that kind is read.
 _KINDS = {
     "image": ("visxai.record.image", "ImageExplanation"),
+    "pair": ("visxai.record.pair", "PairExplanation"),
     "table": ("visxai.record.table", "TableExplanation"),
     "text": ("visxai.record.text", "TextExplanation"),
 }
@@ -54,7 +55,7 @@ class Explanation(ABC):
         input: The input that was explained.
         model: The model that gave the score.
         values: float32, the method's native map, unscaled: (u, v) for an image, (features,) for a
-            table's row, (words,) for a text.
+            table's row, (words,) for a text, (2,) for an image with a text.
         method: The method's spec.
         target: The target as the caller wrote it.
         class_index: The explained class, None for a set of classes or a function of the scores.

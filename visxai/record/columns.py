@@ -181,11 +181,35 @@ _TEXTS = (
         _list_of({**_INTEGER, "minimum": 0, "maximum": _MOST}),
     ),
 )
-_INPUTS = {"image": _IMAGE, "table": _TABLE, "text": _TEXTS}
+_PAIR = (
+    Column("path", "string", "Where the pair came from: a file and a row.", _nullable(_TEXT)),
+    Column(
+        "source_sha256",
+        "string",
+        "Of both parts' SHA-256, the image's first, as text without a gap.",
+        _SHA256,
+    ),
+    Column("image", "json", "The record of the image, as its own schema describes it.", _OBJECT),
+    Column("text", "json", "The record of the text, as its own schema describes it.", _OBJECT),
+    Column("rule", "string", "How the two scores become one: noisy_or, max or mean.", _TEXT),
+    Column(
+        "base_value",
+        "float64",
+        "The score of a blank image with an empty text: with the sum of the map it is `score`.",
+        _NUMBER,
+    ),
+    Column(
+        "interaction",
+        "float64",
+        "What both parts add together beyond what each adds alone.",
+        _NUMBER,
+    ),
+)
+_INPUTS = {"image": _IMAGE, "pair": _PAIR, "table": _TABLE, "text": _TEXTS}
 # The axes of a map and the number type that it is packed as, by the kind of record. A picture's map
 # is drawn; attributions of a table's row or a text must still add up to the score.
-AXES = {"image": 2, "table": 1, "text": 1}
-PACKED = {"image": "<f2", "table": "<f4", "text": "<f4"}
+AXES = {"image": 2, "pair": 1, "table": 1, "text": 1}
+PACKED = {"image": "<f2", "pair": "<f4", "table": "<f4", "text": "<f4"}
 _NUMBERS = {"<f2": "float16", "<f4": "float32"}
 _SHARED = (
     Column("model", "string", "The model's name.", _TEXT),
@@ -322,7 +346,7 @@ def schema(kind: str = "image") -> dict[str, Any]:
     """Return the JSON Schema (2020-12) of `Explanation.to_dict()` for a kind of input.
 
     Args:
-        kind: "image", "table" or "text".
+        kind: "image", "pair", "table" or "text".
 
     Returns:
         The schema as plain values, with a description for each property.

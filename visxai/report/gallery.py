@@ -27,7 +27,7 @@ from typing import Any
 from visxai import files
 from visxai.errors import StoreError
 from visxai.foreign import shown
-from visxai.report import tables, texts
+from visxai.report import pairs, tables, texts
 from visxai.report.figures import Figures
 from visxai.report.pictures import SIDE, Album
 from visxai.results import reading
@@ -94,6 +94,8 @@ def build(
         raise StoreError("expected runs over images beside each other, got one over texts")
     if kinds[0] == "text":
         return Report(*texts.build(folder, about, progress), 0)
+    if kinds[0] == "pair":
+        return Report(*pairs.build(folder, about, progress), 0)
     if about["settings"].get("kind") == "table":
         return Report(*tables.build(folder, about, progress, single_file), 0)
     target = folder / "report.html" if single_file else folder / "report" / "index.html"

@@ -29,6 +29,7 @@ from visxai.text.batch import ExplainedText, reference
 from visxai.text.methods.base import TextMethod
 from visxai.text.model import Encoded, TextModel
 from visxai.text.pooling import Pooled
+from visxai.text.redaction import TextRedaction, redacted_words
 
 Methods = str | TextMethod | Sequence[str | TextMethod]
 _TEXTS = 64  # texts whose rows share forwards
@@ -252,6 +253,24 @@ class Engine:
             found += pooled.reported(part).tolist()
         return found
 
+    def redact(self, explanation: TextExplanation, *, share: float = 0.5) -> TextRedaction:
+        """Hide the fewest words with a share of the positive values, and score what is left.
+
+        Args:
+            explanation: The explanation whose values say what to hide.
+            share: The part of the sum of the positive values to hide, 0 to 1.
+
+        Returns:
+            The redacted text and the scores before and after; its `str()` is a sentence for people.
+
+        Raises:
+            ArgumentError: Another model made the explanation, or its target was a callable.
+        """
+        target = self._target_of(explanation)
+        hidden, redacted = redacted_words(explanation, share)
+        (after,) = self.score(redacted, target)
+        return TextRedaction(redacted, explanation.label, hidden, explanation.score, after)
+
     def _pooled(self, texts: str | Iterable[str]) -> Iterator[tuple[list[Encoded], Pooled]]:
         many = [clean(text) for text in as_texts(texts)]
         for start in range(0, len(many), _TEXTS * 16):
@@ -268,20 +287,7 @@ class Engine:
             ArgumentError: Another model made the record, or its target was a callable.
         """
         old = record if isinstance(record, TextExplanation) else TextExplanation.from_dict(record)
-        ours = self.model.ref
-        if old.model.weights_sha256 != ours.weights_sha256:
-            raise ArgumentError(
-                f"expected the model {old.model.name} with weights "
-                f"{old.model.weights_sha256[:12]}…, got {ours.name} with "
-                f"{ours.weights_sha256[:12]}…: use the engine that made the record"
-            )
-        written = old.target.startswith(("any=", "diff=")) or "=any:" in old.target
-        target = old.target if written else old.class_index
-        if target is None:
-            raise ArgumentError(
-                f"expected a record whose target can be written down, got {old.target!r}: "
-                "explain the text again with the same callable"
-            )
+        target = self._target_of(old)
         (new,) = self.explain([old.text], old.method, target, paths=[old.input.path])
         peak = float(np.abs(old.values).max(initial=0.0)) or 1.0
         same = new.values.shape == old.values.shape
@@ -292,6 +298,24 @@ class Engine:
             abs(new.score - old.score),
             new.input.source_sha256 == old.input.source_sha256,
         )
+
+    def _target_of(self, record: TextExplanation) -> str | int:
+        """Return the target that reproduces a record, once its model is found to be this one."""
+        ours = self.model.ref
+        if record.model.weights_sha256 != ours.weights_sha256:
+            raise ArgumentError(
+                f"expected the model {record.model.name} with weights "
+                f"{record.model.weights_sha256[:12]}…, got {ours.name} with "
+                f"{ours.weights_sha256[:12]}…: use the engine that made the record"
+            )
+        written = record.target.startswith(("any=", "diff=")) or "=any:" in record.target
+        target = record.target if written else record.class_index
+        if target is None:
+            raise ArgumentError(
+                f"expected a record whose target can be written down, got {record.target!r}: "
+                "explain the text again with the same callable"
+            )
+        return target
 
 
 def as_texts(texts: str | Iterable[Any]) -> list[str]:

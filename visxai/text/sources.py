@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import IO
 
-from visxai.errors import ArgumentError, ImageError, UnknownName
+from visxai.errors import ArgumentError, ImageError
 from visxai.foreign import shown
 from visxai.images import tables
 from visxai.images.address import Origin
@@ -114,17 +114,8 @@ def _columns(
             f"expected texts in a file of {' '.join(ENDINGS)}, got {shown(path)}: write a text a "
             "row, or pipe them in, a line each, with -"
         )
-    named = text_column or table.find(tables.TEXTS)
-    if named is None:
-        raise ArgumentError(
-            f"expected a column of texts in {table.name} ({', '.join(tables.TEXTS[:4])} or the "
-            "like), got "
-            f"{', '.join(map(shown, table.columns))[:120]}: name it with --text-column"
-        )
-    if named not in table.columns:
-        raise UnknownName(f"column of {table.name}", named, table.columns)
     ignored = (label_column or "").casefold() == "none"
-    return table.column(named), None if ignored else table.labels(label_column)
+    return table.texts(text_column), None if ignored else table.labels(label_column)
 
 
 def _of_json(name: str, data: bytes) -> tables.Table:
