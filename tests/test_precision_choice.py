@@ -103,8 +103,9 @@ def test_a_network_whose_scores_change_stays_in_float32(monkeypatch: pytest.Monk
 
 def test_methods_say_whether_they_bear_half_precision() -> None:
     bearing = {name for name in methods.names() if methods.find(name).needs and _bears(name)}
-    assert {"grad_cam", "occlusion", "rise", "legrad", "score_cam"} <= bearing
+    assert {"grad_cam", "eigen_cam", "legrad", "score_cam"} <= bearing
     assert not {"integrated_gradients", "saliency", "smooth_grad", "guided_ig"} & bearing
+    assert not {"occlusion", "rise", "lime", "kernel_shap", "sobol"} & bearing
 
 
 def _bears(name: str) -> bool:

@@ -97,9 +97,11 @@ class Method(Spec, ABC):
         """Return whether maps in half precision stand for float32's, where an engine may choose.
 
         Gradients at the input don't: they sum noise that a layer's gradient averages out (on
-        photographs integrated gradients turn by a cosine of 0.88 to 0.96).
+        photographs integrated gradients turn by a cosine of 0.88 to 0.96). Nor do methods that
+        compare nothing but scores: many changes of a score are as small as its rounding (the ranks
+        of an occlusion map then correlate with float32's by 0.97 at worst).
         """
-        return Need.INPUT_GRADIENT not in self.needs
+        return Need.INPUT_GRADIENT not in self.needs and self.needs != Need.SCORES
 
     def layer_of(self, model: Model, x: Tensor) -> str | None:
         """Return the name of the layer that the maps come from, for the record, or None."""
