@@ -82,6 +82,26 @@ def write(path: Path, content: str | bytes, *, durable: bool = True) -> None:
         file.write(data)
 
 
+def keep(path: Path, data: bytes) -> None:
+    """Write a file that is never changed, in half the time of `write`, and sync it.
+
+    File and folder are synced at the same time, after the file got its name: should the machine
+    crash before that has ended, the name may have other content, which the reader has to notice.
+
+    Args:
+        path: The file to write; its folder must exist.
+        data: The content.
+
+    Raises:
+        OSError: The file can't be written.
+    """
+    write(path, data, durable=False)
+    with ThreadPoolExecutor(1, "visxai-sync") as pool:
+        folder = pool.submit(_sync_folder, path.parent)
+        _sync(path)
+        folder.result()
+
+
 def sync(paths: Iterable[Path]) -> None:
     """Flush files that were written without `durable`, and their folders, to the disk.
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from visxai.errors import ArgumentError, StoreError, require
+from visxai.ledger.turns import Turns
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Table
@@ -24,8 +24,15 @@ if TYPE_CHECKING:
 
 BUSY = 30.0  # seconds that a writer waits for SQLite's other writers
 _PURPOSE = "a database of records"
-# What is erased is overwritten in the file, and what is committed survives a loss of power.
-_PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON")
+# What is erased is overwritten in the file, and what is committed survives a loss of power. The log
+# may grow to 16 MiB before a writer has to copy it into the file.
+_PRAGMAS = (
+    "journal_mode=WAL",
+    "synchronous=FULL",
+    "foreign_keys=ON",
+    "secure_delete=ON",
+    "wal_autocheckpoint=4096",
+)
 
 
 def full_url(url: str | Path) -> str:
@@ -83,10 +90,10 @@ class Database:
         self.url = full_url(url)
         self.sqlite = self.url.startswith("sqlite")
         self._clock = clock
-        self._turn: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+        self._turns: Turns | None = None
         if self.sqlite:
             # SQLite's writers wait by looking again and again; threads of one process take turns.
-            self._turn = threading.Lock()
+            self._turns = Turns(self._writer)
             self.engine = sqlalchemy.create_engine(
                 self.url,
                 connect_args={"timeout": BUSY, "check_same_thread": False},
@@ -108,11 +115,16 @@ class Database:
         Raises:
             StoreError: The database can't be reached, or refuses what is written.
         """
-        with one_sentence(), self._turn, self.engine.connect() as connection:
-            if self.sqlite:
-                connection = connection.execution_options(visxai_write=True)
-            with connection.begin():
-                yield connection
+        with one_sentence():
+            if self._turns is not None:
+                with self._turns.writing() as connection:
+                    yield connection
+            else:
+                with self.engine.begin() as connection:
+                    yield connection
+
+    def _writer(self) -> Connection:
+        return self.engine.connect().execution_options(visxai_write=True)
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Connection]:

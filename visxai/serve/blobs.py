@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from visxai.errors import StoreError, require
-from visxai.files import one_sentence, write
+from visxai.files import keep, one_sentence
 from visxai.ledger.canonical import sha256
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}/[0-9a-f]{2}/[0-9a-f]{64}")
@@ -44,10 +44,11 @@ class Blobs:
             self._remote.pipe_file(path, data)
             return name
         target = Path(self.place, name)
-        if not target.exists():  # a name is a hash, and files are renamed into place whole
-            with one_sentence("to store an item", "make room there"):
-                target.parent.mkdir(parents=True, exist_ok=True)
-                write(target, data)
+        with one_sentence("to store an item", "make room there"):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            # After a loss of power a name may have other bytes than its hash says.
+            if not target.exists() or target.read_bytes() != data:
+                keep(target, data)
         return name
 
     def get(self, name: str) -> bytes:
