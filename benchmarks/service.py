@@ -1,13 +1,14 @@
 """The service beside the engine: throughput, added latency, cache, batching, overload.
 
-    python benchmarks/service.py                   # some four minutes
-    python benchmarks/service.py --overload 120    # ten times the capacity for two minutes
-    python benchmarks/service.py --only latency    # one part, nothing is written
+    python benchmarks/service.py                      # all parts, some ten minutes
+    python benchmarks/service.py --only latency       # one part; the others' results stay
+    python benchmarks/service.py --database postgresql://visxai@localhost/empty --only load
 
 `visxai serve` runs in a process of its own with workers inside, over SQLite and on loopback; the
 clients are threads of this process with a connection each, and the engine runs in this process
-while the service is idle. Both use the same cores; parts that are compared alternate. Writes
-benchmarks/results/service.json.
+while the service is idle. Both use the same cores; parts that are compared alternate. An answer
+waits until its item is on the disk, so every part says how long a sync takes there, and latency is
+measured on a disk and in memory. Writes benchmarks/results/service.json.
 """
 
 from __future__ import annotations
@@ -60,10 +61,12 @@ class Served:
 
 
 @contextlib.contextmanager
-def serving(when: str = PASS, wait_ms: float | None = None, more: str = "") -> Iterator[Served]:
+def serving(
+    when: str = PASS, wait_ms: float | None = None, more: str = "", below: str | None = None
+) -> Iterator[Served]:
     """Run a service in a folder of its own."""
     wait = "" if wait_ms is None else f"wait_ms = {wait_ms}\n"
-    with tempfile.TemporaryDirectory(prefix="visxai-bench-") as folder:
+    with tempfile.TemporaryDirectory(prefix="visxai-bench-", dir=below) as folder:
         Path(folder, "a.toml").write_text(
             f'[policy]\nname = "p"\nrules = [{{category = "c", when = "{when}"}}]\n'
             f'[limits]\nbatch = {BATCH}\n{wait}[model]\nprecision = "fp32"\n{more}'
@@ -184,6 +187,20 @@ def drained(served: Served) -> None:
         time.sleep(0.02)
 
 
+def sync_ms(below: str | None = None) -> float:
+    """The median milliseconds until a small file and its folder are on the disk."""
+    from visxai.files import keep
+
+    took = []
+    with tempfile.TemporaryDirectory(dir=below) as folder:
+        for number in range(15):
+            began = time.perf_counter()
+            keep(Path(folder, str(number)), b"a photograph" * 1000)
+            took.append(time.perf_counter() - began)
+            time.sleep(0.02)
+    return quantiles(took)["p50"]
+
+
 def quantiles(seconds: Sequence[float]) -> dict[str, float]:
     """The quantiles in milliseconds."""
     names = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
@@ -229,15 +246,17 @@ def throughput(photos: Photographs, rounds: int, count: int) -> dict[str, Any]:
     return results
 
 
-def latency(engine: Any, photos: Photographs, count: int) -> dict[str, Any]:
+def latency(
+    engine: Any, photos: Photographs, count: int, below: str | None = None
+) -> dict[str, Any]:
     """What the service adds to the engine's time for one item, and what a cache hit takes."""
     from visxai.moderation import Moderator, Policy, Rule
 
-    results: dict[str, Any] = {}
+    results: dict[str, Any] = {"sync_ms": sync_ms(below)}
     for name, when in (("passing", PASS), ("flagged", FLAG)):
         moderator = Moderator(engine, Policy("p", (Rule("c", when),)))
         alone, service, inside, hits = [], [], [], []
-        with serving(when) as served:
+        with serving(when, below=below) as served:
             client = Client(served)
             for number, item in enumerate(photos.take(count + 5)):
                 prepared = [engine.prepare(item)]
@@ -409,12 +428,72 @@ def overload(photos: Photographs, seconds: float, times: float = 10.0) -> dict[s
     }
 
 
+def load(engine: Any, photos: Photographs, url: str | None, count: int) -> dict[str, Any]:
+    """What one item asks of the database: statements and transactions, and bytes on Postgres."""
+    from sqlalchemy import event, text
+
+    from visxai.serve.config import Config
+    from visxai.serve.intake import Item, moderate
+    from visxai.serve.keys import Principal
+    from visxai.serve.service import Places, Service
+    from visxai.serve.worker import Worker
+
+    who = Principal("bench", "default", "admin", "bench")
+    results: dict[str, Any] = {"database": "sqlite" if url is None else "postgresql"}
+    for name, when in (("passing", PASS), ("flagged", FLAG)):
+        rules = {"policy": {"name": name, "rules": [{"category": "c", "when": when}]}}
+        with tempfile.TemporaryDirectory(prefix="visxai-bench-") as folder:
+            service = Service(Config.of(rules), Places.below(folder, url), engine=engine)
+            worker, sent = Worker(service, "fast"), {"statements": 0, "transactions": 0}
+
+            def count_statement(*_: Any, sent: dict[str, int] = sent) -> None:
+                sent["statements"] += 1
+
+            def count_begin(_: Any, sent: dict[str, int] = sent) -> None:
+                sent["transactions"] += 1
+
+            def written(service: Any = service) -> tuple[int, int]:
+                if url is None:
+                    return 0, 0
+                with service.database.writing() as connection:
+                    return tuple(
+                        connection.execute(text(f"SELECT {one}")).scalar_one()
+                        for one in (
+                            "pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint",
+                            "pg_database_size(current_database())",
+                        )
+                    )
+
+            def work(items: list[bytes], service: Any = service, worker: Any = worker) -> None:
+                for item in items:
+                    moderate(service, who, Item(item))
+                while worker.step():
+                    pass
+
+            items = photos.take(count)
+            work(photos.take(BATCH))
+            event.listen(service.database.engine, "before_cursor_execute", count_statement)
+            event.listen(service.database.engine, "begin", count_begin)
+            for kind, some in ((name, items), (f"{name}, seen before", items)):
+                before, sent["statements"], sent["transactions"] = written(), 0, 0
+                work(some)
+                told = {what: round(n / count, 1) for what, n in sent.items()}
+                if url is not None:
+                    now = written()
+                    for what, new, old in zip(("wal", "size"), now, before, strict=True):
+                        told[f"{what}_kib"] = round((new - old) / count / 1024, 1)
+                results[kind] = told
+            service.close()
+    return results
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parts = ("throughput", "latency", "equal", "batching", "overload")
-    parser.add_argument("--only", choices=parts, action="append", help="nothing is written")
-    parser.add_argument("--overload", type=float, default=20.0, metavar="SECONDS")
-    parser.add_argument("--rounds", type=int, default=5)
+    parts = ("throughput", "latency", "equal", "batching", "load", "overload")
+    parser.add_argument("--only", choices=parts, action="append", help="measure this part")
+    parser.add_argument("--overload", type=float, default=120.0, metavar="SECONDS")
+    parser.add_argument("--database", metavar="URL", help="an empty one, for the part load")
+    parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
 
     import visxai
@@ -422,18 +501,26 @@ def main() -> None:
     engine = visxai.Engine(precision="fp32", batch_size=BATCH)
     photos = Photographs()
     works: dict[str, Callable[[], Any]] = {
-        "throughput": lambda: throughput(photos, args.rounds, 6 * BATCH),
-        "latency": lambda: latency(engine, photos, 60),
+        "throughput": lambda: throughput(photos, args.rounds, 10 * BATCH),
+        "latency": lambda: {
+            name: latency(engine, photos, 60, below)
+            for name, below in (("disk", None), ("memory", "/dev/shm"))
+            if below is None or Path(below).is_dir()
+        },
         "equal": lambda: equal(photos),
         "batching": lambda: batching(photos, (0.0, 2.0, 10.0), 64),
+        "load": lambda: load(engine, photos, args.database, 4 * BATCH),
         "overload": lambda: overload(photos, args.overload),
     }
-    results = {}
+    path = measure.RESULTS / "service.json"
     for name in args.only or parts:
-        results[name] = works[name]()
-        print(json.dumps({name: results[name]}, indent=1), flush=True)
-    if not args.only:
-        measure.save("service", {"batch": BATCH, **results}, "python benchmarks/service.py")
+        told = works[name]()
+        told = {"sync_ms": sync_ms(), **(told if isinstance(told, dict) else {"rows": told})}
+        print(json.dumps({name: told}, indent=1), flush=True)
+        results = json.loads(path.read_text("utf-8")) if path.exists() else {}
+        results.update({"batch": BATCH, name: told})
+        kept = {one: results[one] for one in ("batch", *parts) if one in results}
+        measure.save("service", kept, "python benchmarks/service.py")
 
 
 if __name__ == "__main__":

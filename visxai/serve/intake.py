@@ -221,6 +221,7 @@ def explain(
         examined = service.once(
             f"examine {who.tenant} {content}", lambda: _examined(service, content, item.data)
         )
+        service.keep(content, examined)
         known = _known(examined, None, began)
     blob = service.blobs.put(who.tenant, item.data)
     with service.ledger.writing() as (connection, _):
@@ -261,6 +262,8 @@ def _decide(service: Service, content: str, item: Item) -> _Known:
         decision = service.batcher.submit(prepared)
     finally:
         service.batcher.announce(-1)
+    if decision.flagged:
+        service.keep(content, examined)
     return _known(examined, decision, began, decoded)
 
 

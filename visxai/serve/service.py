@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from visxai.serve.texts import TextModerator
 
 DAY = 86400.0
-_RECENT = 128  # decoded items (150 kB each at 224 pixels) that are kept for their explanations
+_RECENT = 384  # decoded items (150 kB each at 224 pixels) that are kept for their explanations
 
 _FLIGHTS = 512  # computations whose results stay, until their items are certain to be on record
 
@@ -201,15 +201,17 @@ class Service:
         hashed = self.config.cache.similar and not whole
         task = self._decoders.submit(examine, origin(content, data), whole, hashed)
         found: Examined | Failure = self._decoders.result(task)
-        if not isinstance(found, Failure):
-            with self._lock:
-                self._recent[content] = replace(found, whole=None)
-                while len(self._recent) > _RECENT:
-                    self._recent.popitem(last=False)
         return found
 
+    def keep(self, content: str, found: Examined) -> None:
+        """Keep a decoded item for the explanation that follows."""
+        with self._lock:
+            self._recent[content] = found
+            while len(self._recent) > _RECENT:
+                self._recent.popitem(last=False)
+
     def examined(self, content: str) -> Examined | None:
-        """Take an item that this process decoded a moment ago, None where it is forgotten."""
+        """Take an item that this process kept a moment ago, None where it is forgotten."""
         with self._lock:
             return self._recent.pop(content, None)
 
