@@ -98,6 +98,12 @@ def _complete(app: FastAPI) -> None:
         schemas[kind.__name__] = told
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
+    for path in made["paths"].values():
+        for operation in path.values():
+            for status, answer in operation["responses"].items():
+                if int(status) >= 400:  # an error is JSON, whatever the answer would have been
+                    (content,) = answer["content"].values()
+                    answer["content"] = {"application/json": content}
     made["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
     made["security"] = [{"key": []}]
 
