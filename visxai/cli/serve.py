@@ -14,6 +14,8 @@ from visxai.errors import ArgumentError, VisxaiError, require
 if TYPE_CHECKING:
     from visxai.serve.service import Service
 
+SECRET = "VISXAI_WEBHOOK_SECRET"  # the environment's name for the key of signatures
+
 Settings = Annotated[
     str | None,
     typer.Option(
@@ -71,8 +73,8 @@ def serve(
         typer.Option(
             "--alerts",
             metavar="URL",
-            help="Where alerts of drift are posted as JSON. With VISXAI_WEBHOOK_SECRET in the "
-            "environment they are signed.",
+            help="Where alerts of drift are posted, besides the webhooks of the settings; signed "
+            "with VISXAI_WEBHOOK_SECRET of the environment.",
             show_default=False,
         ),
     ] = None,
@@ -119,7 +121,7 @@ def serve(
             log=_say,
             started=started,
             alerts=alerts,
-            secret=os.environ.get("VISXAI_WEBHOOK_SECRET"),
+            secret=os.environ.get(SECRET),
         )
     finally:
         service.close()
@@ -155,7 +157,7 @@ def worker(
 
     typer.echo(f"works on {', '.join(wanted)} with {service.engine.model.ref.name}")
     try:
-        run.work(service, wanted, _say)
+        run.work(service, wanted, _say, os.environ.get(SECRET))
     finally:
         service.close()
     return 0

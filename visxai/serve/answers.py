@@ -21,7 +21,7 @@ class _In(BaseModel):
 
 
 class ItemIn(_In):
-    """An item as JSON: an image's bytes in base64, or a text."""
+    """An item as JSON: an image's bytes in base64, the URL of an image, or a text."""
 
     image: Annotated[
         str | None, Field(min_length=1, description="The image file's bytes in base64.")
@@ -29,13 +29,17 @@ class ItemIn(_In):
     text: Annotated[
         str | None, Field(min_length=1, max_length=20_000, description="A text, without an image.")
     ] = None
+    url: Annotated[
+        str | None,
+        Field(min_length=1, max_length=2000, description="An image of a site that is allowed."),
+    ] = None
     name: _Name = ""
     metadata: Metadata = {}
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if (self.image is None) == (self.text is None):
-            raise ValueError("expected an image or a text, and not both")
+        if [self.image, self.text, self.url].count(None) != 2:
+            raise ValueError("expected one of image, url and text")
         return self
 
     @property

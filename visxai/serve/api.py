@@ -28,9 +28,8 @@ from visxai.serve.answers import (
     ItemOut,
     JobOut,
 )
-from visxai.serve.bodies import body_of, idempotency_key, item_of, parsed
+from visxai.serve.bodies import body_of, idempotency_key, item_of, parsed, taken
 from visxai.serve.errors import Conflict, Missing
-from visxai.serve.intake import Item
 from visxai.serve.jobs import OPEN
 from visxai.serve.keys import Principal
 from visxai.serve.rendering import fragment
@@ -94,7 +93,7 @@ async def post_explanations(request: Request, who: Submit, wait: Wait = 0) -> di
     for number, one in enumerate(asked.items):
         own = None if key is None else f"{key}:{number}"
         try:
-            item = Item(one.data(), one.name, one.metadata, one.kind)
+            item = await taken(service, one)
             results.append(
                 await run_in_threadpool(
                     intake.explain, service, who, item, one.target, asked.tier, own

@@ -7,11 +7,15 @@ from typing import Any, TypeVar
 
 from fastapi import HTTPException, Request
 from pydantic import ValidationError
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 
 from visxai.errors import ArgumentError
+from visxai.serve import outside
 from visxai.serve.answers import ExplanationsIn, ItemIn
 from visxai.serve.intake import Item
+from visxai.serve.routing import service_of
+from visxai.serve.service import Service
 
 _FORM = {
     "type": "object",
@@ -37,8 +41,7 @@ async def item_of(request: Request) -> Item:
     """Read an item from a form or from JSON."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "multipart/form-data":
-        made = await parsed(request, ItemIn)
-        return Item(made.data(), made.name, made.metadata, made.kind)
+        return await taken(service_of(request), await parsed(request, ItemIn))
     async with request.form(max_files=1, max_fields=10) as form:
         image, text = form.get("image"), form.get("text")
         if isinstance(image, UploadFile) == isinstance(text, str):
@@ -68,6 +71,50 @@ async def item_of(request: Request) -> Item:
     if checked.text is not None:
         data = checked.data()
     return Item(data, checked.name, checked.metadata, checked.kind)
+
+
+async def taken(service: Service, told: ItemIn) -> Item:
+    """Take the bytes of an item of JSON, fetching them where a URL is named.
+
+    Raises:
+        ArgumentError: They aren't base64, or the URL isn't allowed or doesn't give them.
+    """
+    if told.url is None:
+        data = told.data()
+    else:
+        data = await run_in_threadpool(fetch, service, told.url)
+    return Item(data, told.name, told.metadata, told.kind)
+
+
+def fetch(service: Service, url: str) -> bytes:
+    """Fetch an image from a site that the settings allow.
+
+    Raises:
+        ArgumentError: They don't, or the site doesn't give it.
+    """
+    settings = service.config.outside
+    if outside.origin_of(url) not in map(outside.origin_of, settings.sources):
+        raise ArgumentError(
+            expected="a URL of a site that images may be fetched from",
+            got="one of another site",
+            remedy="send the bytes, or name the site in outside.sources of the settings",
+            field="url",
+        )
+    answer = outside.request(
+        url,
+        headers={"Accept": "image/*"},
+        private=settings.networks(),
+        seconds=settings.seconds,
+        most=service.config.limits.max_bytes,
+    )
+    if answer.status != 200:
+        raise ArgumentError(
+            expected="a URL that gives an image",
+            got=f"the status {answer.status}",
+            remedy="see that it can be read without logging in",
+            field="url",
+        )
+    return answer.data
 
 
 P = TypeVar("P", ItemIn, ExplanationsIn)

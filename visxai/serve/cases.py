@@ -74,6 +74,27 @@ def keep(service: Service, who: Principal, id: str) -> bool:
         return True
 
 
+def saw(service: Service, who: Principal, id: str, shown: list[str]) -> None:
+    """Put on record that somebody opened a case, and which explanations it showed.
+
+    Args:
+        service: The service.
+        who: Who opened it.
+        id: The decision, of the same tenant.
+        shown: The explanations that were done by then.
+    """
+    with service.ledger.writing() as (connection, at):
+        audit.append(
+            connection,
+            at,
+            "case.opened",
+            id,
+            actor=who.key_id,
+            tenant=who.tenant,
+            body={"role": who.role, "shown": shown},
+        )
+
+
 def act(
     service: Service, who: Principal, id: str, action: str, shown: str | None = None
 ) -> dict[str, Any]:

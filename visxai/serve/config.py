@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from visxai.errors import ArgumentError, require
 
@@ -13,6 +14,8 @@ require("pydantic", "serve", "the service")
 from pydantic import BaseModel, ConfigDict, Field, ValidationError  # noqa: E402
 
 from visxai.moderation import Policy, Rule  # noqa: E402
+from visxai.serve import outside  # noqa: E402
+from visxai.serve.outside import Network  # noqa: E402
 
 _Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.-]+$")]
 _Text = Annotated[str, Field(min_length=1, max_length=500)]
@@ -133,6 +136,61 @@ class Queueing(_Part):
     lease: Annotated[float, Field(ge=0.5, le=3600)] = 30.0
 
 
+Event = Literal[
+    "item.flagged",
+    "explanation.added",
+    "decision.appealed",
+    "decision.upheld",
+    "decision.overturned",
+    "decision.escalated",
+    "alert.raised",
+]
+
+
+class Webhook(_Part):
+    """Where events are posted to; see `visxai.serve.webhooks`.
+
+    Attributes:
+        url: The address.
+        events: Which events.
+        tenant: Whose, None for those of all and for alerts, which are about a model.
+    """
+
+    url: Annotated[str, Field(max_length=2000)]
+    events: Annotated[tuple[Event, ...], Field(min_length=1)] = get_args(Event)
+    tenant: _Name | None = None
+
+
+class Outside(_Part):
+    """Which other machines the service calls; see `visxai.serve.outside`.
+
+    Attributes:
+        sources: The sites that items may be fetched from, such as "https://example.org".
+        private: Networks that may be called besides public addresses, such as "10.1.2.0/24".
+        seconds: How long a call may take.
+    """
+
+    sources: tuple[_Text, ...] = ()
+    private: tuple[_Text, ...] = ()
+    seconds: Annotated[float, Field(gt=0, le=25)] = 10.0
+
+    def networks(self) -> tuple[Network, ...]:
+        """Read the private networks.
+
+        Raises:
+            ArgumentError: One can't be read.
+        """
+        try:
+            return tuple(ipaddress.ip_network(one) for one in self.private)
+        except ValueError as error:
+            raise ArgumentError(
+                expected="networks such as 10.1.2.0/24 in outside.private",
+                got=str(error),
+                remedy="write an address and the length of its prefix",
+                field="outside.private",
+            ) from error
+
+
 class Config(_Part):
     """The whole file.
 
@@ -145,6 +203,8 @@ class Config(_Part):
         cache: What is reused.
         retention: How long things stay.
         queue: How workers lease jobs.
+        webhooks: Where events are posted to.
+        outside: Which other machines are called.
         tenants: Whose items the service takes.
     """
 
@@ -156,6 +216,8 @@ class Config(_Part):
     cache: Cache = Cache()
     retention: Retention = Retention()
     queue: Queueing = Queueing()
+    webhooks: tuple[Webhook, ...] = ()
+    outside: Outside = Outside()
     tenants: Annotated[tuple[_Name, ...], Field(min_length=1)] = ("default",)
 
     def rules(self) -> Policy:
@@ -205,6 +267,9 @@ class Config(_Part):
 
         made.rules()
         made.text_rules()
+        made.outside.networks()
+        for url in (*made.outside.sources, *(hook.url for hook in made.webhooks)):
+            outside.parse(url)
         if made.text is not None:
             from visxai.text import methods
 

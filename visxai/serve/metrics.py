@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 from sqlalchemy import func, select
 
 from visxai.errors import StoreError
-from visxai.serve.tables import decisions, jobs
+from visxai.serve.tables import decisions, deliveries, jobs
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
@@ -112,6 +112,9 @@ class _InDatabase(Collector):
                     .where(decisions.c.state == "open")
                     .group_by(decisions.c.lane)
                 ).all()
+                posts = connection.execute(
+                    select(deliveries.c.state, func.count().label("n")).group_by(deliveries.c.state)
+                ).all()
         except StoreError:
             return
         waiting = GaugeMetricFamily("visxai_queue_depth", "Waiting jobs.", labels=["lane"])
@@ -128,9 +131,14 @@ class _InDatabase(Collector):
         reviews = GaugeMetricFamily("visxai_open_cases", "Open cases.", labels=["lane"])
         for row in cases:
             reviews.add_metric([row.lane], row.n)
+        posted = GaugeMetricFamily(
+            "visxai_deliveries", "Posts to webhooks by state, of the last week.", labels=["state"]
+        )
+        for row in posts:
+            posted.add_metric([row.state], row.n)
         batcher = self._service.batcher
         forwards = CounterMetricFamily("visxai_decided_forwards", "Forwards that decided on items.")
         forwards.add_metric([], batcher.batches)
         rows = CounterMetricFamily("visxai_decided_rows", "Items that these forwards decided on.")
         rows.add_metric([], batcher.rows)
-        yield from (waiting, oldest, states, reviews, forwards, rows)
+        yield from (waiting, oldest, states, reviews, posted, forwards, rows)

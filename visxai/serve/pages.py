@@ -153,6 +153,7 @@ def get_case(request: Request, who: _Review, id: str) -> Response:
         told = select(tables.appeals.c.reason).where(tables.appeals.c.decision_id == id)
         reasons = list(connection.execute(told.order_by(tables.appeals.c.created)).scalars())
         similar = cases.same_image(connection, item, id)
+    cases.saw(service, who, id, [one["id"] for one in made if one["done"]])
     text = None
     if item.kind == "text" and item.blob is not None:
         text = service.blobs.get(item.blob).decode("utf-8")

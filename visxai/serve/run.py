@@ -16,7 +16,9 @@ from visxai.govern import watcher
 from visxai.ledger import audit
 from visxai.serve import erasure, keys
 from visxai.serve.app import create
+from visxai.serve.config import Webhook
 from visxai.serve.service import Service
+from visxai.serve.webhooks import Courier
 from visxai.serve.worker import Worker
 
 WATCH = 300.0  # seconds between two looks for drift
@@ -61,9 +63,14 @@ def listen(host: str, port: int) -> socket.socket:
 
 @contextlib.contextmanager
 def working(
-    service: Service, lanes: Sequence[str], log: Callable[[str], None]
+    service: Service,
+    lanes: Sequence[str],
+    log: Callable[[str], None],
+    hooks: Sequence[Webhook] = (),
+    secret: str | None = None,
 ) -> Iterator[list[Worker]]:
-    """Run a worker for each lane, and the tidying, while the context lasts."""
+    """Run a worker for each lane, the webhooks, and the tidying, while the context lasts."""
+    courier = Courier(service, (*service.config.webhooks, *hooks), secret, log)
     workers = [Worker(service, lane, log) for lane in lanes]
     over = threading.Event()
 
@@ -77,6 +84,7 @@ def working(
     tidying = threading.Thread(target=tidy, name="visxai-tidy", daemon=True)
     for worker in workers:
         worker.start()
+    courier.start()
     tidying.start()
     try:
         yield workers
@@ -84,6 +92,7 @@ def working(
         over.set()
         for worker in workers:
             worker.stop()
+        courier.stop()
         tidying.join(5.0)
 
 
@@ -105,8 +114,8 @@ def serve(
         lanes: The lanes of workers inside this process; none for an API alone.
         log: Takes lines about what goes wrong.
         started: Called once requests are answered.
-        alerts: The webhook that alerts of drift are posted to, None for the log and the page alone.
-        secret: The key of their signature, None for none.
+        alerts: A webhook for alerts of drift, besides those of the settings.
+        secret: The key that webhooks are signed with.
     """
     # Threads that answer requests and the one that computes change places more often than by
     # default (5 ms), which is as long as a small forward.
@@ -129,17 +138,30 @@ def serve(
         started()
 
     over = threading.Event()
-    drift = watcher(service.ledger, every=WATCH, webhook=alerts, secret=secret)
-    with drift, working(service, lanes, log):
+    hooks = [] if alerts is None else [Webhook(url=alerts, events=("alert.raised",))]
+    drift = watcher(service.ledger, every=WATCH)
+    with working(service, lanes, log, hooks, secret), drift:
         threading.Thread(target=watch, daemon=True).start()
         server.run(sockets=[listener])
 
 
-def work(service: Service, lanes: Sequence[str], log: Callable[[str], None]) -> None:
-    """Work on lanes until the process is asked to stop (SIGINT, SIGTERM)."""
+def work(
+    service: Service,
+    lanes: Sequence[str],
+    log: Callable[[str], None],
+    secret: str | None = None,
+) -> None:
+    """Work on lanes until the process is asked to stop (SIGINT, SIGTERM).
+
+    Args:
+        service: The service.
+        lanes: The lanes.
+        log: Takes lines about what goes wrong.
+        secret: The key that webhooks are signed with.
+    """
     over = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: over.set())
-    with working(service, lanes, log):
+    with working(service, lanes, log, secret=secret):
         while not over.wait(0.5):
             pass

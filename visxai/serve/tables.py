@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sqlalchemy import (
+    BigInteger,
     Column,
     Float,
     ForeignKey,
@@ -180,4 +181,30 @@ bands = Table(
     Column("band", String(32), primary_key=True),
     Column("explanation_id", _ID, primary_key=True),
     Index("bands_by_explanation", "explanation_id"),
+)
+
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("sequence", BigInteger, nullable=False),  # of the last entry that it has heard of
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("webhook", _ID, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("event", String(64), nullable=False),
+    Column("subject", String(64), nullable=False),
+    Column("body", Text, nullable=False),
+    Column("state", String(16), nullable=False),  # waiting, delivered or failed
+    Column("attempts", Integer, nullable=False),
+    Column("due", _TIME, nullable=False),
+    Column("reason", Text),
+    Column("created", _TIME, nullable=False),
+    Column("finished", _TIME),
+    Index("deliveries_once", "webhook", "sequence", unique=True),
+    Index("deliveries_due", "state", "due"),
 )
