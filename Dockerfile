@@ -2,7 +2,9 @@
 FROM python:3.12-slim
 
 RUN useradd --create-home --uid 10001 visxai \
-    && python -m venv /opt/visxai
+    && python -m venv /opt/visxai \
+    && mkdir --parents /srv/visxai/data \
+    && chown --recursive visxai /srv/visxai
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY visxai visxai
@@ -16,7 +18,6 @@ RUN /opt/visxai/bin/pip install --no-cache-dir ".[serve]" \
 
 ENV PATH=/opt/visxai/bin:$PATH PYTHONUNBUFFERED=1
 USER visxai
-WORKDIR /home/visxai
-RUN mkdir data
+WORKDIR /srv/visxai
 ENTRYPOINT ["visxai"]
 CMD ["serve", "--host", "0.0.0.0", "--port", "8000", "--data", "data"]

@@ -45,7 +45,7 @@ def test_every_command_is_one_of_the_command_line(compose: dict[str, Any]) -> No
     for service in services.values():
         options = service["options"]
         assert options["database"] == "postgresql://visxai@postgres/visxai"
-        volumes = dict(one.rsplit(":/home/visxai/", 1) for one in service["volumes"])
+        volumes = dict(one.rsplit(":/srv/visxai/", 1) for one in service["volumes"])
         assert volumes["data"] == options["data"]
         (settings,) = (one for one in volumes if one != "data")
         assert volumes[settings] == f"{options['config']}:ro"
@@ -101,7 +101,8 @@ def test_images_are_built_from_files_that_install_the_service(compose: dict[str,
     plain = (ROOT / "Dockerfile").read_text()
     assert ".[serve]" in plain
     for text in (made, plain):
-        assert re.search(r"USER visxai\nWORKDIR /home/visxai\nRUN mkdir data\n", text)
+        assert re.search(r"mkdir --parents /srv/visxai/data .*\n.* chown --recursive visxai", text)
+        assert "USER visxai\nWORKDIR /srv/visxai\n" in text
         for source in re.findall(r"^COPY (.+) \S+$", text, re.MULTILINE):
             assert all((ROOT / one).exists() for one in source.split())
 
