@@ -7,9 +7,11 @@ import hmac
 import importlib.util
 import json
 import logging
+import re
 import shutil
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,7 +24,7 @@ from stores import explanation, fill, photograph
 
 from visxai import cli, govern
 from visxai.errors import ArgumentError, StoreError
-from visxai.govern import auditing, delivery, features
+from visxai.govern import auditing, daily, delivery, features
 from visxai.govern.log import Item, Log
 from visxai.ledger import Envelope, Ledger, Signer
 from visxai.record.text import TextExplanation
@@ -297,6 +299,83 @@ def test_a_page_of_one_model_and_one_tenant(log: Log, photo: Path) -> None:
     assert "decision-7" not in govern.page(log, tenant="them")
 
 
+def test_tenants_see_their_own_alone(log: Log, photo: Path) -> None:
+    log.add([replace(one, envelope=replace(one.envelope, tenant="them"))
+             for one in stream(photo, 80, 0)])  # fmt: skip
+    id = log.model("m").id
+    assert log.tenants(id) == ["default", "them"]
+    found = govern.watch(log, size=40)
+    assert (found.windows, len(found.alerts)) == (3, 1)  # theirs didn't change
+    (alert,) = govern.alerts(log, "default")
+    assert govern.alerts(log, "them") == []
+    with pytest.raises(ArgumentError, match="the id of an alert"):
+        govern.acknowledge(log, alert["id"], "not mine", "kim", "them")
+    assert [one.n for name in ("default", "them", None) for one in log.models(name)] == [
+        120,
+        80,
+        200,
+    ]
+    assert len(log.observe(id, tenant="them")) == 80
+    both, theirs = (summary(log, tenant) for tenant in (None, "them"))
+    assert sum(day[1] for day in theirs["trends"][""]["score"]) == 80
+    assert sum(day[1] for day in both["trends"][""]["score"]) == 200
+    assert (theirs["coverage"], both["coverage"]) == ([80, 80], [200, 200])
+    assert [one["tenant"] for one in theirs["windows"]] == ["them"]
+    assert {one["tenant"] for one in both["gaps"]} == {"default", "them"}
+    assert (len(theirs["alerts"]), len(both["alerts"])) == (0, 1)
+    with log.ledger.database.reading() as connection:
+        means = daily.means(connection, id, tenant="them")
+    assert means["score"] == (80, pytest.approx(log.observe(id, tenant="them").scores.mean()))
+    log.count_unexplained(id, 7, "them")
+    assert summary(log, "them")["coverage"] == [87, 80]
+    assert summary(log, "default")["coverage"] == [120, 120]
+
+
+def summary(log: Log, tenant: str | None) -> Any:
+    """What the page says of the only model."""
+    html = govern.page(log, tenant=tenant)
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', html, re.S)
+    assert found
+    (model,) = json.loads(found[1])["models"]
+    return model
+
+
+def test_sums_of_an_earlier_version_are_divided(log: Log, photo: Path) -> None:
+    theirs = replace(stream(photo, 1, 200)[0], envelope=Envelope(tenant="them", truth="dog"))
+    log.add([theirs])
+    govern.watch(log, size=40)
+    log.count_unexplained(log.model("m").id, 5)
+    before = [summary(log, tenant) for tenant in (None, "default", "them")]
+    with log.ledger.database.writing() as connection:  # as the first version had it
+        for name in ("daily", "coverage", "gaps"):
+            connection.execute(text(f"DROP TABLE govern_{name}"))
+        for name in ("windows", "alerts"):
+            connection.execute(text(f"ALTER TABLE govern_{name} DROP COLUMN tenant"))
+        connection.execute(text("DROP INDEX govern_measures_by_tenant"))
+        key = (
+            "model_id TEXT, day TEXT, label TEXT, figure TEXT, n INTEGER, total REAL, squares REAL"
+        )
+        connection.execute(text(f"CREATE TABLE govern_daily ({key})"))
+        key = "model_id TEXT, day TEXT, seen INTEGER, explained INTEGER"
+        connection.execute(text(f"CREATE TABLE govern_coverage ({key})"))
+        connection.execute(text("CREATE TABLE govern_gaps (model_id TEXT)"))
+        connection.execute(
+            text("INSERT INTO govern_coverage VALUES (:id, '2026-04-01', 126, 121)"),
+            {"id": before[0]["id"]},
+        )
+        connection.execute(text("UPDATE govern_version SET version_num = 'govern_0001'"))
+    with Log(log.ledger) as again:
+        after = [summary(again, tenant) for tenant in (None, "default", "them")]
+        assert govern.alerts(again, "them") == []
+        (alert,) = govern.alerts(again, "default")
+        assert alert["records"] == []
+    for old, new in zip(before, after, strict=True):
+        assert new["trends"] == old["trends"]
+        assert new["windows"] == old["windows"]
+    assert [one["coverage"] for one in after] == [[126, 121], [125, 120], [1, 1]]
+    assert "error" in after[2]["trends"][""]
+
+
 def test_the_audit_of_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = [photograph(tmp_path / "in" / f"{at}.png", at) for at in range(40)]
     made = [explanation(path, quality={"faithful": at % 4 > 0}) for at, path in enumerate(paths)]
@@ -403,5 +482,10 @@ def test_the_page_in_a_browser(log: Log, tmp_path: Path) -> None:
             assert page.locator("tr").count() == 8
             assert page.evaluate("document.documentElement.scrollWidth") <= width
             page.emulate_media(color_scheme="light")
+        with Log(tmp_path / "empty.db") as empty:
+            served.write_text(govern.page(empty), "utf-8")
+        page.goto(served.as_uri())
+        assert page.locator("select").count() == 0
+        assert "Nothing is on record yet" in page.locator("#trends").inner_text()
         browser.close()
     assert not wrong

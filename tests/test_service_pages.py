@@ -94,6 +94,7 @@ def _alert(log: govern.Log, id: str) -> str:
     row = {
         "id": id,
         "model_id": log.models()[0].id,
+        "tenant": "default",
         "window_id": "w",
         "at": "2026",
         "state": "open",

@@ -262,6 +262,15 @@ def report(
     verify: Annotated[
         bool, typer.Option("--verify/--no-verify", help="Verify the whole audit chain for it.")
     ] = True,
+    tenant: Annotated[
+        str | None,
+        typer.Option(
+            "--tenant",
+            metavar="NAME",
+            help="Whose explanations. [dim]\\[default: everybody's][/dim]",
+            show_default=False,
+        ),
+    ] = None,
     debug: Debug = False,
 ) -> int:
     """Write one page that opens from disk: trends, explanations, fairness, drift, audit.
@@ -277,7 +286,7 @@ def report(
 
     with terminal.working("Writing the page"), govern.Log(existing(database)) as log:
         log.catch_up()
-        target = govern.report(log, out, verify=verify)
+        target = govern.report(log, out, verify=verify, tenant=tenant)
     typer.echo(f"Open it in a browser: {target}")
     return 0
 

@@ -1,6 +1,7 @@
 """Daily sums: what trends are drawn from without reading every explanation.
 
-For each model, day, class ("" is all classes) and figure: n, sum and sum of squares, from which
+For each model, tenant, day, class ("" is all classes) and figure: n, sum and sum of squares, from
+which
 
     mean = sum / n,    interval = mean ± 1.96 sqrt( (squares / n - mean²) / n )
 """
@@ -55,9 +56,10 @@ def add_sums(connection: Connection, rows: Sequence[Mapping[str, Any]], unexplai
     Args:
         connection: A connection in a writing transaction.
         rows: Rows of the table of measures.
-        unexplained: Items that the last row's model judged besides and that weren't explained.
+        unexplained: Items that the last row's model judged besides for its tenant and that weren't
+            explained.
     """
-    sums: dict[tuple[str, str, str, str], list[float]] = {}
+    sums: dict[tuple[str, str, str, str, str], list[float]] = {}
     for row in rows:
         figures = {"score": row["score"]}
         figures |= {name: row[name] for name in FIXED if row[name] is not None}
@@ -69,7 +71,8 @@ def add_sums(connection: Connection, rows: Sequence[Mapping[str, Any]], unexplai
             for figure, value in figures.items():
                 if not math.isfinite(value):
                     continue
-                one = sums.setdefault((row["model_id"], row["at"][:10], label, figure), [0, 0, 0])
+                whose = (row["model_id"], row["tenant"], row["at"][:10])
+                one = sums.setdefault((*whose, label, figure), [0, 0, 0])
                 one[0] += 1
                 one[1] += value
                 one[2] += value * value
@@ -78,23 +81,22 @@ def add_sums(connection: Connection, rows: Sequence[Mapping[str, Any]], unexplai
         dict(zip(table.columns.keys(), (*key, *one), strict=True)) for key, one in sums.items()
     ]
     _add(connection, table, values, ("n", "total", "squares"))
-    explained = Counter((row["model_id"], row["at"][:10]) for row in rows)
-    last = (rows[-1]["model_id"], rows[-1]["at"][:10])
+    explained = Counter((row["model_id"], row["tenant"], row["at"][:10]) for row in rows)
+    last = (rows[-1]["model_id"], rows[-1]["tenant"], rows[-1]["at"][:10])
     values = [
         {
-            "model_id": model,
-            "day": day,
-            "seen": count + (unexplained if (model, day) == last else 0),
+            **dict(zip(("model_id", "tenant", "day"), whose, strict=True)),
+            "seen": count + (unexplained if whose == last else 0),
             "explained": count,
         }
-        for (model, day), count in explained.items()
+        for whose, count in explained.items()
     ]
     _add(connection, tables.coverage, values, ("seen", "explained"))
 
 
-def add_unexplained(connection: Connection, model: str, day: str, count: int) -> None:
-    """Count items that a model judged on a day and that weren't explained."""
-    value = {"model_id": model, "day": day, "seen": count, "explained": 0}
+def add_unexplained(connection: Connection, model: str, tenant: str, day: str, count: int) -> None:
+    """Count items of a tenant that a model judged on a day and that weren't explained."""
+    value = {"model_id": model, "tenant": tenant, "day": day, "seen": count, "explained": 0}
     _add(connection, tables.coverage, [value], ("seen", "explained"))
 
 
@@ -104,6 +106,7 @@ def trend(
     figures: Iterable[str],
     label: str = "",
     since: str | None = None,
+    tenant: str | None = None,
 ) -> dict[str, list[Point]]:
     """Read the trends of figures.
 
@@ -113,11 +116,12 @@ def trend(
         figures: The figures.
         label: The class; "" is all classes.
         since: The first day, as YYYY-MM-DD; None for all days.
+        tenant: Whose items count; None for everybody's.
 
     Returns:
         For each figure that has values its days in order.
     """
-    return trends(connection, model, figures, [label], since)[label]
+    return trends(connection, model, figures, [label], since, tenant)[label]
 
 
 def trends(
@@ -126,6 +130,7 @@ def trends(
     figures: Iterable[str],
     labels: Sequence[str],
     since: str | None = None,
+    tenant: str | None = None,
 ) -> dict[str, dict[str, list[Point]]]:
     """Read the trends of figures for several classes in one pass over the days.
 
@@ -135,23 +140,26 @@ def trends(
         figures: The figures.
         labels: The classes; "" is all classes.
         since: The first day, as YYYY-MM-DD; None for all days.
+        tenant: Whose items count; None for everybody's.
 
     Returns:
         For each class and each figure that has values its days in order.
     """
     table = tables.daily
-    columns = (table.c.label, table.c.figure, table.c.day, table.c.n, table.c.total)
+    sums = (func.sum(table.c.n), func.sum(table.c.total), func.sum(table.c.squares))
+    columns = (table.c.label, table.c.figure, table.c.day)
     query = (
-        select(*columns, table.c.squares)
-        .where(table.c.model_id == model, table.c.label.in_(list(labels)))
+        select(*columns, *sums)
+        .where(*_of(model, tenant), table.c.label.in_(list(labels)))
         .where(table.c.figure.in_(list(figures)))
+        .group_by(*columns)
         .order_by(table.c.day)
     )
     if since is not None:
         query = query.where(table.c.day >= since)
     found: dict[str, dict[str, list[Point]]] = {label: {} for label in labels}
     for label, figure, day, n, total, squares in connection.execute(query):
-        mean = total / n
+        n, mean = int(n), total / n
         spread = math.sqrt(max(0.0, squares / n - mean * mean) / n) * _SURE
         point = Point(day, n, mean, mean - spread, mean + spread)
         found[label].setdefault(figure, []).append(point)
@@ -159,7 +167,7 @@ def trends(
 
 
 def means(
-    connection: Connection, model: str, since: str | None = None
+    connection: Connection, model: str, since: str | None = None, tenant: str | None = None
 ) -> dict[str, tuple[int, float]]:
     """Compute each figure's number of items and mean, over all classes and days.
 
@@ -167,11 +175,12 @@ def means(
         connection: A connection.
         model: The model's id.
         since: The first day, as YYYY-MM-DD; None for all days.
+        tenant: Whose items count; None for everybody's.
     """
     table = tables.daily
     query = (
         select(table.c.figure, func.sum(table.c.n), func.sum(table.c.total))
-        .where(table.c.model_id == model, table.c.label == "")
+        .where(*_of(model, tenant), table.c.label == "")
         .group_by(table.c.figure)
     )
     if since is not None:
@@ -179,18 +188,27 @@ def means(
     return {str(name): (int(n), total / n) for name, n, total in connection.execute(query)}
 
 
-def labels(connection: Connection, model: str, most: int = 12) -> list[tuple[str, int]]:
+def labels(
+    connection: Connection, model: str, most: int = 12, tenant: str | None = None
+) -> list[tuple[str, int]]:
     """List a model's classes with their counts, the most frequent first."""
     table = tables.daily
     count = func.sum(table.c.n)
     query = (
         select(table.c.label, count)
-        .where(table.c.model_id == model, table.c.figure == "score", table.c.label != "")
+        .where(*_of(model, tenant), table.c.figure == "score", table.c.label != "")
         .group_by(table.c.label)
         .order_by(count.desc(), table.c.label)
         .limit(most)
     )
     return [(str(row[0]), int(row[1])) for row in connection.execute(query)]
+
+
+def _of(model: str, tenant: str | None) -> list[Any]:
+    """Make the conditions that choose a model's sums, of one tenant or of all."""
+    columns = tables.daily.c
+    chosen = [columns.model_id == model]
+    return chosen if tenant is None else [*chosen, columns.tenant == tenant]
 
 
 def _add(

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import func, select
 
 from visxai import files
-from visxai.govern import tables
 from visxai.govern.log import Log
 from visxai.govern.overview import summarise
 from visxai.govern.watching import alerts
@@ -40,13 +39,16 @@ _RECENT = 20_000  # entries among which a tenant's latest are looked for
 _SEEN = ("decision.upheld", "decision.overturned", "decision.escalated")
 
 
-def report(log: Log, out: str | os.PathLike[str], *, verify: bool = True) -> Path:
+def report(
+    log: Log, out: str | os.PathLike[str], *, verify: bool = True, tenant: str | None = None
+) -> Path:
     """Write the page as one file.
 
     Args:
         log: The log.
         out: The file.
         verify: Whether to verify the whole audit chain for it.
+        tenant: Whose explanations; None for everybody's.
 
     Returns:
         The file's path.
@@ -55,7 +57,7 @@ def report(log: Log, out: str | os.PathLike[str], *, verify: bool = True) -> Pat
         StoreError: The database can't be read, or the file can't be written.
     """
     target = Path(os.path.abspath(out))
-    text = page(log, verify=verify)
+    text = page(log, verify=verify, tenant=tenant)
     with files.one_sentence(f"to write {os.fspath(out)}", "name another file"):
         files.write(target, text)
     return target
@@ -75,8 +77,7 @@ def page(
         log: The log.
         model: The id of the only model to show; for one that isn't there ("") the latest used. The
             page asks for others with ?model=ID. None shows all of them, twenty at most.
-        tenant: Whose explanations and audit entries are listed; None for everybody's. Sums over all
-            items are nobody's and stay.
+        tenant: Whose explanations, sums, windows, alerts and audit entries; None for everybody's.
         act: The address that forms of alerts post to, with the fields alert, text and close ("yes"
             to acknowledge); None shows the command instead.
         verify: Whether to verify the whole audit chain, which reads all entries and payloads.
@@ -84,14 +85,12 @@ def page(
     Raises:
         StoreError: The database can't be read.
     """
-    known = log.models()
+    known = log.models(tenant)
     if model is None:
         shown = known = known[:_MODELS]
     else:
         shown = [one for one in known if one.id == model] or known[:1]
-    told = alerts(log)
-    if tenant is not None:
-        _hide(log, told, tenant)
+    told = alerts(log, tenant)
     whole = {one.id: summarise(log, one, told, tenant) for one in shown}
     data = {
         "models": [whole.get(one.id, asdict(one)) for one in known],
@@ -109,18 +108,6 @@ def page(
         scripts=(style / "plots.js", _HERE / "charts.js", _HERE / "dashboard.js"),
         forms=act is not None,
     )
-
-
-def _hide(log: Log, told: list[dict[str, Any]], tenant: str) -> None:
-    """Take the records of other tenants out of alerts."""
-    ids = {record["id"] for one in told for record in one["records"]}
-    table = tables.measures.c
-    own = select(table.explanation_id).where(table.tenant == tenant)
-    with log.ledger.database.reading() as connection:
-        query = own.where(table.explanation_id.in_(ids))
-        mine = set(connection.execute(query).scalars())
-    for one in told:
-        one["records"] = [record for record in one["records"] if record["id"] in mine]
 
 
 def _audit(log: Log, tenant: str | None, verify: bool) -> dict[str, Any]:

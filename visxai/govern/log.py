@@ -250,15 +250,16 @@ class Log:
             if len(ids) < _BATCH:
                 return count
 
-    def count_unexplained(self, model: str, count: int) -> None:
+    def count_unexplained(self, model: str, count: int, tenant: str = "default") -> None:
         """Count items that a model judged today and that weren't explained.
 
         Args:
             model: The model's id.
             count: How many.
+            tenant: Whose items they are.
         """
         with self.ledger.writing() as (connection, at):
-            add_unexplained(connection, model, at[:10], count)
+            add_unexplained(connection, model, tenant, at[:10], count)
 
     def _keep(self, connection: Connection, rows: list[dict[str, Any]], unexplained: int) -> None:
         if not rows:
@@ -284,8 +285,23 @@ class Log:
 
     # ---- reading ------------------------------------------------------------------------------
 
-    def models(self) -> list[Model]:
-        """List the models that have explanations, the latest used first."""
+    def tenants(self, model: str) -> list[str]:
+        """List the tenants for whom a model has explanations.
+
+        Args:
+            model: The model's id.
+        """
+        told = tables.daily.c
+        query = select(told.tenant).where(told.model_id == model).distinct().order_by(told.tenant)
+        with self.ledger.database.reading() as connection:
+            return [str(one) for one in connection.execute(query).scalars()]
+
+    def models(self, tenant: str | None = None) -> list[Model]:
+        """List the models that have explanations, the latest used first.
+
+        Args:
+            tenant: Whose explanations count; None for everybody's.
+        """
         sums, explained = tables.daily, tables.daily.c
         counted = (
             select(
@@ -297,6 +313,8 @@ class Log:
             .where(sums.c.label == "", sums.c.figure == "score")
             .group_by(explained.model_id)
         )
+        if tenant is not None:
+            counted = counted.where(sums.c.tenant == tenant)
         with self.ledger.database.reading() as connection:
             told = {row[0]: tuple(row)[1:] for row in connection.execute(counted)}
             found = [
@@ -335,6 +353,7 @@ class Log:
         self,
         model: str,
         *,
+        tenant: str | None = None,
         since: str | None = None,
         until: str | None = None,
         after: tuple[str, str] | None = None,
@@ -345,6 +364,7 @@ class Log:
 
         Args:
             model: The model's id.
+            tenant: Whose they are; None for everybody's.
             since: Only those of this time (ISO 8601) or later.
             until: Only those before this time.
             after: Only those behind the item with this (time, id).
@@ -356,6 +376,8 @@ class Log:
         """
         table = tables.measures
         query = select(table).where(table.c.model_id == model)
+        if tenant is not None:
+            query = query.where(table.c.tenant == tenant)
         if since is not None:
             query = query.where(table.c.at >= parse_time(since))
         if until is not None:

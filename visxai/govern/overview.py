@@ -21,7 +21,7 @@ from visxai.govern.regions import PREFIX as REGION
 from visxai.ledger import explanations
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Select, Table
 
 ITEMS = 200  # explanations on the page
 _CLASSES = 6  # classes with trends
@@ -40,7 +40,7 @@ def summarise(
         log: The log.
         model: The model.
         told: All alerts.
-        tenant: Whose explanations are listed one by one; None for everybody's.
+        tenant: Whose explanations, sums, windows and gaps; None for everybody's.
 
     Raises:
         StoreError: The database can't be read.
@@ -49,22 +49,19 @@ def summarise(
     last = datetime.date.fromisoformat(model.last)
     since = (last - datetime.timedelta(days=_DAYS - 1)).isoformat()
     with log.ledger.database.reading() as connection:
-        labels = ["", *(name for name, _ in daily.labels(connection, model.id, _CLASSES))]
-        figures = _figures(daily.means(connection, model.id, since))
-        points = daily.trends(connection, model.id, figures, labels, since)
-        covered = connection.execute(
-            select(tables.coverage).where(tables.coverage.c.model_id == model.id)
-        ).all()
+        labels = ["", *(name for name, _ in daily.labels(connection, model.id, _CLASSES, tenant))]
+        figures = _figures(daily.means(connection, model.id, since, tenant))
+        points = daily.trends(connection, model.id, figures, labels, since, tenant)
+        covered = connection.execute(_rows(tables.coverage, model, tenant)).all()
         windows = connection.execute(
-            select(tables.windows)
-            .where(tables.windows.c.model_id == model.id)
+            _rows(tables.windows, model, tenant)
             .order_by(tables.windows.c.last.desc())
             .limit(_WINDOWS)
         ).all()
         gaps = connection.execute(
-            select(tables.gaps)
-            .where(tables.gaps.c.model_id == model.id)
-            .order_by(tables.gaps.c.attribute)
+            _rows(tables.gaps, model, tenant).order_by(
+                tables.gaps.c.attribute, tables.gaps.c.tenant
+            )
         ).all()
         items = _items(connection, model.id, card.threshold if card else None, tenant)
     return {
@@ -83,10 +80,19 @@ def summarise(
             sum(row.explained for row in covered),
         ],
         "windows": [_window(row) for row in reversed(windows)],
-        "gaps": [{**json.loads(row.result), "n": row.n, "at": row.at} for row in gaps],
+        "gaps": [
+            {**json.loads(row.result), "n": row.n, "at": row.at, "tenant": row.tenant}
+            for row in gaps
+        ],
         "alerts": [one for one in told if one["model_id"] == model.id],
         "items": items,
     }
+
+
+def _rows(table: Table, model: Model, tenant: str | None) -> Select[Any]:
+    """Select a model's rows, of one tenant or of all."""
+    query = select(table).where(table.c.model_id == model.id)
+    return query if tenant is None else query.where(table.c.tenant == tenant)
 
 
 def _figures(means: Mapping[str, tuple[int, float]]) -> list[str]:
@@ -125,7 +131,14 @@ def _window(row: Any) -> dict[str, Any]:
         for one in result["outliers"][:5]
     ]
     count = len(result["outliers"])
-    return {**kept, "id": row.id, "moved": moved, "outliers": outliers, "unlike": count}
+    return {
+        **kept,
+        "id": row.id,
+        "tenant": row.tenant,
+        "moved": moved,
+        "outliers": outliers,
+        "unlike": count,
+    }
 
 
 def _items(

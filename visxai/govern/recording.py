@@ -79,8 +79,8 @@ class Logged:
 
     def close(self) -> None:
         """Count what wasn't explained since, and close the database if it was opened here."""
-        if self._skipped and (known := self.log.models()):
-            self.log.count_unexplained(known[0].id, self._skipped)
+        if self._skipped and (known := self.log.models(self._tenant)):
+            self.log.count_unexplained(known[0].id, self._skipped, self._tenant)
             self._skipped = 0
         self.log.close()
 

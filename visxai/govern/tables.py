@@ -2,7 +2,8 @@
 
 `measures` has a row for each explanation on record and a column for each feature, for SQL and
 DuckDB; `daily` holds the sums that trends are drawn from, so that a page over a million rows reads
-some thousand. Times are text as in the ledger.
+some thousand. Each row is a tenant's own; only cards are of all who use a model. Times are text as
+in the ledger.
 """
 
 from __future__ import annotations
@@ -41,12 +42,14 @@ measures = Table(
     Column("inputs", Text, nullable=False),
     Column("groups", Text, nullable=False),
     Index("govern_measures_by_time", "model_id", "at", "explanation_id"),
+    Index("govern_measures_by_tenant", "model_id", "tenant", "at", "explanation_id"),
 )
 
 daily = Table(
     "govern_daily",
     metadata,
     Column("model_id", ID, primary_key=True),
+    Column("tenant", String(64), primary_key=True),
     Column("day", String(10), primary_key=True),
     Column("label", Text, primary_key=True),
     Column("figure", String(128), primary_key=True),
@@ -60,6 +63,7 @@ coverage = Table(
     "govern_coverage",
     metadata,
     Column("model_id", ID, primary_key=True),
+    Column("tenant", String(64), primary_key=True),
     Column("day", String(10), primary_key=True),
     Column("seen", Integer, nullable=False),
     Column("explained", Integer, nullable=False),
@@ -83,6 +87,7 @@ windows = Table(
     metadata,
     Column("id", ID, primary_key=True),
     Column("model_id", ID, nullable=False),
+    Column("tenant", String(64), nullable=False),
     Column("first", TIME, nullable=False),
     Column("last", TIME, nullable=False),
     Column("last_id", ID, nullable=False),
@@ -98,6 +103,7 @@ alerts = Table(
     metadata,
     Column("id", ID, primary_key=True),
     Column("model_id", ID, nullable=False),
+    Column("tenant", String(64), nullable=False),
     Column("window_id", ID, nullable=False),
     Column("at", TIME, nullable=False),
     Column("state", String(16), nullable=False),
@@ -121,6 +127,7 @@ gaps = Table(
     "govern_gaps",
     metadata,
     Column("model_id", ID, primary_key=True),
+    Column("tenant", String(64), primary_key=True),
     Column("attribute", String(128), primary_key=True),
     Column("at", TIME, nullable=False),
     Column("n", Integer, nullable=False),

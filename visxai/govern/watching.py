@@ -4,8 +4,9 @@
         govern.watch(log, webhook="https://…")      once; `visxai govern watch` does it by the clock
     with govern.watcher(URL, every=300): ...        in a thread of a service
 
-Each model's reference are the items of its card's reference dates, or else its first window. A
-window is tested when it is full, and once: its result stays. An alarm becomes an alert, which goes
+Each tenant's items are watched by themselves. A model's reference are the tenant's items of its
+card's reference dates, or else of the first window. A window is tested when it is full, and once:
+its result stays. An alarm becomes an alert, which goes
 to the log of the process, to the webhook and to the dashboard, until somebody acknowledges it.
 Groups are compared on the newest 5,000 items for each attribute with two to twenty groups.
 """
@@ -84,12 +85,13 @@ def watch(
     """
     measured, tested = log.catch_up(), 0
     raised: list[str] = []
-    for model in log.models():
-        for id, window in _test(log, model, size, level):
+    pairs = [(model, one) for model in log.models() for one in log.tenants(model.id)]
+    for model, tenant in pairs:
+        for id, window in _test(log, model, tenant, size, level):
             tested += 1
             if window.alarm:
-                raised.append(_raise(log, model, id, window))
-        _compare_groups(log, model, level)
+                raised.append(_raise(log, model, tenant, id, window))
+        _compare_groups(log, model, tenant, level)
     for alert in raised if webhook is not None else ():
         assert webhook is not None
         deliver(log, alert, webhook, secret, send or post)
@@ -150,34 +152,34 @@ def watcher(
             thread.join(30.0)
 
 
-def _test(log: Log, model: Model, size: int, level: float) -> list[tuple[str, Window]]:
+def _test(log: Log, model: Model, tenant: str, size: int, level: float) -> list[tuple[str, Window]]:
     """Test the full windows that follow the last one, and keep the results."""
     card = card_of(log, model.id)
     if card is not None and card.reference_since and card.reference_until:
-        reference = log.observe(
-            model.id, since=card.reference_since, until=card.reference_until, limit=4 * size
-        )
+        since, until = card.reference_since, card.reference_until
+        reference = log.observe(model.id, tenant=tenant, since=since, until=until, limit=4 * size)
         start = (card.reference_until, "")
     else:
-        reference = log.observe(model.id, limit=size)
+        reference = log.observe(model.id, tenant=tenant, limit=size)
         start = (reference.created[-1], reference.ids[-1]) if len(reference) else ("", "")
     with log.ledger.database.reading() as connection:
         last = connection.execute(
             select(tables.windows.c.last, tables.windows.c.last_id)
-            .where(tables.windows.c.model_id == model.id)
+            .where(tables.windows.c.model_id == model.id, tables.windows.c.tenant == tenant)
             .order_by(tables.windows.c.last.desc(), tables.windows.c.last_id.desc())
             .limit(1)
         ).one_or_none()
     after = max(start, (last[0], last[1]) if last else start)
     found: list[tuple[str, Window]] = []
     while len(reference) >= 8:
-        seen = log.observe(model.id, after=after, limit=size)
+        seen = log.observe(model.id, tenant=tenant, after=after, limit=size)
         if len(seen) < size:
             break
         after = (seen.created[-1], seen.ids[-1])
         window = compare(reference, seen, level=level, seed=len(found))
         # Two watchers of one database find the same window under the same id, and one keeps it.
-        id = hashlib.sha256(f"{model.id}|{after}|{size}".encode()).hexdigest()[:32]
+        name = f"{model.id}|{tenant}|{after}|{size}"
+        id = hashlib.sha256(name.encode()).hexdigest()[:32]
         with log.ledger.writing() as (connection, at):
             new = insert_new(
                 connection,
@@ -185,6 +187,7 @@ def _test(log: Log, model: Model, size: int, level: float) -> list[tuple[str, Wi
                 {
                     "id": id,
                     "model_id": model.id,
+                    "tenant": tenant,
                     "first": seen.created[0],
                     "last": after[0],
                     "last_id": after[1],
@@ -199,7 +202,7 @@ def _test(log: Log, model: Model, size: int, level: float) -> list[tuple[str, Wi
     return found
 
 
-def _raise(log: Log, model: Model, window_id: str, window: Window) -> str:
+def _raise(log: Log, model: Model, tenant: str, window_id: str, window: Window) -> str:
     """Put an alert down, in its table, in the audit chain and in the process's log."""
     id = uuid.uuid4().hex
     telling = log.sources(window.telling)
@@ -207,6 +210,7 @@ def _raise(log: Log, model: Model, window_id: str, window: Window) -> str:
         "alert": id,
         "model": model.name,
         "weights": model.weights,
+        "tenant": tenant,
         "from": window.first,
         "to": window.last,
         "n": window.n,
@@ -227,29 +231,31 @@ def _raise(log: Log, model: Model, window_id: str, window: Window) -> str:
         "records": [{"id": one, "source": telling.get(one, "")} for one in window.telling],
     }
     with log.ledger.writing() as (connection, at):
-        row = {"id": id, "model_id": model.id, "window_id": window_id, "at": at, "state": "open"}
-        connection.execute(insert(tables.alerts).values(**row, body=as_json(body), delivered=""))
-        audit.append(connection, at, "alert.raised", id, body={"sides": list(window.alarms)})
+        row = {"id": id, "model_id": model.id, "tenant": tenant, "window_id": window_id, "at": at}
+        told = {"state": "open", "body": as_json(body), "delivered": ""}
+        connection.execute(insert(tables.alerts).values(**row, **told))
+        sides = {"sides": list(window.alarms)}
+        audit.append(connection, at, "alert.raised", id, tenant=tenant, body=sides)
     _LOGGER.warning("drift of %s in %s from %s", model.name, ", ".join(window.alarms), window.first)
     return id
 
 
-def _compare_groups(log: Log, model: Model, level: float) -> None:
+def _compare_groups(log: Log, model: Model, tenant: str, level: float) -> None:
     """Compare the groups of each attribute, unless nothing came since they were compared."""
-    newest = log.observe(model.id, limit=1, newest=True).ids
+    newest = log.observe(model.id, tenant=tenant, limit=1, newest=True).ids
+    mine = (tables.gaps.c.model_id == model.id, tables.gaps.c.tenant == tenant)
     with log.ledger.database.reading() as connection:
-        known = connection.execute(
-            select(tables.gaps.c.result).where(tables.gaps.c.model_id == model.id)
-        ).scalars()
+        known = connection.execute(select(tables.gaps.c.result).where(*mine)).scalars()
         if newest and any(json.loads(one).get("newest") == newest[0] for one in known):
             return
-    seen = log.observe(model.id, limit=_NEWEST, newest=True)
+    seen = log.observe(model.id, tenant=tenant, limit=_NEWEST, newest=True)
     for attribute, values in seen.groups.items():
         if len({one for one in values if one}) not in _GROUPS or len(attribute) > 128:
             continue
         found = fairness(seen, attribute, level=level)
         row = {
             "model_id": model.id,
+            "tenant": tenant,
             "attribute": attribute,
             "n": len(seen),
             "result": as_json({**found.to_dict(), "newest": newest[0]}),
@@ -258,12 +264,12 @@ def _compare_groups(log: Log, model: Model, level: float) -> None:
             if not insert_new(connection, tables.gaps, {**row, "at": at}):
                 connection.execute(
                     update(tables.gaps)
-                    .where(tables.gaps.c.model_id == model.id, tables.gaps.c.attribute == attribute)
+                    .where(*mine, tables.gaps.c.attribute == attribute)
                     .values(n=row["n"], result=row["result"], at=at)
                 )
 
 
-def acknowledge(log: Log, alert: str, text: str, actor: str) -> None:
+def acknowledge(log: Log, alert: str, text: str, actor: str, tenant: str | None = None) -> None:
     """Acknowledge an alert with a note; the audit chain keeps who did.
 
     Args:
@@ -271,19 +277,22 @@ def acknowledge(log: Log, alert: str, text: str, actor: str) -> None:
         alert: The alert's id.
         text: What was found, or what is done.
         actor: Who says so.
+        tenant: Whose alert it is; None for anybody's.
 
     Raises:
         ArgumentError: There is no such alert, or no text.
     """
-    annotate(log, alert, text, actor)
+    annotate(log, alert, text, actor, tenant)
     with log.ledger.writing() as (connection, at):
         connection.execute(
             update(tables.alerts).where(tables.alerts.c.id == alert).values(state="acknowledged")
         )
-        audit.append(connection, at, "alert.acknowledged", alert, actor=actor)
+        query = select(tables.alerts.c.tenant).where(tables.alerts.c.id == alert)
+        whose = connection.execute(query).scalar_one()
+        audit.append(connection, at, "alert.acknowledged", alert, actor=actor, tenant=whose)
 
 
-def annotate(log: Log, alert: str, text: str, actor: str) -> None:
+def annotate(log: Log, alert: str, text: str, actor: str, tenant: str | None = None) -> None:
     """Add a note to an alert.
 
     Args:
@@ -291,6 +300,7 @@ def annotate(log: Log, alert: str, text: str, actor: str) -> None:
         alert: The alert's id.
         text: The note.
         actor: Whose it is.
+        tenant: Whose alert it is; None for anybody's.
 
     Raises:
         ArgumentError: There is no such alert, or no text.
@@ -300,10 +310,9 @@ def annotate(log: Log, alert: str, text: str, actor: str) -> None:
             expected="a note", got="none", remedy="say what was found", field="text"
         )
     with log.ledger.writing() as (connection, at):
-        known = connection.execute(
-            select(tables.alerts.c.id).where(tables.alerts.c.id == alert)
-        ).one_or_none()
-        if known is None:
+        query = select(tables.alerts.c.tenant).where(tables.alerts.c.id == alert)
+        whose = connection.execute(query).scalar_one_or_none()
+        if whose is None or tenant not in (None, whose):
             raise ArgumentError(
                 expected="the id of an alert",
                 got=repr(alert)[:80],
@@ -314,16 +323,25 @@ def annotate(log: Log, alert: str, text: str, actor: str) -> None:
         connection.execute(insert(tables.notes).values(**note, text=text.replace("\0", "\ufffd")))
 
 
-def alerts(log: Log) -> list[dict[str, Any]]:
-    """List alerts with their notes, the latest first."""
+def alerts(log: Log, tenant: str | None = None) -> list[dict[str, Any]]:
+    """List alerts with their notes, the latest first.
+
+    Args:
+        log: The log.
+        tenant: Whose alerts; None for everybody's.
+    """
+    query = select(tables.alerts).order_by(tables.alerts.c.at.desc())
+    if tenant is not None:
+        query = query.where(tables.alerts.c.tenant == tenant)
     with log.ledger.database.reading() as connection:
-        rows = connection.execute(select(tables.alerts).order_by(tables.alerts.c.at.desc())).all()
+        rows = connection.execute(query).all()
         told = connection.execute(select(tables.notes).order_by(tables.notes.c.at)).all()
     return [
         {
             **json.loads(row.body),
             "id": row.id,
             "model_id": row.model_id,
+            "tenant": row.tenant,
             "at": row.at,
             "state": row.state,
             "delivered": row.delivered,

@@ -240,7 +240,7 @@ def post_alert(
 ) -> Response:
     """Add a note to an alert, and acknowledge it where that is asked for."""
     done = govern.acknowledge if close else govern.annotate
-    done(_log(request), alert, text, who.key_id)
+    done(_log(request), alert, text, who.key_id, who.tenant)
     return RedirectResponse("/governance#drift", 303)
 
 

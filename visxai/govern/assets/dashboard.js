@@ -115,11 +115,12 @@ function fairness(model) {
   const host = $("fairness");
   host.replaceChildren(...head("fairness", "Fairness", "Groups come from the metadata that callers gave; nothing is inferred. A gap is a fact about these items and not yet a verdict. Intervals are 95 % bootstrap intervals; p is adjusted for all figures and groups of an attribute."));
   if (!model.gaps.length) { host.append(none("No groups were given with these items, so none were compared.")); return; }
+  const several = new Set(model.gaps.map((one) => one.tenant)).size > 1;
   for (const one of model.gaps) {
     // Of two groups one is the other's opposite.
     const groups = [...new Set(one.gaps.map((gap) => gap.group))].sort(), left = groups.length === 2 ? groups.slice(0, 1) : groups;
     const seen = one.gaps.filter((gap) => left.includes(gap.group)).filter((gap) => gap.p <= one.level || ["score", "error"].includes(gap.figure)).slice(0, 40);
-    host.append(table(`By ${one.attribute}, ${one.n.toLocaleString("en-US")} newest items, ${one.unknown} without a group`,
+    host.append(table(`By ${one.attribute}, ${several ? `${one.tenant}, ` : ""}${one.n.toLocaleString("en-US")} newest items, ${one.unknown} without a group`,
       ["group", "figure", "n", "mean", "n of others", "mean of others", "gap", "low", "high", "p", "verdict"],
       seen.map((gap) => [gap.group, gap.figure, gap.n, gap.mean, gap.rest, gap.others, gap.gap, gap.low, gap.high, gap.p, gap.warning || (gap.p <= one.level ? "beyond chance" : "as by chance")]),
       (row) => [...row.slice(0, 3), figure(row[3]), row[4], ...row.slice(5, 10).map(figure), tag(row[10], row[10] === "beyond chance" ? "bad" : row[10] === "as by chance" ? "good" : "warn")]));
@@ -132,7 +133,8 @@ function drift(model) {
   const host = $("drift"), windows = model.windows;
   host.replaceChildren(...head("drift", "Drift", "Each window against the reference, on three sides: what came in, what the model answered, and why. A p-value at or below the line is an alarm; p-values are adjusted for the sides. A p-value has no interval: it says how often chance does as much."));
   if (!windows.length) { host.append(none("No window has been tested: a window is tested when it is full, after the reference.")); alerts(model); return; }
-  const x = windows.map((one) => when(one.first).slice(0, 10)), level = data.level;
+  const several = new Set(windows.map((one) => one.tenant)).size > 1, whose = (one) => (several ? `${one.tenant}: ` : "");
+  const x = windows.map((one) => whose(one) + when(one.first).slice(0, 10)), level = data.level;
   const sides = ["input", "score", "explanation"].filter((side) => windows.some((one) => side in one.q));
   const of = (side) => ({ name: side, points: windows.map((one, at) => ({ at, mean: one.q[side] ?? null, n: one.n, marked: one.alarms.includes(side) })) });
   const unlike = { name: "unlike the reference", points: windows.map((one, at) => ({ at, mean: one.unlike, n: one.n })) };
@@ -141,7 +143,7 @@ function drift(model) {
   const missing = [...new Set(windows.flatMap((one) => Object.entries(one.missing).map((pair) => pair.join(": "))))];
   for (const one of missing) host.append(el("p", { class: "hint" }, `Not tested: ${one}.`));
   host.append(table("Windows", ["from", "to", "n", "input", "score", "explanation", "alarms", "moved most", "single items unlike the reference"],
-    windows.toReversed().map((one) => [when(one.first), when(one.last), one.n, one.q.input ?? null, one.q.score ?? null, one.q.explanation ?? null, one.alarms.join(", "), one.moved.map(moved).join("; "), `${one.unlike}${one.outliers.length ? `: ${one.outliers.map((o) => `${o.id.slice(-8)} (${o.side}, ${figure(o.distance)} ×)`).join(", ")}` : ""}`]),
+    windows.toReversed().map((one) => [whose(one) + when(one.first), when(one.last), one.n, one.q.input ?? null, one.q.score ?? null, one.q.explanation ?? null, one.alarms.join(", "), one.moved.map(moved).join("; "), `${one.unlike}${one.outliers.length ? `: ${one.outliers.map((o) => `${o.id.slice(-8)} (${o.side}, ${figure(o.distance)} ×)`).join(", ")}` : ""}`]),
     (row) => [...row.slice(0, 3), ...row.slice(3, 6).map((v) => figure(v)), row[6] ? tag(row[6], "bad") : tag("none", "good"), row[7], row[8]]));
   alerts(model);
 }
@@ -180,10 +182,11 @@ function audit() {
 }
 
 function show() {
-  const model = data.models[Math.max(0, $("model").selectedIndex)];
+  const model = data.models[Math.max(0, $("model")?.selectedIndex ?? 0)];
   if (model && !model.trends) { location.search = `?model=${encodeURIComponent(model.id)}`; return; }
   $("about").textContent = model ? `${model.name} · weights ${model.weights.slice(0, 12)}` : "no explanations yet";
   if (model) for (const draw of [trends, items, fairness, drift]) draw(model);
+  else $("trends").replaceChildren(...head("trends", "Trends", "Nothing is on record yet. Trends, flagged explanations, gaps between groups and drift appear here with the first explanations."));
   audit();
 }
 
@@ -195,4 +198,5 @@ $("theme").addEventListener("click", () => {
 $("model").replaceChildren(...data.models.map((one) => el("option", {}, `${one.name} (${one.weights.slice(0, 8)})`)));
 $("model").selectedIndex = Math.max(0, data.models.findIndex((one) => one.trends));
 $("model").addEventListener("change", show);
+if (!data.models.length) $("model").closest(".pick").remove();
 show();
