@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from visxai.images.sources import Found, find
 from visxai.pipeline import request, run
 from visxai.pipeline.progress import Progress
 from visxai.pipeline.tasks import Style
+from visxai.results import inputs
 
 DEADLY = 91  # pixels wide
 
@@ -429,3 +431,34 @@ def test_workers_never_import_torch() -> None:
         "sys.exit('torch' in sys.modules or 'pyarrow' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_moved_folder_keeps_its_rows(
+    four: visxai.Engine, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, moved = tmp_path / "out", tmp_path / "photos of 2026"
+    (folder / "broken.jpg").write_bytes(b"no picture")
+    pipeline.explain([folder], out, four, workers=0)
+    before = rows(out, "path")
+    folder.rename(moved)
+    photograph(moved / "new.jpg", 99)
+    # A process that is killed between the parts and the list leaves what the next one mends.
+    write = inputs.Inputs.write
+    monkeypatch.setattr(inputs.Inputs, "write", lambda self: (_ for _ in ()).throw(OSError(5, "")))
+    with pytest.raises(StoreError):
+        pipeline.explain([moved], out, four, workers=0)
+    monkeypatch.setattr(inputs.Inputs, "write", write)
+    outcome = pipeline.explain([moved], out, four, workers=0)
+    after = rows(out)
+    assert [row["path"] for row in after] == [
+        *(str(moved / f"{n}.jpg") for n in range(7)),
+        str(moved / "new.jpg"),
+    ]
+    assert [{k: v for k, v in row.items() if k != "path"} for row in after[:7]] == before
+    assert [one.path for one in outcome.failed] == [str(moved / "broken.jpg")]
+    assert results.scores(out)["path"].to_pylist() == [row["path"] for row in after]
+    # A copy beside the photographs that are still there is another photograph.
+    again = tmp_path / "copies"
+    shutil.copytree(moved, again)
+    pipeline.explain([again], out, four, workers=0)
+    assert len(rows(out)) == 16

@@ -15,7 +15,7 @@ from visxai import foreign
 from visxai.errors import Failure, StoreError
 from visxai.images import address
 from visxai.images.sources import Found
-from visxai.results import sealed
+from visxai.results import moves, sealed
 from visxai.results.names import output_name
 from visxai.results.rows import Row, text
 from visxai.results.settings import START_OVER
@@ -81,6 +81,8 @@ class Inputs:
             StoreError: The list is damaged.
         """
         self.out = out
+        # By chunk, the new path of each photograph that was found elsewhere, by its old one.
+        self.moved: dict[int, dict[str, str]] = {}
         self._table = _read(self.path) if self.path.exists() else _SCHEMA.empty_table()
         self._index()
 
@@ -139,10 +141,16 @@ class Inputs:
         taken = {row["name"] for row in listed}
         met: set[str] = set()
         rows, changed = [], 0
+        gone: dict[moves.Key, Row] | None = None
         for one in found:
             met.add(one.path)
             stamp = one.stamp or _stamp(one.path)
             there = known.get(one.path)
+            if there is None:
+                gone = moves.gone(listed) if gone is None else gone
+                there = gone.pop((output_name(one.path, one.root), *stamp), None)
+                if there is not None:
+                    known[one.path] = self._move(there, one.path)
             if there is None:
                 there = known[one.path] = _new(one, taken)
                 rows.append(there)
@@ -153,7 +161,7 @@ class Inputs:
                 if there["chunk"] not in progress.again:
                     continue
             there |= _state(one, stamp)
-        if progress.again:
+        if progress.again or self.moved:
             self._table = pa.Table.from_pylist(_relisted(listed, met, progress), schema=_SCHEMA)
             self._index()
         self._append(rows, size)
@@ -220,6 +228,13 @@ class Inputs:
                 remedy=START_OVER,
                 field="sources",
             )
+
+    def _move(self, row: Row, path: str) -> Row:
+        """Give a listed photograph its new path, and return its row."""
+        new, old = text(path), row["path"]
+        row |= {"path": new, "raw": None if new == path else os.fsencode(path)}
+        self.moved.setdefault(row["chunk"], {})[old] = new
+        return row
 
     def _append(self, rows: Sequence[Row], size: int) -> None:
         """Append rows to the list, divided into new chunks of `size` images."""

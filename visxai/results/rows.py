@@ -48,6 +48,8 @@ def schema_of(kind: str) -> pa.Schema:
 SCHEMA = schema_of("image")
 
 Row = dict[str, Any]
+# The columns of repeated values, which are dictionary-encoded; maps never repeat.
+REPEATED = [name for name in SCHEMA.names if name not in ("map", "path", "source_sha256")]
 
 
 def text(path: Any) -> Any:

@@ -22,16 +22,13 @@ from visxai import files
 from visxai.errors import Argument, Failure, StoreError
 from visxai.images.sources import Found
 from visxai.record.scores import Scores, pack
-from visxai.results import leftovers, reading, sealed
+from visxai.results import leftovers, moves, reading, sealed
 from visxai.results.inputs import Input, Inputs, Progress, overlay_stems
 from visxai.results.reading import FOOTER, FORMAT, Part, about, checksum, part_of, parts
-from visxai.results.rows import SCHEMA, Row, text
+from visxai.results.rows import REPEATED, SCHEMA, Row, text
 from visxai.results.settings import MAKE_ROOM, START_OVER, differing
 
 _FAILURES = pa.schema([("path", pa.string()), ("reason", pa.string()), ("kind", pa.string())])
-
-# Columns of repeated values are dictionary-encoded; maps never repeat.
-_REPEATED = [name for name in SCHEMA.names if name not in ("map", "path", "source_sha256")]
 
 
 class Store:
@@ -211,6 +208,8 @@ class Store:
     def add(self, found: Iterable[Found], *, ordered: bool = False) -> tuple[int, int]:
         """Append new images as new chunks, and update images of chunks that are explained again.
 
+        Images whose folder was moved since keep their rows, which get the new paths.
+
         Args:
             found: The images of a listing; it is read again where it isn't in the order of an
                 earlier one.
@@ -230,16 +229,20 @@ class Store:
         if ordered and not self.again:
             done = self._inputs.add_in_order(found, size, progress, known)
         appended, changed, met = done or self._inputs.add(found, size, progress)
+        moved = self._inputs.moved
         mine = {text(path) for path in met} if self._failures else set()
         for chunk, failed in self._failures.items():
-            self._failures[chunk] = [one for one in failed if one.path in mine]
+            here = moves.renamed(failed, moved.get(chunk, {}))
+            self._failures[chunk] = [one for one in here if one.path in mine]
         self._count_images()
         with self.writing():
             for chunk in self.again - set(self._inputs.sizes):
                 part_of(self.out, chunk).unlink(missing_ok=True)
             # run.json first, as it marks OUT as a folder of visxai.
             self.save()
-            if appended or self.again:
+            for chunk, paths in moved.items():
+                moves.rename(part_of(self.out, chunk), paths)
+            if appended or self.again or moved:
                 self._inputs.write()
         return appended, changed
 
@@ -313,7 +316,7 @@ class Store:
             drawn = {row["overlay"] for row in rows if row["overlay"] is not None}
             files.sync(self.overlays / name for name in sorted(drawn))
             sealed.write(
-                part_of(self.out, chunk), table, compression="zstd", use_dictionary=_REPEATED
+                part_of(self.out, chunk), table, compression="zstd", use_dictionary=REPEATED
             )
             self._begun.pop(chunk, None)
             if images < self._inputs.sizes[chunk]:
