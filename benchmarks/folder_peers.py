@@ -108,7 +108,7 @@ def main() -> None:
     from visxai.models.cards import card
 
     file = weights.packaged_file(card("efficientnet_lite0").source)
-    taken: dict[str, list[float]] = {"visxai": [], "script": []}
+    taken: dict[str, list[float]] = {"visxai": [], "visxai in fp32": [], "script": []}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "photos").mkdir()
@@ -117,21 +117,31 @@ def main() -> None:
         source = str(folder / "photos")
         commands = {
             "visxai": [sys.executable, "-m", "visxai", "explain", source, "--out"],
+            "visxai in fp32": [
+                *(sys.executable, "-m", "visxai", "explain", source),
+                *("--precision", "fp32", "--out"),
+            ],
             "script": [sys.executable, str(folder / "peer.py"), str(file), source],
         }
+        for who in ("visxai", "visxai in fp32"):
+            timed([*commands[who], str(folder / f"out-{who}")])
         for _ in range(asked.rounds):
             for who, command in commands.items():
                 out = folder / f"out-{who}"
                 shutil.rmtree(out, ignore_errors=True)
                 taken[who].append(timed([*command, str(out)]))
                 print(f"{who}: {taken[who][-1]:.1f} s", flush=True)
-    ratios = [theirs / ours for ours, theirs in zip(taken["visxai"], taken["script"], strict=True)]
+    ratios = {
+        who: [theirs / ours for ours, theirs in zip(each, taken["script"], strict=True)]
+        for who, each in taken.items()
+        if who != "script"
+    }
     found = {
         "images": asked.images,
         "cores": os.cpu_count(),
         "seconds": {who: [round(one, 2) for one in each] for who, each in taken.items()},
-        "ratio": round(statistics.median(ratios), 2),
-        "ratios": [round(one, 2) for one in ratios],
+        "ratio": {who: round(statistics.median(each), 2) for who, each in ratios.items()},
+        "ratios": {who: [round(one, 2) for one in each] for who, each in ratios.items()},
         "bar": BAR,
     }
     print(json.dumps(found))

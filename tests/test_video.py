@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -88,6 +89,43 @@ def test_more_frames_than_a_batch(engine: visxai.Engine, tmp_path: Path) -> None
     with _Screen(tmp_path / "odd.mp4", frames.About(65, 49, 25.0, 1), 25.0, 1) as screen:
         screen.show([Image.new("RGB", (65, 49))])
     assert [one.shape for one in decoded(tmp_path / "odd.mp4")] == [(48, 64, 3)]
+
+
+def test_a_run_that_was_ended_goes_on(
+    engine: visxai.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    film = clip(tmp_path / "c.avi", 20, (64, 48), 25)
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    video.explain(film, whole, engine)
+    explained: list[int] = []
+    plain = engine.explain_prepared
+
+    def counted(batch: Any, *given: Any) -> Any:
+        explained.append(len(batch))
+        if sum(explained) > 16:
+            raise KeyboardInterrupt  # ended at its worst moment
+        return plain(batch, *given)
+
+    monkeypatch.setattr(engine, "explain_prepared", counted)
+    with pytest.raises(KeyboardInterrupt):
+        video.explain(film, out, engine)
+    assert not (out / "frames.parquet").exists()
+    with pytest.raises(StoreError, match="settings"):
+        video.explain(film, out, engine, "saliency")
+    parts = sorted((out / "unfinished").glob("*.parquet"))
+    explained[:] = []
+    assert video.explain(film, out, engine, stop=lambda: bool(explained)).stopped
+    assert explained == [4]
+    explained[:] = []
+    assert video.explain(film, out, engine).frames == 20
+    assert explained == []
+    assert parts
+    rows = [pq.read_table(one / "frames.parquet") for one in (whole, out)]
+    without = ["created", "seconds"]
+    assert rows[0].drop_columns(without).equals(rows[1].drop_columns(without))
+    for mine, theirs in zip(*(decoded(one / "overlay.mp4") for one in (out, whole)), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    assert sorted(one.name for one in out.iterdir()) == ["frames.parquet", "overlay.mp4"]
 
 
 def test_drawn_maps_are_averaged_over_time_and_start_anew_with_a_class(tmp_path: Path) -> None:

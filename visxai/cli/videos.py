@@ -85,6 +85,8 @@ def explain_video(
         f"{terminal.counted(made.frames, 'frame')} explained; rows in {for_terminal(str(made.out))}"
         f"/frames.parquet, video in {for_terminal(str(made.out))}/overlay.mp4"
     )
+    if made.stopped:
+        typer.echo("visxai: stopped; the same command goes on from here", err=True)
     if made.problem is not None:
         typer.echo(f"visxai: {for_terminal(made.problem)}", err=True)
     return 130 if made.stopped else 1 if made.problem else 0

@@ -3,6 +3,9 @@
     OUT/frames.parquet   a row for each explained frame and method: its record, `frame`, `time`
     OUT/overlay.mp4      the explained frames with their maps, several methods side by side
 
+A run that was stopped or killed goes on where it was: frames that it had explained are decoded and
+drawn again, since a video is written in one go, but not explained again (see `visxai.video.kept`).
+
 Smoothing is for the eye alone. The drawn map is an average over time,
 
     m_t = m_(t-1) + (1 - exp(-dt / s)) (map_t - m_(t-1)),
@@ -33,13 +36,15 @@ from visxai.drawing.overlays import overlay
 from visxai.errors import ArgumentError, Failure, ImageError, StoreError
 from visxai.images.decoding import Limits
 from visxai.record.image import ImageExplanation
-from visxai.results.rows import row_of
+from visxai.results.rows import Row, image_of, row_of
 from visxai.target import Target
 from visxai.video.frames import About, Frame, Frames
+from visxai.video.kept import KeptFrames
 from visxai.video.reading import OVERLAY, SCHEMA, TABLE
 
 if TYPE_CHECKING:
     from visxai.engine.engine import Engine, Methods
+    from visxai.methods.base import Method
 
 SECONDS = 60.0  # that decoding a batch of frames may take
 _BATCH = 8  # frames that are held at a time
@@ -84,7 +89,7 @@ def explain(
     progress: Callable[[int, int], None] = lambda done, frames: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> VideoRun:
-    """Explain every n-th frame of a video into OUT.
+    """Explain every n-th frame of a video into OUT, going on with an earlier run that was ended.
 
     Args:
         video: A file: MP4, MOV, Matroska, WebM or AVI.
@@ -109,9 +114,10 @@ def explain(
     Raises:
         ArgumentError: An argument is wrong.
         ImageError: The file is no video that can be decoded, or holds no frame.
-        StoreError: OUT can't be written, or holds an earlier run.
+        StoreError: OUT can't be written, or holds a finished run, or one with other settings.
     """
     from visxai.engine.engine import load_methods
+    from visxai.engine.settings import settings_of
 
     methods = load_methods(method)
     parsed = Target.of(target, engine.model.labels)
@@ -132,7 +138,7 @@ def explain(
     if engine.model.preprocess is None:
         raise ArgumentError("expected a model with preprocessing, got one without")
     folder = Path(os.path.abspath(out))
-    if (folder / TABLE).exists() and not fresh:
+    if (folder / TABLE).exists() and not KeptFrames.there(folder) and not fresh:
         raise StoreError(
             f"expected no earlier run in {folder}, got one: choose another, or --fresh"
         )
@@ -141,6 +147,8 @@ def explain(
         stack.callback(frames.close)
         stack.enter_context(files.one_sentence(f"to write {folder}", "make room there"))
         folder.mkdir(parents=True, exist_ok=True)
+        kept = KeptFrames(folder, settings_of(engine, methods, parsed), fresh=fresh)
+        stack.callback(kept.write)
         table = stack.enter_context(files.replacing(folder / TABLE))
         film = stack.enter_context(_film(folder / OVERLAY))
         rows = stack.enter_context(pq.ParquetWriter(table, SCHEMA, compression="zstd"))
@@ -160,23 +168,43 @@ def explain(
                 break
             if batch is None:
                 break
-            found = engine.explain_prepared([one.prepared for one in batch], methods, parsed)
-            for frame, explained in zip(batch, found, strict=True):
-                if isinstance(explained, Failure):
-                    raise ImageError(explained.reason)
-                made = list(explained.explanations)
-                told = [
-                    {"frame": frame.index, "time": frame.seconds, **row_of(e, None)} for e in made
-                ]
+            rows_of = _explained(engine, methods, parsed, batch, kept)
+            for frame, told in zip(batch, rows_of, strict=True):
                 rows.write_table(pa.Table.from_pylist(told, SCHEMA))
+                made = [image_of(row) for row in told]
                 screen.show(painter.draw(frame, made))
                 done, maps = done + 1, maps + len(made)
             progress(done, wanted)
+        if not stopped:
+            kept.forget()
         if not done and not stopped:
             raise ImageError(problem or "expected a video with frames, got one without: convert it")
         if not stopped and problem is None and done < wanted:
             problem = f"the video says that it has {frames.about.frames} frames, but ends earlier"
     return VideoRun(folder, done, maps, frames.about, problem, stopped)
+
+
+def _explained(
+    engine: Engine,
+    methods: Sequence[Method],
+    target: Target,
+    batch: Sequence[Frame],
+    kept: KeptFrames,
+) -> list[list[Row]]:
+    """Return the rows of each frame of a batch; those of an earlier run aren't computed again."""
+    known = {one.index: kept.of(one.index, one.prepared.input.source_sha256) for one in batch}
+    new = [one for one in batch if known[one.index] is None]
+    given = [one.prepared for one in new]
+    found = engine.explain_prepared(given, methods, target) if given else []
+    for frame, explained in zip(new, found, strict=True):
+        if isinstance(explained, Failure):
+            raise ImageError(explained.reason)
+        known[frame.index] = rows = [
+            {"frame": frame.index, "time": frame.seconds, **row_of(e, None)}
+            for e in explained.explanations
+        ]
+        kept.add(rows)
+    return [known[one.index] or [] for one in batch]
 
 
 @contextlib.contextmanager
