@@ -205,5 +205,7 @@ def test_the_command(short: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "--fresh" in capsys.readouterr().err
     assert run(str(short), "--only", "top1<0.5") == 2
     assert "--only" in capsys.readouterr().err
+    assert run(str(tmp_path / "none.mp4")) == 2
+    assert "no such file" in capsys.readouterr().err
     assert run(str(photograph(tmp_path / "a.png", 1)), "--every", "2") == 2
     assert "--every" in capsys.readouterr().err

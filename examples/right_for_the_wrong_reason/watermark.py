@@ -127,7 +127,8 @@ for number, image in enumerate(kept[truth == 1][:40]):
 pipeline.explain(
     [photos], out / "results", engine, ["grad_cam"], "class=odd", fresh=True, workers=0
 )
-print(f"open {report.build(out / 'results', workers=0).path}")
+report.build(out / "results", workers=0)
+print(f"open {out / 'results' / 'report' / 'index.html'}")
 
 # %% [markdown]
 # ## Mend the data, not the map

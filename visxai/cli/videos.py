@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import typer
 
 from visxai.cli.base import stopping
 from visxai.errors import ArgumentError
-from visxai.foreign import for_terminal
+from visxai.foreign import for_terminal, shown
 
 
 def is_video(paths: Sequence[str]) -> bool:
@@ -58,6 +59,8 @@ def explain_video(
     wrong = [name for name, given in unused.items() if given]
     if wrong:
         raise ArgumentError(f"expected options for a video, got {', '.join(wrong)}: leave that out")
+    if not os.path.exists(paths[0]):
+        raise ArgumentError(f"expected a video, got no such file: {shown(paths[0])}")
     from visxai.cli import terminal
 
     with terminal.working("Loading the model"):

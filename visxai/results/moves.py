@@ -18,7 +18,7 @@ from visxai.errors import Failure
 from visxai.images import address
 from visxai.record.scores import pack
 from visxai.results import sealed
-from visxai.results.reading import FOOTER, Part
+from visxai.results.reading import FOOTER, Part, part_of
 from visxai.results.rows import REPEATED, Row
 
 Key = tuple[str, int, int]  # name below the folder, size and time of change
@@ -49,6 +49,12 @@ def gone(listed: Iterable[Row]) -> dict[Key, Row]:
 def renamed(failed: Iterable[Failure], moved: Mapping[str, str]) -> list[Failure]:
     """Return failures with the new paths of moved photographs."""
     return [replace(one, path=moved.get(str(one.path), one.path)) for one in failed]
+
+
+def rename_all(out: Path, moved: Mapping[int, Mapping[str, str]]) -> None:
+    """Rename the photographs of each chunk below OUT as `rename` does."""
+    for chunk, paths in moved.items():
+        rename(part_of(out, chunk), paths)
 
 
 def rename(path: Path, moved: Mapping[str, str]) -> None:

@@ -206,9 +206,7 @@ class Store:
     # ---- pending work ----------------------------------------------------------------------------
 
     def add(self, found: Iterable[Found], *, ordered: bool = False) -> tuple[int, int]:
-        """Append new images as new chunks, and update images of chunks that are explained again.
-
-        Images whose folder was moved since keep their rows, which get the new paths.
+        """Append new images as new chunks, update those of chunks that are explained again or moved.
 
         Args:
             found: The images of a listing; it is read again where it isn't in the order of an
@@ -229,20 +227,17 @@ class Store:
         if ordered and not self.again:
             done = self._inputs.add_in_order(found, size, progress, known)
         appended, changed, met = done or self._inputs.add(found, size, progress)
-        moved = self._inputs.moved
         mine = {text(path) for path in met} if self._failures else set()
         for chunk, failed in self._failures.items():
-            here = moves.renamed(failed, moved.get(chunk, {}))
+            here = moves.renamed(failed, self._inputs.moved.get(chunk, {}))
             self._failures[chunk] = [one for one in here if one.path in mine]
         self._count_images()
         with self.writing():
             for chunk in self.again - set(self._inputs.sizes):
                 part_of(self.out, chunk).unlink(missing_ok=True)
-            # run.json first, as it marks OUT as a folder of visxai.
-            self.save()
-            for chunk, paths in moved.items():
-                moves.rename(part_of(self.out, chunk), paths)
-            if appended or self.again or moved:
+            self.save()  # first, as run.json marks OUT as a folder of visxai
+            moves.rename_all(self.out, self._inputs.moved)
+            if appended or self.again or self._inputs.moved:
                 self._inputs.write()
         return appended, changed
 
