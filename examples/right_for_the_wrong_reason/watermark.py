@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn import functional as F
@@ -120,8 +121,6 @@ few
 # %%
 photos = out / "photos"
 photos.mkdir(parents=True, exist_ok=True)
-from PIL import Image  # noqa: E402
-
 for number, image in enumerate(kept[truth == 1][:40]):
     Image.fromarray(image).resize((128, 128)).save(photos / f"{number:02d}.png")
 pipeline.explain(

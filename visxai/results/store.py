@@ -206,7 +206,7 @@ class Store:
     # ---- pending work ----------------------------------------------------------------------------
 
     def add(self, found: Iterable[Found], *, ordered: bool = False) -> tuple[int, int]:
-        """Append new images as new chunks, update those of chunks that are explained again or moved.
+        """Append new images as new chunks; update those that are explained again or were moved.
 
         Args:
             found: The images of a listing; it is read again where it isn't in the order of an
@@ -235,7 +235,7 @@ class Store:
         with self.writing():
             for chunk in self.again - set(self._inputs.sizes):
                 part_of(self.out, chunk).unlink(missing_ok=True)
-            self.save()  # first, as run.json marks OUT as a folder of visxai
+            self.save()  # first: run.json marks OUT as a folder of visxai
             moves.rename_all(self.out, self._inputs.moved)
             if appended or self.again or self._inputs.moved:
                 self._inputs.write()
