@@ -502,3 +502,14 @@ def test_a_strangers_text_steers_no_terminal(
 def test_the_doctor_tells_of_the_sandbox(capsys: pytest.CaptureFixture[str]) -> None:
     assert visxai_("doctor") == 0
     assert "limits on workers" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_group_without_a_command_prints_its_help_alone(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        cli.main(["govern"])
+    told = "".join(capsys.readouterr())
+    assert left.value.code == 2
+    assert "fairness" in told
+    assert "(see " not in told

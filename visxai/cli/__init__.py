@@ -132,6 +132,8 @@ def _told(error: Exception) -> int:
         sentence, code = wording.sentence(error), 1 if isinstance(error, OutOfMemory) else 2
     elif hasattr(error, "format_message"):  # typer's own
         sentence, code = error.format_message().rstrip("."), getattr(error, "exit_code", 2)
+        if not sentence:  # a group without a command, such as `visxai govern`: its help is printed
+            return code
         context = getattr(error, "ctx", None)
         if context is not None:
             sentence += f" (see {context.command_path} --help)"
