@@ -22,21 +22,19 @@ def rows(lead):
     return ids
 
 
-@pytest.mark.parametrize("lead", [0, 1, 7, 11, 12])
+@pytest.mark.parametrize("lead", [0, 1, 7, 11])
 def test_scores_and_slopes_are_those_of_the_layer(network, lead):
     ids = rows(lead)
     whole = network.embedding(ids).detach()
     plain, own = whole.clone().requires_grad_(), whole.clone().requires_grad_()
     expected = network.head(torch.relu(network.hidden(network.lstm(plain)[0].amax(1))))
-    found = network.from_embeddings(own, lead)
+    found = network.from_embeddings(own[:, lead:], lead)
     torch.testing.assert_close(found, expected)
     with torch.no_grad():
-        torch.testing.assert_close(network.from_embeddings(whole, lead), network(ids))
+        torch.testing.assert_close(network.from_embeddings(whole[:, lead:], lead), network(ids))
     (slope,) = torch.autograd.grad(found[:, 1].sum(), own)
     (wanted,) = torch.autograd.grad(expected[:, 1].sum(), plain)
-    behind = min(lead, 11)
-    torch.testing.assert_close(slope[:, behind:], wanted[:, behind:])
-    assert not slope[:, :behind].any()
+    torch.testing.assert_close(slope[:, lead:], wanted[:, lead:])
 
 
 def test_only_the_backward_direction_steps_over_shared_padding(network, monkeypatch):
@@ -52,5 +50,5 @@ def test_only_the_backward_direction_steps_over_shared_padding(network, monkeypa
 
     monkeypatch.setattr(recurrent.torch, "addmm", counted)
     with torch.no_grad():
-        network.from_embeddings(network.embedding(rows(9)), 9)
+        network.from_embeddings(network.embedding(rows(9)[:, 9:]), 9)
     assert np.bincount(sizes).tolist() == [0, 9, 0, 0, 3 + 12]

@@ -65,16 +65,17 @@ class BiLSTM(nn.Module):
         """Compute the scores from embeddings, on a CPU without the steps that rows share.
 
         Args:
-            embedded: (b, t, d) embeddings, padding included.
-            lead: The positions in front that are padding in every row.
+            embedded: (b, t, d) embeddings behind the padding that all rows share, at least one.
+            lead: The positions of that padding, in front.
 
         Returns:
-            (b, classes), differentiable in the embeddings behind the padding and nowhere else.
+            (b, classes), differentiable in the embeddings.
         """
+        pad = self.embedding.weight[0].detach()
         if embedded.device.type != "cpu":
-            return self._decide(self.lstm(embedded)[0].amax(1))
-        lead = min(lead, embedded.shape[1] - 1)
-        return self._decide(pooled(embedded, lead, self.lstm, self.embedding.weight[0].detach()))
+            front = pad.expand(len(embedded), lead, -1)
+            return self._decide(self.lstm(torch.cat([front, embedded], 1))[0].amax(1))
+        return self._decide(pooled(embedded, lead, self.lstm, pad))
 
     def _decide(self, states: Tensor) -> Tensor:
         found: Tensor = self.head(torch.relu(self.hidden(states)))

@@ -166,14 +166,21 @@ class TorchText(TextModel):
     def _block(self, taken: Sequence[int], rows: Sequence[Numbers]) -> Block:
         form = self.form
         lengths = np.array([len(rows[index]) for index in taken], np.int64)
-        width = form.length if form.fixed else None
-        if width is None:
-            width = max(self._length(int(size)) for size in lengths)
+        width = max(self._length(int(size)) for size in lengths)
+        if form.fixed and form.length is not None:
+            width = form.length
+        lead = 0
+        if self._from_embeddings is not None and form.front:
+            # It needs none of the padding that all rows share.
+            lead = max(0, width - max(1, int(lengths.max())))
+            width -= lead
         ids = np.full((len(taken), width), form.pad, np.int64)
         mask = np.zeros((len(taken), width), bool)
         start = np.full(len(taken), len(form.prefix), np.int64)
         for i, index in enumerate(taken):
-            row = np.concatenate([form.prefix, rows[index], form.suffix]).astype(np.int64)
+            row = rows[index]
+            if form.prefix or form.suffix:
+                row = np.concatenate([form.prefix, row, form.suffix]).astype(np.int64)
             at = width - len(row) if form.fixed and form.front else 0
             start[i] += at
             ids[i, at : at + len(row)] = row
@@ -184,7 +191,7 @@ class TorchText(TextModel):
         ends = {"first": np.zeros_like(start), "last": np.full_like(start, width - 1)}
         read = ends.get(form.read, start + lengths)
         kept = torch.from_numpy(mask).to(self.device)
-        return Block(tuple(taken), held, kept, start, lengths, read)
+        return Block(tuple(taken), held, kept, start, lengths, read, lead)
 
     # ---- forwards -----------------------------------------------------------------------------
 
@@ -228,7 +235,7 @@ class TorchText(TextModel):
         """Score a block, from other embeddings than its own where there are some."""
         if self._from_embeddings is not None:
             given = self._embedding(block.ids) if embedded is None else embedded
-            found: Tensor = self._from_embeddings(given, int(block.start.min()))
+            found: Tensor = self._from_embeddings(given, block.lead)
             return found
         if embedded is None:
             return cast(Tensor, self._forward(self._module, block))

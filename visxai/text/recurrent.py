@@ -182,7 +182,7 @@ class Pooled(torch.autograd.Function):
         """Run both directions and keep the greatest states (n, 2h)."""
         rows = len(embedded)
         ways = Direction.of(lstm, ""), Direction.of(lstm, "_reverse")
-        text = embedded[:, lead:].permute(1, 2, 0).contiguous()  # (s, d, n)
+        text = embedded.permute(1, 2, 0).contiguous()  # (s, d, n)
         none = embedded.new_zeros(lstm.hidden_size, rows)
         known, h, c = _padding(ways[0], pad, lead)
         still = ways[1].inner @ pad.unsqueeze(1) + ways[1].bias
@@ -195,35 +195,33 @@ class Pooled(torch.autograd.Function):
         best, place = front.states.max(0)
         place = place.masked_fill(best < known, -1)  # a state at the padding, the same for all rows
         most, where = rear.states.max(0)
-        ctx.kept = ways, front, rear, place, where, embedded.shape
+        ctx.kept = ways, front, rear, place, where
         return torch.cat([torch.maximum(best, known), most]).T.contiguous()
 
     @staticmethod
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None, None, None]:
-        """Return the slopes at the embeddings, zero at the padding."""
-        ways, front, rear, place, where, shape = ctx.kept
+        """Return the slopes at the embeddings."""
+        ways, front, rear, place, where = ctx.kept
         sides = slope.T.chunk(2)
         wanted = len(front.states)
         at = _placed(front.states, place.clamp(min=0), sides[0] * (place >= 0))
         found = torch.matmul(ways[0].inner.T, back(ways[0], front, at, wanted))
         at = _placed(rear.states, where, sides[1])
         found += torch.matmul(ways[1].inner.T, back(ways[1], rear, at, wanted)).flip(0)
-        whole = slope.new_zeros(shape)
-        whole[:, shape[1] - wanted :] = found.permute(2, 0, 1)
-        return whole, None, None, None
+        return found.permute(2, 0, 1), None, None, None
 
 
 def pooled(embedded: Tensor, lead: int, lstm: nn.LSTM, pad: Tensor) -> Tensor:
     """Compute the greatest states of a bidirectional layer over padded texts.
 
     Args:
-        embedded: (n, T, d) embeddings.
-        lead: The positions in front that are padding in every row, fewer than T.
+        embedded: (n, s, d) embeddings behind the padding that all rows share, at least one.
+        lead: The positions of that padding.
         lstm: The layer.
         pad: (d,) the embedding of the padding.
 
     Returns:
-        (n, 2h), differentiable in `embedded` behind the padding.
+        (n, 2h), differentiable in `embedded`.
     """
     found: Tensor = Pooled.apply(embedded, lead, lstm, pad)
     return found

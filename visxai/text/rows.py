@@ -61,6 +61,7 @@ class Block:
         start: (n,) where each row's text begins.
         lengths: (n,) the pieces of each row's text.
         read: (n,) the piece of each row that an encoder's scores are read off.
+        lead: The positions of padding in front of every row that `ids` and `mask` leave out.
     """
 
     rows: tuple[int, ...]
@@ -69,6 +70,7 @@ class Block:
     start: Numbers
     lengths: Numbers
     read: Numbers
+    lead: int = 0
 
     def part(self, first: int, last: int) -> Block:
         """Return the rows from `first` on and before `last`."""
@@ -80,6 +82,7 @@ class Block:
             self.start[some],
             self.lengths[some],
             self.read[some],
+            self.lead,
         )
 
     def inside(self) -> Tensor:
