@@ -18,6 +18,7 @@ from visxai.record.text import TextExplanation
 from visxai.serve import tables
 from visxai.serve.app import create
 from visxai.serve.config import Config
+from visxai.serve.pages import strongest_words
 from visxai.serve.service import Places, Service
 from visxai.serve.text_checks import strongest, without
 
@@ -87,6 +88,16 @@ def test_a_comment_is_decided_on_explained_contested_and_stated(
     assert confidence["counterfactual"]["after"] < confidence["counterfactual"]["before"]
     page = client.get(f"/review/{answer['decision_id']}", headers=own).text
     assert f"{place}/fragment.html" in page
+    assert "of the evidence: <bdi>idiot</bdi>" in page
+    whole = client.get(f"{place}/fragment.html?whole=true", headers=own).text
+    assert shown.text in whole
+    assert "color-scheme: light dark" in whole
+    opened = [
+        one for one in made.ledger.history(answer["decision_id"]) if one.event == "case.opened"
+    ]
+    assert len(opened) == 1  # who saw what
+    assert found["id"] in opened[0].body
+    assert precise["id"] in opened[0].body
     assert "of the words left out" in page
     statement = client.get(f"{case}/statement", headers=own).json()
     assert statement["content_type"] == ["CONTENT_TYPE_TEXT"]
@@ -132,6 +143,13 @@ def test_forms_and_explanations_alone_take_texts(
     drain(made)
     found = client.get(f"/v1/explanations/{one['id']}", headers=own).json()
     assert found["record"]["text"] == "You fool"
+
+
+def test_the_strongest_words_are_named_with_their_shares() -> None:
+    engine = visxai.text.Engine(lambda texts: [[one.lower().count("bad") / 4] for one in texts])
+    (made,) = engine.explain("Bad, it is bad: bad, a badger", "leave_one_out", target=0)
+    told = [(one["text"], round(one["share"], 3)) for one in strongest_words(made)]
+    assert told == [("bad", 0.75), ("badger", 0.25)]
 
 
 def test_the_strongest_words_are_taken_out() -> None:

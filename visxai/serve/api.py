@@ -32,7 +32,7 @@ from visxai.serve.bodies import body_of, idempotency_key, item_of, parsed, taken
 from visxai.serve.errors import Conflict, Missing
 from visxai.serve.jobs import OPEN
 from visxai.serve.keys import Principal
-from visxai.serve.rendering import fragment
+from visxai.serve.rendering import fragment, framed
 from visxai.serve.routing import Admin, Audit, Read, Submit, Wait, errors, service_of
 from visxai.serve.service import Service
 
@@ -171,7 +171,12 @@ def get_overlay(
     response_class=HTMLResponse,
     responses={**errors(409), 200: {"content": {"text/html": {}}}},
 )
-def get_fragment(request: Request, who: Read, id: str) -> Response:
+def get_fragment(
+    request: Request,
+    who: Read,
+    id: str,
+    whole: Annotated[bool, Query(description="A page of its own, for a frame.")] = False,
+) -> Response:
     """Draw an explanation as HTML without scripts, to be shown in a frame or on another page."""
     service = service_of(request)
     made = explained(service, who, id)
@@ -181,7 +186,9 @@ def get_fragment(request: Request, who: Read, id: str) -> Response:
     else:
         image = done(service, who, id)
         html = fragment(image, service.draw(blob_of(service, who, id), image, 640))
-    return HTMLResponse(html, headers={"Content-Security-Policy": _FRAGMENT})
+    return HTMLResponse(
+        framed(html) if whole else html, headers={"Content-Security-Policy": _FRAGMENT}
+    )
 
 
 @router.put("/explanations/{id}/hold", status_code=204, responses=errors())

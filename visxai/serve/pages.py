@@ -274,6 +274,7 @@ def _described(job: Any, stored: Any) -> dict[str, Any]:
         "label": made.label,
         "method": made.method,
         "regions": regions,
+        "words": strongest_words(made) if isinstance(made, TextExplanation) else [],
         "sentences": sentences(stored.envelope.confidence, made),
     }
 
@@ -301,6 +302,17 @@ def sentences(confidence: Any, made: ImageExplanation | TextExplanation) -> list
     if (stable := confidence.get("stability")) is not None:
         found.append(f"Maps of other random draws agree to {stable:.2f} or more.")
     return found
+
+
+def strongest_words(made: TextExplanation, top: int = 3) -> list[dict[str, Any]]:
+    """Return the words that raised the score most, with their shares of what raised it."""
+    raised: dict[str, float] = {}
+    for word, value in zip(made.input.words, made.values.tolist(), strict=True):
+        if value > 0:
+            raised[word.casefold()] = raised.get(word.casefold(), 0.0) + value
+    total = sum(raised.values())
+    found = sorted(raised.items(), key=lambda one: -one[1])[:top]
+    return [{"text": word[:80], "share": value / total} for word, value in found]
 
 
 def _where(region: Any, width: int, height: int) -> str:

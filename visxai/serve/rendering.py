@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, FileSystemLoader
+from markupsafe import Markup
 from starlette.responses import HTMLResponse, Response
 
 if TYPE_CHECKING:
@@ -53,3 +54,12 @@ def fragment(made: ImageExplanation, jpeg: bytes) -> str:
         picture=base64.b64encode(jpeg).decode("ascii"),
         regions=[] if made.degenerate else made.regions(top=3),
     )
+
+
+def framed(fragment: str) -> str:
+    """Make a whole page of a fragment, light or dark as its reader likes, for a frame.
+
+    Args:
+        fragment: HTML that is safe already.
+    """
+    return templates.get_template("frame.html").render(fragment=Markup(fragment))
