@@ -265,9 +265,10 @@ def test_decisions_and_alerts_are_posted_signed_once_each(told: Service, site: S
     cases.appeal(told, WHO, first, "it is art")
     with Log(told.ledger), told.ledger.writing() as (connection, at):
         row = {"id": "a" * 32, "model_id": "m", "window_id": "w", "at": at, "state": "open"}
+        row["tenant"] = "acme"
         body = json.dumps({"alarms": ["score"]})
         connection.execute(insert(governed.alerts).values(**row, body=body, delivered=""))
-        audit.append(connection, at, "alert.raised", "a" * 32)
+        audit.append(connection, at, "alert.raised", "a" * 32, tenant="acme")
     assert courier.step() == 4
     assert courier.step() == 0
     said = [json.loads(body) for _, _, body in site.asked]

@@ -153,7 +153,7 @@ class Webhook(_Part):
     Attributes:
         url: The address.
         events: Which events.
-        tenant: Whose, None for those of all and for alerts, which are about a model.
+        tenant: Whose, None for those of all.
     """
 
     url: Annotated[str, Field(max_length=2000)]
