@@ -36,6 +36,7 @@ SPECS = {
     "square_grad": "square_grad(copies=12)",
     "ss_cam": "ss_cam(samples=4, top=16)",
     "var_grad": "var_grad(copies=12)",
+    "extremal_perturbation": "extremal_perturbation(areas=(0.05, 0.1, 0.2), steps=60)",
     "expected_gradients": "expected_gradients(samples=25)",
     "guided_ig": "guided_ig(steps=20)",
     "hsic": "hsic(samples=300)",

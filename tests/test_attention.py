@@ -360,7 +360,9 @@ def test_unfused_timm_names_the_remedy() -> None:
 
 def test_swin_says_what_remains() -> None:
     engine = visxai.Engine(zoo.module("swin"), device="cpu")
-    with pytest.raises(ArgumentError, match=r"needs attention: use one of .*grad_cam"):
+    with pytest.raises(
+        ArgumentError, match=r"needs attention: use one of grad_cam, .*rise, or of \d+ more"
+    ):
         engine.attribute(zoo.inputs(1), "chefer")
 
 

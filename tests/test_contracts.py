@@ -63,6 +63,7 @@ BUDGETS = {
     "square_grad": "square_grad(copies=2, sigma=0.02)",
     "var_grad": "var_grad(copies=3, sigma=0.2)",
     "mc_rise": "mc_rise(masks=40)",
+    "extremal_perturbation": "extremal_perturbation(areas=(0.1, 0.3), steps=3, grid=8)",
     "token_drop": "token_drop(masks=16, cells=3)",
     "beyond_intuition": "beyond_intuition(points=4)",
 }

@@ -200,6 +200,8 @@ def test_models_stand_side_by_side(own: visxai.Engine) -> None:
     other = visxai.Engine(
         zoo.module("mobilenet_v3"), preprocess=zoo.PREPROCESS, labels=LABELS, device="cpu"
     )
+    with pytest.raises(ArgumentError, match="models that differ"):
+        own.compare(IMAGE, target=0, models=[own])
     found = own.compare(IMAGE, target=0, models=[other])
     assert len({one.model for one in found.explained}) == 2
     figure = found.figure(photograph=False)

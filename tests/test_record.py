@@ -106,6 +106,8 @@ def test_regions_have_boxes_shares_and_polygons() -> None:
     assert all(left <= x < right and top <= y < bottom for x, y in first.polygon)
     assert len(explanation(values).regions(top=1)) == 1
     assert explanation(np.zeros((3, 3))).regions() == ()
+    with pytest.raises(ArgumentError, match="at least 1 region, got top=-1"):
+        explanation(values).regions(top=-1)
     assert json.dumps(first.to_dict())
     assert repr(first) == f"Region(box={first.box}, share={first.share})"
 

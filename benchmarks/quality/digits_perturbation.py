@@ -50,7 +50,8 @@ def main() -> None:
     kept = experiment.Kept(given.kept, "digits_perturbation", {"images": count, "weights": weights})
     x = engine.tensor([engine.prepare(canvas).pixels for canvas in canvases(count)])
     metric = metrics.load("perturbation")
-    chosen = [*experiment.CONTROLS, *(given.methods or transformer_methods())]
+    usual = ["grad_cam", "cdam", "recipro_cam"] if given.newer else transformer_methods()
+    chosen = [*experiment.CONTROLS, *(given.methods or usual)]
     told = experiment.Told(len(chosen))
     names = ("perturbation", "positive", "negative")
     values: dict[str, dict[str, list[float]]] = {name: {} for name in names}

@@ -58,6 +58,33 @@ COSTLY = (
     "kernel_shap(samples=64, segments=25)",
     "partition_shap(max_evaluations=64)",
 )
+# Methods that came after the tables above, judged by `--newer` beside Grad-CAM and the controls.
+NEWER = (
+    "cam",
+    "grad_cam_elementwise",
+    "eigen_grad_cam",
+    "kpca_cam",
+    "full_grad",
+    "fem",
+    "shapley_cam",
+    "refine_cam",
+    "recipro_cam",
+    "guided_backprop",
+    "deconvolution",
+    "guided_grad_cam",
+    "deep_lift",
+    "forgrad(method='saliency')",
+    "ss_cam(samples=2, top=32)",
+    "is_cam(samples=2, top=32)",
+    "smooth_grad_cam_plus_plus(copies=8)",
+    "square_grad(copies=8)",
+    "var_grad(copies=8)",
+    "gradient_shap(samples=12)",
+    "deep_lift_shap(samples=4)",
+    "augmented(flip=True)",
+    "mc_rise(masks=64)",
+    "extremal_perturbation(areas=(0.1,), steps=64)",
+)
 QUICK = ("grad_cam", "saliency")
 
 
@@ -67,6 +94,9 @@ def parser(doc: str, photographs: bool = True) -> argparse.ArgumentParser:
     if photographs:
         made.add_argument("folder", type=Path, help="a folder of photographs")
     made.add_argument("--methods", nargs="+", metavar="SPEC", help="instead of the usual ones")
+    made.add_argument(
+        "--newer", action="store_true", help="the methods that came later, into NAME_newer.json"
+    )
     made.add_argument("--quick", action="store_true", help="a smoke test on next to nothing")
     made.add_argument("--out", type=Path, default=measure.RESULTS, help="where results go")
     made.add_argument(
@@ -168,6 +198,8 @@ def save(
     command: str,
 ) -> None:
     """Write NAME.json, and NAME.md with a table for each of `tables`; a smoke test only prints."""
+    if given.newer:
+        name, command = f"{name}_newer", f"{command} --newer"
     page = f"# {name.replace('_', ' ').capitalize()}\n\n`python benchmarks/quality/{command}`\n"
     for heading, rows in tables.items():
         page += f"\n## {heading}\n\n{measure.table([_line(row) for row in rows])}\n"

@@ -26,7 +26,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--batch", type=int, default=10, help="photographs at once")
     given = parser.parse_args()
-    chosen, count = given.methods or METHODS, given.images
+    usual = ("grad_cam", *experiment.NEWER) if given.newer else METHODS
+    chosen, count = given.methods or usual, given.images
     if given.quick:
         chosen, count = ("grad_cam",), 2
     engine = experiment.engine()

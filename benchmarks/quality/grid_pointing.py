@@ -37,6 +37,8 @@ def main() -> None:
     images, grids, few, sure = given.images, given.grids, given.few, SURE
     if given.quick:
         cheap, costly, images, grids, few, sure = experiment.QUICK, (), 12, 4, 1, 0.3
+    if given.newer:
+        cheap, costly = ("grad_cam", *experiment.NEWER), ()
     chosen = given.methods or [*experiment.CONTROLS, *cheap, *costly]
     engine = experiment.engine()
     engine.plan(experiment.method("random_map"), 4 * grids * len(chosen))

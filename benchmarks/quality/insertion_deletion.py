@@ -76,11 +76,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=56)
     parser.add_argument("--batch", type=int, default=8, help="photographs at once")
     given = parser.parse_args()
-    count, steps, ours = given.images, given.steps, [*experiment.CONTROLS, *(given.methods or OURS)]
+    usual = ("grad_cam", *experiment.NEWER) if given.newer else OURS
+    count, steps, ours = (
+        given.images, given.steps, [*experiment.CONTROLS, *(given.methods or usual)]
+    )  # fmt: skip
     if given.quick:
         count, steps, ours = 2, 4, [*experiment.CONTROLS, "grad_cam"]
     engine = experiment.engine()
-    contestants = makers(engine, ours, peers=True)
+    contestants = makers(engine, ours, peers=not given.newer)
     engine.plan(experiment.method("random_map"), 2 * steps * count * len(contestants))
     x = experiment.photographs(engine, given.folder, count)
     parts = x.split(given.batch)

@@ -110,6 +110,10 @@ def main() -> None:
     )  # fmt: skip
     if given.quick:
         specs, count, digits, stages = list(experiment.QUICK), 2, 2, 2
+    of_transformers = digits_perturbation.transformer_methods()
+    if given.newer:
+        specs = ["grad_cam", *experiment.NEWER]
+        of_transformers = ["grad_cam", "cdam", "recipro_cam"]
     metric = metrics.load(f"model_randomisation(stages={stages}, order={given.order!r})")
     # Not accelerated: the models change all the time.
     convolutional = experiment.engine(accelerate="off")
@@ -124,7 +128,7 @@ def main() -> None:
         "transformers": (
             transformer,
             transformer.tensor([transformer.prepare(canvas).pixels for canvas in canvases]),
-            [*experiment.CONTROLS, *digits_perturbation.transformer_methods()],
+            [*experiment.CONTROLS, *of_transformers],
         ),
     }
     told = experiment.Told(sum(len(chosen) for *_, chosen in subjects.values()))
@@ -141,7 +145,7 @@ def main() -> None:
     command = f"sanity.py FOLDER --images {count} --stages {stages} --order {given.order}"
     experiment.save("sanity", given, results, tables, command)
     if not given.quick or given.out != experiment.measure.RESULTS:
-        plot(curves, given.out / "sanity.svg")
+        plot(curves, given.out / ("sanity_newer.svg" if given.newer else "sanity.svg"))
 
 
 if __name__ == "__main__":

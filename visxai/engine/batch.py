@@ -31,6 +31,9 @@ from visxai.record.image import ImageExplanation
 from visxai.record.scores import TOP, Scores
 from visxai.target import Target, set_label
 
+# What an error about a method that the model can't serve names first: one of each family.
+_FIRST = ("grad_cam", "layer_cam", "integrated_gradients", "occlusion", "rise")
+
 
 def compute(method: Method, model: Model, x: Tensor, target: Target) -> Maps:
     """Compute a method's maps, whatever grad mode the caller is in.
@@ -337,7 +340,7 @@ class BatchExplainer:
             )
 
     def check(self, method: Method) -> None:
-        """Raise ArgumentError, which lists usable methods, if the model can't serve `method`."""
+        """Raise ArgumentError, which names methods to take, if the model can't serve `method`."""
         missing = method.needs & ~self.model.offers
         if missing:
             remedy = self.model.remedy(missing)
@@ -346,10 +349,16 @@ class BatchExplainer:
                 for name in methods.names()
                 if methods.find(name).needs & ~self.model.offers == type(missing)(0)
             ]
+            first = [name for name in _FIRST if name in usable] or usable[:4]
+            listed = f"use one of {', '.join(first)}"
+            if len(usable) > len(first):
+                listed += (
+                    f", or of {len(usable) - len(first)} more (`visxai methods` and "
+                    "visxai.methods.names() list all with what they need)"
+                )
             raise ArgumentError(
                 f"expected a method that {self.model.ref.name} can serve, but {method.name()} "
-                f"needs {missing}: {f'{remedy}, or ' if remedy else ''}use one of "
-                f"{', '.join(usable)}"
+                f"needs {missing}: {f'{remedy}, or ' if remedy else ''}{listed}"
             )
 
     def maps(self, model: Model, x: Tensor, method: Method, target: Target) -> Maps:

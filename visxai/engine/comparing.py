@@ -14,8 +14,20 @@ from visxai.record.collection import Explanations
 if TYPE_CHECKING:
     from typing import Protocol
 
+    import torch
+
+    from visxai.models.interface import Model
+
     class Explainer(Protocol):
         """What explains images: an engine."""
+
+        model: Model
+        device: torch.device
+        precision: str
+
+        @property
+        def accelerate(self) -> str:
+            """What runs its forwards."""
 
         def explain(self, images: Any, method: Any, target: Any) -> Explanations:
             """Explain images."""
@@ -40,15 +52,28 @@ def compare(
         models: Further models, or engines of them.
 
     Raises:
-        ArgumentError: A method looks at no layer, or a model can't serve a method.
+        ArgumentError: A method looks at no layer, a model can't serve a method, or a model comes
+            twice.
     """
     made = type(engine)
     engines = [engine, *(one if isinstance(one, made) else made(one) for one in models)]  # type: ignore[call-arg]
+    seen: set[tuple[object, ...]] = set()
+    for one in engines:
+        if (key := _identity(one)) in seen:
+            raise ArgumentError(
+                f"expected models that differ, got {one.model.ref.name} twice with the same "
+                "weights: leave it out of models=, since the engine's own model comes first"
+            )
+        seen.add(key)
     asked = [_at(method, layer) for method in methods for layer in layers] or list(methods)
     many = list_images(images)
     return Explanations(
         found for one in engines for method in asked for found in one.explain(many, method, target)
     )
+
+
+def _identity(engine: Explainer) -> tuple[object, ...]:
+    return engine.model.ref, engine.device, engine.precision, engine.accelerate
 
 
 def _at(method: Method, layer: str) -> Method:

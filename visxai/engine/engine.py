@@ -265,7 +265,8 @@ class Engine:
             model, and a notebook shows them as cards.
 
         Raises:
-            ArgumentError: A model can't serve a method, or a method looks at no layer.
+            ArgumentError: A model can't serve a method, a method looks at no layer, or a model
+                comes twice.
         """
         return comparing.compare(self, images, load_methods(method), target, layers, models)
 

@@ -245,9 +245,11 @@ class PlacedMap:
             The regions, strongest first, in pixels of the upright original.
 
         Raises:
-            ArgumentError: `share` is out of range.
+            ArgumentError: `top` or `share` is out of range.
         """
         _check_share(share)
+        if top < 1:
+            raise ArgumentError(f"expected at least 1 region, got top={top}: try top=3")
         width, height = working_size(self.width, self.height, side)
         found = regions(self.on_original((width, height)), top, share)
         fx, fy = self.width / width, self.height / height

@@ -25,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from visxai.errors import ModelError
 from visxai.methods._maps import quotient, upsample
 from visxai.methods.base import Cost, Maps, Method
 from visxai.models.interface import Model, Need
@@ -46,13 +47,13 @@ class FullGrad(Method):
     def __call__(self, model: Model, x: Tensor, target: Target) -> Maps:
         def run(network: nn.Module, inputs: Tensor, which: Tensor) -> Tensor:
             size = tuple(inputs.shape[2:])
-            return torch.stack(
-                [
-                    upsample(scaled(part).sum(1), size)
-                    for part in decomposed(network, inputs, which)
-                    if part.ndim == 4
-                ]
-            ).sum(0)
+            placed = [part for part in decomposed(network, inputs, which) if part.ndim == 4]
+            if any(len(part) != len(inputs) for part in placed):
+                raise ModelError(
+                    "expected a network whose layers keep one row an image, got one that cuts "
+                    "images apart or joins them: use a method at the input or at one layer"
+                )
+            return torch.stack([upsample(scaled(part).sum(1), size) for part in placed]).sum(0)
 
         return Maps(model.through(x, model.aim(x, target), run))
 

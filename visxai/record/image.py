@@ -98,7 +98,7 @@ class ImageExplanation(Explanation):
             The regions, strongest first, in pixels of the upright original.
 
         Raises:
-            ArgumentError: `share` is out of range.
+            ArgumentError: `top` or `share` is out of range.
         """
         return self.placed.regions(top, share)
 
