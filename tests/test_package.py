@@ -31,7 +31,7 @@ FLOORS = [
     ["results", "methods", "ledger"],
     ["metrics"],
     ["engine"],
-    ["pipeline", "bench", "moderation", "package", "detection", "similarity"],
+    ["pipeline", "bench", "moderation", "package", "detection", "similarity", "concepts"],
     ["text", "govern"],
     ["scale", "report", "evaluate", "fused", "tabular", "serve", "video", "adapters", "matching"],
     ["compare", "demo", "recommendation"],

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from visxai import (
         bench,
         compare,
+        concepts,
         detection,
         drawing,
         errors,
@@ -49,6 +50,7 @@ __all__ = [
     "Target",
     "bench",
     "compare",
+    "concepts",
     "detection",
     "drawing",
     "errors",

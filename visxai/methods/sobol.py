@@ -61,27 +61,32 @@ class Sobol(Masked):
     def __call__(self, model: Model, x: Tensor, target: Target) -> Maps:
         aim, _ = self.clean(model, x, target)
         labels = cells(tuple(x.shape[2:]), (self.grid, self.grid)).to(x.device)
-        masks = self._masks().to(x.device)
+        masks = design(self.samples, self.grid**2, self.seed).to(x.device)
         scores = self.responses(model, x, aim, len(masks), shown(labels, masks.unsqueeze(0)))
-        first, _, *_ = blocks = scores.reshape(len(scores), -1, self.samples).unbind(1)
-        changed = torch.stack(blocks[2:], 1)
-        variance = torch.cat(blocks[:2], 1).var(1).clamp_min(1e-30)
-        indices = (changed - first.unsqueeze(1)).square().mean(2) / (2 * variance.unsqueeze(1))
+        indices = total_indices(scores, self.samples)
         return Maps(indices.reshape(-1, self.grid, self.grid))
 
     def cost(self, model: Model, x: Tensor) -> Cost:
         return Cost(1 + self.samples * (self.grid**2 + 2))
 
-    def _masks(self) -> Tensor:
-        """Draw the masks (samples * (cells + 2), cells) in 0..1.
 
-        The rows are A, B, and A with each column in turn replaced by B's.
-        """
-        count = self.grid**2
-        engine = SobolEngine(2 * count, scramble=True, seed=self.seed)  # type: ignore[no-untyped-call]
-        drawn = engine.draw(self.samples, dtype=torch.float32)
-        a, b = drawn[:, :count], drawn[:, count:]
-        mixed = a.expand(count, *a.shape).clone()
-        column = torch.arange(count)
-        mixed[column, :, column] = b.T
-        return torch.cat([a, b, mixed.flatten(0, 1)])
+def design(samples: int, count: int, seed: int) -> Tensor:
+    """Draw the masks (samples * (count + 2), count) in 0..1 for `count` factors.
+
+    The rows are A, B, and A with each column in turn replaced by B's.
+    """
+    engine = SobolEngine(2 * count, scramble=True, seed=seed)  # type: ignore[no-untyped-call]
+    drawn = engine.draw(samples, dtype=torch.float32)
+    a, b = drawn[:, :count], drawn[:, count:]
+    mixed = a.expand(count, *a.shape).clone()
+    column = torch.arange(count)
+    mixed[column, :, column] = b.T
+    return torch.cat([a, b, mixed.flatten(0, 1)])
+
+
+def total_indices(scores: Tensor, samples: int) -> Tensor:
+    """Estimate the total Sobol indices (r, count) from the scores (r, n) at a `design`."""
+    first, _, *_ = blocks = scores.reshape(len(scores), -1, samples).unbind(1)
+    changed = torch.stack(blocks[2:], 1)
+    variance = torch.cat(blocks[:2], 1).var(1).clamp_min(1e-30)
+    return (changed - first.unsqueeze(1)).square().mean(2) / (2 * variance.unsqueeze(1))
