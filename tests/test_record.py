@@ -297,3 +297,39 @@ def test_a_picture_of_a_record_can_be_shown(tmp_path: Path) -> None:
     assert picture.media_type == "image/jpeg"
     with Image.open(io.BytesIO(picture.data)) as drawn:
         assert drawn.size == (100, 60)
+
+
+def test_segments_say_what_the_evidence_lies_on() -> None:
+    values = np.zeros((4, 4), np.float32)
+    values[:2, :2], values[3, 3], values[0, 3] = 3, 4, -9  # evidence against isn't shared out
+    found = explanation(values, 400, 400)
+    planted = np.zeros((40, 40), np.int64)
+    planted[:20, :20] = 7
+    dog, rest = found.segments(planted, {7: "dog", 0: "background"})
+    assert (dog.label, rest.label) == ("dog", "background")
+    assert dog.share > 0.6
+    assert dog.share + rest.share == pytest.approx(1)
+    assert (dog.area, rest.area) == pytest.approx((0.25, 0.75), abs=0.01)
+    said = found.describe(planted, {7: "dog", 0: "background"})
+    assert f"{100 * dog.share:.0f} % of the evidence for it lies on: dog, which covers 25 %" in said
+    assert said.count(".  ") == 0
+    assert said.endswith(".")
+    assert found.segments(planted)[0].label == "segment 7"
+    assert found.segments(planted, ["background"])[1].label == "background"
+    assert explanation(np.full((4, 4), -1.0)).segments(planted) == ()
+    with pytest.raises(ArgumentError, match="segments as integers"):
+        found.segments(planted.astype(float))
+
+
+def test_a_function_of_the_original_gives_the_segments() -> None:
+    picture = np.zeros((30, 40, 3), np.uint8)
+    picture[:, 20:] = 255
+    values = np.array([[0.0, 1.0]], np.float32)
+    found = replace(explanation(values, 40, 30), source=picture)
+
+    def bright(image: Image.Image) -> Any:
+        return np.asarray(image.convert("L").resize((20, 15))) > 127
+
+    first, _ = found.segments(bright, ["dark", "bright"])
+    assert first.label == "bright"
+    assert first.share > 0.7

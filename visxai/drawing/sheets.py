@@ -139,6 +139,16 @@ def sheet(
     return Image.fromarray(canvas)
 
 
+def captioned(image: Image.Image, text: str, side: int) -> Image.Image:
+    """Draw a picture in a square of `side` pixels over one line of text, shortened to fit."""
+    picture = _fitted(image.convert("RGB"), side, side)
+    canvas = _page(side, side + lettering.line_height(_KEY) + 4)
+    _paste(canvas, picture, (side - picture.width) // 2, (side - picture.height) // 2)
+    if text:
+        lettering.write(canvas, text, 0, side + 4, _KEY, _INK, width=side)
+    return Image.fromarray(canvas)
+
+
 def _fitted(image: Image.Image, width: int, height: int, smallest: int = 0) -> Image.Image:
     """Shrink an image into the box, or enlarge it until its longer side has `smallest` pixels."""
     factor = min(width / image.width, height / image.height, 1.0)

@@ -17,6 +17,7 @@ from visxai.labels import label_of
 from visxai.record import sentences
 from visxai.record.base import Explanation, Picture
 from visxai.record.columns import pack, unpack
+from visxai.record.segments import Names, Segment, measure, say
 from visxai.references import ImageRef, Reference
 
 if TYPE_CHECKING:
@@ -172,9 +173,38 @@ class ImageExplanation(Explanation):
         title = f"{self.label} {self.score:.2f}"
         return figure([[*cells, Cell(image, self.placed, title)]], width=width, **style)
 
-    def describe(self) -> str:
-        """Say in one plain sentence what the model answered, and where the evidence for it lies."""
-        return sentences.image(self, self.placed)
+    def segments(self, segments: Any, names: Names | None = None) -> tuple[Segment, ...]:
+        """Share out the positive evidence among the segments of the picture.
+
+        Args:
+            segments: (height, width) integers, the segment of each pixel of the upright original at
+                any size of the same shape, as a segmentation model gives them; or a function from
+                the original, a PIL image, to them.
+            names: The segments' names, by their integers; None for "segment 3".
+
+        Returns:
+            The segments, the one with the most evidence first: label, share of the positive
+            evidence, and share of the picture that it covers.
+
+        Raises:
+            ArgumentError: `segments` isn't such an array or function.
+            ImageError: A function is given, and the original can't be read.
+        """
+        return measure(self.placed, segments, names, self.original)
+
+    def describe(self, segments: Any = None, names: Names | None = None) -> str:
+        """Say in one plain sentence what the model answered, and where the evidence for it lies.
+
+        Args:
+            segments: The picture's segments as for `segments`, to say what the evidence lies on.
+            names: Their names.
+
+        Raises:
+            ArgumentError: `segments` isn't such an array or function.
+        """
+        said = sentences.image(self, self.placed)
+        found = () if segments is None or self.degenerate else self.segments(segments, names)
+        return f"{said[:-1]}; {say(found)}." if found else said
 
     def _repr_html_(self) -> str:
         """Draw the card that a notebook shows; without its original the map alone."""
