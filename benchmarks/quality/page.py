@@ -216,6 +216,44 @@ def check(results: Results) -> list[dict[str, Any]]:
     )
 
 
+def beside(results: Results, columns: Mapping[str, tuple[str, str]]) -> list[dict[str, Any]]:
+    """`merged`, a line a method's name: for methods whose spec holds another's, which two
+    experiments write in two ways."""
+    lines: dict[str, dict[str, Any]] = {}
+    for heading, (name, table) in columns.items():
+        for row in results.rows(name, table):
+            line = lines.setdefault(plain(row), {"method": f"`{short(row)}`"})
+            line[heading] = shown(row)
+    return [
+        {"method": line["method"], **{h: line.get(h, ABSENT) for h in columns}}
+        for line in lines.values()
+    ]
+
+
+def newer(results: Results) -> list[dict[str, Any]]:
+    """The methods that came later, each figure on the same few photographs as Grad-CAM's."""
+    return beside(
+        results,
+        {
+            "insertion": ("insertion_deletion_newer", "insertion"),
+            "deletion (lower is better)": ("insertion_deletion_newer", "deletion"),
+            "randomisation (lower is better)": ("sanity_newer", "methods"),
+            "GridPG": ("grid_pointing_newer", "grid_pointing"),
+            "DiFull": ("grid_pointing_newer", "difull"),
+        },
+    )
+
+
+def newer_transformers(results: Results) -> list[dict[str, Any]]:
+    return beside(
+        results,
+        {
+            "perturbation": ("digits_perturbation_newer", "perturbation"),
+            "randomisation (lower is better)": ("sanity_newer", "transformers"),
+        },
+    )
+
+
 def published(results: Results) -> list[dict[str, Any]]:
     lines = []
     for claim, name, table, better, worse in PUBLISHED:
@@ -263,6 +301,8 @@ TABLES: dict[str, Callable[[Results], list[dict[str, Any]]]] = {
     "transformers": transformers,
     "paths": paths,
     "check": check,
+    "newer": newer,
+    "newer_transformers": newer_transformers,
     "published": published,
     "throughput": throughput,
 }
