@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -71,8 +72,9 @@ class ExtremalPerturbation(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.areas, tuple):
-            object.__setattr__(self, "areas", (self.areas,))
+        given: Any = self.areas
+        if not isinstance(given, tuple):
+            object.__setattr__(self, "areas", (given,))
         inside = bool(self.areas) and all(0 < area < 1 for area in self.areas)
         self._require(inside, "areas between 0 and 1", self.areas)
         self._require(self.steps >= 1, "at least 1 step", self.steps)
@@ -97,14 +99,14 @@ class ExtremalPerturbation(Method):
         with torch.inference_mode(False), torch.no_grad():
             masks, moved = self.ascend(scene)
             kept = model.values(scene.rows(masks), scene.aim)[:, 0]
-        maps = masks.unflatten(0, (-1, count)).mean(1)
+        maps = masks.reshape(-1, count, *masks.shape[1:]).mean(1)
         share = (kept - empty[which]) / _nonzero(change)[which]
         wanted = masks.new_tensor(self.areas).repeat(len(aim))
-        off = (masks.mean((1, 2)) - wanted).abs().unflatten(0, (-1, count)).amax(1)
+        off = (masks.mean((1, 2)) - wanted).abs().reshape(-1, count).amax(1)
         # Without any gradient the area alone would choose, and cells by their number.
         return Maps(
-            maps * moved.unflatten(0, (-1, count)).any(1)[:, None, None],
-            {"preserved": share.unflatten(0, (-1, count)).mean(1), "area_error": off},
+            maps * moved.reshape(-1, count).any(1)[:, None, None],
+            {"preserved": share.reshape(-1, count).mean(1), "area_error": off},
         )
 
     def ascend(self, scene: Scene) -> tuple[Tensor, Tensor]:
@@ -184,7 +186,7 @@ def smooth_maximum(heights: Tensor, bump: Tensor) -> Tensor:
     reach = bump.shape[0] // 2
     around = F.unfold(heights, bump.shape[0], padding=reach) * bump.flatten()[None, :, None]
     shares = (around / TEMPERATURE).softmax(1)
-    return (shares * around).sum(1).unflatten(1, tuple(heights.shape[2:]))
+    return (shares * around).sum(1).reshape(len(heights), *heights.shape[2:])
 
 
 def _bump(radius: float, device: torch.device) -> Tensor:
