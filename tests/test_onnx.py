@@ -234,6 +234,18 @@ def test_newer_operators_are_converted_in_their_older_forms(tmp_path: Path) -> N
         assert close(found.forward(zoo.inputs()), expected)
 
 
+def test_constants_that_are_kept_once_under_several_names_are_converted(tmp_path: Path) -> None:
+    layers: list[nn.Module] = []
+    for _ in range(2):  # folded into the convolutions, both norms leave the same bias
+        layers += [nn.Conv2d(3, 3, 3, bias=False), nn.BatchNorm2d(3), nn.ReLU()]
+    module = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 4))
+    path = export(module, tmp_path / "aliases.onnx")
+    assert "Identity" in {node.op_type for node in onnx.load(path).graph.node}
+    found = models.load(f"onnx:{path}", device="cpu")
+    assert Need.INPUT_GRADIENT in found.offers
+    assert close(found.scores(zoo.inputs()), module(zoo.inputs()).detach())
+
+
 def test_slices_are_those_of_the_standard() -> None:
     x = torch.arange(24).reshape(2, 3, 4)
     most = 2**63 - 1

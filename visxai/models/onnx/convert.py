@@ -35,6 +35,7 @@ def convert(graph: Graph) -> nn.Module:
         proto = type(graph.proto)()
         proto.CopyFrom(graph.proto)
         _older(proto)
+        _without_aliases(proto)
         _plain_names(proto)
         module: nn.Module = onnx2torch.convert(proto)
         for part in [name for name, one in module.named_modules() if _slices(one)]:
@@ -90,6 +91,29 @@ def _plain_names(proto: Any) -> None:
             plain, number = f"{name}_{number}", number + 1
         taken.add(plain)
         node.name = plain
+
+
+def _without_aliases(proto: Any) -> None:
+    """Let nodes read a constant itself where they read another name of it.
+
+    An exporter that keeps equal constants once names the others by Identity nodes; the converter
+    looks for weights among constants alone.
+    """
+    graph = proto.graph
+    constants = {tensor.name for tensor in graph.initializer}
+    outputs = {output.name for output in graph.output}
+    alias: dict[str, str] = {}
+    kept = []
+    for node in graph.node:  # in the order of computation, so that an alias of an alias is known
+        for place, name in enumerate(node.input):
+            node.input[place] = alias.get(name, name)
+        if node.op_type == "Identity" and node.input[0] in constants:
+            if node.output[0] not in outputs:
+                alias[node.output[0]] = node.input[0]
+                continue
+        kept.append(type(node).FromString(node.SerializeToString()))
+    del graph.node[:]
+    graph.node.extend(kept)
 
 
 def _older(proto: Any) -> None:
