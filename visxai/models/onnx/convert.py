@@ -107,10 +107,10 @@ def _without_aliases(proto: Any) -> None:
     for node in graph.node:  # in the order of computation, so that an alias of an alias is known
         for place, name in enumerate(node.input):
             node.input[place] = alias.get(name, name)
-        if node.op_type == "Identity" and node.input[0] in constants:
-            if node.output[0] not in outputs:
-                alias[node.output[0]] = node.input[0]
-                continue
+        named = node.op_type == "Identity" and node.input[0] in constants
+        if named and node.output[0] not in outputs:
+            alias[node.output[0]] = node.input[0]
+            continue
         kept.append(type(node).FromString(node.SerializeToString()))
     del graph.node[:]
     graph.node.extend(kept)
