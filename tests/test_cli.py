@@ -193,7 +193,7 @@ def test_wrong_arguments_are_one_sentence_and_code_2(
         (["--model", "efficientnet_lite9"], "did you mean efficientnet_lite0"),
         (["--model", "here/net.onnx"], "did you mean onnx:here/net.onnx"),
         (["--model", "google/vit"], "did you mean hf:google/vit"),
-        (["--model", "nothing"], "timm:NAME, hf:NAME or onnx:FILE"),
+        (["--model", "nothing"], "timm:NAME, hf:NAME, onnx:FILE or keras:FILE"),
         (["--model", "timmm:resnet18"], "timm"),
         (["--layer", "conv_hed"], "did you mean conv_head or conv_stem? (late ones are bn2,"),
         (["--layer", "nope"], "choose one of: bn2, bn2.act, conv_head, blocks, blocks.6 (late"),

@@ -27,7 +27,8 @@ ModelName = Annotated[
         "-m",
         rich_help_panel="Model",
         metavar="NAME",
-        help="A name from `visxai models`, torchvision:NAME, timm:NAME, hf:NAME or onnx:FILE.",
+        help="A name from `visxai models`, torchvision:NAME, timm:NAME, hf:NAME, onnx:FILE or "
+        "keras:FILE.",
     ),
 ]
 Fresh = Annotated[
@@ -120,9 +121,9 @@ Size = Annotated[
         "--size",
         rich_help_panel="Preprocessing",
         metavar="N",
-        help="Preprocessing, where the model has none of its own (onnx:FILE) or another: the "
-        "input's side in pixels, or HEIGHTxWIDTH. A card beside an ONNX file, model.toml next to "
-        "model.onnx, does as well. [dim]\\[default: the model's own][/dim]",
+        help="Preprocessing, where the model has none of its own (onnx:FILE, keras:FILE) or "
+        "another: the input's side in pixels, or HEIGHTxWIDTH. A card beside such a file, "
+        "model.toml next to model.onnx, does as well. [dim]\\[default: the model's own][/dim]",
         show_default=False,
     ),
 ]

@@ -28,7 +28,8 @@ def package(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="A name from `visxai models`, torchvision:NAME, timm:NAME, hf:NAME or onnx:FILE.",
+            help="A name from `visxai models`, torchvision:NAME, timm:NAME, hf:NAME, onnx:FILE or "
+            "keras:FILE.",
         ),
     ],
     out: Annotated[

@@ -69,12 +69,12 @@ class Engine:
     frees for its next forward (`visxai.process.keep_memory`).
 
     Args:
-        model: A name (`visxai models`), "torchvision:…", "timm:…", "hf:…", "onnx:FILE", or an
-            nn.Module, which is left as it is: visxai runs a copy that shares its weights. Batch
-            norms need running statistics, so that images of a batch don't change each other's
-            scores. A Hugging Face image classification pipeline stands for its module, and a
-            function from pixels (n, c, h, w) to scores (n, k) serves the methods that need
-            nothing but scores.
+        model: A name (`visxai models`), "torchvision:…", "timm:…", "hf:…", "onnx:FILE",
+            "keras:FILE", a Keras model, or an nn.Module, which is left as it is: visxai runs a copy
+            that shares its weights. Batch norms need running statistics, so that images of a batch
+            don't change each other's scores. A Hugging Face image classification pipeline stands
+            for its module, and a function from pixels (n, c, h, w) to scores (n, k) serves the
+            methods that need nothing but scores.
         preprocess: The preprocessing. This and the next four arguments complete or override what
             the model knows about itself.
         labels: Names of the classes, or a file of them; for a CLIP-like model the prompts that it

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from visxai.images.preprocess import Preprocess
 
 DEFAULT = "efficientnet_lite0"
-PREFIXES = ("torchvision", "timm", "hf", "onnx")
-OTHERS = "torchvision:NAME, timm:NAME, hf:NAME or onnx:FILE"
+PREFIXES = ("torchvision", "timm", "hf", "onnx", "keras")
+OTHERS = "torchvision:NAME, timm:NAME, hf:NAME, onnx:FILE or keras:FILE"
 
 _TEXT = {"type": "string"}
 _NUMBERS = {"type": "array", "items": {"type": "number"}}

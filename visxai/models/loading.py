@@ -6,6 +6,7 @@
     load("hf:google/vit-base-patch16-224")     Hugging Face's; also a local folder
     load("onnx:model.onnx")                    a file, run by ONNX Runtime; model.toml beside it
                                                may describe it, as a card does
+    load("keras:model.keras")                  a Keras model, on Keras' torch backend
     load("timm:resnet18", checkpoint="mine.safetensors", labels="labels.txt")
 
 A card states everything about a named model: where the weights come from and their sha256, the
@@ -15,6 +16,7 @@ licence, the architecture, preprocessing, activation, CAM layer and labels.
 from __future__ import annotations
 
 import os
+import sys
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -48,7 +50,7 @@ def load(
     """Load a model by name.
 
     Args:
-        name: a card's name, or a name with the prefix torchvision:, timm:, hf: or onnx:.
+        name: a card's name, or a name with the prefix torchvision:, timm:, hf:, onnx: or keras:.
         weights: for torchvision, timm and Hugging Face: False leaves the weights random, for tests
             and benchmarks.
         checkpoint: for torchvision and timm: a file of weights to load instead of the library's.
@@ -85,6 +87,14 @@ def load(
     if prefix == "onnx":
         stated = _beside(Path(rest))
         return _onnx(Path(rest), f"onnx:{Path(rest).name}", device, {**stated, **own})
+    if prefix == "keras":
+        from visxai.models import keras
+        from visxai.models.pytorch.model import TorchModel
+
+        module, known = keras.load(Path(rest))
+        known = {**known, **_beside(Path(rest)), **own}
+        placed = module.to(device) if device is not None else module
+        return TorchModel(placed, name=f"keras:{Path(rest).name}", **known)
     if not colon:
         found = card(name)
         if found.build.get("onnx"):
@@ -221,6 +231,12 @@ def is_pipeline(source: Any) -> bool:
     return processor is not None and hasattr(module, "forward") and hasattr(module, "config")
 
 
+def is_keras(source: Any) -> bool:
+    """Return whether an object is a Keras model."""
+    library = sys.modules.get("keras")
+    return library is not None and isinstance(source, library.Model)
+
+
 def _renamed(state: Mapping[str, Any], wanted: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Rename the weights to the architecture's own names, matched in order by suffix and shape."""
     pairs = list(zip(state.items(), wanted.items(), strict=False))
@@ -246,6 +262,11 @@ def wrap(model: Any, device: str | torch.device, given: dict[str, Any]) -> Model
 
     placed = None if device == "auto" else pick_device(device)
     known: dict[str, Any] = {}
+    if is_keras(model):
+        from visxai.models import keras
+
+        model, known = keras.of(model)
+        given = {**known, **{key: value for key, value in given.items() if value is not None}}
     if not isinstance(model, nn.Module) and is_pipeline(model):
         model, known = model.model, {"preprocess": model.image_processor}
     own = {key: value for key, value in given.items() if value is not None}
