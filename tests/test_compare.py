@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
+import shutil
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from visxai.errors import StoreError
 from visxai.references import ModelRef
 
 HOSTILE = "<img src=x onerror=alert(1)>"
+CHROMIUM = shutil.which("chromium")
 
 
 def two_runs(folder: Path, b: dict[int, dict[str, Any]], count: int = 4) -> tuple[Path, Path]:
@@ -118,6 +121,51 @@ def test_the_command_gates_a_release(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert text.count("data:image/jpeg") == 8
     told = json.loads(figures.read_text("utf-8"))
     assert (told["n"], told["changed"], told["gates"][2]["passed"]) == (4, 1, False)
+
+
+@pytest.mark.skipif(
+    CHROMIUM is None or importlib.util.find_spec("playwright") is None,
+    reason="no browser: install chromium, and playwright with 'visxai[browser]'",
+)
+@pytest.mark.xdist_group("browser")
+def test_the_page_in_a_browser(tmp_path: Path) -> None:
+    from playwright.sync_api import sync_playwright
+
+    from visxai.compare.page import page as to_page
+
+    turned = -explanation(photograph(tmp_path / "x.png", 0)).values
+    flat = {"values": np.zeros((7, 7), np.float32), "degenerate": True}
+    changes = {0: {"label": HOSTILE * 3}, 2: {"values": turned}, 3: flat}
+    found = compare.run(*two_runs(tmp_path, changes))
+    path = tmp_path / "compare.html"
+    path.write_text(to_page(found, found.gates(0.9, 0.1)), "utf-8")
+    wrong: list[str] = []
+    with sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("console", lambda told: wrong.append(told.text) if told.type == "error" else None)
+        papers = set()
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+            for width in (420, 1400):
+                page.set_viewport_size({"width": width, "height": 900})
+                page.goto(path.as_uri())
+                assert page.evaluate("document.documentElement.scrollWidth") <= width
+                papers.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+        assert len(papers) == 2
+        loaded = "[...document.images].every((one) => one.naturalWidth > 0)"
+        assert page.evaluate(loaded)
+        assert page.locator("figure").count() == 4
+        # Every figure has its number of items and its interval.
+        cells = page.locator("table").nth(1).locator("tr").all_inner_texts()
+        mean, share = found.agreement, found.changes
+        assert f"{mean.value:.3f} ({mean.low:.3f} to {mean.high:.3f}, n = 3)" in cells[0]
+        assert f"{share.value:.1%} ({share.low:.1%} to {share.high:.1%}, n = 4)" in cells[1]
+        assert page.locator(".bad").count() == 2
+        assert page.locator("figure").first.locator("figcaption").inner_text().startswith("agree")
+        browser.close()
+    assert not wrong
 
 
 def test_the_page_does_without_originals(tmp_path: Path) -> None:

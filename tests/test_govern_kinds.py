@@ -18,6 +18,8 @@ from visxai.govern import daily, tables
 from visxai.govern.log import Item, Log
 from visxai.ledger import Envelope
 from visxai.tabular import german_credit as credit
+from visxai.tabular.run import explain as run_rows
+from visxai.text.run import explain as run_texts
 
 RUDE = ["You are an idiot", "What a stupid fool you are", "SHUT UP , you moron"]
 KIND = ["Thank you for the kind words", "I don't think that it is wrong", "See the talk page"]
@@ -122,6 +124,30 @@ def test_a_score_without_a_decision_has_no_error(tmp_path: Path) -> None:
     assert "error" not in {one.figure for one in govern.fairness(
         govern.observe(engine.explain([{"a": 2.0}] * 2), groups={"sex": ["f", "m"]},
                        expected=["repaid", "not repaid"]), "sex", draws=19).gaps}  # fmt: skip
+
+
+def test_runs_over_texts_and_tables_are_imported(tmp_path: Path) -> None:
+    comments = tmp_path / "comments.csv"
+    comments.write_text("\n".join(["comment", *RUDE, *(f'"{one}"' for one in KIND)]), "utf-8")
+    engine = text.Engine("toxicity")
+    run_texts([comments], tmp_path / "texts", engine, method="input_x_gradient")
+    rows = tmp_path / "rows.csv"
+    rows.write_text("a,b,sex,ok\n1,2,f,1\n3,1,m,0\n2,2,f,1\n", "utf-8")
+    tables_ = tabular.Engine(lambda x: x[:, 0] / 4, [{"a": 1.0, "b": 2.0}] * 2, ["a", "b"],
+                             scale="probability", threshold=0.5, label="ok",
+                             protected=["sex"])  # fmt: skip
+    run_rows([rows], tmp_path / "table", tables_, label_column="ok")
+    with Log(tmp_path / "log.db") as log:
+        assert log.import_run(tmp_path / "texts") == 6
+        assert log.import_run(tmp_path / "table") == 3
+        assert log.import_run(tmp_path / "texts") == log.import_run(tmp_path / "table") == 0
+        seen = {log.observe(one.id).model: log.observe(one.id) for one in log.models()}
+        told = next(one for one in seen.values() if "attribution.a" in one.explanations)
+        assert told.groups == {"sex": ("f", "m", "f")}
+        assert told.decisions["error"].tolist() == [1, 1, 0]
+        words = next(one for one in seen.values() if "negation" in one.explanations)
+        assert len(words) == 6
+        assert log.ledger.verify()
 
 
 def test_regions_that_callers_name(tmp_path: Path) -> None:

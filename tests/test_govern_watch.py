@@ -259,6 +259,35 @@ def test_randomisation_checks_are_held_against_each_model_and_method(
         govern.audit(out, evaluations=[out])
 
 
+def test_the_audit_runs_randomisation_checks_itself(tmp_path: Path) -> None:
+    import visxai
+
+    engine = visxai.Engine("digits_vit", precision="fp32", accelerate="off")
+    paths = [photograph(tmp_path / "in" / f"{at}.png", at) for at in range(4)]
+    made = engine.explain(paths, method="attention_rollout")
+    other = [replace(made[0], model=ModelRef("elsewhere", "b" * 64, ""))]
+    out = fill(tmp_path / "out", [*made, *other])
+
+    def line(**options: Any) -> auditing.Line:
+        lines = govern.audit(out, **options).lines
+        return next(one for one in lines if one.name == "randomisation")
+
+    assert "no check for" in line().said
+    found = line(randomise=3)
+    weights, spec = made[0].model.weights_sha256, made[0].method
+    checked = engine.explain(paths[:3], method=spec, check="model_randomisation")
+    mean = np.mean([one.quality["model_randomisation"] for one in checked])
+    assert f"{spec} of {weights[:8]}: {mean:.2f} (" in found.said
+    assert "3 images), fewer than 30" in found.said
+    assert f"no check for {spec} of bbbbbbbb" in found.said
+    assert found.verdict == "warn"
+    with Log(tmp_path / "log.db") as log:
+        log.import_run(out)
+    stored = govern.audit(tmp_path / "log.db", randomise=2, models=["digits_vit"])
+    told = next(one.said for one in stored.lines if one.name == "randomisation")
+    assert "2 images), fewer than 30" in told
+
+
 def test_a_watcher_looks_by_the_clock(log: Log, caplog: pytest.LogCaptureFixture) -> None:
     with govern.watcher(log.ledger, every=0.05, size=40):
         databases.wait_until(lambda: govern.alerts(log))

@@ -367,6 +367,27 @@ def audit(
             show_default=False,
         ),
     ] = None,
+    randomise: Annotated[
+        int,
+        typer.Option(
+            "--randomise",
+            metavar="N",
+            min=0,
+            help="Run that check here for every model and method without one, on N of its images; "
+            "30 give a verdict.",
+        ),
+    ] = 0,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="NAME",
+            help="A model to open for it, as for `visxai explain`. "
+            "[dim]\\[default: those that travel with visxai][/dim]",
+            show_default=False,
+        ),
+    ] = None,
     debug: Debug = False,
 ) -> int:
     """Audit explanations: coverage, chain, quality, drift, fairness; pass, warn or fail each.
@@ -375,13 +396,15 @@ def audit(
 
     [bold]Examples[/bold]
 
-    visxai govern audit results
+    visxai govern audit results --randomise 30
 
     visxai govern audit sqlite:///visxai.db --key visxai.key --out audit.html
     """
     from visxai import govern
 
-    found = govern.audit(source, key=key, evaluations=evaluation or ())
+    found = govern.audit(
+        source, key=key, evaluations=evaluation or (), randomise=randomise, models=model or ()
+    )
     found.write(out)
     for line in found.lines:
         typer.echo(f"{line.verdict:5} {line.name}: {line.said}")

@@ -31,6 +31,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .35rem 1.2rem .35rem 0; text-align: left; vertical-align: top;
   border-bottom: 1px solid var(--rule); }
 .scroll { overflow-x: auto; } td { overflow-wrap: anywhere; min-width: 8ch; }
+td:first-child { overflow-wrap: break-word; }
 .good { color: var(--good); font-weight: 600; } .bad { color: var(--bad); font-weight: 600; }
 .pairs { display: grid; gap: 16px; grid-template-columns: repeat(auto-fill, minmax(330px, 1fr)); }
 figure { margin: 0; padding: 12px; border: 1px solid var(--rule); border-radius: 12px;

@@ -2,6 +2,7 @@
 
     govern.audit("OUT").write("audit.html")              a folder run
     govern.audit("sqlite:///visxai.db").lines            a log
+    govern.audit("OUT", randomise=30)                    with the check of its models and methods
 
     line              pass                                   warn               fail
     coverage          95 % of the judged items explained     80 %               less
@@ -21,23 +22,24 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from visxai import files
 from visxai.foreign import for_html, shown
-from visxai.govern.randomisation import Check, read_checks
+from visxai.govern.randomisation import Checks, read_checks, run_checks
 from visxai.ledger.canonical import timestamp
 from visxai.results import reading
 from visxai.web.page import as_json
 
 if TYPE_CHECKING:
     from visxai.govern.log import Log
+    from visxai.ledger.ledger import Ledger
+    from visxai.record.base import Explanation
 
 Verdict = Literal["pass", "warn", "fail"]
-Checks = Mapping[tuple[str, str], Check]  # by the weights' SHA-256 and the method
 _ENOUGH = 30  # items below which a share is uncertain
 
 
@@ -102,6 +104,8 @@ def audit(
     *,
     key: str | None = None,
     evaluations: Sequence[str | os.PathLike[str]] = (),
+    randomise: int = 0,
+    models: Sequence[str] = (),
 ) -> Audit:
     """Audit a folder run or a log.
 
@@ -110,6 +114,9 @@ def audit(
         key: The file of the signing key whose checkpoints count.
         evaluations: Folders of `visxai evaluate` with the metric model_randomisation, which say for
             each model and method whether its maps depend on what the model has learnt.
+        randomise: Images on which that check is run here for each model and method that no
+            evaluation speaks of, where the model can be opened; 0 for none, 30 for a verdict.
+        models: Names of models to open for it, beside those that travel with visxai.
 
     Returns:
         The audit.
@@ -120,6 +127,8 @@ def audit(
     text = os.fspath(source)
     checks = read_checks(evaluations)
     if "://" not in text and Path(text).is_dir():
+        if randomise:
+            checks = {**checks, **run_checks(reading.read(text), models, randomise, checks)}
         lines = _of_run(Path(text), checks)
     else:
         from visxai.govern.log import Log
@@ -128,8 +137,24 @@ def audit(
 
         signer = None if key is None else Signer.read(key)
         with Ledger(text, signer=signer) as ledger, Log(ledger) as log:
+            if randomise:
+                found = run_checks(_stored(ledger), models, randomise, checks)
+                checks = {**checks, **found}
             lines = _of_log(log, key is not None, checks)
     return Audit(text, timestamp(time.time()), tuple(lines))
+
+
+def _stored(ledger: Ledger) -> Iterator[Explanation]:
+    """Read the explanations on record that can be read; the audit says of the others."""
+    from visxai.errors import VisxaiError
+    from visxai.record.base import Explanation
+
+    try:
+        for one in ledger.find():
+            if one.record is not None:
+                yield Explanation.from_dict(one.record)
+    except VisxaiError:
+        return
 
 
 def _of_run(out: Path, checks: Checks) -> list[Line]:
@@ -299,7 +324,10 @@ def _faithfulness(faithful: int, checked: int) -> Line:
 
 def _randomisation(methods: set[tuple[str, str]], checks: Checks) -> Line:
     """Judge every method of every model by the checks on record."""
-    remedy = "visxai evaluate --metrics model_randomisation, then visxai govern audit --evaluation"
+    remedy = (
+        "visxai govern audit --randomise 30, or visxai evaluate --metrics model_randomisation and "
+        "--evaluation"
+    )
     known = {one: checks[one] for one in sorted(methods) if one in checks}
     missing = sorted(f"{method} of {weights[:8]}" for weights, method in methods - set(known))
     said = [f"{method} of {weights[:8]}: {one.said}" for (weights, method), one in known.items()]

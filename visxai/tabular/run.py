@@ -50,7 +50,7 @@ def explain(
 
     The run continues an earlier run of the same settings in OUT. Rows that can't be explained are
     listed in OUT's failures and don't end the run. Tables are read chunk by chunk: a run over
-    millions of rows holds their addresses and no more.
+    millions of rows holds their addresses and not their values.
 
     Args:
         sources: Tables (.csv, .parquet).
