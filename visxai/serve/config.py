@@ -103,7 +103,7 @@ class Limits(_Part):
     seconds: Annotated[float, Field(gt=0, le=600)] = 20.0
     at_once: Annotated[int, Field(ge=1, le=10_000)] = 64
     batch: Annotated[int, Field(ge=1, le=512)] = 16
-    wait_ms: Annotated[float, Field(ge=0, le=1000)] = 2.0
+    wait_ms: Annotated[float, Field(ge=0, le=1000)] = 0.0
     per_call: Annotated[int, Field(ge=1, le=1000)] = 32
     decoders: Annotated[int, Field(ge=1, le=256)] = 1
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from visxai.serve.service import Service
 
 _AT_ONCE = 4  # items that are handed to the decoders at the same time
+_LINGER = 0.01  # seconds from a job to its claim, in which the answer to its sender gets away
 IDLE = 0.25  # seconds between looks at an empty queue of another process's
 
 
@@ -116,7 +117,8 @@ class Worker:
                 self._log(f"{self.lane} worker: {type(error).__name__}, the jobs are tried again")
                 self._stop.wait(1.0)
             wake = self.service.wake[self.lane]
-            wake.wait(IDLE)
+            if wake.wait(IDLE):
+                self._stop.wait(_LINGER)
             wake.clear()
 
     def _beat(self) -> None:
