@@ -461,7 +461,7 @@ def page(kept: dict[str, Any]) -> str:
         holds = "yes" if one["holds"] else "**no**"
         lines.append(f"| {name} | {one['wants']} | {holds} | {seconds:.0f} |")
     for name, one in kept.items():
-        lines += ["", f"## {name.capitalize()}", "", f"To {one['wants']}.", ""]
+        lines += ["", f"## {name.capitalize()}", "", f"{one['wants'].capitalize()}.", ""]
         lines += ["| typed | seconds | the last line seen |", "|---|---|---|"]
         for command in one["commands"]:
             typed, seen = (
