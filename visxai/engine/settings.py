@@ -39,7 +39,8 @@ def settings_of(engine: Engine, methods: Sequence[Method], target: Target) -> di
     layers: list[str | None] = []
     if isinstance(model.preprocess, Preprocess):
         blank = engine.tensor([model.preprocess.blank()])
-        scores = model.scores(blank)
+        # In float32, so that a copy in half precision is checked by the first rows instead.
+        scores = model.in_precision("fp32").scores(blank)
         target.aim(scores, model.probabilities(scores))
         layers = [method.layer_of(model, blank) for method in methods]
     named = hashlib.sha256("\n".join(model.labels or ()).encode("utf-8", "backslashreplace"))
