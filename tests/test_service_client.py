@@ -66,6 +66,8 @@ def test_a_client_sends_waits_reads_and_contests(
         with pytest.raises(ServiceError, match="convert it") as told:
             client.moderate(b"no image")
         assert (told.value.status, told.value.error["code"]) == (422, "image")
+        with pytest.raises(ServiceError, match=r"add a part \[table\]"):
+            client.moderate(features={"income": 20.5})
     with Client(url, "vx_0_0") as stranger, pytest.raises(ServiceError) as told:
         stranger.get("f" * 32)
     assert told.value.status == 401

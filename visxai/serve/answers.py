@@ -11,6 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from visxai.errors import ArgumentError
 
 Scalar = str | int | float | bool | None
+Row = Annotated[
+    dict[Annotated[str, Field(max_length=200)], Scalar], Field(min_length=1, max_length=1000)
+]
 Metadata = Annotated[dict[str, Scalar], Field(max_length=50)]
 _Name = Annotated[str, Field(max_length=500)]
 _Target = Annotated[str, Field(min_length=1, max_length=500)]
@@ -21,7 +24,7 @@ class _In(BaseModel):
 
 
 class ItemIn(_In):
-    """An item as JSON: an image's bytes in base64, the URL of an image, or a text."""
+    """An item as JSON: an image's bytes in base64, the URL of an image, a text, or a row."""
 
     image: Annotated[
         str | None, Field(min_length=1, description="The image file's bytes in base64.")
@@ -33,18 +36,24 @@ class ItemIn(_In):
         str | None,
         Field(min_length=1, max_length=2000, description="An image of a site that is allowed."),
     ] = None
+    features: Annotated[
+        Row | None,
+        Field(description="A row of a table: a value for each column that the model scores."),
+    ] = None
     name: _Name = ""
     metadata: Metadata = {}
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if [self.image, self.text, self.url].count(None) != 2:
-            raise ValueError("expected one of image, url and text")
+        if [self.image, self.text, self.url, self.features].count(None) != 3:
+            raise ValueError("expected one of image, url, text and features")
         return self
 
     @property
     def kind(self) -> str:
-        """What the item is: "image" or "text"."""
+        """What the item is: "image", "text" or "table"."""
+        if self.features is not None:
+            return "table"
         return "image" if self.text is None else "text"
 
     def data(self) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -17,6 +18,7 @@ from visxai.errors import ArgumentError, VisxaiError
 from visxai.ledger import audit, explanations
 from visxai.record.base import Explanation
 from visxai.record.image import ImageExplanation
+from visxai.record.table import TableExplanation
 from visxai.record.text import TextExplanation
 from visxai.serve import erasure, intake
 from visxai.serve.answers import (
@@ -32,7 +34,7 @@ from visxai.serve.bodies import body_of, idempotency_key, item_of, parsed, taken
 from visxai.serve.errors import Conflict, Missing
 from visxai.serve.jobs import OPEN
 from visxai.serve.keys import Principal
-from visxai.serve.rendering import fragment, framed
+from visxai.serve.rendering import fragment, framed, row_fragment
 from visxai.serve.routing import Admin, Audit, Read, Submit, Wait, errors, service_of
 from visxai.serve.service import Service
 
@@ -50,7 +52,7 @@ _FRAGMENT = (
     "/items", response_model=ItemOut, responses=errors(409, 415, 429), openapi_extra=body_of(ItemIn)
 )
 async def post_item(request: Request, who: Submit, wait: Wait = 0) -> Response:
-    """Decide on an image; the explanation follows if it is flagged."""
+    """Decide on an image, a text or a row; the explanation follows if it is flagged."""
     item = await item_of(request)
     service, key = service_of(request), idempotency_key(request)
     answer = await run_in_threadpool(intake.moderate, service, who, item, key)
@@ -180,7 +182,9 @@ def get_fragment(
     """Draw an explanation as HTML without scripts, to be shown in a frame or on another page."""
     service = service_of(request)
     made = explained(service, who, id)
-    if isinstance(made, TextExplanation):
+    if isinstance(made, TableExplanation):
+        html = row_fragment(made, confidence_of(service, who, id))
+    elif isinstance(made, TextExplanation):
         key = tokens.legend(made.two_sided)
         html = f"<figure>{made.html()}<figcaption>{key}</figcaption></figure>"
     else:
@@ -276,6 +280,13 @@ def explained(service: Service, who: Principal, id: str) -> Explanation:
             remedy="wait for it",
         )
     return stored.explanation
+
+
+def confidence_of(service: Service, who: Principal, id: str) -> Mapping[str, Any]:
+    """Read what an explanation's envelope says of its quality, empty where there is none."""
+    with service.database.reading() as connection:
+        stored = explanations.get(connection, id, who.tenant)
+    return {} if stored is None else stored.envelope.confidence
 
 
 def blob_of(service: Service, who: Principal, id: str) -> str:

@@ -77,9 +77,12 @@ async def taken(service: Service, told: ItemIn) -> Item:
     """Take the bytes of an item of JSON, fetching them where a URL is named.
 
     Raises:
-        ArgumentError: They aren't base64, or the URL isn't allowed or doesn't give them.
+        ArgumentError: They aren't base64, the URL isn't allowed or doesn't give them, or the row
+            isn't one that the model can score.
     """
-    if told.url is None:
+    if told.features is not None:
+        data = service.kinds.row().read(told.features)
+    elif told.url is None:
         data = told.data()
     else:
         data = await run_in_threadpool(fetch, service, told.url)

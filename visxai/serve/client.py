@@ -77,13 +77,20 @@ class _Requests:
         }
 
     def _moderate(
-        self, image: Image | None, text: str | None, name: str, metadata: Mapping[str, Any]
+        self,
+        image: Image | None,
+        text: str | None,
+        features: Mapping[str, Any] | None,
+        name: str,
+        metadata: Mapping[str, Any],
     ) -> _Request:
         body: dict[str, Any] = {"name": name or _name(image), "metadata": dict(metadata)}
         if image is not None:
             body["image"] = _base64(image)
         if text is not None:
             body["text"] = text
+        if features is not None:
+            body["features"] = dict(features)
         return _Request("POST", "/items", _once({"json": body}))
 
     def _explain(self, images: Iterable[Image], target: str, tier: str) -> _Request:
@@ -179,6 +186,7 @@ class Client(_Requests):
         image: Image | None = None,
         text: str | None = None,
         *,
+        features: Mapping[str, Any] | None = None,
         name: str = "",
         metadata: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
@@ -187,6 +195,7 @@ class Client(_Requests):
         Args:
             image: An image's bytes, or the path of its file.
             text: A text, in place of an image.
+            features: A row of a table, values by column, in place of an image.
             name: The item's name, as people may see it; "" is the file's.
             metadata: What is known of it, plain values by name.
 
@@ -196,7 +205,9 @@ class Client(_Requests):
         Raises:
             ServiceError: The service refused it.
         """
-        told: dict[str, Any] = self._send(self._moderate(image, text, name, metadata or {}))
+        told: dict[str, Any] = self._send(
+            self._moderate(image, text, features, name, metadata or {})
+        )
         return told
 
     def explain(
@@ -293,11 +304,14 @@ class AsyncClient(_Requests):
         image: Image | None = None,
         text: str | None = None,
         *,
+        features: Mapping[str, Any] | None = None,
         name: str = "",
         metadata: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Send an item, and get the decision at once; see `Client.moderate`."""
-        told: dict[str, Any] = await self._send(self._moderate(image, text, name, metadata or {}))
+        told: dict[str, Any] = await self._send(
+            self._moderate(image, text, features, name, metadata or {})
+        )
         return told
 
     async def explain(

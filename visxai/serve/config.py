@@ -70,6 +70,26 @@ class TextSettings(_Part):
     precise: _Text = "partition_shap"
 
 
+class TableSettings(_Part):
+    """The model and the rule for rows of tables; see `visxai.tabular.load_engine`.
+
+    Attributes:
+        model: The model's file, or its card, which names the threshold and the background.
+        category: What a row is flagged as whose score is below the threshold.
+        severity: How urgent a review is, 0 to 3.
+        ground: The sentence of the terms or the law behind it.
+        wording: The reasons' sentences: "en", "de", or the path of a TOML file.
+        actions: What an applicant can change, for appeals: columns with "raise", "lower" or "any".
+    """
+
+    model: _Text
+    category: Annotated[str, Field(min_length=1, max_length=200, pattern=r"\S")] = "refused"
+    severity: Annotated[int, Field(ge=0, le=3)] = 1
+    ground: Annotated[str, Field(max_length=500)] = ""
+    wording: _Text = "en"
+    actions: dict[str, Literal["raise", "lower", "any"]] = {}
+
+
 class Fast(_Part):
     """The tier for everything flagged: a method of about a forward's cost."""
 
@@ -198,6 +218,7 @@ class Config(_Part):
         model: The model.
         policy: What is flagged.
         text: How texts are decided on; None takes no texts.
+        table: How rows of tables are decided on; None takes no rows.
         tiers: How flagged and contested items are explained.
         limits: What a request may cost.
         cache: What is reused.
@@ -211,6 +232,7 @@ class Config(_Part):
     model: ModelSettings = ModelSettings()
     policy: PolicySettings = PolicySettings()
     text: TextSettings | None = None
+    table: TableSettings | None = None
     tiers: Tiers = Tiers()
     limits: Limits = Limits()
     cache: Cache = Cache()

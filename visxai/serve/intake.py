@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import insert, select
 
-from visxai.errors import Failure, ImageError
+from visxai.errors import ArgumentError, Failure, ImageError
 from visxai.ledger import audit
 from visxai.ledger.canonical import canonical, sha256
 from visxai.moderation import Decision
@@ -37,10 +37,10 @@ class Item:
     """What a caller sends.
 
     Attributes:
-        data: The image's bytes, or a text's in UTF-8.
+        data: The image's bytes, a text's in UTF-8, or a row's as `RowModerator.read` writes them.
         name: Its name, as people may see it.
         metadata: What the caller says of it.
-        kind: "image" or "text".
+        kind: "image", "text" or "table".
     """
 
     data: bytes
@@ -87,7 +87,7 @@ def moderate(
         Busy: The queue is full; nothing was put down.
         Conflict: The idempotency key was used for another item.
     """
-    service.moderator_of(item.kind)
+    service.kinds.of(item.kind)
     fingerprint = item.fingerprint("moderate")
     if idempotency and (answer := earlier(service, who, idempotency, fingerprint)):
         return answer
@@ -199,7 +199,14 @@ def explain(
     from visxai.errors import TargetError
     from visxai.target import Target
 
-    moderator = service.moderator_of(item.kind)
+    if item.kind == "table":
+        raise ArgumentError(
+            expected="an image or a text to explain without a decision",
+            got="a row",
+            remedy="post it to /v1/items, where a row whose score is too low is explained",
+            field="features",
+        )
+    moderator = service.moderator if item.kind == "image" else service.kinds.text()
     parsed = Target.of(target, moderator.engine.model.labels)
     single = parsed.kind in ("class", "any", "diff") or (parsed.kind == "top" and parsed.value == 1)
     if not single:
@@ -248,9 +255,9 @@ def explain(
 def _decide(service: Service, content: str, item: Item) -> _Known:
     from visxai.images.prepared import Prepared
 
-    if item.kind == "text":
+    if item.kind != "image":
         began = time.perf_counter()
-        decision = service.decide_text(item.data.decode("utf-8"))
+        decision = service.kinds.decide(item.kind, item.data)
         timings = {"decide": time.perf_counter() - began}
         return _Known(content, None, None, decision, timings)
     service.batcher.announce(1)
@@ -306,7 +313,7 @@ def _look_up(
         .where(
             items.c.tenant == tenant,
             items.c.content_sha256 == content,
-            items.c.model_key == service.key_of(kind),
+            items.c.model_key == service.kinds.key_of(kind),
         )
         .order_by(decisions.c.created.desc().nulls_last())
         .limit(1)
@@ -327,7 +334,7 @@ def _judged(service: Service, row: Row[Any], kind: str) -> Decision | None:
     if row.scores is None:
         return None
     scores = json.loads(row.scores)
-    moderator = service.moderator_of(kind)
+    moderator = service.kinds.of(kind)
     names = [rule.category for rule in moderator.policy.rules]
     if any(name not in scores for name in names):
         return None
@@ -356,7 +363,7 @@ def _insert_item(
             pixel_sha256=known.pixel_sha256,
             width=known.width,
             height=known.height,
-            model_key=service.key_of(item.kind),
+            model_key=service.kinds.key_of(item.kind),
             metadata=json.dumps(dict(item.metadata)) if item.metadata else None,
             blob=blob,
         )

@@ -17,12 +17,13 @@ from visxai import govern
 from visxai.govern.log import Log
 from visxai.ledger import explanations
 from visxai.record.image import ImageExplanation
+from visxai.record.table import TableExplanation
 from visxai.record.text import TextExplanation
 from visxai.serve import cases, dashboard, intake, keys, tables
 from visxai.serve.access import COOKIE, role, session_of
 from visxai.serve.errors import Missing
 from visxai.serve.keys import Principal
-from visxai.serve.rendering import login_page, page
+from visxai.serve.rendering import login_page, page, row_of
 from visxai.serve.service import Service
 
 _HERE = Path(__file__).parent
@@ -153,7 +154,9 @@ def get_case(request: Request, who: _Review, id: str) -> Response:
         told = select(tables.appeals.c.reason).where(tables.appeals.c.decision_id == id)
         reasons = list(connection.execute(told.order_by(tables.appeals.c.created)).scalars())
         similar = cases.same_image(connection, item, id)
-    cases.saw(service, who, id, [one["id"] for one in made if one["done"]])
+    shown = [one["id"] for one in made if one["done"]]
+    # A row's explanations are by one method: the latest is shown, which says the most.
+    cases.saw(service, who, id, shown[:1] if item.kind == "table" else shown)
     text = None
     if item.kind == "text" and item.blob is not None:
         text = service.blobs.get(item.blob).decode("utf-8")
@@ -214,8 +217,8 @@ def get_dashboard(request: Request, who: _Look) -> Response:
 
 def _categories(service: Service) -> list[str]:
     """List the categories of all rules, those for images first."""
-    texts = service.config.text_rules()
-    rules = (*service.moderator.policy.rules, *(texts.rules if texts is not None else ()))
+    kinds = service.kinds
+    rules = [rule for kind in kinds.names for rule in kinds.of(kind).policy.rules]
     return list(dict.fromkeys(rule.category for rule in rules))
 
 
@@ -259,7 +262,7 @@ def _described(job: Any, stored: Any) -> dict[str, Any]:
     if stored is None or stored.record is None:
         return told
     made = stored.explanation
-    assert isinstance(made, (ImageExplanation, TextExplanation))
+    assert isinstance(made, (ImageExplanation, TextExplanation, TableExplanation))
     regions = (
         [
             {"share": one.share, "where": _where(one, made.input.width, made.input.height)}
@@ -275,12 +278,18 @@ def _described(job: Any, stored: Any) -> dict[str, Any]:
         "method": made.method,
         "regions": regions,
         "words": strongest_words(made) if isinstance(made, TextExplanation) else [],
+        "row": row_of(made) if isinstance(made, TableExplanation) else None,
+        "reasons": [one["sentence"] for one in stored.envelope.confidence.get("reasons", ())],
         "sentences": sentences(stored.envelope.confidence, made),
     }
 
 
-def sentences(confidence: Any, made: ImageExplanation | TextExplanation) -> list[str]:
-    """Say in whole sentences how far a map can be relied on."""
+def sentences(
+    confidence: Any, made: ImageExplanation | TextExplanation | TableExplanation
+) -> list[str]:
+    """Say in whole sentences how far an explanation can be relied on."""
+    if isinstance(made, TableExplanation):
+        return _row_sentences(confidence)
     found = []
     what, gone = ("words", "left out") if made.kind == "text" else ("image", "hidden")
     if made.degenerate:
@@ -302,6 +311,32 @@ def sentences(confidence: Any, made: ImageExplanation | TextExplanation) -> list
     if (stable := confidence.get("stability")) is not None:
         found.append(f"Maps of other random draws agree to {stable:.2f} or more.")
     return found
+
+
+def _row_sentences(confidence: Any) -> list[str]:
+    """Say what would have changed a decision on a row, and how exact its explanation is."""
+    found = []
+    if (note := confidence.get("no_reasons")) is not None:
+        found.append(note)
+    if (change := confidence.get("change")) is not None:
+        told = " and ".join(
+            f"{one['feature'].replace('_', ' ')} {_told(one['needed'])} instead of "
+            f"{_told(one['own'])}"
+            for one in change["changes"]
+        )
+        found.append(f"With {told} the score would have been {change['score']:.2f}.")
+    found.append(
+        "The effects of all details add up to the score."
+        if confidence.get("additive")
+        else "The effects of all details don't add up to the score: don't rely on them."
+    )
+    return found
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "missing" if value is None else str(value)
 
 
 def strongest_words(made: TextExplanation, top: int = 3) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ security policy allows no script or style but the service's own files.
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from starlette.responses import HTMLResponse, Response
 
 if TYPE_CHECKING:
     from visxai.record.image import ImageExplanation
+    from visxai.record.table import TableExplanation
 
 _POLICY = (
     "default-src 'none'; img-src 'self'; style-src 'self'; script-src 'self'; "
@@ -54,6 +56,56 @@ def fragment(made: ImageExplanation, jpeg: bytes) -> str:
         picture=base64.b64encode(jpeg).decode("ascii"),
         regions=[] if made.degenerate else made.regions(top=3),
     )
+
+
+def row_of(made: TableExplanation, most: int = 12) -> dict[str, Any]:
+    """Lay out a row's explanation for the template row.html.
+
+    Args:
+        made: The explanation.
+        most: The most columns to list; what the others added becomes one line.
+
+    Returns:
+        `made`, and `lines`: name, own and typical value, what it added, and its bar's start and
+        width in a box of 100.
+    """
+    found = made.contributions
+    lines = [(one.feature, _cell(one.cell), _cell(one.typical), one.value) for one in found[:most]]
+    if rest := found[most:]:
+        lines.append((f"{len(rest)} others", "", "", sum(one.value for one in rest)))
+    peak = max((abs(value) for *_, value in lines), default=0.0) or 1.0
+    keys = ("name", "own", "typical", "value")
+    return {
+        "made": made,
+        "lines": [
+            {
+                **dict(zip(keys, line, strict=True)),
+                "start": 50 + min(0.0, 48 * line[3] / peak),
+                "width": max(0.5, 48 * abs(line[3]) / peak),
+            }
+            for line in lines
+        ],
+    }
+
+
+def row_fragment(made: TableExplanation, confidence: Mapping[str, Any]) -> str:
+    """Draw a row's explanation as a figure, its reasons first, without styles or scripts.
+
+    Args:
+        made: The explanation.
+        confidence: What the envelope says of it, the reasons among it.
+    """
+    reasons = [one["sentence"] for one in confidence.get("reasons", ())]
+    note = confidence.get("no_reasons")
+    return templates.get_template("row.html").render(
+        row=row_of(made), reasons=reasons or ([note] if note else [])
+    )
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "missing"
+    return f"{value:.4g}" if isinstance(value, float) and abs(value) < 1e4 else str(value)
 
 
 def framed(fragment: str) -> str:

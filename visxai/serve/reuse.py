@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
@@ -27,10 +27,12 @@ class Reused:
     Attributes:
         record: The explanation's fields.
         cache: Where they came from, as the envelope says it.
+        confidence: What was found on the explanation's quality, for the same item only.
     """
 
     record: Mapping[str, Any]
     cache: Mapping[str, Any]
+    confidence: Mapping[str, Any] = field(default_factory=dict)
 
 
 def find(connection: Connection, job: Job, settings: Cache) -> Reused | None:
@@ -49,7 +51,7 @@ def find(connection: Connection, job: Job, settings: Cache) -> Reused | None:
         # What was taken over from an image that looks the same stays that.
         if source.envelope.cache.get("kind") == "similar":
             told = source.envelope.cache
-        return Reused(source.record or {}, told)
+        return Reused(source.record or {}, told, source.envelope.confidence)
     if settings.similar and job.lane == "fast":
         found = similar.find(connection, job, settings.tolerance)
         if found is not None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from visxai.errors import ArgumentError, Failure
+from visxai.errors import Failure
 from visxai.ledger import Database, Envelope, Ledger, Signer, explanations
 from visxai.ledger.canonical import canonical, sha256, timestamp
 from visxai.pipeline.tasks import Setup
@@ -28,6 +28,7 @@ from visxai.serve.errors import Conflict
 from visxai.serve.examine import Examined, draw, examine, origin
 from visxai.serve.jobs import Job
 from visxai.serve.keys import Known
+from visxai.serve.kinds import Kinds
 from visxai.serve.queue import Queue
 
 if TYPE_CHECKING:
@@ -35,9 +36,8 @@ if TYPE_CHECKING:
 
     from visxai.engine.engine import Engine
     from visxai.images.prepared import Prepared
-    from visxai.moderation import Decision, Moderator
+    from visxai.moderation import Decision
     from visxai.record.image import ImageExplanation
-    from visxai.serve.texts import TextModerator
 
 DAY = 86400.0
 _RECENT = 384  # decoded items (150 kB each at 224 pixels) that are kept for their explanations
@@ -105,6 +105,7 @@ class Service:
             ).result()
         )
         self.moderator = Moderator(self.engine, config.rules(), config.tiers.fast.method)
+        self.kinds = Kinds(config, self.moderator, self.compute)
         self.database = Database(places.database, pool=16)
         prepare(self.database)
         self.ledger = Ledger(
@@ -119,8 +120,6 @@ class Service:
             config.queue.lease,
             {"fast": tiers.fast.queue, "precise": tiers.precise.queue},
         )
-        ref = self.engine.model.ref
-        self.model_key = sha256(canonical([ref.weights_sha256, ref.preprocess, ref.name]))
         limits = config.limits
         assert self.engine.model.preprocess is not None
         from visxai.images.decoding import Limits
@@ -137,56 +136,12 @@ class Service:
         )
         batching = limits.batch, limits.wait_ms / 1000, self.compute
         self.batcher: Batcher[Prepared, Decision] = Batcher(self.moderator.decide, *batching)
-        self.texts = self._text_moderator()
-        self._text_batcher: Batcher[str, Decision] | None = None
-        if self.texts is not None:
-            self._text_batcher = Batcher(self.texts.decide, *batching)
         self._recent: OrderedDict[str, Examined] = OrderedDict()
         self._flights: OrderedDict[str, Future[Any]] = OrderedDict()
         self._lock = threading.Lock()
         # By lane: set when this process put down a job.
         self.wake = {lane: threading.Event() for lane in ("fast", "precise")}
         self.known = Known()  # keys that were right a moment ago
-
-    def _text_moderator(self) -> TextModerator | None:
-        settings, policy = self.config.text, self.config.text_rules()
-        if settings is None or policy is None:
-            return None
-        from visxai.serve.texts import TextModerator
-        from visxai.text.engine import Engine
-
-        made = self.compute.submit(
-            Engine, settings.model, device=settings.device, batch_size=self.config.limits.batch
-        )
-        moderator = TextModerator(made.result(), policy, settings.fast)
-        moderator.engine.methods(settings.precise)
-        return moderator
-
-    def moderator_of(self, kind: str) -> Moderator | TextModerator:
-        """Return what decides on items of a kind, "image" or "text".
-
-        Raises:
-            ArgumentError: The service takes no texts.
-        """
-        if kind == "image":
-            return self.moderator
-        if self.texts is None:
-            raise ArgumentError(
-                expected="an image",
-                got="a text, and the settings have no rules for texts",
-                remedy="add a part [text] to them",
-                field="text",
-            )
-        return self.texts
-
-    def key_of(self, kind: str) -> str:
-        """Return the key of the model that decides on items of a kind."""
-        return self.model_key if kind == "image" or self.texts is None else self.texts.model_key
-
-    def decide_text(self, text: str) -> Decision:
-        """Decide on a text, with others that come at the same time."""
-        assert self._text_batcher is not None
-        return self._text_batcher.submit(text)
 
     def close(self) -> None:
         """Stop the decoders and close the database."""
@@ -284,13 +239,11 @@ class Service:
             spec: The envelope's fields, and the item's blob.
             method: The method; None is the tier's.
         """
-        tiers, texts, kind = self.config.tiers, self.config.text, str(spec.get("kind", "image"))
-        if kind == "text" and texts is not None:
-            method = method or (texts.fast if tier == "fast" else texts.precise)
-        method = method or (tiers.fast if tier == "fast" else tiers.precise).method
-        key = self.key_of(kind)
+        kind = str(spec.get("kind", "image"))
+        method = method or self.kinds.method_of(kind, tier)
+        key = self.kinds.key_of(kind)
         what = [key, tier, method, target, SCHEMA_VERSION]
-        checks = canonical(tiers.precise.model_dump()) if tier == "precise" else ""
+        checks = canonical(self.config.tiers.precise.model_dump()) if tier == "precise" else ""
         return Job(
             "",
             tenant,
@@ -323,7 +276,7 @@ class Service:
         made = self.queue.submit(connection, job, now, known)
         if made is not None:
             return made
-        envelope = self.envelope(job, now, reused[0].cache)
+        envelope = self.envelope(job, now, reused[0].cache, None, reused[0].confidence)
         made = self.queue.put_done(connection, job, now)
         self.record(connection, [(made, reused[0].record, envelope)], now)
         reuse.remember(connection, made, now, computed=False)

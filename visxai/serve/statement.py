@@ -12,13 +12,30 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import select
 
+from visxai.ledger import explanations
 from visxai.serve import cases, tables
 from visxai.serve.errors import Conflict
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from visxai.serve.service import Service
 
 _Date = Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
+
+
+_Type = Literal["CONTENT_TYPE_IMAGE", "CONTENT_TYPE_TEXT", "CONTENT_TYPE_OTHER"]
+_TYPES: dict[str, _Type] = {
+    "image": "CONTENT_TYPE_IMAGE",
+    "text": "CONTENT_TYPE_TEXT",
+    "table": "CONTENT_TYPE_OTHER",
+}
+_THAN = {
+    "lower": " (lower than is typical)",
+    "higher": " (higher than is typical)",
+    "other": " (another than is typical)",
+    "together": " (together with other details)",
+}
 
 
 class Statement(BaseModel):
@@ -43,7 +60,8 @@ class Statement(BaseModel):
     incompatible_content_ground: Annotated[str, Field(min_length=1, max_length=500)]
     incompatible_content_explanation: Annotated[str, Field(min_length=1, max_length=2000)]
     decision_facts: Annotated[str, Field(min_length=1, max_length=5000)]
-    content_type: list[Literal["CONTENT_TYPE_IMAGE", "CONTENT_TYPE_TEXT"]]
+    content_type: list[_Type]
+    content_type_other: Annotated[str | None, Field(max_length=500)] = None
     category: Literal["STATEMENT_CATEGORY_SCOPE_OF_PLATFORM_SERVICE"]
     category_specification: list[str]
     content_date: _Date
@@ -77,6 +95,7 @@ def state(service: Service, tenant: str, id: str) -> Statement:
         kind = connection.execute(
             select(tables.items.c.kind).where(tables.items.c.id == row.item_id)
         ).scalar_one()
+        reasons = _reasons(connection, id) if kind == "table" else ""
         appealed = connection.execute(
             select(tables.appeals.c.id).where(tables.appeals.c.decision_id == id)
         ).first()
@@ -86,20 +105,20 @@ def state(service: Service, tenant: str, id: str) -> Statement:
             got="one that doesn't",
             remedy="state the reasons of flagged items",
         )
-    policy = service.config.text_rules() if kind == "text" else service.moderator.policy
-    rule = None if policy is None else policy.rule(row.category)
+    known = kind in service.kinds.names  # else it was flagged under settings that had it
+    rule = service.kinds.of(kind).policy.rule(row.category) if known else None
     ground = (rule.ground if rule else "") or f"the rule on {row.category}"
-    human = row.action is not None
+    human, what = row.action is not None, "row" if kind == "table" else kind
     how = (
-        f"A classifier scored the {kind} {row.score:.2f} for {row.category}; the policy "
-        f"{row.policy} restricts {kind}s {'above' if row.score > row.threshold else 'below'} "
+        f"A classifier scored the {what} {row.score:.2f} for {row.category}; the policy "
+        f"{row.policy} restricts {what}s {'above' if row.score > row.threshold else 'below'} "
         f"{row.threshold:.2f}."
     )
     then = " A person looked at it and upheld the decision." if human else " No person decided."
     again = " It was contested and looked at again." if appealed and human else ""
-    what = "words" if kind == "text" else "areas"
-    support = (
-        f" A map of the {what} that raised the score is on record; it supports these facts and "
+    parts = "words" if kind == "text" else "areas"
+    support = reasons or (
+        f" A map of the {parts} that raised the score is on record; it supports these facts and "
         "isn't itself the ground."
     )
     return Statement(
@@ -109,10 +128,11 @@ def state(service: Service, tenant: str, id: str) -> Statement:
         decision_ground="DECISION_GROUND_INCOMPATIBLE_CONTENT",
         incompatible_content_ground=ground[:500],
         incompatible_content_explanation=(
-            f"The {kind} falls under {row.category}, which {ground} doesn't allow."
+            f"The {what} falls under {row.category}, which {ground} doesn't allow."
         )[:2000],
         decision_facts=(how + then + again + support)[:5000],
-        content_type=["CONTENT_TYPE_TEXT" if kind == "text" else "CONTENT_TYPE_IMAGE"],
+        content_type=[_TYPES[kind]],
+        content_type_other="Row of a table" if kind == "table" else None,
         category="STATEMENT_CATEGORY_SCOPE_OF_PLATFORM_SERVICE",
         category_specification=[],
         content_date=_date(row.created),
@@ -121,6 +141,23 @@ def state(service: Service, tenant: str, id: str) -> Statement:
         automated_detection="Yes",
         automated_decision="AUTOMATED_DECISION_PARTIALLY" if human else "AUTOMATED_DECISION_FULLY",
     )
+
+
+def _reasons(connection: Connection, id: str) -> str:
+    """Say which details of a row lowered its score most, without their values."""
+    for job_id in cases.explanations_of(connection, id):
+        stored = explanations.get(connection, job_id)
+        if stored is None or stored.record is None:
+            continue
+        confidence = stored.envelope.confidence
+        told = [
+            one["feature"].replace("_", " ") + _THAN[one["direction"]]
+            for one in confidence.get("reasons", ())
+        ]
+        if told:
+            return f" What lowered the score most, the strongest first: {'; '.join(told)}."
+        return f" {confidence.get('no_reasons') or 'No reasons are on record.'}"
+    return " The reasons aren't on record yet."
 
 
 def _date(seconds: float) -> str:

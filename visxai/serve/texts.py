@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from visxai.ledger.canonical import canonical, sha256
 from visxai.moderation import Decision, Policy, judge
 from visxai.record.text import TextExplanation
 from visxai.text.engine import Engine
 from visxai.text.pooling import Pooled
+
+if TYPE_CHECKING:
+    from visxai.serve.config import Config
 
 
 class TextModerator:
@@ -34,9 +38,24 @@ class TextModerator:
         ref = engine.model.ref
         self.model_key = sha256(canonical([ref.weights_sha256, ref.preprocess, ref.name]))
 
-    def decide(self, texts: Sequence[str]) -> list[Decision]:
-        """Decide on texts with one forward, without explaining any."""
-        pooled = Pooled.of(self.engine.model, self.engine.model.encode(list(texts)))
+    @classmethod
+    def open(cls, config: Config) -> TextModerator:
+        """Load the model that the settings name.
+
+        Raises:
+            VisxaiError: It can't be loaded, or doesn't fit the settings.
+        """
+        settings, policy = config.text, config.text_rules()
+        assert settings is not None
+        assert policy is not None
+        engine = Engine(settings.model, device=settings.device, batch_size=config.limits.batch)
+        engine.methods(settings.precise)
+        return cls(engine, policy, settings.fast)
+
+    def decide(self, data: Sequence[bytes]) -> list[Decision]:
+        """Decide on texts, in UTF-8, with one forward, without explaining any."""
+        texts = [one.decode("utf-8") for one in data]
+        pooled = Pooled.of(self.engine.model, self.engine.model.encode(texts))
         columns = [pooled.reported(gate.target).tolist() for gate in self._gates]
         return [self.judge([column[row] for column in columns]) for row in range(len(texts))]
 

@@ -62,7 +62,7 @@ class Worker:
         self.service, self.lane, self._log = service, lane, log
         self._stop = threading.Event()
         self._claimed: list[Job] = []
-        self._kinds = deque(["image"] if service.texts is None else ["image", "text"])
+        self._kinds = deque(service.kinds.names)
         name = f"visxai-worker-{lane}"
         self._threads = [
             threading.Thread(target=self._run, name=name, daemon=True),
@@ -90,8 +90,8 @@ class Worker:
         most = self.service.config.tiers.fast.batch if self.lane == "fast" else 1
         claimed: list[Job] = []
         for _ in range(len(self._kinds)):
-            self._kinds.rotate()  # so that neither images nor texts wait for all of the others
-            key = self.service.key_of(self._kinds[0])
+            self._kinds.rotate()  # so that no kind waits for all items of another
+            key = self.service.kinds.key_of(self._kinds[0])
             if claimed := self.service.queue.claim(self.lane, most, key):
                 break
         if not claimed:
@@ -133,8 +133,8 @@ class Worker:
         """Decode and explain a batch; an item that fails, fails alone."""
         from visxai.images.prepared import Prepared
 
-        if claimed[0].spec.get("kind") == "text":
-            return self._explained_texts(claimed)
+        if (kind := claimed[0].spec.get("kind")) in ("text", "table"):
+            return self._explained_whole(claimed, str(kind))
         results: list[Result] = []
         ready: list[tuple[Job, Examined, dict[str, float]]] = []
         began = time.perf_counter()
@@ -179,42 +179,60 @@ class Worker:
                 results.append(Result(job, one.explanation, None, timings, one.confidence))
         return results
 
-    def _explained_texts(self, claimed: Sequence[Job]) -> list[Result]:
-        """Explain a batch of texts; a text that fails, fails alone."""
+    def _explained_whole(self, claimed: Sequence[Job], kind: str) -> list[Result]:
+        """Explain a batch of texts or rows; one that fails, fails alone."""
         from visxai.serve import text_checks
 
         results: list[Result] = []
-        ready: list[tuple[Job, str]] = []
+        ready: list[tuple[Job, bytes]] = []
         for job in claimed:
             try:
-                data = self.service.blobs.get(str(job.spec["blob"]))
-                ready.append((job, data.decode("utf-8")))
+                ready.append((job, self.service.blobs.get(str(job.spec["blob"]))))
             except StoreError as error:
                 results.append(Result(job, None, str(error), {}, {}))
-        moderator = self.service.texts
-        if not ready or moderator is None:
+        texts, rows = self.service.kinds.texts, self.service.kinds.rows
+        if not ready:
             return results
         target, method = str(claimed[0].spec["target"]), str(claimed[0].spec["method"])
         began = time.perf_counter()
 
-        def run(batch: Sequence[tuple[Job, str]]) -> list[Checked]:
-            if self.lane == "precise":
+        def run(batch: Sequence[tuple[Job, bytes]]) -> list[Checked]:
+            precise = self.lane == "precise"
+            if kind == "table":
+                assert rows is not None  # else its jobs aren't claimed, and so with texts
+                return [rows.explain(data, precise=precise) for _, data in batch]
+            assert texts is not None
+            told = [data.decode("utf-8") for _, data in batch]
+            if precise:
                 return [
-                    text_checks.check(self.service, moderator, text, job) for job, text in batch
+                    text_checks.check(self.service, texts, text, job)
+                    for (job, _), text in zip(batch, told, strict=True)
                 ]
-            made = moderator.explain([text for _, text in batch], target, method)
-            return [Checked(one, {}) for one in made]
+            return [Checked(one, {}) for one in texts.explain(told, target, method)]
+
+        def control() -> None:
+            if kind == "table" and rows is not None:
+                rows.control()
+            elif texts is not None:
+                texts.explain(["a text"], target, method)
 
         def explain() -> list[Checked | Exception]:
-            return one_by_one(ready, run, lambda: moderator.explain(["a text"], target, method))
+            return one_by_one(ready, run, control)
 
-        made = self._computed(explain)
+        # Rows are explained in milliseconds, and their libraries share one model: in one thread.
+        made = (
+            self.service.compute.submit(explain).result()
+            if kind == "table"
+            else self._computed(explain)
+        )
         seconds = (time.perf_counter() - began) / len(ready)
         for (job, _), one in zip(ready, made, strict=True):
             queued = max(0.0, (job.started or job.created) - job.created)
             timings = {"queue": queued, "explain": seconds}
             if isinstance(one, Exception):
-                results.append(Result(job, None, failure_of(None, one).reason, timings, {}))
+                # What a library says of a row may repeat its values, and pages show reasons.
+                said = type(one).__name__ if kind == "table" else failure_of(None, one).reason
+                results.append(Result(job, None, said, timings, {}))
             else:
                 results.append(Result(job, one.explanation, None, timings, one.confidence))
         return results
