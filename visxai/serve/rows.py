@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -21,7 +21,6 @@ from visxai.ledger.canonical import canonical, sha256
 from visxai.moderation import FLAG, PASS, Decision, Policy, Rule
 from visxai.record.table import TableExplanation
 from visxai.references import Cell
-from visxai.serve.precise import Checked
 from visxai.tabular.counterfactuals import what_would_change
 from visxai.tabular.engine import Engine
 from visxai.tabular.reasons import reasons_for, wording_of
@@ -32,6 +31,18 @@ if TYPE_CHECKING:
 
 _MOST = 1e30  # what single precision holds, with room for sums
 _WHOLE = 2.0**53  # up to here every whole number is itself
+
+
+class Explained(NamedTuple):
+    """A row's explanation and what its envelope says of it.
+
+    Attributes:
+        explanation: The explanation.
+        confidence: Figures and reasons, by name.
+    """
+
+    explanation: TableExplanation
+    confidence: dict[str, Any]
 
 
 class RowModerator:
@@ -161,7 +172,7 @@ class RowModerator:
             self.engine.label,
         )
 
-    def explain(self, row: bytes, *, precise: bool = False) -> Checked:
+    def explain(self, row: bytes, *, precise: bool = False) -> Explained:
         """Explain a row, and give the reasons.
 
         Args:
@@ -176,7 +187,7 @@ class RowModerator:
         made = self._explained(row)
         confidence: dict[str, Any] = dict(made.quality)
         if made.favourable is not False:  # only where rounding lifts a score to its threshold
-            return Checked(made, confidence)
+            return Explained(made, confidence)
         found = reasons_for(self.engine, made, self.settings.wording)
         confidence["reasons"] = [asdict(one) for one in found.items]
         if found.note is not None:
@@ -186,7 +197,7 @@ class RowModerator:
             if other is not None:
                 changes = [one._asdict() for one in other.changes]
                 confidence["change"] = {"score": other.score, "changes": changes}
-        return Checked(made, confidence)
+        return Explained(made, confidence)
 
     def control(self) -> None:
         """Explain the typical row, which fails only where no row can be explained."""

@@ -200,7 +200,7 @@ class Worker:
             precise = self.lane == "precise"
             if kind == "table":
                 assert rows is not None  # else its jobs aren't claimed, and so with texts
-                return [rows.explain(data, precise=precise) for _, data in batch]
+                return [Checked(*rows.explain(data, precise=precise)) for _, data in batch]
             assert texts is not None
             told = [data.decode("utf-8") for _, data in batch]
             if precise:
