@@ -75,6 +75,34 @@ def test_under_no_change_p_is_uniform() -> None:
         assert abs(rate - level) < 4 * math.sqrt(level * (1 - level) / 400) + 1 / 80
 
 
+def test_the_classifier_sees_columns_that_spread_a_little() -> None:
+    """Twenty columns whose middle stays: no distance between items tells it, nor does a column."""
+    rng = np.random.default_rng(4)
+    values = rng.normal(size=(200, 20))
+    values[100:] *= 1.25
+    found = twosample.compare(values[:100], values[100:], [str(at) for at in range(20)])
+    assert found.classifier_p == 1 / 500
+    assert min(found.energy_p, found.ks_p) > 0.05
+    assert found.p <= 3 / 500
+
+
+def test_the_classifier_judges_items_that_it_was_not_fitted_on() -> None:
+    """The closed form against fits without each item, by hand."""
+    rng = np.random.default_rng(5)
+    ranks, member = twosample.to_ranks(rng.normal(size=(12, 2))), np.zeros((1, 12))
+    member[0, :5] = 1
+    z = np.concatenate([ranks - 0.5, (ranks - 0.5) ** 2], 1)
+    z = (z - z.mean(0)) / z.std(0)
+    sign, unseen = 2 * member[0] - 1, np.zeros(12)
+    design, ridge = np.concatenate([z, np.ones((12, 1))], 1), np.diag([12.0] * 4 + [0.0])
+    for at in range(12):
+        rest = np.arange(12) != at
+        normal = design[rest].T @ design[rest] + ridge
+        unseen[at] = design[at] @ np.linalg.solve(normal, design[rest].T @ sign[rest])
+    expected = (unseen * (sign - sign.mean())).mean()
+    assert twosample._separations(ranks, member)[0] == pytest.approx(expected)
+
+
 def test_false_discoveries_by_hand() -> None:
     found = twosample.false_discoveries(np.array([0.04, 0.01, 0.02, 0.5]))
     assert found.tolist() == pytest.approx([0.16 / 3, 0.04, 0.04, 0.5])

@@ -129,7 +129,12 @@ def test_images_of_several_drives_are_listed_whole(monkeypatch: pytest.MonkeyPat
     paths = ["C:/in/a.jpg", "D:/in/b.jpg"]
     rows: list[Any] = [
         SimpleNamespace(
-            input=SimpleNamespace(path=path), method="m", degenerate=False, label="owl", score=1.0
+            kind="image",
+            input=SimpleNamespace(path=path),
+            method="m",
+            degenerate=False,
+            label="owl",
+            score=1.0,
         )
         for path in paths
     ]

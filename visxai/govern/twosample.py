@@ -1,25 +1,30 @@
 """Do two samples come from one distribution? Tests whose error rate holds at any sample size.
 
 Both samples are pooled, each column is replaced by its ranks from 0 to 1 (ties share theirs), and
-two statistics are computed, for the samples as they are and for P permutations of their members:
+three statistics are computed, for the samples as they are and for P permutations of their members:
 
-    energy   2 E|x - y| - E|x - x'| - E|y - y'|        all columns at once
-    KS       max over columns of sup |F_x - F_y|       the column that moved most
+    energy      2 E|x - y| - E|x - x'| - E|y - y'|        all columns at once
+    KS          max over columns of sup |F_x - F_y|       the column that moved most
+    classifier  mean of s f(x)                            what a classifier learns of the columns
+
+f is a ridge classifier of ranks and their squares, which scores each item without having seen it
+(leave-one-out, in closed form), and s is 1 for the one sample and -1 for the other.
 
 The p-value of each is its place among its permutations; their minimum is compared with the minima
-of the permutations, so that taking the better of two costs nothing in truth:
+of the permutations, so that taking the best of three costs nothing in truth:
 
     p = (1 + #{permutations whose minimum is as small}) / (P + 1)
 
 Under no change p is uniform whatever the columns' distribution and dependence, as long as items are
 exchangeable: independent items are, frames of one film aren't. Energy is strong where many columns
-move a little, KS where one moves much.
+move a little, KS where one moves much, the classifier where many spread out or draw in.
 
 Missing values (NaN) take the rank of the middle, and a column with any gets a second one that says
 where they are, if they are in both or either sample.
 
 Cost: about 0.3 s for 500 against 500 items, 30 columns, 499 permutations on one core.
-Source: Szekely and Rizzo, Energy statistics, 2013; Benjamini and Hochberg, Controlling the false
+Source: Szekely and Rizzo, Energy statistics, 2013; Lopez-Paz and Oquab, Revisiting classifier
+two-sample tests, 2017; Benjamini and Hochberg, Controlling the false
 discovery rate, 1995; Westfall and Young, Resampling-based multiple testing, 1993.
 """
 
@@ -70,6 +75,7 @@ class Comparison:
         energy: The energy distance of the ranks, 0 for equal samples.
         energy_p: Its p-value.
         ks_p: The p-value of the largest Kolmogorov-Smirnov distance.
+        classifier_p: The p-value of the classifier.
         columns: Each column, the most telling first.
     """
 
@@ -77,6 +83,7 @@ class Comparison:
     energy: float
     energy_p: float
     ks_p: float
+    classifier_p: float
     columns: tuple[Column, ...]
 
 
@@ -117,8 +124,8 @@ def compare(
         row[generator.permutation(count)[: len(x)]] = 1
     energy = _energies(ranks, member)
     ks = _distances(ranks, member)
-    energy_p, ks_p = _places(energy), _places(ks.max(1))
-    smallest = np.minimum(energy_p, ks_p)
+    places = [_places(one) for one in (energy, ks.max(1), _separations(ranks, member))]
+    smallest = np.min(places, 0)
     p = float((smallest <= smallest[0] + 1e-12).mean())
     # A column and the one that says where it is missing count as one.
     merged = np.stack([ks[:, owners == at].max(1) for at in range(len(names))], 1)
@@ -129,7 +136,8 @@ def compare(
         for at, (name, pair) in enumerate(zip(names, zip(*means, strict=True), strict=True))
     ]
     columns.sort(key=lambda one: (one.p, -one.statistic))
-    return Comparison(p, float(energy[0]), float(energy_p[0]), float(ks_p[0]), tuple(columns))
+    energy_p, ks_p, classifier_p = (float(one[0]) for one in places)
+    return Comparison(p, float(energy[0]), energy_p, ks_p, classifier_p, tuple(columns))
 
 
 def false_discoveries(p: Array) -> Array:
@@ -195,6 +203,21 @@ def _distances(ranks: Array, member: Array) -> Array:
         order = np.argsort(column, kind="stable")
         ends = np.append(np.diff(column[order]) > 0, True)  # of runs of equal values
         found[:, at] = np.abs(np.cumsum(steps[:, order], 1)[:, ends]).max(1)
+    return found
+
+
+def _separations(ranks: Array, member: Array) -> Array:
+    """Compute how well a classifier tells members from others (permutations,), of unseen items."""
+    z = np.concatenate([ranks - 0.5, (ranks - 0.5) ** 2], 1)
+    z = (z - z.mean(0)) / np.maximum(z.std(0), 1e-9)
+    left, size, _ = np.linalg.svd(z, full_matrices=False)
+    kept = size**2 / (size**2 + len(z))  # of each direction, by a ridge of one for each item
+    leverage = left**2 @ kept + 1 / len(z)
+    signs = 2 * member - 1
+    centred = signs - signs.mean(1, keepdims=True)
+    fitted = (centred @ left * kept) @ left.T + signs.mean(1, keepdims=True)
+    unseen = (fitted - leverage * signs) / (1 - leverage)
+    found: Array = (unseen * centred).mean(1)
     return found
 
 
