@@ -132,7 +132,7 @@ def test_wrong_sources_are_one_sentence(table: Path, tmp_path: Path) -> None:
     with pytest.raises(UnknownName, match="did you mean comment"):
         run(table, text_column="coment")
     (tmp_path / "bare.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(ArgumentError, match="name it with --text-column"):
+    with pytest.raises(ArgumentError, match="name it with text_column"):
         run(tmp_path / "bare.csv")
     (tmp_path / "broken.jsonl").write_text('{"text": "a"}\n[1]\n')
     with pytest.raises(ArgumentError, match="on line 2"):
