@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import visxai
+from visxai import cli
 from visxai.models import cards, loading
 from visxai.models.checkpoint import read
 from visxai.models.pytorch.model import TorchModel
@@ -40,6 +41,14 @@ before = set(sys.modules)
 {what}
 json.dump([len(set(sys.modules) - before), sorted(sys.modules)], open({told!r}, "w"))
 """
+# The command line keeps pandas out by itself, and lets it in for whoever asks for data frames.
+_WITH = "sys.meta_path = [one for one in sys.meta_path if type(one) is not Without]"
+_ASKED = """
+import importlib.util, pyarrow
+alone = dict(sys.modules)
+assert not importlib.util.find_spec("pandas") or len(pyarrow.table({"a": [1]}).to_pandas()) == 1
+sys.modules = alone
+"""
 
 
 def _imported(what: str, told: Path) -> tuple[int, set[str]]:
@@ -61,10 +70,10 @@ def test_an_engine_and_its_first_map_import_only_what_the_model_needs(tmp_path: 
 
 def test_the_command_line_imports_only_what_a_run_needs(tmp_path: Path) -> None:
     words = ["explain", str(PHOTOS[0]), "--out", str(tmp_path / "out")]
-    run = f"try: main({words!r})\nexcept SystemExit as end: assert not end.code"
-    what = f"from visxai.cli import main\n{run}"
+    run = f"sys.argv[1:] = {words!r}\ntry: main()\nexcept SystemExit as end: assert not end.code"
+    what = f"from visxai.cli import main\n{_WITH}\n{run}\n{_ASKED}"
     count, names = _imported(what, tmp_path / "told.json")
-    assert not names & set(HEAVY)
+    assert not names & {*HEAVY, "pandas", "pyarrow.compute"}
     # 366 when this was written: typer, rich, pyarrow, OpenCV and Pillow are among them.
     assert count <= 410, count
 
@@ -105,3 +114,16 @@ def test_the_default_models_maps_equal_timms_bit_for_bit(
         assert isinstance(b, visxai.Explanation)
         assert (a.values == b.values).all()
         assert (a.score, a.layer, a.label) == (b.score, b.layer, b.label)
+
+
+@pytest.mark.parametrize("words", [["methods", "--help"], ["models", "--help"], ["govern", "-h"]])
+def test_a_command_is_built_alone_and_says_what_it_says_among_all(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(words)
+    alone = capsys.readouterr().out
+    cli.app(words, prog_name="visxai", standalone_mode=False)
+    assert alone == capsys.readouterr().out
+    narrow = cli._narrowed(words)
+    assert len(narrow.registered_commands) + len(narrow.registered_groups) == 1

@@ -41,6 +41,35 @@ def collect_rarely() -> None:
     gc.set_threshold(50_000, 20, 100)
 
 
+class _WithoutPandas:
+    """A finder of modules that says there is no pandas."""
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> None:
+        """Raise ModuleNotFoundError for pandas; leave other names to other finders."""
+        if name == "pandas":
+            raise ModuleNotFoundError(name)
+
+
+def leave_pandas_out() -> None:
+    """Keep pyarrow from importing pandas in this process until something asks for data frames.
+
+    Where pandas is installed, pyarrow imports it with the first list that becomes an array, to know
+    its classes if it should meet them, which takes a fifth of a second. It tries once, so pandas is
+    hidden for that once; `to_pandas` still imports it. Only for a process that hands pyarrow no
+    data frames, since it wouldn't know them.
+    """
+    if "pandas" in sys.modules:
+        return
+    import pyarrow as pa
+
+    sys.meta_path.insert(0, _WithoutPandas)
+    try:
+        pa.array([0])
+    finally:
+        sys.meta_path.remove(_WithoutPandas)
+
+
 def forget_objects() -> None:
     """Spare a process that is about to end the search through all that it still holds.
 

@@ -6,6 +6,7 @@ failed, 2 wrong arguments, 130 interrupted. Nothing heavy is imported before a c
 
 from __future__ import annotations
 
+import copy
 import io
 import os
 import sys
@@ -35,7 +36,7 @@ from visxai.cli import (
     serve,
     wording,
 )
-from visxai.cli.base import given
+from visxai.cli.base import alone, given
 from visxai.errors import OutOfMemory, VisxaiError
 from visxai.foreign import shown
 from visxai.process import collect_rarely, forget_objects
@@ -94,6 +95,21 @@ for command in (
 app.add_typer(govern.app, name="govern")
 
 
+def _narrowed(words: Sequence[str]) -> typer.Typer:
+    """Return an app with the one command that comes first in `words`, else the whole app.
+
+    Typer builds the options of all commands before it runs one, which takes a tenth of a second.
+    """
+    named = words[0] if words else ""
+    commands = [c for c in app.registered_commands if c.callback and c.callback.__name__ == named]
+    groups = [group for group in app.registered_groups if group.name == named]
+    if not commands and not groups:
+        return app
+    narrow = copy.copy(app)
+    narrow.registered_commands, narrow.registered_groups = commands, groups
+    return narrow
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line, and exit with its exit code.
 
@@ -105,7 +121,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         Exception: The command's error itself, with --debug.
     """
     given[:] = sys.argv[1:] if arguments is None else arguments
-    if arguments is None:  # the process is this command's own
+    alone[:] = [arguments is None]
+    if arguments is None:
         collect_rarely()
     for stream in (sys.stdout, sys.stderr):
         # On Windows a pipe has the locale's code page: characters that it lacks are escaped, as
@@ -113,7 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
             stream.reconfigure(errors="backslashreplace")
     try:
-        code = app(given, prog_name="visxai", standalone_mode=False)
+        code = _narrowed(given)(given, prog_name="visxai", standalone_mode=False)
     except Exception as error:
         if "--debug" in given:
             raise

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # The words typed after `visxai`.
 given: list[str] = []
+# Whether the process is the command's own: the last `main` took the words from `sys.argv`.
+alone: list[bool] = []
 
 ModelName = Annotated[
     str,

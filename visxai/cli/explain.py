@@ -28,11 +28,13 @@ from visxai.cli.base import (
     Resize,
     Size,
     Std,
+    alone,
     check_specs,
     command_line,
     preprocess_of,
 )
 from visxai.errors import ArgumentError, UnknownName
+from visxai.process import leave_pandas_out
 from visxai.spec import split_specs
 
 if TYPE_CHECKING:
@@ -463,6 +465,8 @@ def _local(
         from visxai.engine.engine import Engine
         from visxai.pipeline.run import explain_sources
 
+        if any(alone):  # rows are lists and arrays
+            leave_pandas_out()
         engine = Engine(**making)
     return partial(explain_sources, engine=engine, workers=workers, early=early)
 

@@ -16,7 +16,6 @@ from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from visxai import files
 from visxai.errors import Argument, Failure, StoreError
@@ -337,6 +336,8 @@ class Store:
         """
         if chunk not in self.finished and chunk not in self._begun:
             return [], None
+        import pyarrow.compute as pc
+
         part = Part.read(part_of(self.out, chunk))
         table = part.table()
         found = table.filter(pc.equal(table.column("source_sha256"), digest)).to_pylist()
