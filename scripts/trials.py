@@ -1,18 +1,21 @@
-"""Do what a newcomer does by the README, time it, and write down what was seen.
+"""Do what a newcomer does by the README, in a new environment, and write down what was seen.
 
-    python scripts/trials.py [--write] [NAME ...]
+    python scripts/trials.py [--write] [--environment FOLDER] [NAME ...]
 
-Each trial is a few files and commands in a new folder, typed as the README and the pages that it
-links to show them, in a process each. A trial holds when every command ends with the exit code that
-stands beside it and prints what it should. With --write the records of the trials that were done
-replace theirs in benchmarks/results/trials.json, of which docs/trials.md is made. Needs the extras
-demo, serve, onnx, tables and notebooks, and timm. The environment is the one that runs the script;
-the wheel in a new one is tested by `tests/test_package.py`.
+A new virtual environment outside the tree gets PyTorch and the wheel of this tree, and nothing of
+the environment that runs the script; extras are installed when a trial comes to them, as its
+message says. Each trial is a few files and commands in a new folder under a new home, typed as the
+README and the pages that it links to show them, in a process each. A trial holds when every
+command ends with the exit code that stands beside it and prints what it should. With --write the
+records of the trials that were done replace theirs in benchmarks/results/trials.json, of which
+docs/trials.md is made. --environment keeps the environment in a folder, or goes on with the one
+that is there and gives it the tree's wheel. Needs the extra demo, for its photographs, and `build`.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import json
 import os
 import re
@@ -23,6 +26,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+import venv
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,7 +34,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "trials.md"
 RESULTS = ROOT / "benchmarks" / "results" / "trials.json"
-LIMIT = 900  # seconds a command may take
+LIMIT = 1800  # seconds a command may take
+LINES = 14  # of an output that are kept, the last ones
 
 
 @dataclass(frozen=True)
@@ -54,9 +59,45 @@ class Trial:
     needs: tuple[str, ...] = ()  # trials that it builds on
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a newcomer types: a virtual environment, the wheel of the tree, a folder and a home."""
+
+    environment: Path
+    wheel: Path
+    folder: Path
+    home: Path
+
+    def program(self, name: str) -> str:
+        """Return the path of a program of the environment."""
+        return str(self.environment / ("Scripts" if os.name == "nt" else "bin") / name)
+
+    def variables(self) -> dict[str, str]:
+        """Return a newcomer's shell: their own home and environment, a terminal of 100 columns."""
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "VISXAI"))}
+        path = os.pathsep.join((str(Path(self.program("python")).parent), os.environ["PATH"]))
+        return kept | {"HOME": str(self.home), "PATH": path, "COLUMNS": "100"}
+
+    def shown(self, text: str) -> str:
+        """Replace the folder, the home and the environment in a text by what they stand for."""
+        for place, name in ((self.folder, ""), (self.home, "~"), (self.environment, ".venv")):
+            text = text.replace(f"{place}{os.sep}" if not name else str(place), name)
+        return text
+
+
 def one_sentence(*lines: str) -> list[Command]:
     """Commands that are wrong: each answers by one sentence and exit code 2."""
     return [Command(line, r"\Avisxai: [^\n]+\n\Z", 2) for line in lines]
+
+
+def extra(names: str) -> Command:
+    """The installation of extras, as a message names it."""
+    return Command(f"pip install 'visxai[{names}]'", r"")
+
+
+def lacking(line: str, names: str) -> Command:
+    """A command that needs extras which aren't there: one sentence that says how to get them."""
+    return Command(line, rf"\Avisxai: [^\n]*pip install 'visxai\[{names}\]'[^\n]*\n\Z", 2)
 
 
 MODEL = """
@@ -165,6 +206,15 @@ COMMENTS = "text\nThank you for the fix\nYou are an idiot\nYou are not stupid at
 
 TRIALS = [
     Trial(
+        "install",
+        "install it",
+        [
+            Command("pip install torch torchvision", r""),
+            Command("pip install visxai", r""),
+            Command("visxai --version", r"visxai \d"),
+        ],
+    ),
+    Trial(
         "hello",
         "see that it works",
         [Command("visxai hello", r"visxai_hello\.jpg")],
@@ -215,9 +265,23 @@ TRIALS = [
         {"vit.py": VIT},
     ),
     Trial(
+        "extras",
+        "what isn't installed yet",
+        [
+            lacking("visxai demo", "serve"),
+            lacking("visxai serve", "serve"),
+            lacking("visxai explain photos --accelerate onnx --out fast", "onnx"),
+            lacking("visxai package efficientnet_lite0 --out explainable.onnx", "onnx"),
+            lacking("visxai explain https://example.org/cat.jpg", "remote"),
+            lacking("visxai export results --to tensorboard", "export"),
+        ],
+        needs=("folder",),
+    ),
+    Trial(
         "onnx",
         "an ONNX file, by scores alone and with gradients",
         [
+            extra("onnx"),
             Command("python onnx_file.py", r""),
             Command(
                 "visxai explain photos --model onnx:model.onnx --size 224 --resize 256 "
@@ -283,7 +347,7 @@ TRIALS = [
     Trial(
         "notebook",
         "see an explanation in a notebook",
-        [Command("python notebook.py", r"text/html")],
+        [extra("notebooks"), Command("python notebook.py", r"text/html")],
         {"notebook.py": NOTEBOOK},
     ),
     Trial(
@@ -295,7 +359,7 @@ TRIALS = [
     Trial(
         "table",
         "explain a credit decision",
-        [Command("python table.py", r"repaid|duration|savings")],
+        [extra("tables"), Command("python table.py", r"repaid|duration|savings")],
         {"table.py": TABLE},
         ("applicant.png",),
     ),
@@ -309,11 +373,12 @@ TRIALS = [
                 r"explainable\.onnx",
             )
         ],
+        needs=("onnx",),
     ),
     Trial(
         "demo",
         "try it live",
-        [Command("visxai demo --port 0", r"http://127\.0\.0\.1:\d+")],
+        [extra("serve"), Command("visxai demo --port 0", r"page: 200")],
     ),
     Trial(
         "lists",
@@ -359,30 +424,37 @@ TRIALS = [
 ]
 
 
-def environment() -> dict[str, str]:
-    """The environment of a newcomer's shell: this checkout's package, a terminal of 100 columns."""
-    return os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "100"}
-
-
-def run(line: str, folder: Path) -> tuple[int, str, float]:
+def run(line: str, place: Place) -> tuple[int, str, float]:
     """Run a command line; return its exit code, what it printed and the seconds that it took."""
     words = shlex.split(line)
-    words[:1] = {"visxai": [sys.executable, "-m", "visxai"], "python": [sys.executable]}[words[0]]
+    if words[0] == "pip":  # the tree's wheel, by the name that a newcomer types; torch's own pages
+        words = [re.sub(r"^visxai\b", str(place.wheel), word) for word in words]
+        words = [
+            f"{word}=={importlib.metadata.version(word)}" if word.startswith("torch") else word
+            for word in words
+        ]
+        words[:1] = ["python", "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    words[0] = place.program(words[0])
+    variables = place.variables()
+    if line.startswith("pip "):  # the settings of this machine's pip are in its home
+        variables["HOME"] = os.environ.get("HOME", "")
     began = time.perf_counter()
-    if words[3:4] == ["demo"] and "--port" in words:
-        code, text = served(words, folder)
+    if words[1:2] == ["demo"] and "--port" in words:
+        code, text = served(words, place)
     else:
         done = subprocess.run(
-            words, cwd=folder, env=environment(), capture_output=True, text=True, timeout=LIMIT
+            words, cwd=place.folder, env=variables, capture_output=True, text=True, timeout=LIMIT
         )
         code, text = done.returncode, done.stdout + done.stderr
+        if line.startswith("pip ") and code == 0:
+            text = ""  # the registry's own messages
     return code, text, time.perf_counter() - began
 
 
-def served(words: list[str], folder: Path) -> tuple[int, str]:
+def served(words: list[str], place: Place) -> tuple[int, str]:
     """Start a server, open the page that it names, and stop it by Ctrl-C."""
     process = subprocess.Popen(
-        words, cwd=folder, env=environment() | {"PYTHONUNBUFFERED": "1"}, text=True,
+        words, cwd=place.folder, env=place.variables() | {"PYTHONUNBUFFERED": "1"}, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     assert process.stdout is not None
@@ -414,31 +486,31 @@ def prepared(folder: Path) -> None:
         image.save(folder / "photos" / f"{name}.jpg", quality=92)
 
 
-def tried(trial: Trial, folder: Path) -> dict[str, Any]:
+def tried(trial: Trial, place: Place) -> dict[str, Any]:
     """Do a trial, and return its record."""
     for name, text in trial.files.items():
-        (folder / name).write_text(text.lstrip("\n"), "utf-8")
+        (place.folder / name).write_text(text.lstrip("\n"), "utf-8")
     typed = []
     for command in trial.commands:
-        code, text, seconds = run(command.line, folder)
+        code, text, seconds = run(command.line, place)
         holds = code == command.code and re.search(command.prints, text) is not None
-        said = [line.strip() for line in text.splitlines() if line.strip(" ─╭╮╰╯│━")]
-        seen = re.sub(r"\s+", " ", said[-1].replace(str(folder), "")) if said else ""
-        kept = {
-            "line": command.line,
-            "seconds": round(seconds, 1),
-            "code": code,
-            "seen": seen[:160],
-        }
-        typed.append(kept | {"holds": holds})
+        said = [line.rstrip() for line in place.shown(text).splitlines() if line.strip()]
+        kept = {"line": command.line, "seconds": round(seconds, 1), "code": code, "holds": holds}
+        typed.append(kept | {"lines": len(said), "seen": said[-LINES:]})
         print(f"{'ok ' if holds else 'NO '} {seconds:6.1f} s  {command.line}", flush=True)
         if not holds:
             print(text[-1500:], flush=True)
-    missing = [name for name in trial.leaves if not (folder / name).exists()]
+    missing = [name for name in trial.leaves if not (place.folder / name).exists()]
     if missing:
         print("NO  missing:", *missing, flush=True)
     holds = not missing and all(one["holds"] for one in typed)
-    return {"wants": trial.wants, "holds": holds, "missing": missing, "commands": typed}
+    return {
+        "wants": trial.wants,
+        "holds": holds,
+        "missing": missing,
+        "files": trial.files,
+        "commands": typed,
+    }
 
 
 def page(kept: dict[str, Any]) -> str:
@@ -447,11 +519,13 @@ def page(kept: dict[str, Any]) -> str:
         "# Trials",
         "",
         f"What a newcomer does by the README alone: {len(kept)} tasks, each typed as the README",
-        "and the pages that it links to show it, in a new folder with five photographs.",
-        "`python scripts/trials.py --write` does all of them and writes this page; it fails where",
-        "a command ends otherwise than it should. Times are by the clock, each with the start of a",
+        "and the pages that it links to show it, in a new virtual environment, a new home and",
+        "a new folder with five photographs. `python scripts/trials.py --write` does all of them",
+        "and writes this page; it fails where a command ends otherwise than it should. Extras are",
+        "installed when a task comes to them. Times are by the clock, each with the start of a",
         "process, on a machine that other programs used as well: they say what waiting felt like.",
-        "How fast visxai is says [another page](performance.md).",
+        "How fast visxai is says",
+        "[another page](performance.md).",
         "",
         "| task | wants | holds | seconds |",
         "|---|---|---|---|",
@@ -459,17 +533,20 @@ def page(kept: dict[str, Any]) -> str:
     for name, one in kept.items():
         seconds = sum(command["seconds"] for command in one["commands"])
         holds = "yes" if one["holds"] else "**no**"
-        lines.append(f"| {name} | {one['wants']} | {holds} | {seconds:.0f} |")
+        anchor = name.replace(" ", "-")
+        lines.append(f"| [{name}](#{anchor}) | {one['wants']} | {holds} | {seconds:.0f} |")
     for name, one in kept.items():
-        lines += ["", f"## {name.capitalize()}", "", f"{one['wants'].capitalize()}.", ""]
-        lines += ["| typed | seconds | the last line seen |", "|---|---|---|"]
+        lines += ["", f"## {name[0].upper()}{name[1:]}", ""]
+        lines += [f"{one['wants'][0].upper()}{one['wants'][1:]}."]
+        for file, text in one["files"].items():
+            lines += ["", f"`{file}`:", "", "```text", text.strip("\n"), "```"]
         for command in one["commands"]:
-            typed, seen = (
-                command[key].replace("|", "\\|").replace("`", "'") for key in ("line", "seen")
-            )
-            mark = "" if command["holds"] else f" **(not as it should, exit {command['code']})**"
-            shown = f"`{seen}`" if seen else "nothing"
-            lines.append(f"| `{typed}` | {command['seconds']:.1f} | {shown}{mark} |")
+            code = f", exit code {command['code']}" if command["code"] else ""
+            wrong = "" if command["holds"] else " **It shouldn't end so.**"
+            lines += ["", f"{command['seconds']:.1f} s{code}{wrong}", "", "```text"]
+            cut = command["lines"] - len(command["seen"])
+            lines += [f"$ {command['line']}", *([f"... {cut} lines"] if cut else ())]
+            lines += [*command["seen"], "```"]
         lines += [f"\n**Missing: {', '.join(one['missing'])}.**"] if one["missing"] else []
     return "\n".join(lines) + "\n"
 
@@ -482,18 +559,35 @@ def chosen(names: list[str]) -> list[Trial]:
     return [trial for trial in TRIALS if not names or trial.name in wanted]
 
 
+def wheel(folder: Path) -> Path:
+    """Build the wheel of this tree into a folder."""
+    building = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder)]
+    subprocess.run([*building, str(ROOT)], check=True, capture_output=True)
+    return next(folder.glob("*.whl"))
+
+
 def main() -> None:
     """Do the trials that the command line names, and write the page if it says so."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="trials to do, all by default")
     parser.add_argument("--write", action="store_true", help="write docs/trials.md")
+    parser.add_argument("--environment", type=Path, metavar="FOLDER", help="kept, or gone on with")
     asked = parser.parse_args()
     fine = True
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        prepared(folder)
+        base = Path(name).resolve()
+        for inner in ("desk", "home"):
+            (base / inner).mkdir()
+        environment = (asked.environment or base / "environment").resolve()
+        place = Place(environment, wheel(base), base / "desk", base / "home")
+        prepared(place.folder)
+        if not environment.exists():
+            venv.create(environment, with_pip=True)
+        elif asked.names:  # it has an older wheel, and needs this one
+            again = [place.program("python"), "-m", "pip", "install", "--quiet", "--no-deps"]
+            subprocess.run([*again, "--force-reinstall", str(place.wheel)], check=True)
         for trial in chosen(asked.names):
-            record = tried(trial, folder)
+            record = tried(trial, place)
             fine &= record["holds"]
             if asked.write:
                 kept = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
