@@ -95,10 +95,34 @@ def test_colours_follow_the_values() -> None:
     drawn = read(record("good bad fine", [2.0, -1.0, 0.001]).html())
     spans = [attrs for tag, attrs in drawn.tags if tag == "span"]
     assert [one["title"] for one in spans] == ["+2", "-1"]  # what is next to nothing stays plain
-    assert "rgba(240,128,24,0.72)" in spans[0]["style"]
-    assert "rgba(46,110,220,0.36)" in spans[1]["style"]
+    assert "rgba(240,128,24,0.62)" in spans[0]["style"]
+    assert "rgba(46,110,220,0.31)" in spans[1]["style"]
     assert "dotted" in spans[1]["style"]
     assert "dotted" not in spans[0]["style"]
+
+
+@pytest.mark.parametrize(("ink", "paper"), [("#1a1a1a", "#ffffff"), ("#eeeeee", "#16181c")])
+@pytest.mark.parametrize("value", [1.0, -1.0])
+def test_the_strongest_word_is_read_on_a_light_and_on_a_dark_page(
+    ink: str, paper: str, value: float
+) -> None:
+    """Its contrast is at least 4.5 (WCAG 2.2, 1.4.3); so is the key's, in the page's ink."""
+
+    def channels(colour: str) -> list[float]:
+        return [int(colour[at : at + 2], 16) for at in (1, 3, 5)]
+
+    def luminance(rgb: list[float]) -> float:
+        linear = [c / 3294.6 if c <= 10 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in rgb]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    shown = tokens.html("word", [(0, 4)], np.array([value], np.float32))
+    *hue, depth = map(float, re.findall(r"rgba\((.*?)\)", shown)[0].split(","))
+    mixed = [depth * c + (1 - depth) * p for c, p in zip(hue, channels(paper), strict=True)]
+    dark, light = sorted((luminance(mixed), luminance(channels(ink))))
+    assert (light + 0.05) / (dark + 0.05) >= 4.5
+    page = tokens.page([])
+    assert ink.replace("ffffff", "fff").replace("eeeeee", "eee") in page
+    assert paper.replace("ffffff", "fff") in page
 
 
 def test_the_terminal_shows_the_words_and_nothing_that_controls_it() -> None:

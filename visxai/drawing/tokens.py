@@ -28,7 +28,7 @@ Values = NDArray[np.float32]
 
 _FOR, _AGAINST = (240, 128, 24), (46, 110, 220)
 _FAINT = 0.02  # of the greatest magnitude: below it a word isn't coloured
-_DEPTH = 0.72  # how opaque the strongest word is, so that its letters stay legible
+_DEPTH = 0.62  # how opaque the strongest word is: its letters keep a contrast of 4.5, also if light
 # Joiners that emoji and Indic and Persian scripts need, and line ends and tabs.
 _KEPT = frozenset("\u200d\u200c\n\t")
 _STYLE = """
@@ -38,6 +38,7 @@ body { font: 16px/1.7 system-ui, sans-serif; margin: 0 auto; max-width: 60rem; p
 figure { margin: 0 0 1.6rem }
 figcaption, footer { font-size: .85rem; line-height: 1.4; color: #555 }
 figcaption b { color: #1a1a1a; font-size: 1rem }
+footer span { color: #1a1a1a }
 h1 { font-size: 1.2rem }
 h2 { font-size: 1.1rem; margin: 2rem 0 .4rem }
 h3 { font-size: 1rem; margin: 1.4rem 0 .4rem }
@@ -51,7 +52,7 @@ th { white-space: nowrap }
 @media (prefers-color-scheme: dark) {
   body { color: #eee; background: #16181c }
   figcaption, footer { color: #aaa }
-  figcaption b { color: #eee }
+  figcaption b, footer span { color: #eee }
 }
 """
 _BLOCK = "white-space:pre-wrap;overflow-wrap:anywhere;margin:.4em 0;line-height:1.9"
