@@ -116,7 +116,7 @@ def test_only_a_cpu_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
     model = zoo.model("conv").with_output(lambda scores: scores)
     model.device = torch.device("meta")
     with pytest.raises(ArgumentError, match="accelerate='openvino' with a model on the CPU"):
-        acceleration.Plan(model, "openvino")
+        acceleration.Plan(model, "openvino", "fp32")
 
 
 def test_nothing_opens_the_network(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import zoo
 from torch import Tensor
 
 import visxai
-from visxai import methods
+from visxai import methods, pipeline, results
 from visxai.models import speed
 from visxai.models.devices import pick_precision
 
@@ -72,9 +72,76 @@ def pictures() -> list[np.ndarray]:
     return [generator.integers(0, 255, (70, 70, 3), dtype=np.uint8) for _ in range(2)]
 
 
+def test_a_short_run_prepares_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed, "gain", lambda: 9.0)
+    calls: list[int] = []
+    module = zoo.module("conv")
+    with pytest.MonkeyPatch.context() as patch:
+        plain = type(module).forward
+        patch.setattr(type(module), "forward", lambda s, x: calls.append(len(x)) or plain(s, x))
+        free = engine(module)
+        (found,) = free.explain(pictures()[:1], "layer_cam", 2)
+        few = list(calls)
+        calls.clear()
+        engine(module, "fp32").explain(pictures()[:1], "layer_cam", 2)
+    assert (free.precision, found.precision) == ("fp32", "fp32")
+    assert not (tmp_path / "measured").exists()
+    assert few == calls
+
+
+def test_many_short_runs_are_a_long_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed, "gain", lambda: 9.0)
+    free, ran = engine(zoo.module("conv")), []
+    for _ in range(40):
+        ran += [one.precision for one in free.explain(pictures(), "grad_cam", 2)]
+    assert ran == sorted(ran, reverse=True)  # float32 first
+    assert set(ran) == {"fp32", "bf16"}
+
+
+def test_what_was_computed_before_decides_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from PIL import Image
+
+    monkeypatch.setattr(speed, "gain", lambda: 9.0)
+    folder = tmp_path / "in"
+    folder.mkdir()
+
+    def add(number: int) -> None:
+        Image.fromarray(pictures()[number]).save(folder / f"{number}.png")
+
+    def run(out: str, images: int) -> set[str]:
+        made = engine(zoo.module("conv"))
+        if images:
+            made.plan("grad_cam", images)
+        pipeline.explain([folder], tmp_path / out, made, style=None, workers=0)
+        return {one.precision for one in results.read(tmp_path / out)}
+
+    add(0)
+    assert (run("short", 0), run("long", 1000)) == ({"fp32"}, {"bf16"})
+    add(1)
+    assert (run("short", 0), run("long", 0)) == ({"fp32"}, {"bf16"})
+    with pytest.raises(visxai.errors.StoreError, match="precision"):
+        run("short", 1000)
+
+
+def test_a_record_is_reproduced_in_its_own_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed, "gain", lambda: 9.0)
+    for images in (0, 1000):
+        made = engine(zoo.module("conv"))
+        made.plan("grad_cam", images)
+        (record,) = made.explain(pictures()[0], "grad_cam", 2)
+        again = engine(zoo.module("conv"))
+        again.plan("grad_cam", 1000 - images)
+        found = again.reproduce(record, pictures()[0])
+        assert found.explanation.precision == record.precision
+        assert (found.map_difference, found.score_difference) == (0, 0)
+
+
 def test_gradients_at_the_input_stay_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speed, "gain", lambda: 9.0)
     free, exact = engine(zoo.module("conv")), engine(zoo.module("conv"), "fp32")
+    free.plan("grad_cam", 1000)
     assert free.precision == "bf16"
     found = free.explain(pictures(), ["grad_cam", "saliency"], 2)
     assert [(one.method.partition("(")[0], one.precision) for one in found] == [
@@ -94,6 +161,7 @@ def test_a_network_whose_scores_change_stays_in_float32(monkeypatch: pytest.Monk
     monkeypatch.setattr(speed, "gain", lambda: 9.0)
     module = zoo.randomise(Fine())
     free, exact = engine(module), engine(module, "fp32")
+    free.plan("grad_cam", 1000)
     found, expected = (e.explain(pictures(), "grad_cam", 2) for e in (free, exact))
     for one, other in zip(found, expected, strict=True):
         assert one.precision.startswith("fp32 (not bf16: ")

@@ -289,12 +289,11 @@ class Moderator:
             One decision an image.
         """
         from visxai.engine.batch import reported
-        from visxai.models.probe import Probe
 
         if not batch:
             return []
         x = self.engine.tensor([item.pixels for item in batch])
-        probe = Probe(self.engine.model, x)
+        probe = self.engine.probe(x)
         columns = [reported(probe, x, gate.target).tolist() for gate in self._gates]
         return [self.judge([column[row] for column in columns]) for row in range(len(batch))]
 

@@ -34,7 +34,7 @@ from visxai.errors import ArgumentError
 from visxai.images.preprocess import Preprocess
 from visxai.methods import load
 from visxai.models import cards
-from visxai.models.devices import PRECISIONS, pick_device
+from visxai.models.devices import PRECISIONS, pick_device, pick_precision
 from visxai.models.pytorch.accelerate import PRECISIONS as FORMS
 
 FORMAT = 1
@@ -118,7 +118,7 @@ class Setup:
         where memory allows, and never less than an engine's own.
         """
         usual = 64 if pick_device(self.device).type == "cuda" else 16
-        return Engine(
+        made = Engine(
             self.model,
             batch_size=max(*self.batches, usual),
             checkpoint=self.checkpoint,
@@ -128,6 +128,9 @@ class Setup:
             precision=precision,
             accelerate=accelerate,
         )
+        # Calls are timed as in a run that is long enough for half precision.
+        made.settle(precision=pick_precision("auto", made.device, made.model.precisions))
+        return made
 
 
 def run(setup: Setup, progress: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
@@ -248,7 +251,7 @@ def work(engine: Engine, spec: str, batch: int) -> Work:
     """Build a call that explains `batch` random inputs; "forward" runs their plain forward."""
     x = _inputs(engine, batch)
     if spec == "forward":
-        return lambda: engine.model.scores(x)
+        return lambda: engine.probe(x).scores(x)
     method = load(spec)
     return lambda: engine.attribute(x, method)
 

@@ -1,4 +1,4 @@
-"""The decision whether to prepare an accelerated form of a model.
+"""The decision whether to prepare half precision or an accelerated form of a model.
 
 Preparing a faster form costs seconds, which a short run never earns back. The decision weighs the
 number of rows that a run will send through the network, their time as measured on four rows, and
@@ -7,6 +7,9 @@ where it is installed, else ONNX Runtime, which computes in float32 alone; what 
 timed on the same four rows, and left again where it is no faster. Where it was faster, that time of
 a row is kept on disk beside the forms: on the same machine, later runs measure nothing. Once made
 for a model, the decision stays, so that all records of a run are computed the same way.
+
+Half precision that was left to choose takes a copy, checks and a measurement, which cost what some
+forty rows cost in float32. So a run of fewer rows takes float32 as it is.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from visxai.engine.decision import Decision
 from visxai.errors import ArgumentError
 from visxai.methods.base import Method
 from visxai.models import weights
+from visxai.models.devices import pick_precision
 from visxai.models.interface import Model
 from visxai.models.pytorch.accelerate import KINDS, PRECISIONS, Acceleration
 from visxai.models.pytorch.model import TorchModel
@@ -31,7 +35,7 @@ CHOICES = ("auto", "off", *KINDS)
 PREPARING = 12.0  # seconds to export the whole network and a trunk, typically, on a busy machine
 LOADING = 1.5  # seconds to load them from disk
 WORTHWHILE = 2.0  # the saving must be this many times the cost: estimates are rough
-_FEWEST = 64  # rows below which the time of a row isn't measured
+_FEWEST = 64  # rows below which nothing is prepared, nor the time of a row measured
 
 
 def usual_runtime(precision: str) -> str | None:
@@ -43,32 +47,41 @@ def usual_runtime(precision: str) -> str | None:
 
 
 class Plan:
-    """The requested acceleration of a model and the decision made of it.
+    """The requested precision and acceleration of a model, and what was decided of them.
 
     Args:
-        model: The model to accelerate.
-        wish: One of CHOICES: "auto", "off", "onnx", "openvino" or "compile".
+        model: The model, whose precision is set: to float32 where "auto" may choose.
+        wish: The acceleration, one of CHOICES: "auto", "off", "onnx", "openvino" or "compile".
+        precision: The precision, "auto" or one that the model serves.
 
     Attributes:
         decision: The acceleration in force, and why.
-        open: Whether "auto" may still decide for an acceleration.
+        precision: The precision in force.
+        free: Whether the precision was left to choose.
 
     Raises:
-        ArgumentError: If the wish isn't in CHOICES, or is "onnx" or "openvino" with a model that
-            isn't on a CPU.
+        ArgumentError: If a wish has no such choice, or the acceleration is "onnx" or "openvino"
+            with a model that isn't on a CPU.
     """
 
-    def __init__(self, model: Model, wish: str) -> None:
+    def __init__(self, model: Model, wish: str, precision: str) -> None:
         if wish not in CHOICES:
             raise ArgumentError(
                 f"expected accelerate to be {', '.join(CHOICES)}, got {wish!r}: try 'auto'"
             )
+        self.free = precision == "auto" and "fp32" in model.precisions[:-1]
+        if self.free:
+            model.precision = "fp32"
+        else:
+            model.precision = pick_precision(precision, model.device, model.precisions)
+        self.precision = model.precision
         self._model = model
         self._rows = 0
+        self._halvable = 0  # the rows among them of methods that bear half precision
         self._seconds: float | None = None
         self._lock = threading.Lock()
         self.decision = Decision("off", "run too short")
-        self.open = False
+        self._precision_open, self._kind_open = self.free, False
         if wish == "off":
             self._leave_off("asked for")
         elif not isinstance(model, TorchModel) or model.runtime is not None:
@@ -88,7 +101,12 @@ class Plan:
             extra = "openvino" if model.precision == "bf16" else "onnx or openvino"
             self._leave_off(f"the extra {extra} isn't installed")
         else:
-            self.open = True
+            self._kind_open = True
+
+    @property
+    def open(self) -> bool:
+        """Whether "auto" may still decide for half precision or for an acceleration."""
+        return self._precision_open or self._kind_open
 
     @property
     def prepared(self) -> float:
@@ -111,51 +129,76 @@ class Plan:
         if not self.open:
             return
         with self._lock, torch.inference_mode(False), torch.no_grad():
-            usable = [method for method in methods if not method.needs & ~self._model.offers]
             one = x[:1].clone()
-            self._rows += images * sum(m.cost(self._model, one).forwards for m in usable)
-            if not self.open or self._rows < _FEWEST:
-                return
-            few = one.expand(4, *one.shape[1:]).contiguous()
-            kind = usual_runtime(self._model.precision)
-            assert kind is not None  # it was installed when this was made
-            found = self._acceleration(kind)
-            known = found.known("whole", tuple(x.shape[1:]))
-            proven = found.slower(tuple(x.shape[1:]), self._model.precision) if known else None
-            if self._seconds is None:
-                self._seconds = self._timed(few) if proven is None else proven
-            # The prepared form takes less than half the time (performance of ONNX Runtime here).
-            saving = 0.5 * self._rows * self._seconds
-            if saving >= WORTHWHILE * (LOADING if known else PREPARING):
-                self._prepare(kind, "run long enough", found)
-                if proven is not None:
-                    return
-                if self._timed(few) < self._seconds:
-                    found.keep_slower(tuple(x.shape[1:]), self._model.precision, self._seconds)
-                else:
-                    assert isinstance(self._model, TorchModel)
-                    self._model.acceleration = None
-                    self._leave_off(f"{kind} is no faster here")
+            for method in methods:
+                if not method.needs & ~self._model.offers:
+                    rows = images * method.cost(self._model, one).forwards
+                    self._rows += rows
+                    self._halvable += rows * method.bears_half
+            if self._precision_open and self._halvable >= _FEWEST:
+                self._choose_precision()
+            if self._kind_open and self._rows >= _FEWEST:
+                self._choose_kind(one)
 
-    def _timed(self, few: Tensor) -> float:
+    def _choose_precision(self) -> None:
+        """Choose half precision where it is faster on this machine."""
+        model = self._model
+        self.precision = pick_precision("auto", model.device, model.precisions)
+        self._precision_open = False
+
+    def _choose_kind(self, one: Tensor) -> None:
+        """Prepare a faster form for rows like `one` (1, 3, h, w) if that now pays."""
+        assert isinstance(self._model, TorchModel)
+        kind = usual_runtime(self.precision)
+        if kind is None:
+            return
+        shape, model = tuple(one.shape[1:]), self._model.in_precision(self.precision)
+        few = one.expand(4, *shape).contiguous()
+        found = self._acceleration(kind)
+        known = found.known("whole", shape)
+        proven = found.slower(shape, self.precision) if known else None
+        if self._seconds is None:
+            self._seconds = self._timed(model, few) if proven is None else proven
+        # The prepared form takes less than half the time (performance of ONNX Runtime here).
+        saving = 0.5 * self._rows * self._seconds
+        if saving >= WORTHWHILE * (LOADING if known else PREPARING):
+            self._prepare(kind, "run long enough", found)
+            if proven is not None:
+                return
+            model.acceleration = found
+            if self._timed(model, few) < self._seconds:
+                found.keep_slower(shape, self.precision, self._seconds)
+            else:
+                self._model.acceleration = None
+                self._leave_off(f"{kind} is no faster here")
+
+    def _timed(self, model: Model, few: Tensor) -> float:
         """Measure the seconds of a row's forward, on four rows (4, 3, h, w)."""
-        self._model.scores(few)
+        model.scores(few)
         best = float("inf")
         for _ in range(2):
             began = time.perf_counter()
-            self._model.scores(few)
+            model.scores(few)
             best = min(best, time.perf_counter() - began)
         return best / 4
 
-    def settle(self, decision: Decision) -> None:
-        """Adopt an earlier run's decision, so that its rest is computed the same way."""
-        if self.open and decision.kind in KINDS:
-            self._prepare(decision.kind, decision.reason)
-        elif self.open:
-            self._leave_off(decision.reason)
+    def settle(self, decision: Decision | None, precision: str | None) -> None:
+        """Adopt an earlier run's choices, so that its rest is computed the same way.
+
+        Args:
+            decision: Its acceleration; None leaves that open.
+            precision: Its precision; None, or one that the model doesn't serve, leaves that open.
+        """
+        if self._precision_open and precision in self._model.precisions:
+            self.precision, self._precision_open = precision, False
+        if self._kind_open and decision is not None:
+            if decision.kind in KINDS:
+                self._prepare(decision.kind, decision.reason)
+            else:
+                self._leave_off(decision.reason)
 
     def _leave_off(self, reason: str) -> None:
-        self.decision, self.open = Decision("off", reason), False
+        self.decision, self._kind_open = Decision("off", reason), False
 
     def _acceleration(self, kind: str) -> Acceleration:
         assert isinstance(self._model, TorchModel)
@@ -164,4 +207,4 @@ class Plan:
     def _prepare(self, kind: str, reason: str, found: Acceleration | None = None) -> None:
         assert isinstance(self._model, TorchModel)
         self._model.acceleration = found or self._acceleration(kind)
-        self.decision, self.open = Decision(kind, reason), False
+        self.decision, self._kind_open = Decision(kind, reason), False

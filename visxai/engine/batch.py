@@ -98,18 +98,15 @@ class BatchExplainer:
     Attributes:
         model: The model.
         device: Where it runs.
-        precision: The precision that records name.
-        plan: What is decided on acceleration.
-        free: Whether the precision was left to the engine: then a method whose maps don't bear half
-            precision computes in float32, and so does a network whose scores don't.
+        plan: What is decided on precision and acceleration. Where the precision was left to the
+            engine, a method whose maps don't bear half precision computes in float32, and so does a
+            network whose scores don't.
         refused: Why the network doesn't bear it, "" where it does, for each size of input.
     """
 
     model: Model
     device: torch.device
-    precision: str
     plan: Plan
-    free: bool = False
     refused: dict[tuple[int, ...], str] = field(default_factory=dict)
 
     def explain(
@@ -149,7 +146,7 @@ class BatchExplainer:
             OutOfMemory: a single image doesn't fit.
         """
         try:
-            return tidy(self.maps(Probe(self._suited(x, method), x), x, method, target).values)[0]
+            return tidy(self.maps(Probe(self.suited(x, method), x), x, method, target).values)[0]
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -159,30 +156,28 @@ class BatchExplainer:
         halves = ((x[:middle], first), (x[middle:], second))
         return torch.cat([self.attribute(half, method, aimed) for half, aimed in halves])
 
-    def _suited(self, x: Tensor, method: Method | None = None) -> Model:
+    def suited(self, x: Tensor, method: Method | None = None) -> Model:
         """Return the model in the engine's precision, or in float32 where that was left to choose.
 
         Args:
             x: inputs (b, c, h, w); the first of a size check whether the network bears it.
             method: the method to compute; None asks for the scores alone.
         """
-        if not self.free or self.precision == "fp32":
+        precision = self.plan.precision
+        if precision == self.model.precision or (method is not None and not method.bears_half):
             return self.model
-        exact = self.model.in_precision("fp32")
-        if method is not None and not method.bears_half:
-            return exact
-        size = tuple(x.shape[1:])
+        half, size = self.model.in_precision(precision), tuple(x.shape[1:])
         if size not in self.refused:
             rows = three_rows(x)
-            self.refused[size] = disagreement(self.model.scores(rows), exact.scores(rows))
-        return exact if self.refused[size] else self.model
+            self.refused[size] = disagreement(half.scores(rows), self.model.scores(rows))
+        return self.model if self.refused[size] else half
 
     def _precision(self, probe: Probe, x: Tensor) -> str:
         """Describe the precision that a probe computes in, for a record."""
         why = self.refused.get(tuple(x.shape[1:]))
-        if probe.precision == self.precision or not why:
+        if probe.precision == self.plan.precision or not why:
             return probe.precision
-        return f"{probe.precision} (not {self.precision}: {why})"
+        return f"{probe.precision} (not {self.plan.precision}: {why})"
 
     def _make_room(self, images: int) -> None:
         """Free what the allocator keeps on a GPU, or raise OutOfMemory if `images` is 1."""
@@ -207,7 +202,7 @@ class BatchExplainer:
             return [item for item in batch if isinstance(item, Failure)]
         everyone = [item for _, item in good]
         whole = self.tensor([item.pixels for item in everyone])
-        probe = clean = Probe(self._suited(whole), whole)
+        probe = clean = Probe(self.suited(whole), whole)
         x = whole
         gated: list[float] | None = None
         if only is not None:
@@ -287,7 +282,7 @@ class BatchExplainer:
         target: Target,
         check: Check | None,
     ) -> Iterator[tuple[int, ImageExplanation]]:
-        suited = self._suited(x, method)
+        suited = self.suited(x, method)
         if suited.precision != probe.precision:
             probe = Probe(suited, x)
         began, prepared = time.perf_counter(), self.plan.prepared

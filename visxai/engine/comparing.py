@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
         model: Model
         device: torch.device
-        precision: str
+
+        @property
+        def precision(self) -> str:
+            """What its forwards compute in."""
 
         @property
         def accelerate(self) -> str:

@@ -44,7 +44,7 @@ from visxai.methods.base import Method
 from visxai.metrics.base import Check, Metric
 from visxai.models import cards, loading
 from visxai.models.budget import RowBudget
-from visxai.models.devices import PRECISIONS, pick_device, pick_precision
+from visxai.models.devices import PRECISIONS, pick_device
 from visxai.models.interface import Model
 from visxai.models.probe import Probe
 from visxai.process import keep_memory
@@ -86,10 +86,11 @@ class Engine:
         device: "auto" (CUDA if available; a module of your own stays where it is) or a torch
             device.
         precision: "auto", "fp32", "bf16" or "fp16", of the model's forward and backward. "auto" is
-            half precision where this machine was measured to gain by it; gradients at the input,
-            and networks whose scores it changes, then stay in float32. Maps are
-            always float32. Rows that half precision loses are computed again in float32, which
-            the image's record says. fp32 on a GPU runs without TF32.
+            half precision once a run is long enough to earn its preparation back, where this
+            machine was measured to gain by it; gradients at the input, and networks whose scores
+            it changes, stay in float32. Maps are always float32. Rows that half precision loses are
+            computed again in float32, which the image's record says. fp32 on a GPU runs without
+            TF32.
         accelerate: "auto", "off", "onnx", "openvino" or "compile": how to run forwards that need no
             autograd graph, and gradients at the input. "auto" prepares forms on a CPU once a run
             is long enough to earn the preparation back, by OpenVINO where it is installed, else
@@ -151,13 +152,10 @@ class Engine:
         self.device = self.model.device
         if self.device.type == "cpu":
             keep_memory()
-        self.model.precision = pick_precision(precision, self.device, self.model.precisions)
-        self.precision = self.model.precision
         self.batch_size = batch_size or (64 if self.device.type == "cuda" else 16)
         self.model.budget = RowBudget(self.batch_size)
-        self._plan = Plan(self.model, accelerate)
-        free = precision == "auto" and len(self.model.precisions) > 1
-        self._batches = BatchExplainer(self.model, self.device, self.precision, self._plan, free)
+        self._plan = Plan(self.model, accelerate, precision)
+        self._batches = BatchExplainer(self.model, self.device, self._plan)
 
     def __repr__(self) -> str:
         return (
@@ -167,28 +165,46 @@ class Engine:
         )
 
     @property
+    def precision(self) -> str:
+        """Return the precision decided so far: "fp32", "bf16" or "fp16"."""
+        return self._plan.precision
+
+    @property
     def accelerate(self) -> str:
         """Return the acceleration decided so far: "off", "onnx", "openvino" or "compile"."""
         return self._plan.decision.kind
 
     def plan(self, method: Methods, images: int) -> str:
-        """Decide on acceleration for a run of `images` more images.
+        """Decide on precision and acceleration for a run of `images` more images.
 
         Args:
             method: The methods of the run.
             images: The number of images to come.
 
         Returns:
-            The reason of the decision, as a phrase for records.
+            The reason of the decision on acceleration, as a phrase for records.
         """
         if self._plan.open and isinstance(self.model.preprocess, Preprocess):
             blank = self.tensor([self.model.preprocess.blank()])
             self._plan.consider(load_methods(method), blank, images)
         return self._plan.decision.reason
 
-    def settle(self, decision: Decision) -> None:
-        """Adopt an earlier run's decision on acceleration, if "auto" hasn't decided yet."""
-        self._plan.settle(decision)
+    def settle(self, decision: Decision | None = None, precision: str | None = None) -> None:
+        """Adopt an earlier run's choices, where "auto" hasn't decided yet.
+
+        Args:
+            decision: Its decision on acceleration; None leaves that open.
+            precision: Its precision; None leaves that open.
+        """
+        self._plan.settle(decision, precision)
+
+    def probe(self, x: Tensor) -> Probe:
+        """Return the model for a batch of inputs x (b, c, h, w), in the engine's precision.
+
+        Where the precision was left to the engine, it is float32 for a network whose scores half
+        precision changes.
+        """
+        return Probe(self._batches.suited(x), x)
 
     # ---- images in, records out ------------------------------------------------------------
 
@@ -495,7 +511,7 @@ class Engine:
         for batch in in_batches(list_images(images), self.batch_size):
             prepared = [item for item in map(self.prepare, batch) if isinstance(item, Prepared)]
             x = self.tensor([item.pixels for item in prepared])
-            scores = Probe(self.model, x).scores(x)
+            scores = self.probe(x).scores(x)
             probabilities = self.model.probabilities(scores).cpu().numpy()
             labels = None if self.model.labels is None else tuple(self.model.labels)
             for item, row in zip(prepared, probabilities, strict=True):
@@ -522,7 +538,17 @@ class Engine:
         Raises:
             ArgumentError: If another model made the record, or its target was a callable.
         """
-        return reproduction.reproduce(self, record, image)
+        return reproduction.reproduce(self._as_recorded(record), record, image)
+
+    def _as_recorded(self, record: ImageExplanation | dict[str, Any]) -> Engine:
+        """Return this engine, computing in a record's precision where it may still choose."""
+        kept = record.get("precision") if isinstance(record, dict) else record.precision
+        precision = str(kept).partition(" ")[0]
+        if not self._plan.free or precision == self.precision:
+            return self
+        if precision not in self.model.precisions:
+            return self
+        return Engine(self.model, precision=precision, accelerate="off", batch_size=self.batch_size)
 
     def redact(
         self,
@@ -570,7 +596,7 @@ class Engine:
         for start in range(0, len(many), self.batch_size):
             batch = [self.prepare(source) for source in many[start : start + self.batch_size]]
             x = self.tensor([item.pixels for item in batch if isinstance(item, Prepared)])
-            probe, part = Probe(self.model, x), parsed.part(start, start + len(batch))
+            probe, part = self.probe(x), parsed.part(start, start + len(batch))
             found += reported(probe, x, part).tolist()
         return found
 

@@ -96,6 +96,7 @@ def make_request(
     settings |= {
         "only": None if gate is None else str(gate),
         "check": None if checked is None else repr(checked),
+        "precision": engine.precision,
         "accelerate": str(decision),
         "chunk": chunk,
         "max_pixels": options.limits.max_pixels,
@@ -211,7 +212,7 @@ def accelerated(
     earlier: Path | None,
     forwards: int = 0,
 ) -> Decision:
-    """Decide on acceleration for the whole of OUT.
+    """Decide on precision and acceleration for the whole of OUT.
 
     Args:
         engine: The engine of the run. If it may still choose and an earlier run finished some
@@ -222,13 +223,14 @@ def accelerated(
         forwards: The forwards of the check of one map, 0 without a check.
 
     Returns:
-        The decision and its reason, such as "onnx (run long enough)".
+        The decision on acceleration and its reason, such as "onnx (run long enough)".
     """
     from visxai.metrics.controls import RandomMap
 
     run = _finished(earlier)
     if run is not None:
-        engine.settle(Decision.of(str(run["settings"].get("accelerate", "off"))))
+        kept = run["settings"]
+        engine.settle(Decision.of(str(kept.get("accelerate", "off"))), kept.get("precision"))
     reason = engine.plan(methods, images)
     if forwards:
         # A random map costs one forward and no more.

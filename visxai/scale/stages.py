@@ -252,7 +252,7 @@ class _Explainer:
         self.error: VisxaiError | None = None
         try:
             self.engine = order.made()
-            self.engine.settle(facts.decision)
+            self.engine.settle(facts.decision, facts.settings["precision"])
             self.request = replace(order, earlier=None).request(self.engine)
         except VisxaiError as error:
             self.error = error

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 DAY = 86400.0
 _RECENT = 384  # decoded items (150 kB each at 224 pixels) that are kept for their explanations
 
+_MANY = 10**6  # images of a service's life, as far as preparing for them goes
 _FLIGHTS = 512  # computations whose results stay, until their items are certain to be on record
 
 T = TypeVar("T")
@@ -104,6 +105,8 @@ class Service:
                 Engine, told.pop("name"), **told, batch_size=config.limits.batch
             ).result()
         )
+        # A service runs long: what is faster is prepared before its first item.
+        self.compute.submit(self.engine.plan, config.tiers.fast.method, _MANY).result()
         self.moderator = Moderator(self.engine, config.rules(), config.tiers.fast.method)
         self.kinds = Kinds(config, self.moderator, self.compute)
         self.database = Database(places.database, pool=16)

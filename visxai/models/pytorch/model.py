@@ -116,7 +116,8 @@ class TorchModel(Forms):
             | Need.LAYER_ACTIVATION
             | Need.MODULE
         )
-        self._layer: str | None = None
+        self._layer: str | None = None  # as given
+        self._chosen: list[str] = []  # where none is; shared by the same model in all precisions
         self._tokens: dict[tuple[int, ...], Tokens] = {}
         self._offered: tuple[Need, str] | None = None
         try:
@@ -182,6 +183,7 @@ class TorchModel(Forms):
         other._surveys, other._tokens, other._splits = {}, {}, {}
         other._inputs, other._classifiers, other._narrows = Inputs(), [], {}
         other._layer, other._lock = layer or self._layer, threading.RLock()
+        other._chosen = list(self._chosen)
         return other
 
     def scores(self, x: Tensor) -> Tensor:
@@ -322,6 +324,8 @@ class TorchModel(Forms):
     def layer(self, x: Tensor) -> str:
         """Return the layer that a CAM reads: the given layer, or the best that feeds the scores."""
         with self._lock:
-            if self._layer is None:
-                self._layer = choose_layer(self, x)
-            return self._layer
+            if self._layer is not None:
+                return self._layer
+            if not self._chosen:
+                self._chosen.append(choose_layer(self, x))
+            return self._chosen[0]
