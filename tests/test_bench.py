@@ -63,6 +63,8 @@ def test_a_limit_ends_a_contest_after_three_rounds() -> None:
     calls: list[int] = []
     seconds = measure.contest({"a": lambda: calls.append(1)}, 100, 0, limit=0.0, device="cpu")
     assert len(seconds["a"]) == len(calls) == 3
+    once = measure.contest({"a": list}, 100, 0, limit=0.0, fewest=1, device="cpu")
+    assert len(once["a"]) == 1
 
 
 def test_ratios_are_taken_round_by_round() -> None:
@@ -163,7 +165,7 @@ def test_precisions_and_models_stand_in_one_table(small: list[str], tmp_path: Pa
 
 
 def test_a_cell_of_minutes_is_left_out_by_name(
-    small: list[str], monkeypatch: pytest.MonkeyPatch
+    small: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(cases, "timed", lambda *_: 1.0)  # second a row
     found = bench.run(setup(methods=("rise(masks=200)", "grad_cam"), batches=(1,)))
@@ -172,6 +174,19 @@ def test_a_cell_of_minutes_is_left_out_by_name(
     assert name.endswith(", batch 1")
     assert why == "a call would take about 3 minutes"
     assert {c["method"].partition("(")[0] for c in found["cases"]} == {"grad_cam", "forward"}
+    found = bench.run(setup(methods=("rise(masks=200)",), batches=(1,), longest=2))
+    assert found["cases"] == []
+    report.tell(found, None, None, "")
+    assert "left out: rise, batch 1: a call would take about 3 minutes" in capsys.readouterr().out
+
+
+def test_weights_are_drawn_the_same_every_time() -> None:
+    before = torch.get_rng_state()
+    given = {"model": "timm:test_vit", "weights": False, "methods": ("grad_cam",)}
+    one, other = (setup(**given).engine("off", "fp32").model for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert one.ref.weights_sha256 == other.ref.weights_sha256
+    assert one.scores(zoo.inputs(1, 160)).any()  # timm draws a head of zeros
 
 
 def test_wrong_settings_are_told_before_anything_runs(small: list[str]) -> None:
@@ -182,6 +197,8 @@ def test_wrong_settings_are_told_before_anything_runs(small: list[str]) -> None:
         {"precision": "fp32,half"},
         {"methods": ("legrad",)},  # this network has no attention
         {"seconds": 0},
+        {"longest": 0},
+        {"rounds": 0},
     ):
         with pytest.raises(ArgumentError):
             bench.run(setup(**given))

@@ -5,7 +5,7 @@
 Inputs are random; the time of a method that stops when its map is accurate (`tolerance=`) depends
 on them. Every method is run in turn with the plain eager forward of the same batch, in each
 precision, plain and accelerated; the report holds both the seconds and the ratios. How long it will
-take is told before it starts, and what would take more than three minutes a call is left out.
+take is told before it starts, and what would take longer than `longest` a call is left out by name.
 """
 
 from __future__ import annotations
@@ -33,9 +33,11 @@ from visxai.engine.engine import Engine
 from visxai.errors import ArgumentError
 from visxai.images.preprocess import Preprocess
 from visxai.methods import load
-from visxai.models import cards
+from visxai.models import cards, loading
 from visxai.models.devices import PRECISIONS, pick_device, pick_precision
+from visxai.models.interface import Model
 from visxai.models.pytorch.accelerate import PRECISIONS as FORMS
+from visxai.models.pytorch.model import TorchModel
 
 FORMAT = 1
 _TEXTS = ("model", "weights_sha256", "precision")  # what several models' reports join
@@ -47,7 +49,6 @@ METHODS = (
 )  # by default, as far as the model serves them
 _SIDE = 224  # pixels a side of the input, where the model doesn't define it
 _ROUNDS = 50  # the most rounds of a contest
-_LONGEST = 180.0  # seconds that one call may take
 
 
 @dataclass(frozen=True)
@@ -64,13 +65,17 @@ class Setup:
         device: The device, as of `Engine`.
         checkpoint: A checkpoint of the model, as of `Engine`.
         layer: The layer for methods that read a layer, as of `Engine`.
-        seconds: Seconds of timing for each method and batch size; the first calls and at least
-            three rounds are run however long they take.
+        seconds: Seconds of timing for each method and batch size; the first calls and `rounds`
+            rounds are run however long they take.
         memory: Whether to measure peaks of memory, on a CPU by starting a process for each.
         preprocess: The preprocessing, as of `Engine`.
+        rounds: The fewest rounds of timing; quartiles need three.
+        longest: Seconds that one call may take; what would take longer is left out by name.
+        weights: Whether to load the model's weights; False draws them, the same every time, since
+            the time doesn't depend on them. Models that visxai names itself keep theirs.
 
     Raises:
-        ArgumentError: A batch size, a kind of acceleration or the seconds are not allowed.
+        ArgumentError: A batch size, a kind of acceleration, the seconds or rounds are not allowed.
     """
 
     model: str = cards.DEFAULT
@@ -84,6 +89,9 @@ class Setup:
     seconds: float = 20.0
     memory: bool = True
     preprocess: Preprocess | None = None
+    rounds: int = 3
+    longest: float = 180.0
+    weights: bool = True
 
     def __post_init__(self) -> None:
         if not self.batches or min(self.batches) < 1:
@@ -100,6 +108,10 @@ class Setup:
             )
         if self.seconds <= 0:
             raise ArgumentError(f"expected more than 0 seconds, got {self.seconds}")
+        if self.longest <= 0:
+            raise ArgumentError(f"expected calls longer than 0 seconds, got {self.longest}")
+        if self.rounds < 1:
+            raise ArgumentError(f"expected at least 1 round, got {self.rounds}")
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -119,7 +131,7 @@ class Setup:
         """
         usual = 64 if pick_device(self.device).type == "cuda" else 16
         made = Engine(
-            self.model,
+            self.model if self.weights else _drawn(self.model, self.device),
             batch_size=max(*self.batches, usual),
             checkpoint=self.checkpoint,
             layer=self.layer,
@@ -131,6 +143,18 @@ class Setup:
         # Calls are timed as in a run that is long enough for half precision.
         made.settle(precision=pick_precision("auto", made.device, made.model.precisions))
         return made
+
+
+def _drawn(name: str, device: str) -> Model:
+    """Load a model with weights that are drawn, the same every time."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)  # so that prepared forms, which are kept by weights, are found again
+        model = loading.load(name, weights=False, device=pick_device(device))
+        for part in model.module.modules() if isinstance(model, TorchModel) else ():
+            # A last layer of zeros has no gradient, and what is lost is computed twice.
+            if isinstance(part, torch.nn.Linear) and not part.weight.any():
+                torch.nn.init.normal_(part.weight, std=0.02)
+    return model
 
 
 def run(setup: Setup, progress: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
@@ -233,13 +257,13 @@ def _affordable(
         for spec in served:
             cost = load(spec).cost(plain.model, one)
             seconds = batch * row * (cost.forwards + 2 * cost.backwards)
-            if seconds > _LONGEST:
+            if seconds > setup.longest:
                 why = f"a call would take about {_spoken(seconds)}"
                 left_out[f"{spec}, batch {batch}"] = why
                 continue
             cells.append((spec, batch))
             calls = engines * seconds + batch * row  # a round, beside the forward
-            expected += calls + max(min(setup.seconds, _ROUNDS * calls), 3 * calls)
+            expected += calls + max(min(setup.seconds, _ROUNDS * calls), setup.rounds * calls)
     return cells, expected
 
 
@@ -297,7 +321,12 @@ def _measured(
     forward = work(plain, "forward", batch)
     forward()
     seconds = contest(
-        {"forward": forward, **works}, _ROUNDS, 0, limit=setup.seconds, device=plain.device
+        {"forward": forward, **works},
+        _ROUNDS,
+        0,
+        limit=setup.seconds,
+        fewest=setup.rounds,
+        device=plain.device,
     )
     cases = []
     for (kind, precision), engine in engines.items():

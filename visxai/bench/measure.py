@@ -36,6 +36,7 @@ def contest(
     warm_up: int = 1,
     *,
     limit: float | None = None,
+    fewest: int = _FEWEST,
     device: str | torch.device = "auto",
 ) -> dict[str, list[float]]:
     """Time every contestant, run in turn (A B C A B C ...) after warming up.
@@ -44,7 +45,8 @@ def contest(
         contestants: The calls to time, by name.
         rounds: The most rounds.
         warm_up: Calls of each contestant that aren't timed.
-        limit: Seconds; after three rounds, no round begins that would end later.
+        limit: Seconds; after `fewest` rounds, no round begins that would end later.
+        fewest: The rounds that are run however long they take.
         device: The device that the calls run on.
 
     Returns:
@@ -58,7 +60,7 @@ def contest(
     began = time.perf_counter()
     for number in range(rounds):
         spent = time.perf_counter() - began
-        if limit is not None and number >= _FEWEST and spent * (1 + 1 / number) > limit:
+        if limit is not None and number >= fewest and spent * (1 + 1 / number) > limit:
             break
         # Every other round runs backwards, so that no contestant always follows the same other.
         for name in list(contestants) if number % 2 == 0 else reversed(list(contestants)):

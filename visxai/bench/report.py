@@ -162,7 +162,9 @@ def tell(
         console.print("No CUDA device is used: these are figures of the CPU.", style="dim")
     console.print(rich_table(report))
     for name, why in report["left_out"].items():
-        console.print(f"left out: {name.partition('(')[0]}: {why}", soft_wrap=True, style="dim")
+        # Without the method's options; the batch size stands behind them.
+        brief = name.partition("(")[0] + name.rpartition(")")[2] * ("(" in name)
+        console.print(f"left out: {brief}: {why}", soft_wrap=True, style="dim")
     changes, cautions = ([], []) if earlier is None else compare(report, earlier)
     slower = [change for change in changes if change.slower]
     if earlier is not None:

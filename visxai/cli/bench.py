@@ -73,6 +73,26 @@ def bench(
             help="Measure peaks of memory too; on a CPU each takes a process of its own.",
         ),
     ] = True,
+    rounds: Annotated[
+        int,
+        typer.Option("--rounds", metavar="N", help="At least so many rounds, however long."),
+    ] = 3,
+    longest: Annotated[
+        float,
+        typer.Option(
+            "--longest",
+            metavar="N",
+            help="Seconds that a call may take; what would take longer is left out, by name.",
+        ),
+    ] = 180.0,
+    drawn: Annotated[
+        bool,
+        typer.Option(
+            "--random-weights",
+            help="Draw the weights of torchvision, timm and Hugging Face models instead of "
+            "loading them: the time doesn't depend on them.",
+        ),
+    ] = False,
     out: Annotated[
         str | None,
         typer.Option(
@@ -125,7 +145,20 @@ def bench(
 
     earlier = None if compare is None else read(compare)
     setup = measuring.Setup(
-        model, specs, batches, kinds, precision, device, checkpoint, layer, seconds, memory, sized
+        model,
+        specs,
+        batches,
+        kinds,
+        precision,
+        device,
+        checkpoint,
+        layer,
+        seconds,
+        memory,
+        sized,
+        rounds=rounds,
+        longest=longest,
+        weights=not drawn,
     )
     report = measuring.run(setup, progress=lambda step: typer.echo(step, err=True))
     return tell(report, earlier, out, command_line())
