@@ -117,6 +117,11 @@ def under(work: Work) -> Work:
 
 def keep(name: str, rows: Mapping[str, Any], command: str) -> None:
     """Write rows into benchmarks/results/NAME.json; other rows there stay as they were."""
+    measure.save(name, {"rows": kept(name) | dict(rows)}, command)
+
+
+def kept(name: str) -> dict[str, Any]:
+    """The rows of benchmarks/results/NAME.json, none before the first run."""
     path = measure.RESULTS / f"{name}.json"
-    before = json.loads(path.read_text("utf-8"))["rows"] if path.is_file() else {}
-    measure.save(name, {"rows": before | dict(rows)}, command)
+    found: dict[str, Any] = json.loads(path.read_text("utf-8"))["rows"] if path.is_file() else {}
+    return found
