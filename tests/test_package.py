@@ -42,8 +42,9 @@ FLOORS = [
         "nearest",
     ],
     ["text", "govern", "tabular"],
-    ["scale", "report", "evaluate", "fused", "serve", "video", "adapters", "matching"],
-    ["compare", "demo", "recommendation"],
+    ["scale", "report", "evaluate", "fused", "video", "adapters", "matching"],
+    ["compare", "serve", "recommendation"],
+    ["demo"],
     ["cli"],
     ["__main__"],
 ]

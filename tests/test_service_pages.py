@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import shutil
@@ -36,29 +37,37 @@ browser_only = [
 ]
 
 
-@pytest.fixture
-def served(engine: visxai.Engine, tmp_path: Path) -> Iterator[tuple[Service, str, str]]:
-    """The service on a loopback port, three flagged items with hostile names, and a key."""
-    config = Config.of({**FLAG_ALL, "tiers": CHEAP})
-    service = Service(config, Places.below(tmp_path), engine=engine)
+@contextlib.contextmanager
+def serving(service: Service) -> Iterator[str]:
+    """Serve on a loopback port, and close everything afterwards."""
     listener = run.listen("127.0.0.1", 0)
     server = uvicorn.Server(
         uvicorn.Config(create(service), log_level="warning", access_log=False, ws="none")
     )
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
-    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    own = key(service, "admin", "default")
-    for number in range(3):
-        files = {"image": ("a.png", photo(number, (320, 240)))}
-        sent = httpx.post(f"{url}/v1/items", headers=own, files=files, data={"name": HOSTILE})
-        assert sent.status_code == 200
-    drain(service)
-    yield service, url, own["Authorization"].partition(" ")[2]
-    server.should_exit = True
-    thread.join(20)
-    listener.close()
-    service.close()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(20)
+        listener.close()
+        service.close()
+
+
+@pytest.fixture
+def served(engine: visxai.Engine, tmp_path: Path) -> Iterator[tuple[Service, str, str]]:
+    """The service, three flagged items with hostile names, and a key."""
+    config = Config.of({**FLAG_ALL, "tiers": CHEAP})
+    service = Service(config, Places.below(tmp_path), engine=engine)
+    with serving(service) as url:
+        own = key(service, "admin", "default")
+        for number in range(3):
+            files = {"image": ("a.png", photo(number, (320, 240)))}
+            sent = httpx.post(f"{url}/v1/items", headers=own, files=files, data={"name": HOSTILE})
+            assert sent.status_code == 200
+        drain(service)
+        yield service, url, own["Authorization"].partition(" ")[2]
 
 
 def test_pages_need_a_session_and_its_own_origin(served: tuple[Service, str, str]) -> None:
@@ -173,7 +182,7 @@ class TestBrowser:
         page.keyboard.type(secret)
         page.keyboard.press("Enter")
         page.wait_for_url(f"{url}/review")
-        self._look(page, folder, f"queue-{scheme}")
+        look(page, folder, f"queue-{scheme}")
         page.keyboard.press("n")
         page.wait_for_selector(".facts")
         first = page.url
@@ -188,7 +197,7 @@ class TestBrowser:
         assert page.locator(".map").first.evaluate("(one) => one.style.opacity") != before
         pictures = "() => [...document.images].every((one) => one.complete && one.naturalWidth > 0)"
         page.wait_for_function(pictures)
-        self._look(page, folder, f"case-{scheme}")
+        look(page, folder, f"case-{scheme}")
         page.keyboard.press("u")
         page.wait_for_function("(old) => location.href !== old", arg=first)
         # The preference is remembered on the next case.
@@ -200,13 +209,13 @@ class TestBrowser:
         assert '"shown":"' in service.ledger.history(closed)[-1].body
         page.goto(f"{url}/dashboard")
         page.wait_for_selector("table")
-        self._look(page, folder, f"dashboard-{scheme}")
+        look(page, folder, f"dashboard-{scheme}")
         with govern.Log(service.ledger) as log:
             log.catch_up()
             alert = _alert(log, f"alert-{scheme}")
         page.get_by_role("link", name="Governance").click()
         page.wait_for_selector("#trends .chart")
-        self._look(page, folder, f"governance-{scheme}")
+        look(page, folder, f"governance-{scheme}")
         assert HOSTILE not in page.inner_html("#items")
         assert "decision.upheld" in page.locator("#audit").inner_text()
         form = page.locator(".alert.open form")
@@ -218,8 +227,10 @@ class TestBrowser:
         assert said == []
         context.close()
 
-    def _look(self, page: Any, folder: Path, name: str) -> None:
-        wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
-        assert wide <= 0, f"{name} is {wide} pixels too wide"
-        assert _contrast(page) == []
-        page.screenshot(path=folder / f"{name}.png", full_page=True)
+
+def look(page: Any, folder: Path, name: str) -> None:
+    """See that a page is no wider than its window and easy to read; keep a screenshot."""
+    wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+    assert wide <= 0, f"{name} is {wide} pixels too wide"
+    assert _contrast(page) == []
+    page.screenshot(path=folder / f"{name}.png", full_page=True)

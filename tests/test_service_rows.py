@@ -35,6 +35,11 @@ RICH = {"income": 60, "savings": "much"}
 
 @pytest.fixture(scope="module")
 def card(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_card(tmp_path_factory.mktemp("model"))
+
+
+def make_card(folder: Path) -> Path:
+    """Train a small model of loans, and save it with its card."""
     rng = np.random.default_rng(0)
     savings, income = rng.integers(0, 3, 90), rng.normal(30, 8, 90).round(1)
     levels = np.array(FEATURES["savings"])
@@ -45,7 +50,7 @@ def card(tmp_path_factory: pytest.TempPathFactory) -> Path:
     scores = tabular.Engine(model, features=features).predict(table)
     near = tabular.Background.approved_near(table, scores, 0.5, most=20)
     engine = tabular.Engine(model, near, features, threshold=0.5, label="repaid", protected=["sex"])
-    return tabular.save_engine(engine, tmp_path_factory.mktemp("model") / "credit.json")
+    return tabular.save_engine(engine, folder / "credit.json")
 
 
 def settings(card: Path, **more: Any) -> Config:

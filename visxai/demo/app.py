@@ -29,7 +29,7 @@ from visxai.drawing.overlays import overlay
 from visxai.serve import access, rendering
 from visxai.serve.app import HANDLERS
 from visxai.serve.errors import Missing
-from visxai.serve.pages import sentences
+from visxai.serve.saying import sentences
 
 _HERE = Path(__file__).parent
 _SERVICE = Path(rendering.__file__).parent / "static"

@@ -11,7 +11,6 @@ from __future__ import annotations
 import datetime
 import hashlib
 import os
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,6 +27,7 @@ from visxai.fused.card import Card
 from visxai.fused.rules import shares
 from visxai.record.image import ImageExplanation
 from visxai.record.pair import PairExplanation
+from visxai.record.text import TextExplanation
 from visxai.references import ModelRef, PairRef
 from visxai.target import Target
 from visxai.text import engine as texts
@@ -150,16 +150,34 @@ class Engine:
             )
         if not many:
             return []
-        began, card = time.perf_counter(), self.card
+        card = self.card
         seen = self.image.explain(
             [image for image, _ in many], card.image.method, card.image.target
         )
         said = [text for _, text in many]
         read = self.text.explain(said, card.text.method, card.text.target, paths=paths)
-        seconds = (time.perf_counter() - began) / len(many)
-        ref, found = self.ref, []
-        for at, (image, text) in enumerate(zip(seen, read, strict=True)):
-            assert isinstance(image, ImageExplanation)
+        found = [one for one in seen if isinstance(one, ImageExplanation)]
+        return self.join(found, read, paths=paths)
+
+    def join(
+        self,
+        images: Sequence[ImageExplanation],
+        texts: Sequence[TextExplanation],
+        *,
+        paths: Sequence[str | None] | None = None,
+    ) -> list[PairExplanation]:
+        """Join explanations of images and of their texts, for the card's targets.
+
+        Args:
+            images: The images' explanations by `self.image`.
+            texts: Those of their texts by `self.text`, in the same order.
+            paths: Where each pair came from, for the records.
+
+        Returns:
+            One explanation a pair, with what each part added to the fused score.
+        """
+        card, ref, found = self.card, self.ref, []
+        for at, (image, text) in enumerate(zip(images, texts, strict=True)):
             parts = shares(card.rule, image.score, text.score, self.blank)
             score = card.rule(image.score, text.score)
             found.append(
@@ -178,7 +196,7 @@ class Engine:
                     degenerate=not (parts.image or parts.text),
                     versions=image.versions,
                     created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-                    seconds=seconds,
+                    seconds=image.seconds + text.seconds,
                     image=image,
                     text=text,
                     rule=str(card.rule),

@@ -32,6 +32,7 @@ from visxai.govern.regions import PREFIX, measure_regions
 from visxai.images import address
 from visxai.record.base import Explanation
 from visxai.record.image import ImageExplanation
+from visxai.record.pair import PairExplanation
 from visxai.record.table import TableExplanation
 from visxai.references import RowRef
 from visxai.results import reading
@@ -265,7 +266,9 @@ def name_of(explanation: Explanation) -> str:
 
 
 def measured_input(explanation: Explanation) -> dict[str, float]:
-    """Measure the original of an explanation; nothing where it isn't an image or is gone."""
+    """Measure the original of an explanation's image; nothing where it has none or it is gone."""
+    if isinstance(explanation, PairExplanation):
+        explanation = explanation.image
     path = explanation.input.path
     if not isinstance(explanation, ImageExplanation) or (path and address.remote(path)):
         return {}  # whoever wrote the record chose the address: it isn't asked

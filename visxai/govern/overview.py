@@ -19,6 +19,7 @@ from visxai.govern.log import Log, Model
 from visxai.govern.pictures import mean_map, parts, small_map
 from visxai.govern.regions import PREFIX as REGION
 from visxai.ledger import explanations
+from visxai.record.pair import PARTS
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Select, Table
@@ -179,7 +180,16 @@ def _item(row: Any, record: dict[str, Any]) -> dict[str, Any]:
         "score": row.score,
         "groups": json.loads(row.groups),
         "features": {**features, **json.loads(row.others)},
-        "record": {name: value for name, value in record.items() if name not in _SKIPPED},
+        "record": _shown(record),
         "map": small_map(record) if record else None,
         "parts": parts(record),
+    }
+
+
+def _shown(record: dict[str, Any]) -> dict[str, Any]:
+    """Return what of a record's fields, and of the records in it, people read."""
+    return {
+        name: _shown(value) if name in PARTS and isinstance(value, dict) else value
+        for name, value in record.items()
+        if name not in _SKIPPED
     }

@@ -22,7 +22,9 @@ _FEATURES = 12  # features of a row on the page
 
 
 def small_map(record: Mapping[str, Any]) -> str | None:
-    """Draw an image's native map small; None for other kinds and damaged records."""
+    """Draw the native map of an image, alone or a post's, small; None without a whole one."""
+    if record.get("kind") == "pair":
+        record = _part(record, "image")
     if record.get("kind", "image") != "image":
         return None
     values = _values(record)
@@ -30,7 +32,7 @@ def small_map(record: Mapping[str, Any]) -> str | None:
 
 
 def parts(record: Mapping[str, Any]) -> list[list[Any]]:
-    """List what a text or a row is made of, each part with its attribution.
+    """List what a text, a post's text or a row is made of, each part with its attribution.
 
     Args:
         record: The record's fields.
@@ -39,6 +41,8 @@ def parts(record: Mapping[str, Any]) -> list[list[Any]]:
         For a text its words [word, attribution] in order; for a row its strongest features [name,
         cell, attribution]; nothing for other kinds and damaged records.
     """
+    if record.get("kind") == "pair":
+        record = _part(record, "text")
     kind = record.get("kind")
     values = None if kind not in ("text", "table") else _values(record)
     if values is None:
@@ -93,6 +97,12 @@ def _colours() -> Any:
     from visxai.drawing.colours import DEFAULT, lut
 
     return lut(DEFAULT)
+
+
+def _part(record: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return the record of a post's part, one without a map where it is damaged."""
+    part = record.get(name)
+    return part if isinstance(part, dict) else {"kind": name}
 
 
 def _values(record: Mapping[str, Any]) -> Any:

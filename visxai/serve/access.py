@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 COOKIE = "visxai_session"
 OPEN = ("/healthz", "/readyz", "/login", "/static/")  # what needs no key
-HEAVY = ("/v1/items", "/v1/explanations")  # what decodes images
+HEAVY = ("/v1/items", "/v1/explanations", "/send")  # what decodes images
 _ROOM = 2**16  # bytes of a body beside its images
 
 _POLICY = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'"
@@ -181,9 +181,14 @@ _STATUS = {
 }
 
 
+def status_of(error: VisxaiError) -> int:
+    """Return the status over HTTP of an error of the library or the service."""
+    return _STATUS.get(error.code, 500)
+
+
 def failure(error: VisxaiError) -> Response:
     """Make the answer for an error of the library or the service."""
-    status = _STATUS.get(error.code, 500)
+    status = status_of(error)
     headers = {}
     if status in (429, 503):
         headers["Retry-After"] = str(getattr(error, "retry_after", 2))

@@ -24,13 +24,14 @@ class _In(BaseModel):
 
 
 class ItemIn(_In):
-    """An item as JSON: an image's bytes in base64, the URL of an image, a text, or a row."""
+    """An item as JSON: an image in base64 or by its URL, a text, an image with a text, or a row."""
 
     image: Annotated[
         str | None, Field(min_length=1, description="The image file's bytes in base64.")
     ] = None
     text: Annotated[
-        str | None, Field(min_length=1, max_length=20_000, description="A text, without an image.")
+        str | None,
+        Field(min_length=1, max_length=20_000, description="A text, alone or with an image."),
     ] = None
     url: Annotated[
         str | None,
@@ -45,16 +46,23 @@ class ItemIn(_In):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if [self.image, self.text, self.url, self.features].count(None) != 3:
-            raise ValueError("expected one of image, url, text and features")
+        images = [self.image, self.url].count(None)
+        others = [self.text, self.features].count(None)
+        alone = images + others == 3
+        if not (alone or (images == 1 and self.text is not None and self.features is None)):
+            raise ValueError(
+                "expected an image (image or url), a text, an image with a text, or features"
+            )
         return self
 
     @property
     def kind(self) -> str:
-        """What the item is: "image", "text" or "table"."""
+        """What the item is: "image", "text", "post" or "table"."""
         if self.features is not None:
             return "table"
-        return "image" if self.text is None else "text"
+        if self.text is None:
+            return "image"
+        return "text" if self.image is None and self.url is None else "post"
 
     def data(self) -> bytes:
         """Decode the image's bytes, or encode the text.

@@ -7,17 +7,17 @@ import io
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.concurrency import run_in_threadpool
 
-from visxai.drawing import tokens
 from visxai.errors import ArgumentError, VisxaiError
 from visxai.ledger import audit, explanations
 from visxai.record.base import Explanation
 from visxai.record.image import ImageExplanation
+from visxai.record.pair import PairExplanation
 from visxai.record.table import TableExplanation
 from visxai.record.text import TextExplanation
 from visxai.serve import erasure, intake
@@ -34,7 +34,7 @@ from visxai.serve.bodies import body_of, idempotency_key, item_of, parsed, taken
 from visxai.serve.errors import Conflict, Missing
 from visxai.serve.jobs import OPEN
 from visxai.serve.keys import Principal
-from visxai.serve.rendering import fragment, framed, row_fragment
+from visxai.serve.rendering import fragment, framed, post_fragment, row_fragment, text_fragment
 from visxai.serve.routing import Admin, Audit, Read, Submit, Wait, errors, service_of
 from visxai.serve.service import Service
 
@@ -52,7 +52,7 @@ _FRAGMENT = (
     "/items", response_model=ItemOut, responses=errors(409, 415, 429), openapi_extra=body_of(ItemIn)
 )
 async def post_item(request: Request, who: Submit, wait: Wait = 0) -> Response:
-    """Decide on an image, a text or a row; the explanation follows if it is flagged."""
+    """Decide on an image, a text, both or a row; the explanation follows if it is flagged."""
     item = await item_of(request)
     service, key = service_of(request), idempotency_key(request)
     answer = await run_in_threadpool(intake.moderate, service, who, item, key)
@@ -165,7 +165,7 @@ def get_overlay(
     """Draw the map over the image."""
     service = service_of(request)
     made = done(service, who, id)
-    return Response(service.draw(blob_of(service, who, id), made, side), media_type="image/jpeg")
+    return Response(_drawn(service, who, id, made, side), media_type="image/jpeg")
 
 
 @router.get(
@@ -178,18 +178,24 @@ def get_fragment(
     who: Read,
     id: str,
     whole: Annotated[bool, Query(description="A page of its own, for a frame.")] = False,
+    part: Annotated[
+        Literal["all", "text"], Query(description="Of an image with a text, the text alone.")
+    ] = "all",
 ) -> Response:
     """Draw an explanation as HTML without scripts, to be shown in a frame or on another page."""
     service = service_of(request)
     made = explained(service, who, id)
+    if isinstance(made, PairExplanation) and part == "text":
+        made = made.text
     if isinstance(made, TableExplanation):
         html = row_fragment(made, confidence_of(service, who, id))
     elif isinstance(made, TextExplanation):
-        key = tokens.legend(made.two_sided)
-        html = f"<figure>{made.html()}<figcaption>{key}</figcaption></figure>"
+        html = text_fragment(made)
+    elif isinstance(made, PairExplanation):
+        html = post_fragment(made, _drawn(service, who, id, made.image, 640))
     else:
         image = done(service, who, id)
-        html = fragment(image, service.draw(blob_of(service, who, id), image, 640))
+        html = fragment(image, _drawn(service, who, id, image, 640))
     return HTMLResponse(
         framed(html) if whole else html, headers={"Content-Security-Policy": _FRAGMENT}
     )
@@ -247,13 +253,15 @@ def _explanation(service: Service, who: Principal, id: str) -> dict[str, Any]:
 
 
 def done(service: Service, who: Principal, id: str) -> ImageExplanation:
-    """Read the explanation of an image whose job is done.
+    """Read the explanation of an image, alone or of a post's, whose job is done.
 
     Raises:
         Missing: The tenant has none with this id.
-        Conflict: It isn't done, was erased, or is a text's.
+        Conflict: It isn't done, was erased, or is a text's or a row's.
     """
     made = explained(service, who, id)
+    if isinstance(made, PairExplanation):
+        return made.image
     if not isinstance(made, ImageExplanation):
         raise Conflict(
             expected="an explanation of an image",
@@ -289,8 +297,8 @@ def confidence_of(service: Service, who: Principal, id: str) -> Mapping[str, Any
     return {} if stored is None else stored.envelope.confidence
 
 
-def blob_of(service: Service, who: Principal, id: str) -> str:
-    """Return the name of the bytes of a job's item.
+def _drawn(service: Service, who: Principal, id: str, made: ImageExplanation, side: int) -> bytes:
+    """Draw an explanation's map over the image of its item.
 
     Raises:
         Missing: The item was erased.
@@ -300,7 +308,7 @@ def blob_of(service: Service, who: Principal, id: str) -> str:
     blob = job.spec.get("blob")
     if blob is None:
         raise Missing("an item that is there")
-    return str(blob)
+    return service.draw(str(blob), made, side, str(job.spec.get("kind", "image")))
 
 
 def _hold(service: Service, who: Principal, id: str, reason: str | None) -> None:

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse
 
 import visxai
 from visxai.errors import StoreError, VisxaiError
-from visxai.serve import api, oversight, pages
+from visxai.serve import api, oversight, pages, sending
 from visxai.serve.access import Gatekeeper, failure, refusal, role
 from visxai.serve.metrics import Measured, Metrics
 from visxai.serve.service import Service
@@ -78,6 +78,7 @@ def create(service: Service) -> FastAPI:
     app.include_router(api.router)
     app.include_router(oversight.router)
     app.include_router(pages.router)
+    app.include_router(sending.router)
     _complete(app)
     for kind, handler in HANDLERS.items():
         app.add_exception_handler(kind, handler)

@@ -8,12 +8,13 @@ from typing import Any, TypeVar
 from fastapi import HTTPException, Request
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
 
 from visxai.errors import ArgumentError
 from visxai.serve import outside
 from visxai.serve.answers import ExplanationsIn, ItemIn
 from visxai.serve.intake import Item
+from visxai.serve.post import Post
 from visxai.serve.routing import service_of
 from visxai.serve.service import Service
 
@@ -21,6 +22,7 @@ _FORM = {
     "type": "object",
     "properties": {
         "image": {"type": "string", "format": "binary"},
+        "url": {"type": "string", "maxLength": 2000, "description": "In place of image."},
         "text": {"type": "string", "maxLength": 20000},
         "name": {"type": "string", "maxLength": 500},
         "metadata": {"type": "string", "description": "An object of JSON."},
@@ -43,34 +45,42 @@ async def item_of(request: Request) -> Item:
     if kind != "multipart/form-data":
         return await taken(service_of(request), await parsed(request, ItemIn))
     async with request.form(max_files=1, max_fields=10) as form:
-        image, text = form.get("image"), form.get("text")
-        if isinstance(image, UploadFile) == isinstance(text, str):
-            raise ArgumentError(
-                expected="a file in the field image, or a text in the field text",
-                got="both" if isinstance(text, str) else "none",
-                remedy="send one of them",
-                field="image",
-            )
-        told = form.get("metadata") or "{}"
-        name = form.get("name") or ""
-        given: dict[str, Any] = {"text": text}
-        if isinstance(image, UploadFile):
-            name, data = name or image.filename or "", await image.read()
-            given = {"image": "-"}
+        return await formed(service_of(request), form)
+
+
+async def formed(service: Service, form: FormData) -> Item:
+    """Take an item from a form; fields that a browser sends empty count as left out.
+
+    Raises:
+        ArgumentError: The fields make no item, or the URL isn't allowed or doesn't give an image.
+    """
+    told: dict[str, Any] = {
+        name: form.get(name) or None for name in ("image", "url", "text", "name", "metadata")
+    }
+    image, name = told.pop("image"), told.pop("name") or ""
+    if isinstance(image, UploadFile) and (image.filename or image.size):
+        name, data, told["image"] = name or image.filename or "", await image.read(), "-"
+    metadata = told.pop("metadata") or "{}"
+    given = {name for name in ("image", "url", "text") if told.get(name)}
+    if not given or given >= {"image", "url"}:
+        raise ArgumentError(
+            expected="a file in the field image or a link in url, a text in text, or both kinds",
+            got="a file and a link" if given else "none",
+            remedy="fill in one of them, or a picture and a text",
+            field="image",
+        )
     try:
-        metadata = json.loads(told) if isinstance(told, str) else None
-        checked = ItemIn(**given, name=name, metadata=metadata)  # type: ignore[arg-type]
+        metadata = json.loads(metadata) if isinstance(metadata, str) else None
+        checked = ItemIn(**told, name=name, metadata=metadata)  # type: ignore[arg-type]
     except (ValidationError, ValueError, RecursionError):
         raise ArgumentError(
-            expected="a name of at most 500 characters, a text of 1 to 20,000, and metadata of "
-            "up to 50 plain values",
+            expected="a name of at most 500 characters, a text of 1 to 20,000, a link of at most "
+            "2,000, and metadata of up to 50 plain values",
             got="others",
             remedy="send metadata as an object of JSON",
             field="metadata",
         ) from None
-    if checked.text is not None:
-        data = checked.data()
-    return Item(data, checked.name, checked.metadata, checked.kind)
+    return _item(data, checked) if checked.image is not None else await taken(service, checked)
 
 
 async def taken(service: Service, told: ItemIn) -> Item:
@@ -85,7 +95,14 @@ async def taken(service: Service, told: ItemIn) -> Item:
     elif told.url is None:
         data = told.data()
     else:
+        service.kinds.of(told.kind)  # nothing is fetched for a kind that isn't taken
         data = await run_in_threadpool(fetch, service, told.url)
+    return _item(data, told)
+
+
+def _item(data: bytes, told: ItemIn) -> Item:
+    if told.kind == "post":
+        data = Post(data, told.text or "").to_bytes()
     return Item(data, told.name, told.metadata, told.kind)
 
 

@@ -80,6 +80,7 @@ class _Requests:
         self,
         image: Image | None,
         text: str | None,
+        url: str | None,
         features: Mapping[str, Any] | None,
         name: str,
         metadata: Mapping[str, Any],
@@ -89,6 +90,8 @@ class _Requests:
             body["image"] = _base64(image)
         if text is not None:
             body["text"] = text
+        if url is not None:
+            body["url"] = url
         if features is not None:
             body["features"] = dict(features)
         return _Request("POST", "/items", _once({"json": body}))
@@ -186,6 +189,7 @@ class Client(_Requests):
         image: Image | None = None,
         text: str | None = None,
         *,
+        url: str | None = None,
         features: Mapping[str, Any] | None = None,
         name: str = "",
         metadata: Mapping[str, Any] | None = None,
@@ -194,7 +198,8 @@ class Client(_Requests):
 
         Args:
             image: An image's bytes, or the path of its file.
-            text: A text, in place of an image.
+            text: A text, in place of an image or with one: together they are a post.
+            url: The link of an image, in place of its bytes, of a site that the service allows.
             features: A row of a table, values by column, in place of an image.
             name: The item's name, as people may see it; "" is the file's.
             metadata: What is known of it, plain values by name.
@@ -206,7 +211,7 @@ class Client(_Requests):
             ServiceError: The service refused it.
         """
         told: dict[str, Any] = self._send(
-            self._moderate(image, text, features, name, metadata or {})
+            self._moderate(image, text, url, features, name, metadata or {})
         )
         return told
 
@@ -304,13 +309,14 @@ class AsyncClient(_Requests):
         image: Image | None = None,
         text: str | None = None,
         *,
+        url: str | None = None,
         features: Mapping[str, Any] | None = None,
         name: str = "",
         metadata: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Send an item, and get the decision at once; see `Client.moderate`."""
         told: dict[str, Any] = await self._send(
-            self._moderate(image, text, features, name, metadata or {})
+            self._moderate(image, text, url, features, name, metadata or {})
         )
         return told
 

@@ -70,6 +70,27 @@ class TextSettings(_Part):
     precise: _Text = "partition_shap"
 
 
+class PostSettings(_Part):
+    """The fused model and the rule for images with texts; see `visxai.fused`.
+
+    Attributes:
+        model: The card of the fused model, a TOML file.
+        category: What a post is flagged as whose score is above the threshold; None is the card's
+            label.
+        threshold: The threshold.
+        severity: How urgent a review is, 0 to 3.
+        ground: The sentence of the terms or the law behind it.
+        precise: The method for the words of contested posts; their images have `tiers.precise`.
+    """
+
+    model: _Text
+    category: Annotated[str, Field(min_length=1, max_length=200, pattern=r"\S")] | None = None
+    threshold: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    severity: Annotated[int, Field(ge=0, le=3)] = 1
+    ground: Annotated[str, Field(max_length=500)] = ""
+    precise: _Text = "partition_shap"
+
+
 class TableSettings(_Part):
     """The model and the rule for rows of tables; see `visxai.tabular.load_engine`.
 
@@ -218,6 +239,7 @@ class Config(_Part):
         model: The model.
         policy: What is flagged.
         text: How texts are decided on; None takes no texts.
+        post: How images with texts are decided on; None takes none.
         table: How rows of tables are decided on; None takes no rows.
         tiers: How flagged and contested items are explained.
         limits: What a request may cost.
@@ -232,6 +254,7 @@ class Config(_Part):
     model: ModelSettings = ModelSettings()
     policy: PolicySettings = PolicySettings()
     text: TextSettings | None = None
+    post: PostSettings | None = None
     table: TableSettings | None = None
     tiers: Tiers = Tiers()
     limits: Limits = Limits()
@@ -292,10 +315,12 @@ class Config(_Part):
         made.outside.networks()
         for url in (*made.outside.sources, *(hook.url for hook in made.webhooks)):
             outside.parse(url)
-        if made.text is not None:
+        words = [] if made.text is None else [made.text.fast, made.text.precise]
+        words += [] if made.post is None else [made.post.precise]
+        if words:
             from visxai.text import methods
 
-            methods.load_all((made.text.fast, made.text.precise))
+            methods.load_all(words)
         precise = made.tiers.precise
         for spec in (made.tiers.fast.method, precise.method, _seeded(precise.seeded, 0)):
             if spec is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from sqlalchemy import func, select
 
 from visxai.ledger import explanations
 from visxai.ledger.canonical import timestamp
+from visxai.record.pair import PARTS
 from visxai.serve.tables import decisions, jobs
 
 if TYPE_CHECKING:
@@ -85,7 +87,7 @@ def _stages(recent: list[Stored]) -> list[dict[str, Any]]:
 def _qualities(recent: list[Stored]) -> list[dict[str, Any]]:
     found = []
     for name in _QUALITIES:
-        told = [one.envelope.confidence.get(name) for one in reversed(recent)]
+        told = [part.get(name) for one in reversed(recent) for part in _parts(one)]
         values = [float(value) for value in told if isinstance(value, (bool, int, float))]
         if values:
             median = float(np.median(values))
@@ -93,6 +95,15 @@ def _qualities(recent: list[Stored]) -> list[dict[str, Any]]:
                 {"name": name, "n": len(values), "median": median, "points": _line(values)}
             )
     return found
+
+
+def _parts(one: Stored) -> Iterator[Mapping[str, Any]]:
+    """Yield the figures of an explanation's quality, and those of a post's two parts."""
+    yield one.envelope.confidence
+    for name in PARTS:
+        part = one.envelope.confidence.get(name)
+        if isinstance(part, dict):
+            yield part
 
 
 def _line(values: list[float]) -> str:

@@ -15,6 +15,7 @@ from visxai.errors import Failure, ImageError, VisxaiError
 from visxai.images import decoding
 from visxai.images.address import Origin
 from visxai.images.pdq import Hash, pdq
+from visxai.images.preprocess import Opaque, Preprocess
 from visxai.pipeline.tasks import WorkerState, cut
 from visxai.record.image import ImageExplanation
 from visxai.references import ImageRef
@@ -33,6 +34,7 @@ class Examined:
         whole: (h, w, 3) uint8, the upright image, None where it wasn't asked for.
         seconds: The seconds that it took.
         hash: The image's PDQ hash, None where it wasn't asked for.
+        text: The text that belongs to the image, None for an image alone.
     """
 
     pixels: Any
@@ -41,6 +43,7 @@ class Examined:
     whole: NDArray[np.uint8] | None
     seconds: float
     hash: Hash | None = None
+    text: str | None = None
 
 
 def origin(content_sha256: str, data: bytes) -> Origin:
@@ -49,7 +52,11 @@ def origin(content_sha256: str, data: bytes) -> Origin:
 
 
 def examine(
-    worker: WorkerState, source: Origin, whole: bool = False, hashed: bool = False
+    worker: WorkerState,
+    source: Origin,
+    whole: bool = False,
+    hashed: bool = False,
+    preprocess: Preprocess | Opaque | None = None,
 ) -> Examined | Failure:
     """Decode an item, hash it, and cut it for the model.
 
@@ -58,6 +65,7 @@ def examine(
         source: The item's bytes.
         whole: Whether the upright image is wanted as well.
         hashed: Whether its PDQ hash is.
+        preprocess: How it is cut; None is as for the worker's own model.
 
     Returns:
         The result, or why the bytes can't be read as an image.
@@ -66,7 +74,7 @@ def examine(
     try:
         with worker.timed():
             photo = decoding.decode(source, worker.setup.limits)
-            pixels, transform = cut(worker.setup.preprocess, photo)
+            pixels, transform = cut(preprocess or worker.setup.preprocess, photo)
             upright = np.asarray(photo.image)
             hash = pdq(photo.image) if hashed else None
     except (ImageError, MemoryError) as error:

@@ -22,6 +22,7 @@ from visxai.moderation import Decision
 from visxai.serve import tables
 from visxai.serve.examine import Examined
 from visxai.serve.idempotency import earlier, remember
+from visxai.serve.post import Seen
 from visxai.serve.similar import look_of
 
 if TYPE_CHECKING:
@@ -37,10 +38,11 @@ class Item:
     """What a caller sends.
 
     Attributes:
-        data: The image's bytes, a text's in UTF-8, or a row's as `RowModerator.read` writes them.
+        data: The image's bytes, a text's in UTF-8, those of both as `Post.to_bytes` joins them, or
+            a row's as `RowModerator.read` writes them.
         name: Its name, as people may see it.
         metadata: What the caller says of it.
-        kind: "image", "text" or "table".
+        kind: "image", "text", "post" or "table".
     """
 
     data: bytes
@@ -199,12 +201,14 @@ def explain(
     from visxai.errors import TargetError
     from visxai.target import Target
 
-    if item.kind == "table":
+    if item.kind in ("table", "post"):
+        row = item.kind == "table"
         raise ArgumentError(
             expected="an image or a text to explain without a decision",
-            got="a row",
-            remedy="post it to /v1/items, where a row whose score is too low is explained",
-            field="features",
+            got="a row" if row else "both",
+            remedy=f"post it to /v1/items, where a {item.kind if not row else 'row'} that is "
+            "flagged is explained",
+            field="features" if row else "text",
         )
     moderator = service.moderator if item.kind == "image" else service.kinds.text()
     parsed = Target.of(target, moderator.engine.model.labels)
@@ -226,7 +230,7 @@ def explain(
     if known is None:
         began = time.perf_counter()
         examined = service.once(
-            f"examine {who.tenant} {content}", lambda: _examined(service, content, item.data)
+            f"examine {who.tenant} {content}", lambda: _examined(service, content, item)
         )
         service.keep(content, examined)
         known = _known(examined, None, began)
@@ -255,15 +259,24 @@ def explain(
 def _decide(service: Service, content: str, item: Item) -> _Known:
     from visxai.images.prepared import Prepared
 
-    if item.kind != "image":
+    if item.kind in ("text", "table"):
         began = time.perf_counter()
         decision = service.kinds.decide(item.kind, item.data)
         timings = {"decide": time.perf_counter() - began}
         return _Known(content, None, None, decision, timings)
+    if item.kind == "post":
+        began = time.perf_counter()
+        examined = _examined(service, content, item)
+        decoded = time.perf_counter()
+        prepared = Prepared(examined.pixels, examined.input, None)
+        decision = service.kinds.decide_post(Seen(prepared, examined.text or ""))
+        if decision.flagged:
+            service.keep(content, examined)
+        return _known(examined, decision, began, decoded)
     service.batcher.announce(1)
     try:
         began = time.perf_counter()
-        examined = _examined(service, content, item.data)
+        examined = _examined(service, content, item)
         decoded = time.perf_counter()
         prepared = Prepared(examined.pixels, examined.input, None)
         decision = service.batcher.submit(prepared)
@@ -286,8 +299,8 @@ def _known(
     return _Known(examined.pixel_sha256, *size, decision, timings, look)
 
 
-def _examined(service: Service, content: str, data: bytes) -> Examined:
-    found = service.examine(content, data)
+def _examined(service: Service, content: str, item: Item) -> Examined:
+    found = service.examine(content, item.data, kind=item.kind)
     if isinstance(found, Failure):
         raise ImageError(found.reason)
     return found

@@ -17,13 +17,16 @@ from visxai import govern
 from visxai.govern.log import Log
 from visxai.ledger import explanations
 from visxai.record.image import ImageExplanation
+from visxai.record.pair import PairExplanation
 from visxai.record.table import TableExplanation
 from visxai.record.text import TextExplanation
 from visxai.serve import cases, dashboard, intake, keys, tables
 from visxai.serve.access import COOKIE, role, session_of
 from visxai.serve.errors import Missing
 from visxai.serve.keys import Principal
-from visxai.serve.rendering import login_page, page, row_of
+from visxai.serve.post import Post
+from visxai.serve.rendering import login_page, page, parts_of, row_of
+from visxai.serve.saying import sentences
 from visxai.serve.service import Service
 
 _HERE = Path(__file__).parent
@@ -33,6 +36,7 @@ router = APIRouter(include_in_schema=False)
 _Review = Annotated[Principal, Depends(role("review"))]
 _Audit = Annotated[Principal, Depends(role("audit"))]
 _Look = Annotated[Principal, Depends(role("review", "audit"))]
+_Any = Annotated[Principal, Depends(role(*keys.ROLES))]
 
 
 def _service(request: Request) -> Service:
@@ -63,7 +67,7 @@ def post_login(request: Request, key: Annotated[str, Form(max_length=200)] = "")
         if who is None:
             return login_page(401, wrong=True)
         token = keys.begin_session(connection, service.database.now(connection), who)
-    answer = RedirectResponse("/review" if who.may("review") else "/dashboard", 303)
+    answer = RedirectResponse(_start(who), 303)
     answer.set_cookie(
         COOKIE,
         token,
@@ -76,7 +80,7 @@ def post_login(request: Request, key: Annotated[str, Form(max_length=200)] = "")
 
 
 @router.post("/logout")
-def post_logout(request: Request, who: _Look) -> Response:
+def post_logout(request: Request, who: _Any) -> Response:
     """End the session."""
     service, token = _service(request), session_of(request.scope)
     if token is not None:
@@ -88,9 +92,16 @@ def post_logout(request: Request, who: _Look) -> Response:
 
 
 @router.get("/")
-def get_start(who: _Look) -> Response:
+def get_start(who: _Any) -> Response:
     """Lead to the page that a role begins with."""
-    return RedirectResponse("/review" if who.may("review") else "/dashboard", 303)
+    return RedirectResponse(_start(who), 303)
+
+
+def _start(who: Principal) -> str:
+    """Choose the page that a role begins with."""
+    if who.may("review"):
+        return "/review"
+    return "/dashboard" if who.may("audit") else "/send"
 
 
 @router.get("/review")
@@ -158,8 +169,9 @@ def get_case(request: Request, who: _Review, id: str) -> Response:
     # A row's explanations are by one method: the latest is shown, which says the most.
     cases.saw(service, who, id, shown[:1] if item.kind == "table" else shown)
     text = None
-    if item.kind == "text" and item.blob is not None:
-        text = service.blobs.get(item.blob).decode("utf-8")
+    if item.kind in ("text", "post") and item.blob is not None:
+        data = service.blobs.get(item.blob)
+        text = Post.read(data).text if item.kind == "post" else data.decode("utf-8")
     return page(
         "case.html",
         "Case",
@@ -203,9 +215,10 @@ def get_photo(request: Request, who: _Review, id: str) -> Response:
         item = connection.execute(
             select(tables.items).where(tables.items.c.id == row.item_id)
         ).one()
-    if item.blob is None or item.kind != "image":
+    if item.blob is None or item.kind not in ("image", "post"):
         raise Missing("an image that is there")
-    return Response(service.draw(item.blob, None, 1280), media_type="image/jpeg")
+    drawn = service.draw(item.blob, None, 1280, item.kind)
+    return Response(drawn, media_type="image/jpeg")
 
 
 @router.get("/dashboard")
@@ -262,81 +275,29 @@ def _described(job: Any, stored: Any) -> dict[str, Any]:
     if stored is None or stored.record is None:
         return told
     made = stored.explanation
-    assert isinstance(made, (ImageExplanation, TextExplanation, TableExplanation))
+    pair = made if isinstance(made, PairExplanation) else None
+    image, text = (made, made) if pair is None else (pair.image, pair.text)
     regions = (
         [
-            {"share": one.share, "where": _where(one, made.input.width, made.input.height)}
-            for one in made.regions(top=3)
+            {"share": one.share, "where": _where(one, image.input.width, image.input.height)}
+            for one in image.regions(top=3)
+            if one.share >= 0.005
         ]
-        if isinstance(made, ImageExplanation)
+        if isinstance(image, ImageExplanation)
         else []
     )
     return {
         **told,
         "done": True,
         "label": made.label,
-        "method": made.method,
+        "method": made.method if pair is None else f"{image.method}, {text.method}",
         "regions": regions,
-        "words": strongest_words(made) if isinstance(made, TextExplanation) else [],
+        "words": strongest_words(text) if isinstance(text, TextExplanation) else [],
         "row": row_of(made) if isinstance(made, TableExplanation) else None,
+        "parts": None if pair is None else parts_of(pair),
         "reasons": [one["sentence"] for one in stored.envelope.confidence.get("reasons", ())],
         "sentences": sentences(stored.envelope.confidence, made),
     }
-
-
-def sentences(
-    confidence: Any, made: ImageExplanation | TextExplanation | TableExplanation
-) -> list[str]:
-    """Say in whole sentences how far an explanation can be relied on."""
-    if isinstance(made, TableExplanation):
-        return _row_sentences(confidence)
-    found = []
-    what, gone = ("words", "left out") if made.kind == "text" else ("image", "hidden")
-    if made.degenerate:
-        found.append("The map says nothing: it is flat.")
-    if (hidden := confidence.get("counterfactual")) is not None:
-        found.append(
-            f"With {hidden['area']:.0%} of the {what} {gone}, {hidden['before']:.2f} "
-            f"{'falls' if hidden['after'] < hidden['before'] else 'goes'} to {hidden['after']:.2f}."
-        )
-    if (faithful := confidence.get("faithful")) is not None:
-        found.append(
-            "Hiding what the map names changes the score more than hiding the same areas elsewhere."
-            if faithful
-            else "Hiding what the map names changes the score no more than hiding other areas: "
-            "don't rely on it."
-        )
-    if (agrees := confidence.get("agreement")) is not None:
-        found.append(f"It agrees with the fast map to {agrees:.2f} (1 is the same order).")
-    if (stable := confidence.get("stability")) is not None:
-        found.append(f"Maps of other random draws agree to {stable:.2f} or more.")
-    return found
-
-
-def _row_sentences(confidence: Any) -> list[str]:
-    """Say what would have changed a decision on a row, and how exact its explanation is."""
-    found = []
-    if (note := confidence.get("no_reasons")) is not None:
-        found.append(note)
-    if (change := confidence.get("change")) is not None:
-        told = " and ".join(
-            f"{one['feature'].replace('_', ' ')} {_told(one['needed'])} instead of "
-            f"{_told(one['own'])}"
-            for one in change["changes"]
-        )
-        found.append(f"With {told} the score would have been {change['score']:.2f}.")
-    found.append(
-        "The effects of all details add up to the score."
-        if confidence.get("additive")
-        else "The effects of all details don't add up to the score: don't rely on them."
-    )
-    return found
-
-
-def _told(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return "missing" if value is None else str(value)
 
 
 def strongest_words(made: TextExplanation, top: int = 3) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from visxai.images.prepared import Prepared
+    from visxai.moderation import Moderator
     from visxai.record.base import Explanation
     from visxai.record.image import ImageExplanation
+    from visxai.serve.config import Precise
     from visxai.serve.jobs import Job
     from visxai.serve.service import Service
 
@@ -23,7 +25,7 @@ _GRID = (56, 56)  # the grid of the original on which maps are compared
 
 
 @dataclass(frozen=True, eq=False)
-class Checked:
+class Checked(Generic[E]):
     """An explanation and figures on its quality.
 
     Attributes:
@@ -31,27 +33,29 @@ class Checked:
         confidence: The figures, by name.
     """
 
-    explanation: Explanation
+    explanation: E
     confidence: dict[str, Any]
 
 
-def check(
-    service: Service,
+def check_image(
+    moderator: Moderator,
+    settings: Precise,
     prepared: Prepared,
     whole: NDArray[np.uint8] | None,
-    job: Job,
     target: str,
     method: str,
-) -> Checked:
-    """Explain an item precisely, and check the explanation.
+    fast: ImageExplanation | None,
+) -> Checked[ImageExplanation]:
+    """Explain an image precisely, and check the explanation.
 
     Args:
-        service: The service.
+        moderator: The moderator of images.
+        settings: The tier's settings.
         prepared: The prepared image.
         whole: (h, w, 3) uint8, the upright image.
-        job: The job; `supersedes` in its spec names the fast tier's explanation.
         target: What to explain.
         method: The method.
+        fast: The fast tier's explanation, None where there is none.
 
     Returns:
         The explanation with: `faithful` (whether hiding what the map names costs more score than
@@ -61,13 +65,10 @@ def check(
         and the share of the image that is).
     """
     from visxai.metrics import load_check
-    from visxai.record.image import ImageExplanation
 
-    settings, moderator = service.config.tiers.precise, service.moderator
     judge = None if settings.check is None else load_check(settings.check)
     (made,) = moderator.explain([prepared], target, method, judge)
     confidence: dict[str, Any] = dict(made.quality)
-    fast = fast_explanation(service, job, ImageExplanation)
     if fast is not None:
         confidence["agreement"] = agreement(made, fast)
     if settings.seeded is not None:
@@ -76,7 +77,7 @@ def check(
         pairs = [(a, b) for i, a in enumerate(maps) for b in maps[:i]]
         confidence["stability"] = min(agreement(a, b) for a, b in pairs)
     if whole is not None and not made.degenerate:
-        hidden = service.engine.redact(made, whole, share=0.5)
+        hidden = moderator.engine.redact(made, whole, share=0.5)
         confidence["counterfactual"] = {
             "area": float(hidden.area),
             "before": float(hidden.before),

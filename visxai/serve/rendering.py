@@ -15,9 +15,13 @@ from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 from starlette.responses import HTMLResponse, Response
 
+from visxai.drawing import tokens
+from visxai.record.pair import PARTS, PairExplanation
+
 if TYPE_CHECKING:
     from visxai.record.image import ImageExplanation
     from visxai.record.table import TableExplanation
+    from visxai.record.text import TextExplanation
 
 _POLICY = (
     "default-src 'none'; img-src 'self'; style-src 'self'; script-src 'self'; "
@@ -56,6 +60,49 @@ def fragment(made: ImageExplanation, jpeg: bytes) -> str:
         picture=base64.b64encode(jpeg).decode("ascii"),
         regions=[] if made.degenerate else made.regions(top=3),
     )
+
+
+def text_fragment(made: TextExplanation) -> str:
+    """Draw a text's explanation as a figure: its words highlighted, and the key to the colours."""
+    key = tokens.legend(made.two_sided)
+    return f"<figure>{made.html()}<figcaption>{key}</figcaption></figure>"
+
+
+def parts_of(made: PairExplanation) -> dict[str, Any]:
+    """Lay out what each part of a post added to its score, for the template parts.html.
+
+    Args:
+        made: The explanation.
+
+    Returns:
+        `made`, and `lines`: name, model and its score, what it added, and its bar's start and
+        width in a box of 100 of which the middle is none.
+    """
+    lines = zip(PARTS, (made.image, made.text), made.values.tolist(), strict=True)
+    return {
+        "made": made,
+        "lines": [
+            {
+                "name": name,
+                "said": f"{part.label} {part.score:.2f} by {part.model.name}",
+                "value": round(value, 3) + 0.0,
+                "start": 50 + min(0.0, 48 * value),
+                "width": max(0.5, 48 * min(1.0, abs(value))),
+            }
+            for name, part, value in lines
+        ],
+    }
+
+
+def post_fragment(made: PairExplanation, jpeg: bytes) -> str:
+    """Draw a post's explanation as a figure without scripts: what each part added, and both maps.
+
+    Args:
+        made: The explanation.
+        jpeg: The image with its map over it.
+    """
+    parts = templates.get_template("parts.html").render(parts=parts_of(made))
+    return parts + fragment(made.image, jpeg) + text_fragment(made.text)
 
 
 def row_of(made: TableExplanation, most: int = 12) -> dict[str, Any]:

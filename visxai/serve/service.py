@@ -29,6 +29,7 @@ from visxai.serve.examine import Examined, draw, examine, origin
 from visxai.serve.jobs import Job
 from visxai.serve.keys import Known
 from visxai.serve.kinds import Kinds
+from visxai.serve.post import Post
 from visxai.serve.queue import Queue
 
 if TYPE_CHECKING:
@@ -154,12 +155,33 @@ class Service:
 
     # ---- bytes ---------------------------------------------------------------------------------
 
-    def examine(self, content: str, data: bytes, *, whole: bool = False) -> Examined | Failure:
-        """Decode an item in a worker process; see `visxai.serve.examine.examine`."""
+    def examine(
+        self, content: str, data: bytes, *, whole: bool = False, kind: str = "image"
+    ) -> Examined | Failure:
+        """Decode an item in a worker process; see `visxai.serve.examine.examine`.
+
+        Args:
+            content: The SHA-256 of its bytes.
+            data: Its bytes.
+            whole: Whether the upright image is wanted as well.
+            kind: "image", or "post" for one with a text.
+        """
+        if kind == "post":
+            return self._examine_post(Post.read(data), whole)
         hashed = self.config.cache.similar and not whole
         task = self._decoders.submit(examine, origin(content, data), whole, hashed)
         found: Examined | Failure = self._decoders.result(task)
         return found
+
+    def _examine_post(self, post: Post, whole: bool) -> Examined | Failure:
+        source, preprocess = origin(sha256(post.image), post.image), self.kinds.post().preprocess
+        task = self._decoders.submit(examine, source, whole, False, preprocess)
+        found: Examined | Failure = self._decoders.result(task)
+        if isinstance(found, Failure):
+            return found
+        # What is the same to the models shares an explanation: equal pixels with equal words.
+        both = sha256(canonical([found.pixel_sha256, post.text]))
+        return replace(found, pixel_sha256=both, text=post.text)
 
     def keep(self, content: str, found: Examined) -> None:
         """Keep a decoded item for the explanation that follows."""
@@ -207,14 +229,24 @@ class Service:
             self._recent.clear()
             self._flights.clear()
 
-    def draw(self, blob: str, explanation: ImageExplanation | None, side: int) -> bytes:
-        """Draw an item for a page in a worker process.
+    def draw(
+        self, blob: str, explanation: ImageExplanation | None, side: int, kind: str = "image"
+    ) -> bytes:
+        """Draw an item's image for a page in a worker process.
+
+        Args:
+            blob: The name of the item's bytes.
+            explanation: The explanation whose map lies over it, None for the photograph alone.
+            side: The most pixels of the longer side.
+            kind: "image", or "post" for one with a text.
 
         Raises:
             StoreError: Its bytes are gone.
             Conflict: They can't be drawn.
         """
         data = self.blobs.get(blob)
+        if kind == "post":
+            data = Post.read(data).image
         task = self._decoders.submit(draw, origin(sha256(data), data), explanation, side)
         found = self._decoders.result(task)
         if isinstance(found, Failure):

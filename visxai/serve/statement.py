@@ -25,11 +25,13 @@ _Date = Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
 
 
 _Type = Literal["CONTENT_TYPE_IMAGE", "CONTENT_TYPE_TEXT", "CONTENT_TYPE_OTHER"]
-_TYPES: dict[str, _Type] = {
-    "image": "CONTENT_TYPE_IMAGE",
-    "text": "CONTENT_TYPE_TEXT",
-    "table": "CONTENT_TYPE_OTHER",
+_TYPES: dict[str, list[_Type]] = {
+    "image": ["CONTENT_TYPE_IMAGE"],
+    "text": ["CONTENT_TYPE_TEXT"],
+    "post": ["CONTENT_TYPE_IMAGE", "CONTENT_TYPE_TEXT"],
+    "table": ["CONTENT_TYPE_OTHER"],
 }
+_PARTS = {"image": "areas", "text": "words", "post": "areas and words"}
 _THAN = {
     "lower": " (lower than is typical)",
     "higher": " (higher than is typical)",
@@ -96,6 +98,7 @@ def state(service: Service, tenant: str, id: str) -> Statement:
             select(tables.items.c.kind).where(tables.items.c.id == row.item_id)
         ).scalar_one()
         reasons = _reasons(connection, id) if kind == "table" else ""
+        shares = _shares(connection, id) if kind == "post" else ""
         appealed = connection.execute(
             select(tables.appeals.c.id).where(tables.appeals.c.decision_id == id)
         ).first()
@@ -116,10 +119,9 @@ def state(service: Service, tenant: str, id: str) -> Statement:
     )
     then = " A person looked at it and upheld the decision." if human else " No person decided."
     again = " It was contested and looked at again." if appealed and human else ""
-    parts = "words" if kind == "text" else "areas"
     support = reasons or (
-        f" A map of the {parts} that raised the score is on record; it supports these facts and "
-        "isn't itself the ground."
+        f"{shares} A map of the {_PARTS[kind]} that raised the score is on record; it supports "
+        "these facts and isn't itself the ground."
     )
     return Statement(
         puid=row.id,
@@ -131,7 +133,7 @@ def state(service: Service, tenant: str, id: str) -> Statement:
             f"The {what} falls under {row.category}, which {ground} doesn't allow."
         )[:2000],
         decision_facts=(how + then + again + support)[:5000],
-        content_type=[_TYPES[kind]],
+        content_type=_TYPES[kind],
         content_type_other="Row of a table" if kind == "table" else None,
         category="STATEMENT_CATEGORY_SCOPE_OF_PLATFORM_SERVICE",
         category_specification=[],
@@ -141,6 +143,17 @@ def state(service: Service, tenant: str, id: str) -> Statement:
         automated_detection="Yes",
         automated_decision="AUTOMATED_DECISION_PARTIALLY" if human else "AUTOMATED_DECISION_FULLY",
     )
+
+
+def _shares(connection: Connection, id: str) -> str:
+    """Say what a post's image and its text added to its score."""
+    for job_id in cases.explanations_of(connection, id):
+        stored = explanations.get(connection, job_id)
+        if stored is None or stored.record is None:
+            continue
+        image, text = (round(value, 2) + 0.0 for value in stored.explanation.values.tolist())
+        return f" The image added {image:+.2f} and the text {text:+.2f} to it."
+    return ""
 
 
 def _reasons(connection: Connection, id: str) -> str:

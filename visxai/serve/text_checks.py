@@ -9,33 +9,32 @@ import numpy as np
 
 from visxai.metrics.base import rank_correlation
 from visxai.record.text import TextExplanation
-from visxai.serve.precise import Checked, fast_explanation
+from visxai.serve.precise import Checked
 from visxai.target import Target
 
 if TYPE_CHECKING:
-    from visxai.serve.jobs import Job
-    from visxai.serve.service import Service
     from visxai.serve.texts import TextModerator
 
 
-def check(service: Service, moderator: TextModerator, text: str, job: Job) -> Checked:
+def check(
+    moderator: TextModerator, text: str, target: str, method: str, fast: TextExplanation | None
+) -> Checked[TextExplanation]:
     """Explain a text precisely, and check the explanation.
 
     Args:
-        service: The service.
         moderator: The moderator of texts.
         text: The text.
-        job: The job; `supersedes` in its spec names the fast tier's explanation.
+        target: What to explain.
+        method: The method.
+        fast: The fast tier's explanation, None where there is none.
 
     Returns:
         The explanation with `agreement` (rank correlation with the fast tier's words, -1 to 1) and
         `counterfactual` (the score before and after the words that carry half of the evidence are
         taken out, and their share of all words).
     """
-    target = str(job.spec["target"])
-    (made,) = moderator.explain([text], target, str(job.spec["method"]))
+    (made,) = moderator.explain([text], target, method)
     confidence: dict[str, Any] = dict(made.quality)
-    fast = fast_explanation(service, job, TextExplanation)
     if fast is not None and fast.input.spans == made.input.spans and len(made.values) > 1:
         confidence["agreement"] = _agreement(made, fast)
     if not made.degenerate and (hidden := strongest(made)):

@@ -7,14 +7,17 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from visxai.errors import Failure, StoreError
 from visxai.pipeline.batch import failure_of, noise, one_by_one
+from visxai.record.image import ImageExplanation
+from visxai.record.text import TextExplanation
 from visxai.serve import reuse
 from visxai.serve.jobs import Job
-from visxai.serve.precise import Checked, check
+from visxai.serve.post import Seen
+from visxai.serve.precise import Checked, check_image, fast_explanation
 
 if TYPE_CHECKING:
     from visxai.images.prepared import Prepared
@@ -45,6 +48,16 @@ class Result:
     reason: str | None
     timings: dict[str, float]
     confidence: dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class _Ready:
+    """A job whose image is decoded."""
+
+    job: Job
+    examined: Examined
+    prepared: Prepared
+    timings: dict[str, float]
 
 
 class Worker:
@@ -136,7 +149,7 @@ class Worker:
         if (kind := claimed[0].spec.get("kind")) in ("text", "table"):
             return self._explained_whole(claimed, str(kind))
         results: list[Result] = []
-        ready: list[tuple[Job, Examined, dict[str, float]]] = []
+        ready: list[_Ready] = []
         began = time.perf_counter()
         with ThreadPoolExecutor(_AT_ONCE, "visxai-decode") as pool:
             examined = list(pool.map(self._examine, claimed))
@@ -147,37 +160,62 @@ class Worker:
             if isinstance(found, Failure):
                 results.append(Result(job, None, found.reason, timings, {}))
             else:
-                ready.append((job, found, timings))
+                prepared = Prepared(found.pixels, found.input, None)
+                ready.append(_Ready(job, found, prepared, timings))
         if not ready:
             return results
-        target, method = claimed[0].spec["target"], claimed[0].spec["method"]
-        moderator = self.service.moderator
         began = time.perf_counter()
+        run = self._run_posts if kind == "post" else self._run_images
 
-        def run(batch: Sequence[Prepared]) -> list[Checked]:
-            if self.lane == "precise":
-                return [
-                    check(self.service, one, whole.whole, job, target, method)
-                    for one, (job, whole, _) in zip(batch, ready, strict=True)
-                ]
-            return [Checked(one, {}) for one in moderator.explain(batch, target, method)]
-
-        items = [Prepared(one.pixels, one.input, None) for _, one, _ in ready]
-
-        def explain() -> list[Checked | Exception]:
-            return one_by_one(
-                items, run, lambda: moderator.explain([noise(items[0])], target, method)
-            )
+        def explain() -> list[Checked[Any] | Exception]:
+            first = ready[0]
+            blank = replace(first, prepared=noise(first.prepared))
+            return one_by_one(ready, run, lambda: run([blank], control=True))
 
         made = self._computed(explain)
         seconds = (time.perf_counter() - began) / len(ready)
-        for (job, _, timings), one in zip(ready, made, strict=True):
-            timings["explain"] = seconds
-            if isinstance(one, Exception):
-                results.append(Result(job, None, failure_of(None, one).reason, timings, {}))
+        for one, found in zip(ready, made, strict=True):
+            one.timings["explain"] = seconds
+            if isinstance(found, Exception):
+                reason = failure_of(None, found).reason
+                results.append(Result(one.job, None, reason, one.timings, {}))
             else:
-                results.append(Result(job, one.explanation, None, timings, one.confidence))
+                told = found.explanation, None, one.timings, found.confidence
+                results.append(Result(one.job, *told))
         return results
+
+    def _run_images(self, batch: Sequence[_Ready], *, control: bool = False) -> list[Checked[Any]]:
+        """Explain images; a control isn't checked, whatever the lane."""
+        service, moderator = self.service, self.service.moderator
+        target, method = str(batch[0].job.spec["target"]), str(batch[0].job.spec["method"])
+        if self.lane == "fast" or control:
+            found = moderator.explain([one.prepared for one in batch], target, method)
+            return [Checked(one, {}) for one in found]
+        return [
+            check_image(
+                moderator,
+                service.config.tiers.precise,
+                one.prepared,
+                one.examined.whole,
+                target,
+                method,
+                fast_explanation(service, one.job, ImageExplanation),
+            )
+            for one in batch
+        ]
+
+    def _run_posts(self, batch: Sequence[_Ready], *, control: bool = False) -> list[Checked[Any]]:
+        """Explain images with their texts, likewise."""
+        posts, method = self.service.kinds.post(), str(batch[0].job.spec["method"])
+        seen = [Seen(one.prepared, one.examined.text or "") for one in batch]
+        if control:
+            seen = [Seen(one.prepared, "a text") for one in batch]
+        if self.lane == "fast" or control:
+            return [Checked(one, {}) for one in posts.explain(seen, method)]
+        return [
+            posts.check(self.service, post, one.examined.whole, one.job, method)
+            for post, one in zip(seen, batch, strict=True)
+        ]
 
     def _explained_whole(self, claimed: Sequence[Job], kind: str) -> list[Result]:
         """Explain a batch of texts or rows; one that fails, fails alone."""
@@ -196,7 +234,7 @@ class Worker:
         target, method = str(claimed[0].spec["target"]), str(claimed[0].spec["method"])
         began = time.perf_counter()
 
-        def run(batch: Sequence[tuple[Job, bytes]]) -> list[Checked]:
+        def run(batch: Sequence[tuple[Job, bytes]]) -> list[Checked[Any]]:
             precise = self.lane == "precise"
             if kind == "table":
                 assert rows is not None  # else its jobs aren't claimed, and so with texts
@@ -205,7 +243,13 @@ class Worker:
             told = [data.decode("utf-8") for _, data in batch]
             if precise:
                 return [
-                    text_checks.check(self.service, texts, text, job)
+                    text_checks.check(
+                        texts,
+                        text,
+                        target,
+                        method,
+                        fast_explanation(self.service, job, TextExplanation),
+                    )
                     for (job, _), text in zip(batch, told, strict=True)
                 ]
             return [Checked(one, {}) for one in texts.explain(told, target, method)]
@@ -216,7 +260,7 @@ class Worker:
             elif texts is not None:
                 texts.explain(["a text"], target, method)
 
-        def explain() -> list[Checked | Exception]:
+        def explain() -> list[Checked[Any] | Exception]:
             return one_by_one(ready, run, control)
 
         # Rows are explained in milliseconds, and their libraries share one model: in one thread.
@@ -237,7 +281,7 @@ class Worker:
                 results.append(Result(job, one.explanation, None, timings, one.confidence))
         return results
 
-    def _computed(self, explain: Callable[[], list[Checked | Exception]]) -> list[Any]:
+    def _computed(self, explain: Callable[[], list[Checked[Any] | Exception]]) -> list[Any]:
         """Compute in the thread that the lane computes in."""
         if self.lane == "fast":
             return self.service.compute.submit(explain).result()
@@ -253,7 +297,8 @@ class Worker:
             data = self.service.blobs.get(str(job.spec["blob"]))
         except StoreError as error:
             return Failure(None, str(error), "StoreError")
-        return self.service.examine(content, data, whole=self.lane == "precise")
+        kind = str(job.spec.get("kind", "image"))
+        return self.service.examine(content, data, whole=self.lane == "precise", kind=kind)
 
     def _finish(self, results: Sequence[Result]) -> None:
         """Write the results and end the jobs, in one transaction."""

@@ -40,10 +40,12 @@ function trends(model) {
     const shares = strongest(starting("share."), 6);
     grid.replaceChildren(...[
       panel("Score and error", ["score", "error"]),
+      panel("What image and text add", ["image_adds", "text_adds", "interaction"]),
       panel("Concentration of the evidence", ["concentration", "entropy", "half_area"]),
       panel("Share of the evidence by feature", shares, [0, 1]),
       panel("Attribution by feature", shares.map((name) => name.replace("share.", "attribution."))),
       panel("Share of the evidence by region", strongest(starting("region:"), 6), [0, 1]),
+      panel("Concentration of the evidence in the text", ["text_concentration", "text_entropy", "text_half_area"]),
       panel("Where the evidence lies", ["centre_x", "centre_y", "border"]),
       panel("Share of the evidence by part of the text", starting("third_"), [0, 1]),
       panel("Share of the evidence by kind of word", ["negation", "symbols", "capitals"], [0, 1]),
@@ -82,7 +84,8 @@ function items(model) {
   draw();
 }
 
-const named = (row) => (row.record.text ? row.record.text.slice(0, 100) : row.source);
+const said = (row) => row.record.text?.text ?? row.record.text; // a post's text is a record of its own
+const named = (row) => (said(row) ? said(row).slice(0, 100) : row.source);
 const strongest = (row) => row.parts.toSorted((a, b) => Math.abs(b.at(-1)) - Math.abs(a.at(-1))).slice(0, 3).map((one) => one[0]).join(", ");
 
 function evidence(row) {

@@ -14,6 +14,7 @@ from visxai.record.base import Explanation
 # The kinds of record and the modules that measure them.
 _KINDS = {
     "image": "visxai.govern.features.images",
+    "pair": "visxai.govern.features.pairs",
     "table": "visxai.govern.features.tables",
     "text": "visxai.govern.features.texts",
 }
@@ -40,7 +41,7 @@ def features_of(kind: str) -> tuple[Feature, ...]:
     Explanations of tables have one feature for each column besides these.
 
     Args:
-        kind: "image", "text" or "table".
+        kind: "image", "text", "pair" (an image with a text) or "table".
 
     Raises:
         ArgumentError: The kind has no features.
