@@ -10,7 +10,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY visxai visxai
 COPY models models
 # opencv-python needs libraries of a desktop; the headless build of the same version has the same module.
-RUN /opt/visxai/bin/pip install --no-cache-dir ".[serve]" \
+RUN /opt/visxai/bin/pip install --no-cache-dir ".[serve,hf,tables]" \
     && version=$(/opt/visxai/bin/pip show opencv-python | sed -n 's/^Version: //p') \
     && /opt/visxai/bin/pip uninstall --yes opencv-python \
     && /opt/visxai/bin/pip install --no-cache-dir "opencv-python-headless==$version" \

@@ -93,13 +93,15 @@ def test_images_are_built_from_files_that_install_the_service(compose: dict[str,
     assert gpu["profiles"] == ["gpu"]
     assert gpu["deploy"]["resources"]["reservations"]["devices"][0]["capabilities"] == ["gpu"]
     wanted = gpu["build"]["args"]["EXTRAS"].split(",")
-    assert "serve" in wanted
+    needed = {"serve", "hf", "tables"}  # what its settings can name: texts and rows of tables too
+    assert needed <= set(wanted)
     assert set(wanted) <= set(extras)
     made = (ROOT / gpu["build"]["dockerfile"]).read_text()
     assert "ARG EXTRAS=" in made
     assert ".[$EXTRAS]" in made
     plain = (ROOT / "Dockerfile").read_text()
-    assert ".[serve]" in plain
+    (told,) = re.findall(r'"\.\[(.+)\]"', plain)
+    assert needed == set(told.split(","))
     for text in (made, plain):
         assert re.search(r"mkdir --parents /srv/visxai/data .*\n.* chown --recursive visxai", text)
         assert "USER visxai\nWORKDIR /srv/visxai\n" in text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -145,7 +146,21 @@ def test_every_mistake_in_the_settings_is_a_sentence() -> None:
     assert said.startswith("a.toml: ")
     assert said.count(";") == 2
     assert "polcy is no setting" in said
-    assert "limits.max_bytes" in said
+    assert "limits.max_bytes: expected a whole number, got 'many'" in said
+    for wrong, sentence in (
+        ({"tenants": "acme"}, "tenants: expected a list, got 'acme'"),
+        ({"tenants": ["a b"]}, "tenants.0: expected a name of letters"),
+        ({"cache": {"exact": "maybe"}}, "cache.exact: expected true or false, got 'maybe'"),
+        ({"cache": {"tolerance": 2}}, "cache.tolerance: expected 1 or less, got 2"),
+        ({"limits": {"seconds": 0}}, "limits.seconds: expected more than 0, got 0"),
+        ({"limits": 3}, "limits: expected a table of settings, got 3"),
+        ({"text": {"rules": []}}, "text.rules: expected at least 1 entry, got nothing in it"),
+        ({"model": {"accelerate": "x"}}, "model.accelerate: expected 'auto', 'off', 'onnx'"),
+        ({"model": {"name": True}}, "model.name: expected text, got true"),
+        ({"webhooks": [{"url": "a" * 2001}]}, "webhooks.0.url: expected at most 2000 characters"),
+    ):
+        with pytest.raises(ArgumentError, match=re.escape(sentence)):
+            Config.of(wrong)
     for wrong in ({"tiers": {"fast": {"method": "grad_cm"}}}, {"policy": {"rules": []}}):
         with pytest.raises(ArgumentError):
             Config.of(wrong)
@@ -594,6 +609,16 @@ def test_keys_are_made_used_and_revoked(
     assert client.delete(f"/v1/keys/{told['id']}", headers=headers["stranger"]).status_code == 404
     assert client.delete(f"/v1/keys/{told['id']}", headers=headers["admin"]).status_code == 204
     assert client.get("/v1/audit", headers=own).status_code == 401
+
+
+def test_a_key_that_is_revoked_while_it_is_checked_is_not_remembered() -> None:
+    known, who = keys.Known(60.0), Principal("k", "acme", "audit", "")
+    known.put("a", who, known.forgotten)
+    assert known.get("a") == who
+    before = known.forgotten  # another thread has read the key from the database
+    known.forget()
+    known.put("a", who, before)
+    assert known.get("a") is None
 
 
 def test_answers_carry_headers_that_keep_browsers_honest(

@@ -117,12 +117,17 @@ def test_the_demonstration_has_something_for_every_page(
     engine: visxai.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("skimage")
-    settings = {**demo.SETTINGS, "tiers": CHEAP}
-    monkeypatch.setattr(demo, "_PHOTOGRAPHS", ("chelsea", "coffee"))
+    pytest.importorskip("xgboost")
+    pytest.importorskip("shap")  # here, as its import warns
+    settings = {**demo.settings(tmp_path), "tiers": CHEAP}
+    settings["post"]["precise"] = "leave_one_out"
+    monkeypatch.setattr(demo, "_PHOTOGRAPHS", ("chelsea",))
+    monkeypatch.setattr(demo, "_COMMENTS", demo._COMMENTS[:2])
+    monkeypatch.setattr(demo, "_APPLICANTS", range(0, 1000, 250))
     service = Service(Config.of(settings), Places.below(tmp_path), engine=engine)
     try:
         with run.working(service, run.LANES, print):
-            assert demo.fill(service, "default") == 12  # comments as well
+            assert demo.fill(service, "default") == 2 + 4 + 4 + 3
             assert demo.fill(service, "default") == 0  # a second start sends nothing again
         with service.database.reading() as connection:
             rows = connection.execute(
@@ -131,6 +136,11 @@ def test_the_demonstration_has_something_for_every_page(
         counts = {row[0]: row[1] for row in rows}
         assert counts["open"] >= 2
         assert counts["closed"] >= 1
+        with service.database.reading() as connection:
+            flagged = connection.execute(
+                select(tables.items.c.kind).where(tables.items.c.blob.is_not(None))
+            )
+            assert set(flagged.scalars()) == {"image", "text", "post", "table"}
         assert service.ledger.verify()
     finally:
         service.close()

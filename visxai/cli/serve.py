@@ -191,9 +191,9 @@ def _service(
         from visxai.serve.service import Places, Service
 
         if demo:
-            from visxai.serve.demo import SETTINGS
+            from visxai.serve import demo as shown
 
-            settings = Config.of(SETTINGS)
+            settings = Config.of(shown.settings(data))
         else:
             settings = Config() if config is None else Config.read(config)
         return Service(settings, Places.below(data, database, items))

@@ -20,7 +20,7 @@ from sqlalchemy import (
 )
 
 from visxai.govern.features.base import FIXED
-from visxai.ledger.tables import ID, TIME
+from visxai.ledger.tables import ID, TENANT, TIME
 
 metadata = MetaData()
 
@@ -29,7 +29,7 @@ measures = Table(
     metadata,
     Column("explanation_id", ID, primary_key=True),
     Column("model_id", ID, nullable=False),
-    Column("tenant", String(64), nullable=False),
+    Column("tenant", TENANT, nullable=False),
     Column("kind", String(16), nullable=False),
     Column("at", TIME, nullable=False),
     Column("source", Text, nullable=False),
@@ -49,7 +49,7 @@ daily = Table(
     "govern_daily",
     metadata,
     Column("model_id", ID, primary_key=True),
-    Column("tenant", String(64), primary_key=True),
+    Column("tenant", TENANT, primary_key=True),
     Column("day", String(10), primary_key=True),
     Column("label", Text, primary_key=True),
     Column("figure", String(128), primary_key=True),
@@ -63,7 +63,7 @@ coverage = Table(
     "govern_coverage",
     metadata,
     Column("model_id", ID, primary_key=True),
-    Column("tenant", String(64), primary_key=True),
+    Column("tenant", TENANT, primary_key=True),
     Column("day", String(10), primary_key=True),
     Column("seen", Integer, nullable=False),
     Column("explained", Integer, nullable=False),
@@ -87,7 +87,7 @@ windows = Table(
     metadata,
     Column("id", ID, primary_key=True),
     Column("model_id", ID, nullable=False),
-    Column("tenant", String(64), nullable=False),
+    Column("tenant", TENANT, nullable=False),
     Column("first", TIME, nullable=False),
     Column("last", TIME, nullable=False),
     Column("last_id", ID, nullable=False),
@@ -103,7 +103,7 @@ alerts = Table(
     metadata,
     Column("id", ID, primary_key=True),
     Column("model_id", ID, nullable=False),
-    Column("tenant", String(64), nullable=False),
+    Column("tenant", TENANT, nullable=False),
     Column("window_id", ID, nullable=False),
     Column("at", TIME, nullable=False),
     Column("state", String(16), nullable=False),
@@ -127,7 +127,7 @@ gaps = Table(
     "govern_gaps",
     metadata,
     Column("model_id", ID, primary_key=True),
-    Column("tenant", String(64), primary_key=True),
+    Column("tenant", TENANT, primary_key=True),
     Column("attribute", String(128), primary_key=True),
     Column("at", TIME, nullable=False),
     Column("n", Integer, nullable=False),

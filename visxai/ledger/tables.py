@@ -24,6 +24,7 @@ metadata = MetaData()
 ID = String(32)
 TIME = String(32)
 SHA256 = String(64)
+TENANT = String(64)
 Number = BigInteger().with_variant(Integer, "sqlite")
 
 models = Table(
@@ -42,7 +43,7 @@ explanations = Table(
     "explanations",
     metadata,
     Column("id", ID, primary_key=True),
-    Column("tenant", String(64), nullable=False),
+    Column("tenant", TENANT, nullable=False),
     Column("kind", String(16), nullable=False),
     Column("tier", String(16), nullable=False),
     Column("model_id", ID, ForeignKey("models.id"), nullable=False),
@@ -77,7 +78,7 @@ audit = Table(
     Column("at", TIME, nullable=False),
     Column("event", String(64), nullable=False),
     Column("actor", String(64), nullable=False),
-    Column("tenant", String(64), nullable=False),
+    Column("tenant", TENANT, nullable=False),
     Column("subject", String(64), nullable=False),
     Column("body", Text, nullable=False),
     Column("payload_sha256", SHA256),

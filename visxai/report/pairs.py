@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from visxai import files
-from visxai.errors import StoreError
-from visxai.foreign import for_html, shown
 from visxai.record.pair import PairExplanation, page
+from visxai.report import paging
 from visxai.results import reading
 
 _PAGE = 50  # pairs of a page, whose pictures it holds
@@ -35,21 +34,11 @@ def build(
     Raises:
         StoreError: The folder can't be written, or a link would lead the pages elsewhere.
     """
-    report = folder / "report"
-    if report.is_symlink():
-        raise StoreError(
-            f"expected a folder of visxai's own, got the symbolic link {shown(report)}: delete it "
-            "and run it again"
-        )
+    report = paging.report_of(folder)
     total = reading.count(folder)
     pages = max(1, -(-total // _PAGE))
-    counts = about.get("counts", {})
-    told = (
-        f"{counts.get('finished', 0)} of {counts.get('images', 0)} pairs, "
-        f"{counts.get('failures', 0)} failures"
-        + ("" if about.get("state") == "complete" else "; the run isn't finished")
-    )
-    title = f"{folder.name}: {about['settings'].get('model')}"
+    told = paging.summary(about, "{finished} of {images} pairs", "{failures} failures")
+    title = paging.title(folder, about)
     with files.one_sentence(f"to write {report}", "make room there and run it again"):
         report.mkdir(exist_ok=True)
         held: list[PairExplanation] = []
@@ -60,25 +49,9 @@ def build(
             done += 1
             progress(done, total)
             if len(held) == _PAGE or done == total:
-                links = _links(number, pages)
-                files.write(
-                    _place(report, number), page(held, title, f"<p>{for_html(told)}</p>{links}")
-                )
+                top = told + paging.links(number, pages)
+                files.write(paging.place(report, number), page(held, title, top))
                 held, number = [], number + 1
         if not total:
-            files.write(_place(report, 1), page([], title, f"<p>{for_html(told)}</p>"))
-    return _place(report, 1), done, total
-
-
-def _place(report: Path, number: int) -> Path:
-    return report / ("index.html" if number == 1 else f"page-{number}.html")
-
-
-def _links(number: int, pages: int) -> str:
-    if pages == 1:
-        return ""
-    links = " ".join(
-        f"<b>{n}</b>" if n == number else f'<a href="{_place(Path(), n).name}">{n}</a>'
-        for n in range(1, pages + 1)
-    )
-    return f"<p>Page {links}</p>"
+            files.write(paging.place(report, 1), page([], title, told))
+    return paging.place(report, 1), done, total

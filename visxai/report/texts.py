@@ -12,9 +12,9 @@ from typing import Any
 
 from visxai import files
 from visxai.drawing import tokens
-from visxai.errors import StoreError
-from visxai.foreign import for_html, shown
+from visxai.foreign import for_html
 from visxai.record.text import TextExplanation
+from visxai.report import paging
 from visxai.results import reading
 
 _PAGE = 200  # explanations of a page
@@ -38,12 +38,7 @@ def build(
     Raises:
         StoreError: The folder can't be written, or a link would lead the pages elsewhere.
     """
-    report = folder / "report"
-    if report.is_symlink():
-        raise StoreError(
-            f"expected a folder of visxai's own, got the symbolic link {shown(report)}: delete it "
-            "and run it again"
-        )
+    report = paging.report_of(folder)
     total = reading.count(folder)
     first = report / "index.html"
     pages = max(1, -(-total // _PAGE))
@@ -59,10 +54,10 @@ def build(
             progress(done, total)
             if len(held) == _PAGE and number < pages:
                 files.write(
-                    _place(report, number), _page(folder, about, held, number, pages, words)
+                    paging.place(report, number), _page(folder, about, held, number, pages, words)
                 )
                 held, number = [], number + 1
-        files.write(_place(report, number), _page(folder, about, held, number, pages, words))
+        files.write(paging.place(report, number), _page(folder, about, held, number, pages, words))
     return first, done, total
 
 
@@ -70,10 +65,6 @@ def _explanations(folder: Path) -> Iterator[TextExplanation]:
     for one in reading.read(folder):
         if isinstance(one, TextExplanation):
             yield one
-
-
-def _place(report: Path, number: int) -> Path:
-    return report / ("index.html" if number == 1 else f"page-{number}.html")
 
 
 def _words(found: Iterator[TextExplanation]) -> list[tuple[str, str, int, float]]:
@@ -107,15 +98,9 @@ def _page(
     words: list[tuple[str, str, int, float]],
 ) -> str:
     """Draw one page, as text of HTML."""
-    title = f"{folder.name}: {about['settings'].get('model')}"
-    drawn = tokens.page(parts, title)
-    counts = about.get("counts", {})
-    told = (
-        f"{counts.get('finished', 0)} of {counts.get('images', 0)} texts, "
-        f"{counts.get('maps', 0)} explanations, {counts.get('failures', 0)} failures"
-        + ("" if about.get("state") == "complete" else "; the run isn't finished")
-    )
-    top = f"<p>{for_html(told)}</p>"
+    drawn = tokens.page(parts, paging.title(folder, about))
+    counts = "{finished} of {images} texts", "{maps} explanations", "{failures} failures"
+    top = paging.summary(about, *counts)
     if number == 1 and words:
         rows = "".join(
             f"<tr><td>{for_html(word)}<td>{mean:+.3f}<td>{count}<td>{for_html(label)}"
@@ -127,9 +112,5 @@ def _page(
             "<th>word<th>"
             f"mean weight<th>explanations<th>of{rows}</table></details>"
         )
-    links = " ".join(
-        f"<b>{n}</b>" if n == number else f'<a href="{_place(Path(), n).name}">{n}</a>'
-        for n in range(1, pages + 1)
-    )
-    turn = f"<p>Page {links}</p>" if pages > 1 else ""
+    turn = paging.links(number, pages)
     return drawn.replace("</h1>", f"</h1>{top}{turn}", 1).replace("<footer>", f"{turn}<footer>", 1)

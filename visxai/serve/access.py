@@ -106,10 +106,11 @@ class Gatekeeper:
         """Return who a request is from: by its API key, or by its session's cookie."""
         database = self.service.database
         if (key := _key_of(scope)) is not None:
+            forgotten = self.service.known.forgotten
             with database.reading() as connection:
                 who = keys.check(connection, key)
             if who is not None:
-                self.service.known.put(key, who)
+                self.service.known.put(key, who, forgotten)
             return who
         token = session_of(scope)
         if token is None or not _same_site(scope):

@@ -84,7 +84,7 @@ class PostSettings(_Part):
     """
 
     model: _Text
-    category: Annotated[str, Field(min_length=1, max_length=200, pattern=r"\S")] | None = None
+    category: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     threshold: Annotated[float, Field(ge=0, lt=1)] = 0.5
     severity: Annotated[int, Field(ge=0, le=3)] = 1
     ground: Annotated[str, Field(max_length=500)] = ""
@@ -104,7 +104,7 @@ class TableSettings(_Part):
     """
 
     model: _Text
-    category: Annotated[str, Field(min_length=1, max_length=200, pattern=r"\S")] = "refused"
+    category: Annotated[str, Field(min_length=1, max_length=200)] = "refused"
     severity: Annotated[int, Field(ge=0, le=3)] = 1
     ground: Annotated[str, Field(max_length=500)] = ""
     wording: _Text = "en"
@@ -352,6 +352,27 @@ def _seeded(spec: str | None, seed: int) -> str | None:
     return None if spec is None else spec.replace("{seed}", str(seed))
 
 
+# What a setting should have been, by the kind of mistake.
+_EXPECTED = {
+    "greater_than": "more than {gt}",
+    "greater_than_equal": "{ge} or more",
+    "less_than": "less than {lt}",
+    "less_than_equal": "{le} or less",
+    "finite_number": "a finite number",
+    "literal_error": "{expected}",
+    "string_pattern_mismatch": "a name of letters, digits, points, dashes and underscores",
+    "string_too_long": "at most {max_length} characters",
+    "string_too_short": "at least {min_length} character",
+    "too_short": "at least {min_length} entry",
+    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
+    **dict.fromkeys(("float_type", "float_parsing"), "a number"),
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "a whole number"),
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "a table of settings"),
+    **dict.fromkeys(("list_type", "tuple_type"), "a list"),
+    "string_type": "text",
+}
+
+
 def _sentence(error: dict[str, Any]) -> str:
     """Write one mistake as a sentence."""
     place = ".".join(str(part) for part in error["loc"]) or "the file"
@@ -359,6 +380,12 @@ def _sentence(error: dict[str, Any]) -> str:
         return f"{place} is no setting, check its spelling"
     if error["type"] == "missing":
         return f"{place} is missing"
-    return (
-        f"{place}: {error['msg'][:1].lower()}{error['msg'][1:]}, got {str(error['input'])[:60]!r}"
-    )
+    wanted = _EXPECTED.get(error["type"], "another value").format(**error.get("ctx", {}))
+    return f"{place}: expected {wanted}, got {_told(error['input'])}"
+
+
+def _told(value: Any) -> str:
+    """Tell a value of a TOML file in few words."""
+    if isinstance(value, (dict, list)):
+        return ("a table" if isinstance(value, dict) else "a list") if value else "nothing in it"
+    return str(value).lower() if isinstance(value, bool) else repr(value)[:60]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+import threading
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -147,26 +148,43 @@ class Known:
 
     Args:
         seconds: How long a key is remembered.
+
+    Attributes:
+        forgotten: How often all keys were forgotten.
     """
 
     def __init__(self, seconds: float = 1.0) -> None:
         self._seconds = seconds
         self._found: dict[bytes, tuple[float, Principal]] = {}
+        self.forgotten = 0
+        self._lock = threading.Lock()
 
     def get(self, key: str) -> Principal | None:
         """Return whose key it is, None for one that isn't remembered."""
         until, who = self._found.get(_mark(key), (0.0, None))
         return who if time.monotonic() < until else None
 
-    def put(self, key: str, who: Principal) -> None:
-        """Remember a key that was checked."""
-        if len(self._found) >= _REMEMBERED:
-            self._found.clear()
-        self._found[_mark(key)] = time.monotonic() + self._seconds, who
+    def put(self, key: str, who: Principal, forgotten: int) -> None:
+        """Remember a key that was checked.
+
+        Args:
+            key: The key.
+            who: Whose it is.
+            forgotten: How often keys had been forgotten before it was checked: one that was checked
+                before another thread revoked it isn't remembered.
+        """
+        with self._lock:
+            if forgotten != self.forgotten:
+                return
+            if len(self._found) >= _REMEMBERED:
+                self._found.clear()
+            self._found[_mark(key)] = time.monotonic() + self._seconds, who
 
     def forget(self) -> None:
         """Forget all keys, as one was revoked."""
-        self._found.clear()
+        with self._lock:
+            self.forgotten += 1
+            self._found.clear()
 
 
 def _mark(key: str) -> bytes:

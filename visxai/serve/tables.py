@@ -17,15 +17,17 @@ from sqlalchemy import (
     text,
 )
 
+from visxai.ledger.tables import ID, SHA256, TENANT
+
 metadata = MetaData()
 
-_ID, _TENANT, _SHA256, _TIME = String(32), String(64), String(64), Float(53)
+_TIME = Float(53)
 
 keys = Table(
     "api_keys",
     metadata,
     Column("id", String(16), primary_key=True),
-    Column("tenant", _TENANT, nullable=False),
+    Column("tenant", TENANT, nullable=False),
     Column("role", String(16), nullable=False),
     Column("name", String(200), nullable=False),
     Column("salt", LargeBinary, nullable=False),
@@ -37,7 +39,7 @@ keys = Table(
 sessions = Table(
     "sessions",
     metadata,
-    Column("hash", _SHA256, primary_key=True),
+    Column("hash", SHA256, primary_key=True),
     Column("key_id", String(16), ForeignKey("api_keys.id"), nullable=False),
     Column("expires", _TIME, nullable=False),
 )
@@ -45,16 +47,16 @@ sessions = Table(
 items = Table(
     "items",
     metadata,
-    Column("id", _ID, primary_key=True),
-    Column("tenant", _TENANT, nullable=False),
+    Column("id", ID, primary_key=True),
+    Column("tenant", TENANT, nullable=False),
     Column("created", _TIME, nullable=False),
     Column("kind", String(16), nullable=False, server_default="image"),
     Column("name", Text),
-    Column("content_sha256", _SHA256),
-    Column("pixel_sha256", _SHA256),
+    Column("content_sha256", SHA256),
+    Column("pixel_sha256", SHA256),
     Column("width", Integer),
     Column("height", Integer),
-    Column("model_key", _SHA256, nullable=False),
+    Column("model_key", SHA256, nullable=False),
     Column("metadata", Text),
     Column("blob", String(200)),
     Column("erased", _TIME),
@@ -65,9 +67,9 @@ items = Table(
 decisions = Table(
     "decisions",
     metadata,
-    Column("id", _ID, primary_key=True),
-    Column("tenant", _TENANT, nullable=False),
-    Column("item_id", _ID, ForeignKey("items.id"), nullable=False),
+    Column("id", ID, primary_key=True),
+    Column("tenant", TENANT, nullable=False),
+    Column("item_id", ID, ForeignKey("items.id"), nullable=False),
     Column("created", _TIME, nullable=False),
     Column("policy", String(200), nullable=False),
     Column("decision", String(16), nullable=False),
@@ -77,7 +79,7 @@ decisions = Table(
     Column("scores", Text, nullable=False),
     Column("severity", Integer, nullable=False),
     Column("target", Text, nullable=False),
-    Column("job_id", _ID),
+    Column("job_id", ID),
     # The review: lane is review, appeal or escalated; state none, open or closed.
     Column("lane", String(16), nullable=False),
     Column("state", String(16), nullable=False),
@@ -96,12 +98,12 @@ decisions = Table(
 appeals = Table(
     "appeals",
     metadata,
-    Column("id", _ID, primary_key=True),
-    Column("tenant", _TENANT, nullable=False),
-    Column("decision_id", _ID, ForeignKey("decisions.id"), nullable=False),
+    Column("id", ID, primary_key=True),
+    Column("tenant", TENANT, nullable=False),
+    Column("decision_id", ID, ForeignKey("decisions.id"), nullable=False),
     Column("created", _TIME, nullable=False),
     Column("reason", Text, nullable=False),
-    Column("job_id", _ID),
+    Column("job_id", ID),
     Column("outcome", String(16)),
     Column("closed", _TIME),
     Column("closed_by", String(16)),
@@ -111,14 +113,14 @@ appeals = Table(
 jobs = Table(
     "jobs",
     metadata,
-    Column("id", _ID, primary_key=True),
-    Column("tenant", _TENANT, nullable=False),
+    Column("id", ID, primary_key=True),
+    Column("tenant", TENANT, nullable=False),
     Column("lane", String(16), nullable=False),
-    Column("model_key", _SHA256, nullable=False),
-    Column("batch_key", _SHA256, nullable=False),
-    Column("content_key", _SHA256, nullable=False),
-    Column("item_id", _ID),
-    Column("leader", _ID),
+    Column("model_key", SHA256, nullable=False),
+    Column("batch_key", SHA256, nullable=False),
+    Column("content_key", SHA256, nullable=False),
+    Column("item_id", ID),
+    Column("leader", ID),
     Column("state", String(16), nullable=False),
     Column("attempts", Integer, nullable=False),
     Column("token", String(32)),
@@ -146,8 +148,8 @@ jobs = Table(
 cache = Table(
     "cache",
     metadata,
-    Column("content_key", _SHA256, primary_key=True),
-    Column("explanation_id", _ID, nullable=False),
+    Column("content_key", SHA256, primary_key=True),
+    Column("explanation_id", ID, nullable=False),
     Column("created", _TIME, nullable=False),
     Index("cache_by_explanation", "explanation_id"),
 )
@@ -155,9 +157,9 @@ cache = Table(
 requests = Table(
     "idempotent_requests",
     metadata,
-    Column("tenant", _TENANT, primary_key=True),
+    Column("tenant", TENANT, primary_key=True),
     Column("key", String(200), primary_key=True),
-    Column("fingerprint", _SHA256, nullable=False),
+    Column("fingerprint", SHA256, nullable=False),
     Column("answer", Text, nullable=False),
     Column("created", _TIME, nullable=False),
     Index("requests_by_time", "created"),
@@ -166,8 +168,8 @@ requests = Table(
 similar = Table(
     "similar",
     metadata,
-    Column("explanation_id", _ID, primary_key=True),
-    Column("pdq", _SHA256, nullable=False),
+    Column("explanation_id", ID, primary_key=True),
+    Column("pdq", SHA256, nullable=False),
     Column("width", Integer, nullable=False),
     Column("height", Integer, nullable=False),
     Column("score", _TIME, nullable=False),
@@ -179,22 +181,22 @@ bands = Table(
     metadata,
     # The hash of tenant, batch key and some bits of a PDQ hash; see `visxai.serve.similar`.
     Column("band", String(32), primary_key=True),
-    Column("explanation_id", _ID, primary_key=True),
+    Column("explanation_id", ID, primary_key=True),
     Index("bands_by_explanation", "explanation_id"),
 )
 
 webhooks = Table(
     "webhooks",
     metadata,
-    Column("id", _ID, primary_key=True),
+    Column("id", ID, primary_key=True),
     Column("sequence", BigInteger, nullable=False),  # of the last entry that it has heard of
 )
 
 deliveries = Table(
     "deliveries",
     metadata,
-    Column("id", _ID, primary_key=True),
-    Column("webhook", _ID, nullable=False),
+    Column("id", ID, primary_key=True),
+    Column("webhook", ID, nullable=False),
     Column("sequence", BigInteger, nullable=False),
     Column("event", String(64), nullable=False),
     Column("subject", String(64), nullable=False),

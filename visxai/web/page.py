@@ -19,6 +19,7 @@ from typing import Any
 from visxai.foreign import for_html
 
 _HERE = Path(__file__).parent
+_HEAD = _HERE / "head.html"
 _FILES = ("data.js", "plots.js", "kept.js", "grid.js", "viewer.js", "page.js")
 _CODE = tuple(_HERE / one for one in _FILES)
 
@@ -37,7 +38,7 @@ def filled(
     Args:
         title: The page's title, any text.
         data: Plain values; numbers that aren't finite become null.
-        template: The page, with places for policy, title, style, data and code.
+        template: What follows the page's head, with places for title, data and code.
         styles: Its styles, by default the gallery's.
         scripts: Its scripts, likewise.
         forms: Whether its forms may post to the server that the page came from.
@@ -55,12 +56,13 @@ def filled(
     )
     values = {
         "policy": policy,
+        "referrer": "same-origin" if forms else "no-referrer",  # the server knows its forms by it
         "title": for_html(title),
         "style": style,
         "data": as_json(data),
         "code": code,
     }
-    pieces = template.read_text("utf-8").split("{{")
+    pieces = (_HEAD.read_text("utf-8") + template.read_text("utf-8")).split("{{")
     # Filled piece by piece, so that text in a value is never taken for a placeholder.
     text = pieces[0]
     for piece in pieces[1:]:
