@@ -380,7 +380,11 @@ def _sentence(error: dict[str, Any]) -> str:
         return f"{place} is no setting, check its spelling"
     if error["type"] == "missing":
         return f"{place} is missing"
-    wanted = _EXPECTED.get(error["type"], "another value").format(**error.get("ctx", {}))
+    limits = {
+        name: int(one) if isinstance(one, float) and one.is_integer() else one
+        for name, one in error.get("ctx", {}).items()
+    }
+    wanted = _EXPECTED.get(error["type"], "another value").format(**limits)
     return f"{place}: expected {wanted}, got {_told(error['input'])}"
 
 
