@@ -16,16 +16,14 @@ from visxai.moderation import FLAG, PASS, Decision, Moderator, Policy, Rule
 from visxai.record.pair import PairExplanation
 from visxai.serve import text_checks
 from visxai.serve.post import Seen
-from visxai.serve.precise import Checked, check_image, fast_explanation
+from visxai.serve.precise import Checked, check_image
 from visxai.serve.texts import TextModerator
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from visxai.engine import engine as images
-    from visxai.serve.config import Config, PostSettings
-    from visxai.serve.jobs import Job
-    from visxai.serve.service import Service
+    from visxai.serve.config import Config, PostSettings, Precise
     from visxai.text import engine as texts
 
 _WITH = " with "  # between the methods of both parts, as jobs name them
@@ -138,16 +136,21 @@ class PostModerator:
         return self.engine.join(seen, read)
 
     def check(
-        self, service: Service, post: Seen, whole: NDArray[Any] | None, job: Job, method: str
+        self,
+        settings: Precise,
+        post: Seen,
+        whole: NDArray[Any] | None,
+        method: str,
+        fast: PairExplanation | None,
     ) -> Checked[PairExplanation]:
         """Explain a post precisely, and check the explanation.
 
         Args:
-            service: The service.
+            settings: The tier's settings.
             post: The post.
             whole: (h, w, 3) uint8, the upright image.
-            job: The job; `supersedes` in its spec names the fast tier's explanation.
             method: The methods of both parts.
+            fast: The fast tier's explanation, None where there is none.
 
         Returns:
             The explanation with the figures of each part (`image` as of images, `text` as of texts)
@@ -156,10 +159,9 @@ class PostModerator:
         """
         card = self.engine.card
         image, _, text = method.partition(_WITH)
-        fast = fast_explanation(service, job, PairExplanation)
         seen = check_image(
             self._images,
-            service.config.tiers.precise,
+            settings,
             post.image,
             whole,
             card.image.target,

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from visxai.images.prepared import Prepared
+    from visxai.ledger import Database
     from visxai.moderation import Moderator
     from visxai.record.base import Explanation
     from visxai.record.image import ImageExplanation
     from visxai.serve.config import Precise
     from visxai.serve.jobs import Job
-    from visxai.serve.service import Service
 
 E = TypeVar("E", bound="Explanation")
 _GRID = (56, 56)  # the grid of the original on which maps are compared
@@ -101,18 +101,18 @@ def agreement(a: ImageExplanation, b: ImageExplanation) -> float:
     return float(rank_correlation(rows[0], rows[1])[0])
 
 
-def fast_explanation(service: Service, job: Job, kind: type[E]) -> E | None:
+def fast_explanation(database: Database, job: Job, kind: type[E]) -> E | None:
     """Read the fast tier's explanation of the same decision, None where there is none.
 
     Args:
-        service: The service.
+        database: The service's database.
         job: The job; `supersedes` in its spec names the explanation.
         kind: The explanation's class.
     """
     id = job.spec.get("supersedes")
     if id is None:
         return None
-    with service.database.reading() as connection:
+    with database.reading() as connection:
         found = explanations.get(connection, str(id), job.tenant)
     if found is None or found.record is None:
         return None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from visxai.errors import Failure, StoreError
 from visxai.pipeline.batch import failure_of, noise, one_by_one
 from visxai.record.image import ImageExplanation
+from visxai.record.pair import PairExplanation
 from visxai.record.text import TextExplanation
 from visxai.serve import reuse
 from visxai.serve.jobs import Job
@@ -199,7 +200,7 @@ class Worker:
                 one.examined.whole,
                 target,
                 method,
-                fast_explanation(service, one.job, ImageExplanation),
+                fast_explanation(service.database, one.job, ImageExplanation),
             )
             for one in batch
         ]
@@ -213,7 +214,13 @@ class Worker:
         if self.lane == "fast" or control:
             return [Checked(one, {}) for one in posts.explain(seen, method)]
         return [
-            posts.check(self.service, post, one.examined.whole, one.job, method)
+            posts.check(
+                self.service.config.tiers.precise,
+                post,
+                one.examined.whole,
+                method,
+                fast_explanation(self.service.database, one.job, PairExplanation),
+            )
             for post, one in zip(seen, batch, strict=True)
         ]
 
@@ -248,7 +255,7 @@ class Worker:
                         text,
                         target,
                         method,
-                        fast_explanation(self.service, job, TextExplanation),
+                        fast_explanation(self.service.database, job, TextExplanation),
                     )
                     for (job, _), text in zip(batch, told, strict=True)
                 ]
