@@ -273,7 +273,7 @@ TRIALS = [
             lacking("visxai explain photos --accelerate onnx --out fast", "onnx"),
             lacking("visxai package efficientnet_lite0 --out explainable.onnx", "onnx"),
             lacking("visxai explain https://example.org/cat.jpg", "remote"),
-            lacking("visxai export results --to tensorboard", "export"),
+            lacking("visxai export results --to coco", "export"),
         ],
         needs=("folder",),
     ),
@@ -329,7 +329,7 @@ TRIALS = [
         "hand the results on",
         [
             Command("visxai export results --to csv", r"csv"),
-            Command("visxai export results --to coco --folder annotations", r"annotations"),
+            Command("visxai export results --to fiftyone --folder samples", r"samples"),
         ],
         needs=("folder",),
     ),
@@ -589,7 +589,7 @@ def main() -> None:
         for trial in chosen(asked.names):
             record = tried(trial, place)
             fine &= record["holds"]
-            if asked.write:
+            if asked.write and (not asked.names or trial.name in asked.names):
                 kept = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
                 kept[trial.name] = record
                 kept = {one.name: kept[one.name] for one in TRIALS if one.name in kept}

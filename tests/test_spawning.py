@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -53,6 +55,14 @@ def test_an_early_worker_that_died_is_started_anew() -> None:
             assert isinstance(pool.result(pool.submit(decode, PHOTO)), Prepared)
         finally:
             pool.close()
+
+
+def test_leaving_waits_for_no_worker_to_start() -> None:
+    before = set(multiprocessing.active_children())
+    with EarlyWorkers(1) as early:
+        ((_, process),) = _idle(early)
+    assert process.exitcode == -signal.SIGTERM if os.name == "posix" else process.exitcode
+    assert set(multiprocessing.active_children()) <= before
 
 
 def test_a_program_that_calls_the_command_line_keeps_its_settings() -> None:

@@ -32,7 +32,8 @@ class EarlyWorkers:
     """Worker processes that start while PyTorch is imported, and wait for the settings of a run.
 
     Importing what a worker needs takes half a second of a core that would be idle otherwise. As a
-    context manager it ends those that no run has taken.
+    context manager it ends those that no run has taken, without waiting until they have started: a
+    misspelt option is told at once.
 
     Args:
         count: The number of processes.
@@ -63,7 +64,9 @@ class EarlyWorkers:
 
     def __exit__(self, *_: object) -> None:
         for pool, sender in self._waiting:
-            sender.close()  # which ends the process that waits at the other end
+            for process in list((pool._processes or {}).values()):
+                process.terminate()
+            sender.close()
             pool.shutdown()
 
 
