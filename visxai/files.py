@@ -16,7 +16,7 @@ import shutil
 import sys
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
 
@@ -95,11 +95,27 @@ def keep(path: Path, data: bytes) -> None:
     Raises:
         OSError: The file can't be written.
     """
+    with ThreadPoolExecutor(2, "visxai-sync") as pool:
+        for one in begin_to_keep(path, data, pool):
+            one.result()
+
+
+def begin_to_keep(path: Path, data: bytes, pool: Executor) -> list[Future[None]]:
+    """Write a file as `keep` does, without waiting for the disk.
+
+    Args:
+        path: The file to write; its folder must exist.
+        data: The content.
+        pool: Syncs file and folder.
+
+    Returns:
+        The two syncs; both have ended once the file survives a crash of the machine.
+
+    Raises:
+        OSError: The file can't be written.
+    """
     write(path, data, durable=False)
-    with ThreadPoolExecutor(1, "visxai-sync") as pool:
-        folder = pool.submit(_sync_folder, path.parent)
-        _sync(path)
-        folder.result()
+    return [pool.submit(_sync, path), pool.submit(_sync_folder, path.parent)]
 
 
 def sync(paths: Iterable[Path]) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import bindparam, insert, select, update
 
 from visxai.errors import StoreError
 from visxai.ledger.canonical import canonical, sha256
@@ -22,8 +22,11 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 GENESIS = "0" * 64  # what the first entry has for a predecessor
-GREW = "visxai_grew"  # in a connection's `info`, once its transaction appended entries
+HEAD = "visxai_head"  # in a connection's `info`: the last entry that its transaction appended
 _PAGE = 1000  # entries that are read at a time
+_READ_HEAD = select(audit_head.c.sequence, audit_head.c.hash).with_for_update()
+_MOVE_HEAD = update(audit_head).values(sequence=bindparam("to"), hash=bindparam("last"))
+_APPEND = insert(audit)
 
 
 @dataclass(frozen=True)
@@ -144,9 +147,7 @@ def extend(connection: Connection, at: str, events: Sequence[Event]) -> list[Ent
         ArgumentError: A body isn't plain values.
         StoreError: The database has no chain: its tables weren't made by visxai.
     """
-    head = connection.execute(
-        select(audit_head.c.sequence, audit_head.c.hash).with_for_update()
-    ).one_or_none()
+    head = connection.execute(_READ_HEAD).one_or_none()
     if head is None:
         raise StoreError(
             expected="the audit chain's head",
@@ -171,9 +172,9 @@ def extend(connection: Connection, at: str, events: Sequence[Event]) -> list[Ent
         previous = sha256(canonical(content))
         made.append(Entry(**content, hash=previous))
     if made:
-        connection.execute(insert(audit), [vars(one) for one in made])
-        connection.execute(update(audit_head).values(sequence=sequence, hash=previous))
-        connection.info[GREW] = True
+        connection.execute(_APPEND, [vars(one) for one in made])
+        connection.execute(_MOVE_HEAD, {"to": sequence, "last": previous})
+        connection.info[HEAD] = made[-1]
     return made
 
 

@@ -8,9 +8,10 @@ Postgres locks the rows that the statements name. What is committed is on the di
 from __future__ import annotations
 
 import contextlib
+import functools
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -166,12 +167,32 @@ def insert_new(connection: Connection, table: Table, values: Mapping[str, Any]) 
     Returns:
         Whether the row was inserted.
     """
+    statement = _inserting(table, connection.dialect.name)
+    key = statement.returning(*table.primary_key.columns)
+    return connection.execute(key, dict(values)).first() is not None
+
+
+def insert_all_new(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert rows, except those with the key or another unique value of one that is there.
+
+    Args:
+        connection: A connection in a writing transaction.
+        table: The table.
+        rows: The rows.
+    """
+    if rows:
+        connection.execute(_inserting(table, connection.dialect.name), list(map(dict, rows)))
+
+
+# Writing an item takes a dozen statements, and making one costs as much as running it: those that
+# every item needs are made once.
+@functools.cache
+def _inserting(table: Table, dialect: str) -> Insert:
     from sqlalchemy.dialects import postgresql, sqlite
 
-    dialect: Any = sqlite if connection.dialect.name == "sqlite" else postgresql
-    statement: Insert = dialect.insert(table).values(**values).on_conflict_do_nothing()
-    key = statement.returning(*table.primary_key.columns)
-    return connection.execute(key).first() is not None
+    insert = sqlite.insert if dialect == "sqlite" else postgresql.insert
+    made: Insert = insert(table).on_conflict_do_nothing()
+    return made
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, insert, or_, select, update
+from sqlalchemy import and_, bindparam, insert, or_, select, update
 
 from visxai.errors import ArgumentError
 from visxai.ledger import audit, stored
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 _PAGE = 200  # records that are read at a time
+_ADD = insert(explanations)
+_READ = select(explanations).where(explanations.c.id == bindparam("id"))
+_SEEN = select(models.c.id).where(models.c.id == bindparam("id"))
 
 _MODEL = ("model", "weights_sha256", "preprocess")  # what tells a model from others
 # What a tombstone no longer says.
@@ -95,6 +98,7 @@ def add_all(
     *,
     actor: str | Sequence[str] = "system",
     ids: Sequence[str] | None = None,
+    more: Sequence[Event] = (),
 ) -> list[tuple[str, str]]:
     """Put many explanations on record, each with its own entry in the audit chain.
 
@@ -105,6 +109,7 @@ def add_all(
             around each.
         actor: Who had them made, or who had each made.
         ids: The id of each, none of which is taken; None makes them.
+        more: What else happened, for the entries behind theirs.
 
     Returns:
         For each its id and that of its model.
@@ -130,8 +135,9 @@ def add_all(
         rows.append(row)
         events.append(_added(row, record, who))
     if rows:
-        connection.execute(insert(explanations), rows)
-        audit.extend(connection, at, events)
+        connection.execute(_ADD, rows)
+    if rows or more:
+        audit.extend(connection, at, [*events, *more])
     return [(row["id"], row["model_id"]) for row in rows]
 
 
@@ -149,11 +155,8 @@ def get(connection: Connection, id: str, tenant: str | None = None) -> Stored | 
     Raises:
         StoreError: Its payload is damaged.
     """
-    query = select(explanations).where(explanations.c.id == id)
-    if tenant is not None:
-        query = query.where(explanations.c.tenant == tenant)
-    row = connection.execute(query).one_or_none()
-    return None if row is None else stored.of_row(row)
+    row = connection.execute(_READ, {"id": id}).one_or_none()
+    return None if row is None or tenant not in (None, row.tenant) else stored.of_row(row)
 
 
 def get_all(connection: Connection, ids: Sequence[str]) -> dict[str, Stored]:
@@ -364,7 +367,7 @@ def _model(connection: Connection, at: str, record: Mapping[str, Any]) -> str:
     """Return the id of a record's model, which is put down when it is first seen."""
     told = dict(zip(_MODEL, _identity(record), strict=True))
     id = sha256(canonical(told))[:32]
-    if connection.execute(select(models.c.id).where(models.c.id == id)).one_or_none() is None:
+    if connection.execute(_SEEN, {"id": id}).one_or_none() is None:
         name = told.pop("model").replace("\0", "\ufffd")
         insert_new(connection, models, {**told, "id": id, "name": name, "first_seen": at})
     return id

@@ -244,8 +244,9 @@ class Ledger:
         """
         with self.database.writing() as connection:
             yield connection, timestamp(self.database.now(connection))
-            if self.signer is not None and connection.info.pop(audit.GREW, False):
-                self._sign(connection, self.every)
+            head: Entry | None = connection.info.pop(audit.HEAD, None)
+            if head is not None and self.signer is not None:
+                self._sign(connection, self.every, head.sequence, head.hash)
 
     def append(
         self,
@@ -300,20 +301,22 @@ class Ledger:
                 expected="a signer", got="none", remedy="pass signer=Signer.open(FILE)"
             )
         with self.database.writing() as connection:
-            return self._sign(connection, 0)
+            head = connection.execute(
+                select(tables.audit_head.c.sequence, tables.audit_head.c.hash)
+            ).one()
+            return self._sign(connection, 0, head.sequence, head.hash)
 
-    def _sign(self, connection: Connection, every: int) -> Checkpoint | None:
+    def _sign(
+        self, connection: Connection, every: int, sequence: int, hash: str
+    ) -> Checkpoint | None:
         assert self.signer is not None
-        head = connection.execute(
-            select(tables.audit_head.c.sequence, tables.audit_head.c.hash)
-        ).one()
-        if head.sequence == 0 or head.sequence - self._signed < every:
+        if sequence == 0 or sequence - self._signed < every:
             return None
         signed = connection.execute(select(func.max(tables.checkpoints.c.sequence))).scalar() or 0
         self._signed = signed
-        if head.sequence - signed < every:
+        if sequence - signed < every:
             return None
-        made = self.signer.sign(head.sequence, head.hash, timestamp(self.database.now(connection)))
+        made = self.signer.sign(sequence, hash, timestamp(self.database.now(connection)))
         insert_new(connection, tables.checkpoints, made.to_dict())
         return made
 

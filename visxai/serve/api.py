@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
-import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
@@ -32,7 +30,6 @@ from visxai.serve.answers import (
 )
 from visxai.serve.bodies import body_of, idempotency_key, item_of, parsed, taken
 from visxai.serve.errors import Conflict, Missing
-from visxai.serve.jobs import OPEN
 from visxai.serve.keys import Principal
 from visxai.serve.rendering import fragment, framed, post_fragment, row_fragment, text_fragment
 from visxai.serve.routing import Admin, Audit, Read, Submit, Wait, errors, service_of
@@ -225,11 +222,7 @@ async def _ended(service: Service, who: Principal, id: str, wait: int) -> str:
         with service.database.reading() as connection:
             return intake.job_of(service, connection, id, who.tenant).state
 
-    end, pause = time.monotonic() + wait / 1000, 0.005
-    while (told := await run_in_threadpool(state)) in OPEN and time.monotonic() < end:
-        await asyncio.sleep(min(pause, max(0.0, end - time.monotonic())))
-        pause = min(pause * 1.5, 0.1)
-    return told
+    return await service.ends.wait(id, lambda: run_in_threadpool(state), wait / 1000)
 
 
 def _explanation(service: Service, who: Principal, id: str) -> dict[str, Any]:

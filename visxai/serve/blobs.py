@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from visxai.errors import StoreError, require
-from visxai.files import keep, one_sentence
+from visxai.files import begin_to_keep, one_sentence
 from visxai.ledger.canonical import sha256
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}/[0-9a-f]{2}/[0-9a-f]{64}")
+_AT_ONCE = 16  # syncs of files and folders
 
 
 class Blobs:
@@ -27,6 +32,9 @@ class Blobs:
     def __init__(self, place: str | Path) -> None:
         self.place = str(place).rstrip("/")
         self._remote: Any = None
+        self._lock = threading.Lock()
+        self._begun: dict[str, Future[list[Future[None]]]] = {}  # so that equal bytes wait as well
+        self._pool = ThreadPoolExecutor(_AT_ONCE, "visxai-sync")
         if "://" in self.place:
             fsspec = require("fsspec", "serve", "an object store")
             self._remote, self.place = fsspec.core.url_to_fs(self.place)
@@ -36,20 +44,66 @@ class Blobs:
 
     def put(self, tenant: str, data: bytes) -> str:
         """Store bytes so that they survive a loss of power; return their name."""
-        digest = sha256(data)
+        with self.putting(tenant, data) as name:
+            return name
+
+    @contextlib.contextmanager
+    def putting(self, tenant: str, data: bytes, digest: str | None = None) -> Iterator[str]:
+        """Store bytes, while the block does something else that has to wait for the disk.
+
+        Args:
+            tenant: Whose they are.
+            data: The bytes.
+            digest: Their SHA-256, None to compute it.
+
+        Yields:
+            Their name, by which they can be read already; they survive a loss of power once the
+            block has ended.
+
+        Raises:
+            StoreError: There is no room.
+        """
+        digest = digest or sha256(data)
         name = f"{tenant}/{digest[:2]}/{digest}"
         if self._remote is not None:
             path = f"{self.place}/{name}"
             self._remote.makedirs(path.rpartition("/")[0], exist_ok=True)
             self._remote.pipe_file(path, data)
-            return name
+            yield name
+            return
         target = Path(self.place, name)
-        with one_sentence("to store an item", "make room there"):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            # After a loss of power a name may have other bytes than its hash says.
-            if not target.exists() or target.read_bytes() != data:
-                keep(target, data)
-        return name
+        with self._lock:
+            begun = self._begun.get(name)
+            if mine := begun is None:
+                begun = self._begun[name] = Future()
+        try:
+            if mine:
+                try:
+                    begun.set_result(self._begin(target, data))
+                except BaseException as error:
+                    begun.set_exception(error)
+            with one_sentence("to store an item", "make room there"):
+                synced = begun.result()
+            yield name
+            with one_sentence("to store an item", "make room there"):
+                for one in synced:
+                    one.result()
+        finally:
+            if mine:
+                with self._lock:
+                    del self._begun[name]
+
+    def _begin(self, target: Path, data: bytes) -> list[Future[None]]:
+        """Write a file where it isn't there, and begin to sync it."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # After a loss of power a name may have other bytes than its hash says.
+        if target.exists() and target.read_bytes() == data:
+            return []
+        return begin_to_keep(target, data, self._pool)
+
+    def close(self) -> None:
+        """End the threads that sync files."""
+        self._pool.shutdown()
 
     def get(self, name: str) -> bytes:
         """Read the bytes of a name.

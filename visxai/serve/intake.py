@@ -6,6 +6,8 @@ any crash, and so is its job.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import time
 import uuid
@@ -13,24 +15,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import insert
 
 from visxai.errors import ArgumentError, Failure, ImageError
-from visxai.ledger import audit
+from visxai.ledger.audit import Event
 from visxai.ledger.canonical import canonical, sha256
 from visxai.moderation import Decision
 from visxai.serve import tables
 from visxai.serve.examine import Examined
 from visxai.serve.idempotency import earlier, remember
+from visxai.serve.known import Known, look_up
 from visxai.serve.post import Seen
 from visxai.serve.similar import look_of
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Row
+    from sqlalchemy import Connection
 
     from visxai.serve.jobs import Job
     from visxai.serve.keys import Principal
     from visxai.serve.service import Service
+
+# Made once: making a statement costs as much as running it.
+_TAKEN, _DECIDED = insert(tables.items), insert(tables.decisions)
 
 
 @dataclass(frozen=True)
@@ -50,23 +56,15 @@ class Item:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     kind: str = "image"
 
+    @functools.cached_property
+    def content_sha256(self) -> str:
+        """The SHA-256 of the bytes."""
+        return sha256(self.data)
+
     def fingerprint(self, *more: Any) -> str:
         """Return a hash that is the same for the same request."""
-        return sha256(
-            canonical([sha256(self.data), self.name, dict(self.metadata), self.kind, *more])
-        )
-
-
-@dataclass(frozen=True)
-class _Known:
-    """What is known of an item's pixels, from now or from before."""
-
-    pixel_sha256: str
-    width: int | None
-    height: int | None
-    decision: Decision | None
-    timings: Mapping[str, float] = field(default_factory=dict)
-    look: Mapping[str, Any] | None = None
+        told = [self.content_sha256, self.name, dict(self.metadata), self.kind, *more]
+        return sha256(canonical(told))
 
 
 def moderate(
@@ -93,8 +91,8 @@ def moderate(
     fingerprint = item.fingerprint("moderate")
     if idempotency and (answer := earlier(service, who, idempotency, fingerprint)):
         return answer
-    content = sha256(item.data)
-    known = _look_up(service, who.tenant, content, item.kind, "fast", decided=True)
+    content = item.content_sha256
+    known = look_up(service, who.tenant, content, item.kind, "fast", decided=True)
     if known is None or known.decision is None:
         known = service.once(
             f"decide {item.kind} {who.tenant} {content}", lambda: _decide(service, content, item)
@@ -102,8 +100,13 @@ def moderate(
     decision = known.decision
     assert decision is not None
     # Only what is flagged is kept: for everything else the scores are enough.
-    blob = service.blobs.put(who.tenant, item.data) if decision.flagged else None
-    with service.ledger.writing() as (connection, at):
+    storing = (
+        service.blobs.putting(who.tenant, item.data, content)
+        if decision.flagged
+        else contextlib.nullcontext()
+    )
+    # The bytes and the rows go to the disk at the same time.
+    with storing as blob, service.ledger.writing() as (connection, _):
         now = service.database.now(connection)
         item_id = _insert_item(service, connection, now, who, item, content, known, blob)
         decision_id, job = uuid.uuid4().hex, None
@@ -124,7 +127,13 @@ def moderate(
                 **({} if known.look is None else {"look": known.look}),
             }
             wanted = service.job(who.tenant, "fast", known.pixel_sha256, decision.target, spec)
-            job = service.enqueue(connection, wanted, now)
+            body = {
+                "item": item_id,
+                "policy": service.moderator.policy.name,
+                "category": decision.category,
+            }
+            flagged = Event("item.flagged", decision_id, who.key_id, who.tenant, body)
+            job = service.enqueue(connection, wanted, now, [flagged])
         told = {
             "id": decision_id,
             "policy": service.moderator.policy.name,
@@ -134,30 +143,19 @@ def moderate(
             "threshold": decision.threshold,
             "severity": decision.severity,
         }
-        connection.execute(
-            insert(tables.decisions).values(
-                **told,
-                tenant=who.tenant,
-                item_id=item_id,
-                created=now,
-                scores=json.dumps(dict(decision.scores)),
-                target=decision.target,
-                job_id=None if job is None else job.id,
-                lane="review",
-                state="open" if decision.flagged else "none",
-                opened=now if decision.flagged else None,
-            )
-        )
-        if decision.flagged:
-            audit.append(
-                connection,
-                at,
-                "item.flagged",
-                decision_id,
-                actor=who.key_id,
-                tenant=who.tenant,
-                body={"item": item_id, "policy": told["policy"], "category": told["category"]},
-            )
+        row = {
+            **told,
+            "tenant": who.tenant,
+            "item_id": item_id,
+            "created": now,
+            "scores": json.dumps(dict(decision.scores)),
+            "target": decision.target,
+            "job_id": None if job is None else job.id,
+            "lane": "review",
+            "state": "open" if decision.flagged else "none",
+            "opened": now if decision.flagged else None,
+        }
+        connection.execute(_DECIDED, row)
         answer = {
             "item_id": item_id,
             "decision_id": decision_id,
@@ -223,10 +221,10 @@ def explain(
     fingerprint = item.fingerprint("explain", str(parsed), tier)
     if idempotency and (answer := earlier(service, who, idempotency, fingerprint)):
         return answer
-    content = sha256(item.data)
-    known = _look_up(service, who.tenant, content, item.kind, tier)
+    content = item.content_sha256
+    known = look_up(service, who.tenant, content, item.kind, tier)
     if known is None and item.kind == "text":
-        known = _Known(content, None, None, None)
+        known = Known(content, None, None, None)
     if known is None:
         began = time.perf_counter()
         examined = service.once(
@@ -234,8 +232,8 @@ def explain(
         )
         service.keep(content, examined)
         known = _known(examined, None, began)
-    blob = service.blobs.put(who.tenant, item.data)
-    with service.ledger.writing() as (connection, _):
+    storing = service.blobs.putting(who.tenant, item.data, content)
+    with storing as blob, service.ledger.writing() as (connection, _):
         now = service.database.now(connection)
         item_id = _insert_item(service, connection, now, who, item, content, known, blob)
         spec = {
@@ -256,14 +254,14 @@ def explain(
     return answer
 
 
-def _decide(service: Service, content: str, item: Item) -> _Known:
+def _decide(service: Service, content: str, item: Item) -> Known:
     from visxai.images.prepared import Prepared
 
     if item.kind in ("text", "table"):
         began = time.perf_counter()
         decision = service.kinds.decide(item.kind, item.data)
         timings = {"decide": time.perf_counter() - began}
-        return _Known(content, None, None, decision, timings)
+        return Known(content, None, None, decision, timings)
     if item.kind == "post":
         began = time.perf_counter()
         examined = _examined(service, content, item)
@@ -289,14 +287,14 @@ def _decide(service: Service, content: str, item: Item) -> _Known:
 
 def _known(
     examined: Examined, decision: Decision | None, began: float, decoded: float | None = None
-) -> _Known:
+) -> Known:
     ended = time.perf_counter()
     timings = {"decode": (decoded or ended) - began}
     if decoded is not None:
         timings["decide"] = ended - decoded
     size = examined.input.width, examined.input.height
     look = None if decision is None else look_of(examined, decision.score)
-    return _Known(examined.pixel_sha256, *size, decision, timings, look)
+    return Known(examined.pixel_sha256, *size, decision, timings, look)
 
 
 def _examined(service: Service, content: str, item: Item) -> Examined:
@@ -306,54 +304,6 @@ def _examined(service: Service, content: str, item: Item) -> Examined:
     return found
 
 
-def _look_up(
-    service: Service, tenant: str, content: str, kind: str, lane: str, *, decided: bool = False
-) -> _Known | None:
-    """Find the tenant's last item with the same bytes, and the same policy's decision on it.
-
-    Raises:
-        Busy: There is none, or none with a decision where one is wanted, and the lane is full.
-    """
-    items, decisions = tables.items, tables.decisions
-    policy = service.moderator.policy.name
-    query = (
-        select(items, decisions)
-        .join(
-            decisions,
-            (decisions.c.item_id == items.c.id) & (decisions.c.policy == policy),
-            isouter=True,
-        )
-        .where(
-            items.c.tenant == tenant,
-            items.c.content_sha256 == content,
-            items.c.model_key == service.kinds.key_of(kind),
-        )
-        .order_by(decisions.c.created.desc().nulls_last())
-        .limit(1)
-    )
-    known = None
-    with service.database.reading() as connection:
-        row = connection.execute(query).one_or_none() if service.config.cache.exact else None
-        if row is not None:
-            decision = _judged(service, row, kind)
-            known = _Known(row.pixel_sha256, row.width, row.height, decision)
-        if known is None or (decided and known.decision is None):
-            service.queue.check_room(connection, lane)
-    return known
-
-
-def _judged(service: Service, row: Row[Any], kind: str) -> Decision | None:
-    """Judge the scores of an earlier decision by the present rules, if it has them all."""
-    if row.scores is None:
-        return None
-    scores = json.loads(row.scores)
-    moderator = service.kinds.of(kind)
-    names = [rule.category for rule in moderator.policy.rules]
-    if any(name not in scores for name in names):
-        return None
-    return moderator.judge([scores[name] for name in names])
-
-
 def _insert_item(
     service: Service,
     connection: Connection,
@@ -361,26 +311,25 @@ def _insert_item(
     who: Principal,
     item: Item,
     content: str,
-    known: _Known,
+    known: Known,
     blob: str | None,
 ) -> str:
     id = uuid.uuid4().hex
-    connection.execute(
-        insert(tables.items).values(
-            id=id,
-            tenant=who.tenant,
-            created=now,
-            kind=item.kind,
-            name=item.name.replace("\0", "\ufffd")[:500] if blob else None,
-            content_sha256=content,
-            pixel_sha256=known.pixel_sha256,
-            width=known.width,
-            height=known.height,
-            model_key=service.kinds.key_of(item.kind),
-            metadata=json.dumps(dict(item.metadata)) if item.metadata else None,
-            blob=blob,
-        )
-    )
+    row = {
+        "id": id,
+        "tenant": who.tenant,
+        "created": now,
+        "kind": item.kind,
+        "name": item.name.replace("\0", "\ufffd")[:500] if blob else None,
+        "content_sha256": content,
+        "pixel_sha256": known.pixel_sha256,
+        "width": known.width,
+        "height": known.height,
+        "model_key": service.kinds.key_of(item.kind),
+        "metadata": json.dumps(dict(item.metadata)) if item.metadata else None,
+        "blob": blob,
+    }
+    connection.execute(_TAKEN, row)
     return id
 
 

@@ -18,11 +18,11 @@ from __future__ import annotations
 import json
 import secrets
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import bindparam, func, insert, select, update
 
 from visxai.ledger.database import Database, insert_new
 from visxai.serve.jobs import OPEN, Busy, Depth, Job
@@ -33,6 +33,19 @@ if TYPE_CHECKING:
 
 ATTEMPTS = 3  # after which a job that keeps losing its worker has failed
 POISON = "expected an explanation, got three ends of the process that computed it: leave it out"
+# Made once: making a statement costs as much as running it.
+_PUT = insert(jobs)
+_LEADER = (
+    select(jobs.c.id)
+    .where(jobs.c.content_key == bindparam("key"), jobs.c.leader.is_(None), jobs.c.state.in_(OPEN))
+    .with_for_update()
+)
+_DEPTH = select(func.count()).select_from(
+    select(jobs.c.id)
+    .where(jobs.c.state == "queued", jobs.c.lane == bindparam("lane"))
+    .limit(bindparam("most"))
+    .subquery()
+)
 
 
 @dataclass(frozen=True)
@@ -87,15 +100,7 @@ class Queue:
             "spec": json.dumps(dict(job.spec)),
         }
         while True:
-            leader = connection.execute(
-                select(jobs.c.id)
-                .where(
-                    jobs.c.content_key == job.content_key,
-                    jobs.c.leader.is_(None),
-                    jobs.c.state.in_(OPEN),
-                )
-                .with_for_update()
-            ).scalar_one_or_none()
+            leader = connection.execute(_LEADER, {"key": job.content_key}).scalar_one_or_none()
             if leader is None and known():
                 return None
             # Another transaction may put down the first job of this content at the same time: then
@@ -113,10 +118,8 @@ class Queue:
         """
         made = replace(job, state="done", created=now, started=now, finished=now)
         row = {name: value for name, value in vars(made).items() if name != "spec"}
-        connection.execute(
-            insert(jobs),
-            {**row, "item_id": job.spec.get("item_id"), "spec": json.dumps(dict(job.spec))},
-        )
+        spec = {"item_id": job.spec.get("item_id"), "spec": json.dumps(dict(job.spec))}
+        connection.execute(_PUT, {**row, **spec})
         return made
 
     def check_room(self, connection: Connection, lane: str) -> None:
@@ -124,10 +127,7 @@ class Queue:
         most = (self.limits or {}).get(lane)
         if most is None:
             return
-        waiting = select(jobs.c.id).where(jobs.c.state == "queued", jobs.c.lane == lane).limit(most)
-        depth = connection.execute(
-            select(func.count()).select_from(waiting.subquery())
-        ).scalar_one()
+        depth = connection.execute(_DEPTH, {"lane": lane, "most": most}).scalar_one()
         if depth >= most:
             raise Busy(lane, depth, 1 if lane == "fast" else 5)
 
@@ -207,24 +207,19 @@ class Queue:
             either = (select(jobs.c.id).where(one).limit(1) for one in (mine, _RUNS & late))
             return any(connection.execute(one).first() is not None for one in either)
 
-    def renew(self, claimed: Iterable[Job]) -> set[str]:
+    def renew(self, claimed: Sequence[Job]) -> set[str]:
         """Renew the leases of claimed jobs: the heart-beat.
 
         Returns:
             The ids of those that are still leased to the caller.
         """
-        held = {job.id: job.token for job in claimed}
-        if not held:
+        if not claimed:
             return set()
         with self.database.writing() as connection:
             now = self.database.now(connection)
             kept = connection.execute(
                 update(jobs)
-                .where(
-                    jobs.c.id.in_(held),
-                    jobs.c.token.in_(set(held.values())),
-                    jobs.c.state == "running",
-                )
+                .where(*_held(claimed))
                 .values(lease_until=now + self.lease)
                 .returning(jobs.c.id)
             )
@@ -242,9 +237,23 @@ class Queue:
             The jobs that followed it, which are done as well and get the same result; None if the
             lease was lost: then the transaction must write nothing.
         """
-        if not self._end(connection, job, now, "done", None):
-            return None
-        return self._end_followers(connection, job.id, now, "done", None)
+        return self.complete_all(connection, [job], now).get(job.id)
+
+    def complete_all(
+        self, connection: Connection, claimed: Sequence[Job], now: float
+    ) -> dict[str, list[Job]]:
+        """End jobs of one claim as done, within the transaction that writes their results.
+
+        Args:
+            connection: A connection in a writing transaction.
+            claimed: The jobs as claimed.
+            now: The present time.
+
+        Returns:
+            For each job that was still leased to the caller, the jobs that followed it, which are
+            done as well; for the others the transaction must write nothing.
+        """
+        return self._end(connection, claimed, now, "done", None)
 
     def fail(self, connection: Connection, job: Job, now: float, reason: str) -> list[Job] | None:
         """End a claimed job as failed.
@@ -258,24 +267,13 @@ class Queue:
         Returns:
             The jobs that followed it, which have failed as well; None if the lease was lost.
         """
-        if not self._end(connection, job, now, "failed", reason):
-            return None
-        return self._end_followers(connection, job.id, now, "failed", reason)
+        return self._end(connection, [job], now, "failed", reason).get(job.id)
 
     def release(self, claimed: Sequence[Job]) -> None:
         """Give leases back unused, as a worker does that is asked to stop."""
         with self.database.writing() as connection:
-            for job in claimed:
-                connection.execute(
-                    update(jobs)
-                    .where(*_held(job))
-                    .values(
-                        state="queued",
-                        token=None,
-                        lease_until=None,
-                        attempts=jobs.c.attempts - 1,
-                    )
-                )
+            fewer = {"attempts": jobs.c.attempts - 1, **_FREE}
+            connection.execute(update(jobs).where(*_held(claimed)).values(state="queued", **fewer))
 
     def cancel(self, connection: Connection, id: str, now: float) -> bool:
         """Cancel a job that hasn't ended; a follower takes its place as leader.
@@ -324,32 +322,46 @@ class Queue:
         ).all()
         for row in over:
             if row.attempts < ATTEMPTS:
-                values = {"state": "queued", "token": None, "lease_until": None}
+                values = {"state": "queued", **_FREE}
                 connection.execute(update(jobs).where(jobs.c.id == row.id).values(**values))
                 continue
-            ended = {"state": "failed", "reason": POISON, "finished": now, "token": None}
-            connection.execute(
-                update(jobs).where(jobs.c.id == row.id).values({**ended, "lease_until": None})
-            )
-            self._end_followers(connection, row.id, now, "failed", POISON)
+            ended = {"state": "failed", "reason": POISON, "finished": now, **_FREE}
+            connection.execute(update(jobs).where(jobs.c.id == row.id).values(**ended))
+            self._end_followers(connection, [row.id], now, "failed", POISON)
 
     def _end(
-        self, connection: Connection, job: Job, now: float, state: str, reason: str | None
-    ) -> bool:
+        self,
+        connection: Connection,
+        claimed: Sequence[Job],
+        now: float,
+        state: str,
+        reason: str | None,
+    ) -> dict[str, list[Job]]:
+        if not claimed:
+            return {}
         ended = connection.execute(
             update(jobs)
-            .where(*_held(job))
+            .where(*_held(claimed))
             .values(state=state, reason=reason, finished=now, token=None, lease_until=None)
             .returning(jobs.c.id)
         )
-        return ended.first() is not None
+        found: dict[str, list[Job]] = {id: [] for id in ended.scalars()}
+        if found:
+            for job in self._end_followers(connection, list(found), now, state, reason):
+                found[str(job.leader)].append(job)
+        return found
 
     def _end_followers(
-        self, connection: Connection, id: str, now: float, state: str, reason: str | None
+        self,
+        connection: Connection,
+        ids: Sequence[str],
+        now: float,
+        state: str,
+        reason: str | None,
     ) -> list[Job]:
         rows = connection.execute(
             update(jobs)
-            .where(jobs.c.leader == id, jobs.c.state == "queued")
+            .where(jobs.c.leader.in_(ids), jobs.c.state == "queued")
             .values(state=state, reason=reason, finished=now)
             .returning(jobs)
         ).all()
@@ -370,10 +382,16 @@ class Queue:
 
 
 _RUNS = jobs.c.state == "running"
+_FREE = {"token": None, "lease_until": None}
 
 
-def _held(job: Job) -> tuple[Any, ...]:
-    return (jobs.c.id == job.id, jobs.c.state == "running", jobs.c.token == job.token)
+def _held(claimed: Sequence[Job]) -> tuple[Any, ...]:
+    tokens = {job.token for job in claimed}
+    return (
+        jobs.c.id.in_([job.id for job in claimed]),
+        jobs.c.state == "running",
+        jobs.c.token.in_(tokens),
+    )
 
 
 def _job(row: Row[Any]) -> Job:

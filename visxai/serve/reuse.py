@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
-from visxai.ledger import Stored, explanations
-from visxai.ledger.database import insert_new
+from visxai.ledger import Stored, stored
+from visxai.ledger.database import insert_all_new
+from visxai.ledger.tables import explanations
 from visxai.serve import similar
 from visxai.serve.tables import cache
+
+_EQUAL = (
+    select(explanations)
+    .join(cache, cache.c.explanation_id == explanations.c.id)
+    .where(cache.c.content_key == bindparam("key"))
+)
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -28,11 +35,13 @@ class Reused:
         record: The explanation's fields.
         cache: Where they came from, as the envelope says it.
         confidence: What was found on the explanation's quality, for the same item only.
+        equal: Whether it was found as an equal item's, so that the next one will find it too.
     """
 
     record: Mapping[str, Any]
     cache: Mapping[str, Any]
     confidence: Mapping[str, Any] = field(default_factory=dict)
+    equal: bool = False
 
 
 def find(connection: Connection, job: Job, settings: Cache) -> Reused | None:
@@ -51,7 +60,7 @@ def find(connection: Connection, job: Job, settings: Cache) -> Reused | None:
         # What was taken over from an image that looks the same stays that.
         if source.envelope.cache.get("kind") == "similar":
             told = source.envelope.cache
-        return Reused(source.record or {}, told, source.envelope.confidence)
+        return Reused(source.record or {}, told, source.envelope.confidence, equal=True)
     if settings.similar and job.lane == "fast":
         found = similar.find(connection, job, settings.tolerance)
         if found is not None:
@@ -61,23 +70,25 @@ def find(connection: Connection, job: Job, settings: Cache) -> Reused | None:
 
 def equal(connection: Connection, content_key: str) -> Stored | None:
     """Return the explanation that is there for a content key, None if there is none."""
-    id = connection.execute(
-        select(cache.c.explanation_id).where(cache.c.content_key == content_key)
-    ).scalar_one_or_none()
-    found = None if id is None else explanations.get(connection, id)
-    return None if found is None or found.record is None else found
+    row = connection.execute(_EQUAL, {"key": content_key}).one_or_none()
+    return None if row is None or row.data is None else stored.of_row(row)
 
 
-def remember(connection: Connection, job: Job, now: float, *, computed: bool = True) -> None:
-    """Let later jobs of the same content, or of an image like it, take a job's explanation.
+def remember(
+    connection: Connection, ended: Sequence[Job], now: float, *, computed: bool = True
+) -> None:
+    """Let later jobs of the same content, or of images like it, take the explanations of jobs.
 
     Args:
         connection: A connection in a writing transaction.
-        job: The job.
+        ended: The jobs.
         now: The present time.
-        computed: Whether it was computed for this very image: else only equal ones take it.
+        computed: Whether they were computed for these very images: else only equal ones take them.
     """
-    values = {"content_key": job.content_key, "explanation_id": job.id, "created": now}
-    insert_new(connection, cache, values)
-    if computed and job.lane == "fast":
-        similar.remember(connection, job, now)
+    rows = [
+        {"content_key": job.content_key, "explanation_id": job.id, "created": now} for job in ended
+    ]
+    insert_all_new(connection, cache, rows)
+    for job in ended if computed else ():
+        if job.lane == "fast":
+            similar.remember(connection, job, now)

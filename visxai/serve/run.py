@@ -86,9 +86,11 @@ def working(
         worker.start()
     courier.start()
     tidying.start()
+    service.ends.here = bool(lanes)
     try:
         yield workers
     finally:
+        service.ends.here = False
         over.set()
         for worker in workers:
             worker.stop()

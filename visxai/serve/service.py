@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from visxai.errors import Failure
-from visxai.ledger import Database, Envelope, Ledger, Signer, explanations
+from visxai.ledger import Database, Envelope, Ledger, Signer, audit, explanations
+from visxai.ledger.audit import Event
 from visxai.ledger.canonical import canonical, sha256, timestamp
 from visxai.pipeline.tasks import Setup
 from visxai.pipeline.workers import Workers
@@ -31,6 +32,7 @@ from visxai.serve.keys import Known
 from visxai.serve.kinds import Kinds
 from visxai.serve.post import Post
 from visxai.serve.queue import Queue
+from visxai.serve.waiting import Ends
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -145,12 +147,14 @@ class Service:
         self._lock = threading.Lock()
         # By lane: set when this process put down a job.
         self.wake = {lane: threading.Event() for lane in ("fast", "precise")}
+        self.ends = Ends()
         self.known = Known()  # keys that were right a moment ago
 
     def close(self) -> None:
         """Stop the decoders and close the database."""
         self.compute.shutdown()
         self._decoders.close()
+        self.blobs.close()
         self.database.close()
 
     # ---- bytes ---------------------------------------------------------------------------------
@@ -289,13 +293,16 @@ class Service:
             {**spec, "target": target, "method": method},
         )
 
-    def enqueue(self, connection: Connection, job: Job, now: float) -> Job:
+    def enqueue(
+        self, connection: Connection, job: Job, now: float, more: Sequence[Event] = ()
+    ) -> Job:
         """Put a job into the queue, or answer it from the cache.
 
         Args:
             connection: A connection in a writing transaction.
             job: The job.
             now: The present time.
+            more: What else happened, for the audit chain.
 
         Raises:
             Busy: The lane is full.
@@ -310,11 +317,14 @@ class Service:
 
         made = self.queue.submit(connection, job, now, known)
         if made is not None:
+            if more:
+                audit.extend(connection, timestamp(now), more)
             return made
         envelope = self.envelope(job, now, reused[0].cache, None, reused[0].confidence)
         made = self.queue.put_done(connection, job, now)
-        self.record(connection, [(made, reused[0].record, envelope)], now)
-        reuse.remember(connection, made, now, computed=False)
+        self.record(connection, [(made, reused[0].record, envelope)], now, more)
+        if not reused[0].equal:
+            reuse.remember(connection, [made], now, computed=False)
         return made
 
     def envelope(
@@ -353,14 +363,23 @@ class Service:
         connection: Connection,
         ended: Sequence[tuple[Job, Mapping[str, Any], Envelope]],
         now: float,
+        more: Sequence[Event] = (),
     ) -> None:
-        """Put jobs' explanations on record, in the transaction that ends the jobs."""
+        """Put jobs' explanations on record, in the transaction that ends the jobs.
+
+        Args:
+            connection: A connection in a writing transaction.
+            ended: The jobs with their records and envelopes.
+            now: The present time.
+            more: What else happened, for the audit chain.
+        """
         explanations.add_all(
             connection,
             timestamp(now),
             [(record, envelope) for _, record, envelope in ended],
             actor=[str(job.spec.get("actor", "system")) for job, _, _ in ended],
             ids=[job.id for job, _, _ in ended],
+            more=more,
         )
 
 

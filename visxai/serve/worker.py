@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +63,11 @@ class _Ready:
 
 
 class Worker:
-    """Works through one lane of the queue in a thread, with a second thread for the heart-beat.
+    """Works through one lane of the queue: claims, computes, and writes what it computed.
+
+    The next batch is claimed and computed while the results of the one before are written. All
+    threads live as long as the worker: one that computes has threads of OpenMP and memory of its
+    own, and many in turn take more and more of both.
 
     Args:
         service: The service.
@@ -75,13 +80,21 @@ class Worker:
     ) -> None:
         self.service, self.lane, self._log = service, lane, log
         self._stop = threading.Event()
-        self._claimed: list[Job] = []
+        self._held: list[Job] = []  # what is under way, whose leases are renewed
+        self._lock = threading.Lock()
         self._kinds = deque(service.kinds.names)
         name = f"visxai-worker-{lane}"
         self._threads = [
             threading.Thread(target=self._run, name=name, daemon=True),
             threading.Thread(target=self._beat, name=f"{name}-beat", daemon=True),
         ]
+        self._decoding = ThreadPoolExecutor(_AT_ONCE, f"{name}-decode")
+        self._writing = ThreadPoolExecutor(1, f"{name}-write")
+        self._written: Future[None] | None = None
+        # A slow method holds nobody up in a thread of its own; see `Service` for the fast lane's.
+        self._compute = (
+            service.compute if lane == "fast" else ThreadPoolExecutor(1, f"{name}-compute")
+        )
         self.done = 0
 
     def start(self) -> None:
@@ -94,6 +107,9 @@ class Worker:
         self._stop.set()
         for thread in self._threads:
             thread.join(wait)
+        for pool in (self._decoding, self._writing, self._compute):
+            if pool is not self.service.compute:
+                pool.shutdown(wait=False)
 
     def step(self) -> int:
         """Claim a batch and work it off.
@@ -101,6 +117,12 @@ class Worker:
         Returns:
             How many jobs were claimed.
         """
+        count = self._advance()
+        self._settle()
+        return count
+
+    def _advance(self) -> int:
+        """Claim a batch, compute it, and begin to write it once the batch before is written."""
         most = self.service.config.tiers.fast.batch if self.lane == "fast" else 1
         claimed: list[Job] = []
         for _ in range(len(self._kinds)):
@@ -110,19 +132,41 @@ class Worker:
                 break
         if not claimed:
             return 0
-        self._claimed = claimed
+        with self._lock:
+            self._held = [*self._held, *claimed]
         try:
-            self._finish(self._explained(claimed))
+            results = self._explained(claimed)
+            self._settle()
+        except BaseException:
+            self._leave(claimed)
+            raise
+        self._written = self._writing.submit(self._write, claimed, results)
+        return len(claimed)
+
+    def _write(self, claimed: Sequence[Job], results: Sequence[Result]) -> None:
+        try:
+            self._finish(results)
             self.done += len(claimed)
         finally:
-            self._claimed = []
-        return len(claimed)
+            self._leave(claimed)
+
+    def _settle(self) -> None:
+        """Wait until the last batch is written; raise what writing it raised."""
+        written, self._written = self._written, None
+        if written is not None:
+            written.result()
+
+    def _leave(self, claimed: Sequence[Job]) -> None:
+        gone = {(job.id, job.token) for job in claimed}
+        with self._lock:
+            self._held = [job for job in self._held if (job.id, job.token) not in gone]
 
     def _run(self) -> None:
         while not self._stop.is_set():
             try:
-                if self.step():
+                if self._advance():
                     continue
+                self._settle()
             except StoreError as error:
                 # The database is away: leases run out, and the jobs are claimed again.
                 self._log(f"{self.lane} worker: {error}")
@@ -134,12 +178,13 @@ class Worker:
             if wake.wait(IDLE):
                 self._stop.wait(_LINGER)
             wake.clear()
+        with contextlib.suppress(Exception):
+            self._settle()
 
     def _beat(self) -> None:
         while not self._stop.wait(self.service.config.queue.lease / 4):
-            claimed = self._claimed
             try:
-                self.service.queue.renew(claimed)
+                self.service.queue.renew(self._held)
             except StoreError as error:
                 self._log(f"{self.lane} heart-beat: {error}")
 
@@ -152,8 +197,7 @@ class Worker:
         results: list[Result] = []
         ready: list[_Ready] = []
         began = time.perf_counter()
-        with ThreadPoolExecutor(_AT_ONCE, "visxai-decode") as pool:
-            examined = list(pool.map(self._examine, claimed))
+        examined = list(self._decoding.map(self._examine, claimed))
         seconds = (time.perf_counter() - began) / len(claimed)
         for job, found in zip(claimed, examined, strict=True):
             queued = max(0.0, (job.started or job.created) - job.created)
@@ -173,7 +217,7 @@ class Worker:
             blank = replace(first, prepared=noise(first.prepared))
             return one_by_one(ready, run, lambda: run([blank], control=True))
 
-        made = self._computed(explain)
+        made: list[Any] = self._compute.submit(explain).result()
         seconds = (time.perf_counter() - began) / len(ready)
         for one, found in zip(ready, made, strict=True):
             one.timings["explain"] = seconds
@@ -271,11 +315,8 @@ class Worker:
             return one_by_one(ready, run, control)
 
         # Rows are explained in milliseconds, and their libraries share one model: in one thread.
-        made = (
-            self.service.compute.submit(explain).result()
-            if kind == "table"
-            else self._computed(explain)
-        )
+        compute = self.service.compute if kind == "table" else self._compute
+        made = compute.submit(explain).result()
         seconds = (time.perf_counter() - began) / len(ready)
         for (job, _), one in zip(ready, made, strict=True):
             queued = max(0.0, (job.started or job.created) - job.created)
@@ -287,14 +328,6 @@ class Worker:
             else:
                 results.append(Result(job, one.explanation, None, timings, one.confidence))
         return results
-
-    def _computed(self, explain: Callable[[], list[Checked[Any] | Exception]]) -> list[Any]:
-        """Compute in the thread that the lane computes in."""
-        if self.lane == "fast":
-            return self.service.compute.submit(explain).result()
-        # A thread of its own, so that a slow method holds nobody up; see `Service`.
-        with ThreadPoolExecutor(1, "visxai-precise") as own:
-            return own.submit(explain).result()
 
     def _examine(self, job: Job) -> Examined | Failure:
         content = str(job.spec["content_sha256"])
@@ -310,28 +343,29 @@ class Worker:
     def _finish(self, results: Sequence[Result]) -> None:
         """Write the results and end the jobs, in one transaction."""
         service = self.service
+        made = [(one, one.explanation) for one in results if one.explanation is not None]
+        # Before the transaction: what it takes, everybody waits for.
+        records = [explanation.to_dict() for _, explanation in made]
         with service.ledger.writing() as (connection, _):
             now = service.database.now(connection)
-            ended: list[tuple[Result, list[Job]]] = []
             # All jobs first, then the audit chain: whoever submits takes these locks in that order.
             for result in results:
                 if result.explanation is None:
                     reason = result.reason or "it failed"
                     service.queue.fail(connection, result.job, now, reason)
-                    continue
-                followers = service.queue.complete(connection, result.job, now)
-                if followers is not None:  # else the lease was lost: its new holder writes it
-                    ended.append((result, followers))
-            rows: list[tuple[Job, dict[str, Any], Envelope]] = []
-            for result, followers in ended:
-                job, made = result.job, result.explanation
-                assert made is not None
-                record, figures = made.to_dict(), result.confidence
+            ended = service.queue.complete_all(connection, [one.job for one, _ in made], now)
+            rows: list[tuple[Job, Mapping[str, Any], Envelope]] = []
+            for (result, _), record in zip(made, records, strict=True):
+                job, figures = result.job, result.confidence
+                if (followers := ended.get(job.id)) is None:
+                    continue  # the lease was lost: its new holder writes it
                 none, exact = {"kind": "none"}, {"kind": "exact", "source": job.id}
                 envelope = service.envelope(job, now, none, result.timings, figures)
                 rows.append((job, record, envelope))
                 for other in followers:
                     again = service.envelope(other, now, exact, None, figures)
                     rows.append((other, record, again))
-                reuse.remember(connection, job, now)
+            jobs = [result.job for result, _ in made if result.job.id in ended]
+            reuse.remember(connection, jobs, now)
             service.record(connection, rows, now)
+        service.ends.tell([result.job.id for result in results] + [job.id for job, _, _ in rows])
