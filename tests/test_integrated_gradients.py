@@ -7,13 +7,20 @@ import torch
 import zoo
 from captum.attr import IntegratedGradients as Captum
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
 
 from visxai import methods
 from visxai.engine.batch import compute
-from visxai.errors import ArgumentError
+from visxai.errors import ArgumentError, ModelError
 from visxai.methods._maps import gaussian_blur
 from visxai.methods.base import Maps
-from visxai.methods.integrated_gradients import ACCURATE, IntegratedGradients, Samples
+from visxai.methods.integrated_gradients import (
+    ACCURATE,
+    IntegratedGradients,
+    Path,
+    Samples,
+    first_grid,
+)
 from visxai.models.probe import Probe
 from visxai.models.pytorch.model import TorchModel
 from visxai.models.pytorch.modules import adapt
@@ -104,6 +111,49 @@ def test_gauss_legendre_equals_captum(kind: str) -> None:
     expected = Captum(scores).attribute(x, target=3, n_steps=50, method="gausslegendre").sum(1)
     found = run(model, "steps=50, schedule='gauss_legendre'", x, target=3).values
     assert (found - expected).abs().max() <= 1e-4 * expected.abs().max()
+
+
+def test_mean_slopes_of_one_layer_are_exact_at_any_number_of_points() -> None:
+    torch.manual_seed(3)
+    module = nn.Sequential(nn.Flatten(), nn.Linear(48, 20), nn.ReLU(inplace=True), nn.Linear(20, 3))
+    x = zoo.inputs(2, 4)
+    baseline = torch.full_like(x, -0.3)
+    found = run(TorchModel(module), "steps=2, schedule='mean_slopes', baseline=-0.3", x, target=1)
+    z, z0 = (module[1](given.flatten(1)) for given in (x, baseline))
+    slopes = (z.relu() - z0.relu()) / (z - z0)
+    gradient = (slopes * module[3].weight[1]) @ module[1].weight
+    expected = ((x - baseline) * gradient.reshape(x.shape)).sum(1).detach()
+    torch.testing.assert_close(found.values, expected, rtol=1e-4, atol=1e-5)
+    assert found.quality["completeness"].max() < 1e-4
+    assert found.quality["evaluations"].tolist() == [2, 2]
+
+
+@pytest.mark.parametrize("kind", ["mobilenet_v3", "resnet18"])
+def test_mean_slopes_come_nearer_and_cost_what_is_said(kind: str) -> None:
+    model, x, rows = zoo.model(kind), zoo.inputs(2), []
+    fine = run(model, "steps=300, schedule='gauss_legendre'", x, target=3).values
+    spec = "steps=8, schedule='mean_slopes'"
+    maps = run(model, spec, x, target=3).values
+    first = next(part for part in model.module.modules() if isinstance(part, nn.Conv2d))
+
+    def count(part: nn.Module, _given: object, output: Tensor) -> None:
+        if getattr(part, "weight", None) is first.weight:
+            rows.append(len(output))
+
+    handle = register_module_forward_hook(count)
+    alone = run(model, spec, x[:1], target=3).values
+    handle.remove()
+    assert (alone - maps[:1]).abs().max() <= 1e-5 * maps.abs().max()
+    assert sum(rows) == methods.load(f"integrated_gradients({spec})").cost(model, x).forwards
+    path = Path(x, torch.zeros_like(x), model.aim(x, Target.of(3)).each())
+    plain = path.sample(model, first_grid(path, 7)).trapezoid()  # at the same points
+    errors = [(one - fine).flatten(1).norm(dim=1) for one in (maps, plain)]
+    assert (errors[0] < 0.9 * errors[1]).all()
+
+
+def test_mean_slopes_need_activations_that_are_modules() -> None:
+    with pytest.raises(ModelError, match="use schedule='adaptive'"):
+        run(kink, "schedule='mean_slopes'", torch.ones(1, 3, 4, 4))
 
 
 @pytest.mark.parametrize("kind", ["conv", "vit"])
