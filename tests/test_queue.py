@@ -247,10 +247,12 @@ class Machine(RuleBasedStateMachine):
 
     @rule(lease=leases)
     def complete(self, lease: list[Job]) -> None:
-        for one in lease:
-            followers = end(self.queue, one)
-            for done in [one, *followers] if followers is not None else []:
-                self.results[done.id] += 1
+        with self.queue.database.writing() as connection:
+            now = self.queue.database.now(connection)
+            ended = self.queue.complete_all(connection, lease, now)
+        for id, followers in ended.items():
+            for done in [id, *(one.id for one in followers)]:
+                self.results[done] += 1
 
     @rule(lease=leases)
     def fail(self, lease: list[Job]) -> None:
