@@ -55,8 +55,9 @@ def test_a_part_is_there_after_importing_visxai_alone(code: str) -> None:
 
 
 def test_importing_visxai_and_reading_a_schema_load_no_torch() -> None:
-    done = run("-c", "import sys, visxai; visxai.record.schema(); print('torch' in sys.modules)")
-    assert done.stdout.strip() == "False", done.stderr
+    code = "import gc, sys, visxai; before = gc.get_threshold(); visxai.record.schema(); "
+    done = run("-c", code + "print('torch' in sys.modules, gc.get_threshold() == before)")
+    assert done.stdout.split() == ["False", "True"], done.stderr
 
 
 def test_every_dotted_name_that_is_told_is_reached_from_visxai() -> None:
@@ -137,3 +138,28 @@ def test_inline_commands_of_the_readme_are_commands(home: Path) -> None:
 def test_names_that_are_told_in_python_blocks_import() -> None:
     for module in re.findall(r"^from (visxai[.\w]*) import", README, re.MULTILINE):
         importlib.import_module(module)
+
+
+def test_what_the_readme_and_the_changelog_count_is_there() -> None:
+    rows = {
+        family: [set(re.findall(r"`(\w+)`", names)), names]
+        for family, names in re.findall(r"^\| ([a-z ,]+) \| (`.*) \|$", README, re.MULTILINE)
+    }
+    known = set(visxai.methods.names())
+    cams, text = rows["class activation"]
+    named = set().union(*(found for found, _ in rows.values()))
+    assert named <= known
+    others = {name for name in known if "_cam" in name} | {"fem"}
+    # Guided Grad-CAM is a gradient at the input, and attention_cam stands with the transformers.
+    relatives = others - named - {"guided_grad_cam"}
+    words = {"eight": 8, "nine": 9, "ten": 10, "eleven": 11, "twelve": 12}
+    assert len(relatives) == words[re.findall(r"and (\w+) relatives", str(text))[0]]
+    assert len(cams) > 8
+    models = set(re.findall(r"^\| `(\w+)` \| ", README, re.MULTILINE))
+    assert models == set(visxai.models.names())
+    changelog = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    told = {
+        what: int(n) for n, what in re.findall(r"^- (\d+) (methods|metrics)\b", changelog, re.M)
+    }
+    # `captum` stands for another library's.
+    assert told == {"methods": len(known) - 1, "metrics": len(visxai.metrics.names())}
