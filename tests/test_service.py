@@ -54,6 +54,12 @@ def config(**changes: Any) -> Config:
     return Config.of({**base, **changes})
 
 
+def nearby(settings: Config) -> Config:
+    """Have items decoded in this process: one of their own takes seconds to start."""
+    limits = settings.limits.model_copy(update={"decoders": 0})
+    return settings.model_copy(update={"limits": limits})
+
+
 @pytest.fixture(scope="module")
 def made(engine: visxai.Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     service = Service(config(), Places.below(tmp_path_factory.mktemp("serve")), engine=engine)
@@ -208,7 +214,7 @@ def test_an_item_is_decided_on_at_once_and_explained_afterwards(
 def test_json_and_forms_give_the_same_answer_and_an_item_that_passes_leaves_no_bytes(
     engine: visxai.Engine, tmp_path: Path
 ) -> None:
-    service = Service(config(**FLAG_NONE), Places.below(tmp_path), engine=engine)
+    service = Service(nearby(config(**FLAG_NONE)), Places.below(tmp_path), engine=engine)
     try:
         submit = key(service, "submit")
         with TestClient(create(service)) as client:
@@ -638,7 +644,7 @@ def test_answers_carry_headers_that_keep_browsers_honest(
 
 def test_a_full_queue_answers_429_and_appeals_go_on(engine: visxai.Engine, tmp_path: Path) -> None:
     tiers = {"fast": {"queue": 2}, **CHEAP}
-    service = Service(config(tiers=tiers), Places.below(tmp_path), engine=engine)
+    service = Service(nearby(config(tiers=tiers)), Places.below(tmp_path), engine=engine)
     try:
         submit = key(service, "submit")
         with TestClient(create(service)) as client:
@@ -659,7 +665,7 @@ def test_a_full_queue_answers_429_and_appeals_go_on(engine: visxai.Engine, tmp_p
 
 
 def test_what_is_too_old_is_erased_unless_it_is_held(engine: visxai.Engine, tmp_path: Path) -> None:
-    service = Service(config(retention={"days": 1}), Places.below(tmp_path), engine=engine)
+    service = Service(nearby(config(retention={"days": 1})), Places.below(tmp_path), engine=engine)
     now = [1_000_000.0]
     service.database._clock = lambda: now[0]
     try:

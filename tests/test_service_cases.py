@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from test_service import CHEAP, FLAG_ALL, drain, key, photo
+from test_service import CHEAP, FLAG_ALL, drain, key, nearby, photo
 from test_service_outside import Site, site
 from test_service_pages import CHROMIUM, browser_only, look, serving
 
@@ -49,7 +49,7 @@ class TestBrowser:
                 "outside": {"sources": [site.url], "private": ["127.0.0.0/8"]},
             }
         )
-        service = Service(config, Places.below(tmp_path / "data"), engine=engine)
+        service = Service(nearby(config), Places.below(tmp_path / "data"), engine=engine)
         own = key(service, "admin", "default")["Authorization"].partition(" ")[2]
         with serving(service) as url, sync_playwright() as play:
             client = visxai.serve.Client(url, own)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import uvicorn
 from sqlalchemy import func, select
-from test_service import CHEAP, FLAG_ALL, key, photo
+from test_service import CHEAP, FLAG_ALL, key, nearby, photo
 
 import visxai
 from visxai.serve import AsyncClient, Client, ServiceError, demo, run, tables
@@ -124,7 +124,7 @@ def test_the_demonstration_has_something_for_every_page(
     monkeypatch.setattr(demo, "_PHOTOGRAPHS", ("chelsea",))
     monkeypatch.setattr(demo, "_COMMENTS", demo._COMMENTS[:2])
     monkeypatch.setattr(demo, "_APPLICANTS", range(0, 1000, 250))
-    service = Service(Config.of(settings), Places.below(tmp_path), engine=engine)
+    service = Service(nearby(Config.of(settings)), Places.below(tmp_path), engine=engine)
     try:
         with run.working(service, run.LANES, print):
             assert demo.fill(service, "default") == 2 + 4 + 4 + 3

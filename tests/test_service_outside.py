@@ -23,7 +23,7 @@ import httpx
 import pytest
 from sqlalchemy import insert, select
 from starlette.testclient import TestClient
-from test_service import config, drain, key, photo, post
+from test_service import config, drain, key, nearby, photo, post
 
 import visxai
 from visxai.errors import ArgumentError
@@ -181,7 +181,7 @@ def test_items_come_from_sites_that_are_allowed_and_from_no_other(
     site: Site, engine: visxai.Engine, tmp_path: Path
 ) -> None:
     reach = {"sources": [site.url], "private": ["127.0.0.0/8"], "seconds": 1.0}
-    service = Service(config(outside=reach), Places.below(tmp_path), engine=engine)
+    service = Service(nearby(config(outside=reach)), Places.below(tmp_path), engine=engine)
     try:
         own = key(service, "submit")
         with TestClient(create(service)) as client:
@@ -211,7 +211,7 @@ def test_items_come_from_sites_that_are_allowed_and_from_no_other(
 
 
 def test_urls_are_off_by_default(engine: visxai.Engine, tmp_path: Path, site: Site) -> None:
-    service = Service(config(), Places.below(tmp_path), engine=engine)
+    service = Service(nearby(config()), Places.below(tmp_path), engine=engine)
     try:
         with TestClient(create(service)) as client:
             sent = {"url": f"{site.url}/image.png"}
@@ -245,7 +245,7 @@ def told(
     hooks = [{"url": f"{site.url}/hook", "events": EVENTS}]
     made = config(webhooks=hooks, outside={"private": ["127.0.0.0/8"], "seconds": 2.0})
     database = databases.address(request.param, tmp_path)
-    service = Service(made, Places.below(tmp_path, database), engine=engine)
+    service = Service(nearby(made), Places.below(tmp_path, database), engine=engine)
     yield service
     service.close()
 

@@ -15,7 +15,7 @@ import httpx
 import pytest
 import uvicorn
 from sqlalchemy import insert
-from test_service import CHEAP, FLAG_ALL, drain, key, photo
+from test_service import CHEAP, FLAG_ALL, drain, key, nearby, photo
 
 import visxai
 from visxai import govern
@@ -55,16 +55,19 @@ def serving(service: Service) -> Iterator[str]:
         service.close()
 
 
-@pytest.fixture
-def served(engine: visxai.Engine, tmp_path: Path) -> Iterator[tuple[Service, str, str]]:
+@pytest.fixture(scope="module")
+def served(
+    engine: visxai.Engine, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Service, str, str]]:
     """The service, three flagged items with hostile names, and a key."""
     config = Config.of({**FLAG_ALL, "tiers": CHEAP})
-    service = Service(config, Places.below(tmp_path), engine=engine)
+    service = Service(nearby(config), Places.below(tmp_path_factory.mktemp("pages")), engine=engine)
     with serving(service) as url:
         own = key(service, "admin", "default")
         for number in range(3):
             files = {"image": ("a.png", photo(number, (320, 240)))}
-            sent = httpx.post(f"{url}/v1/items", headers=own, files=files, data={"name": HOSTILE})
+            told = {"files": files, "data": {"name": HOSTILE}, "timeout": 60.0}
+            sent = httpx.post(f"{url}/v1/items", headers=own, **told)
             assert sent.status_code == 200
         drain(service)
         yield service, url, own["Authorization"].partition(" ")[2]
@@ -72,7 +75,7 @@ def served(engine: visxai.Engine, tmp_path: Path) -> Iterator[tuple[Service, str
 
 def test_pages_need_a_session_and_its_own_origin(served: tuple[Service, str, str]) -> None:
     _, url, secret = served
-    with httpx.Client(base_url=url) as client:
+    with httpx.Client(base_url=url, timeout=60.0) as client:
         assert client.get("/review").status_code == 401
         assert "API key" in client.get("/dashboard").text
         assert client.post("/login", data={"key": "vx_a_b"}).status_code == 401
@@ -116,10 +119,10 @@ def _alert(log: govern.Log, id: str) -> str:
 def test_governance_is_for_auditors(served: tuple[Service, str, str]) -> None:
     service, url, _ = served
     for who, code in (("review", 403), ("audit", 200)):
-        got = httpx.get(f"{url}/governance", headers=key(service, who, "default"))
+        got = httpx.get(f"{url}/governance", headers=key(service, who, "default"), timeout=60.0)
         assert got.status_code == code
     assert "form-action 'self'" in got.text
-    assert httpx.get(f"{url}/governance").status_code == 401
+    assert httpx.get(f"{url}/governance", timeout=60.0).status_code == 401
 
 
 def _contrast(page: Any) -> list[str]:

@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 from sqlalchemy import select
 from starlette.testclient import TestClient
-from test_service import CHEAP, FLAG_ALL, drain, key, photo
+from test_service import CHEAP, FLAG_ALL, drain, key, nearby, photo
 
 import visxai
 from visxai import fused, govern
@@ -55,7 +55,7 @@ def made(
     engine: visxai.Engine, card: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Service]:
     places = Places.below(tmp_path_factory.mktemp("posts"))
-    service = Service(settings(card), places, engine=engine)
+    service = Service(nearby(settings(card)), places, engine=engine)
     yield service
     service.close()
 
@@ -250,7 +250,7 @@ def test_a_wrong_post_is_one_sentence(
     alone = client.post("/v1/explanations", headers=own, json=asked)
     assert "/v1/items" in alone.json()["error"]["remedy"]
     without = Service(
-        Config.of({**FLAG_ALL, "tiers": CHEAP}), Places.below(tmp_path), engine=engine
+        nearby(Config.of({**FLAG_ALL, "tiers": CHEAP})), Places.below(tmp_path), engine=engine
     )
     bare: Any
     with TestClient(create(without)) as bare:

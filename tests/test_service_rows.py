@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 from sqlalchemy import select
 from starlette.testclient import TestClient
-from test_service import CHEAP, FLAG_ALL, drain, key
+from test_service import CHEAP, FLAG_ALL, drain, key, nearby
 
 import visxai
 from visxai import tabular
@@ -63,7 +63,7 @@ def made(
     engine: visxai.Engine, card: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Service]:
     config = settings(card, actions={"savings": "raise", "income": "raise"})
-    service = Service(config, Places.below(tmp_path_factory.mktemp("rows")), engine=engine)
+    service = Service(nearby(config), Places.below(tmp_path_factory.mktemp("rows")), engine=engine)
     yield service
     service.close()
 
@@ -254,7 +254,7 @@ def test_settings_that_do_not_fit_are_refused(
         Service(settings(bare), places, engine=engine)
     with pytest.raises(ArgumentError, match="'shoes'"):
         Service(settings(card, actions={"shoes": "raise"}), places, engine=engine)
-    without = Service(Config.of({**FLAG_ALL, "tiers": CHEAP}), places, engine=engine)
+    without = Service(nearby(Config.of({**FLAG_ALL, "tiers": CHEAP})), places, engine=engine)
     client: Any
     with TestClient(create(without)) as client:
         refused = send(client, key(without, "admin", "default"), POOR)

@@ -15,7 +15,7 @@ from PIL import Image
 from sqlalchemy import func, select
 from starlette.testclient import TestClient
 from test_pdq import picture
-from test_service import config, drain, key
+from test_service import config, drain, key, nearby
 
 import visxai
 from visxai.serve import similar, tables
@@ -33,7 +33,9 @@ def jpeg(image: Image.Image, quality: int = 90) -> bytes:
 @pytest.fixture(scope="module")
 def made(engine: visxai.Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     settings = config(cache={"similar": True, "tolerance": 0.05})
-    service = Service(settings, Places.below(tmp_path_factory.mktemp("similar")), engine=engine)
+    service = Service(
+        nearby(settings), Places.below(tmp_path_factory.mktemp("similar")), engine=engine
+    )
     yield service
     service.close()
 
@@ -174,7 +176,7 @@ def test_erasure_removes_the_hash(client: httpx.Client, made: Service, own: dict
 
 
 def test_without_being_asked_nothing_is_hashed(engine: visxai.Engine, tmp_path: Path) -> None:
-    service = Service(config(), Places.below(tmp_path), engine=engine)
+    service = Service(nearby(config()), Places.below(tmp_path), engine=engine)
     try:
         own = key(service, "admin")
         with TestClient(create(service)) as client:

@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 from sqlalchemy import select
 from starlette.testclient import TestClient
-from test_service import CHEAP, FLAG_ALL, drain, key, photo, post
+from test_service import CHEAP, FLAG_ALL, drain, key, nearby, photo, post
 
 import visxai
 from visxai.record.columns import schema
@@ -29,7 +29,7 @@ INSULT = "You are an idiot, <b>and</b> a fool."
 @pytest.fixture(scope="module")
 def made(engine: visxai.Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     config = Config.of({**FLAG_ALL, "tiers": CHEAP, "text": {"rules": RULES}})
-    service = Service(config, Places.below(tmp_path_factory.mktemp("texts")), engine=engine)
+    service = Service(nearby(config), Places.below(tmp_path_factory.mktemp("texts")), engine=engine)
     yield service
     service.close()
 
