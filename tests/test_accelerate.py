@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 import visxai
 from visxai import pipeline, results
-from visxai.engine import acceleration
+from visxai.engine import acceleration, measuring
 from visxai.engine.decision import Decision
 from visxai.errors import ArgumentError
 from visxai.models.interface import Need
@@ -186,9 +186,13 @@ FAMILIES: dict[str, Callable[[], nn.Module]] = {
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_which_form_ran(family: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_which_form_ran(
+    family: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     module = zoo.randomise(FAMILIES[family]())
-    fast, plain = made_of(module), made_of(module, "off")
+    measures_as(monkeypatch, 1.0)
+    fast, plain = made_of(module, "auto"), made_of(module, "off")
+    fast.plan("grad_cam", 1000)
     photograph = np.random.default_rng(0).integers(0, 255, (70, 70, 3), dtype=np.uint8)
     told = {}
     for spec in ("grad_cam", OCCLUSION):
@@ -196,7 +200,8 @@ def test_which_form_ran(family: str, capfd: pytest.CaptureFixture[str]) -> None:
         difference = np.abs(found.values - expected.values).max()
         assert difference <= 1e-4 * np.abs(expected.values).max()
         told[spec] = found.accelerate
-    assert told == {"grad_cam": "onnx below the layer (asked for)", OCCLUSION: "onnx (asked for)"}
+    chosen = "run long enough"
+    assert told == {"grad_cam": f"onnx below the layer ({chosen})", OCCLUSION: f"onnx ({chosen})"}
     forms = fast.model.acceleration._forms.values()
     assert len(forms) == 2
     assert all(isinstance(form, exporting.OnnxForm) for form in forms)
@@ -458,11 +463,17 @@ def test_inductors_cache_is_private(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def auto(monkeypatch: pytest.MonkeyPatch, seconds: float, kind: str = "conv") -> visxai.Engine:
-    """An engine that chooses, whose forward of one image takes these seconds."""
-    monkeypatch.setattr(acceleration, "usual_runtime", lambda precision: "onnx")
-    made = engine(kind, "auto")
-    made._plan._seconds = seconds
-    return made
+    """An engine that chooses, where a plain forward of an image takes these seconds."""
+    measures_as(monkeypatch, seconds)
+    return engine(kind, "auto")
+
+
+def measures_as(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Let ONNX Runtime be all that is installed, and be measured to take 0.4 of these seconds."""
+    monkeypatch.setattr(measuring, "runtimes", lambda *_: ("onnx",))
+    monkeypatch.setattr(measuring, "plain", lambda *_: seconds)
+    timing = measuring.Timing(0.4 * seconds, seconds, 1.0)
+    monkeypatch.setattr(measuring, "measure", lambda *_: timing)
 
 
 def test_auto_prepares_when_the_run_is_long_enough(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -485,14 +496,15 @@ def test_auto_counts_the_rows_of_a_method(monkeypatch: pytest.MonkeyPatch) -> No
 def test_forms_on_disk_pay_sooner(monkeypatch: pytest.MonkeyPatch) -> None:
     engine("conv").attribute(zoo.inputs(1), OCCLUSION, 3)  # leaves the whole in the cache
     found = auto(monkeypatch, 0.01)
-    found.plan("grad_cam", 700)  # saves 3.5 s: twice the loading, a fraction of the exporting
+    found.plan("grad_cam", 900)  # saves 4.5 s: twice the loading, a fraction of the exporting
     assert found.accelerate == "onnx"
 
 
 def test_auto_stays_off_where_it_cannot_serve(monkeypatch: pytest.MonkeyPatch) -> None:
     half = visxai.Engine(zoo.module("conv"), preprocess=zoo.PREPROCESS, precision="fp16")
     assert half.plan("grad_cam", 10**6) == "only in float32 and bf16"
-    monkeypatch.setattr(acceleration.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(measuring.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(measuring, "_compiler", lambda: False)
     assert engine("conv", "auto").plan("grad_cam", 10**6) == (
         "the extra onnx or openvino isn't installed"
     )
@@ -541,6 +553,7 @@ def test_a_folder_run_decides_once_and_keeps_it(
 
     add(0)
     first = auto(monkeypatch, 100.0)  # so slow a forward that preparing pays
+    monkeypatch.setattr(acceleration, "_FEW", 1)
     monkeypatch.setattr(acceleration, "_FEWEST", 1)
     pipeline.explain([folder], out, first, style=None)
     assert first.accelerate == "onnx"

@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import zoo
@@ -69,30 +68,6 @@ def test_threads_share_a_form() -> None:
         found = list(pool.map(lambda i: fast.model.scores(x[i % 8 :]), range(32)))
     for number, scores in enumerate(found):
         torch.testing.assert_close(scores, plain.model.scores(x[number % 8 :]))
-
-
-def test_auto_prefers_it_and_leaves_it_where_it_is_no_faster(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("VISXAI_CACHE", str(tmp_path))
-    assert acceleration.usual_runtime("bf16") == acceleration.usual_runtime("fp32") == "openvino"
-    assert acceleration.usual_runtime("fp16") is None
-    long = engine("conv", "auto")
-    long._plan._seconds = 10.0  # of a forward of one image, so preparing pays
-    assert long.plan("grad_cam", 1000) == "run long enough"
-    assert long.accelerate == "openvino"
-    monkeypatch.setattr(acceleration.Plan, "_timed", lambda *_: pytest.fail("measured again"))
-    again = engine("conv", "auto")  # another process on this machine: what was measured is known
-    assert again.plan("grad_cam", 1000) == "run long enough"
-    for file in (tmp_path / "measured").glob("row_seconds-*.json"):
-        file.write_text('{"row_seconds": "damaged"}', "utf-8")
-    slow = engine("conv", "auto")
-    slow._plan._seconds = 10.0
-    monkeypatch.setattr(acceleration.Plan, "_timed", lambda *_: 11.0)
-    assert slow.plan("grad_cam", 1000) == "openvino is no faster here"
-    assert (slow.accelerate, slow.model.acceleration) == ("off", None)  # type: ignore[attr-defined]
-    (found,) = slow.explain(np.zeros((40, 40, 3), np.uint8))
-    assert found.accelerate == "off (openvino is no faster here)"
 
 
 def test_memory_that_runs_out_says_nothing_about_the_form(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,8 +28,9 @@ from visxai.bench.measure import (
     spread,
     timed,
 )
-from visxai.engine.acceleration import CHOICES, usual_runtime
+from visxai.engine.acceleration import CHOICES
 from visxai.engine.engine import Engine
+from visxai.engine.measuring import runtimes
 from visxai.errors import ArgumentError
 from visxai.images.preprocess import Preprocess
 from visxai.methods import load
@@ -281,8 +282,8 @@ def work(engine: Engine, spec: str, batch: int) -> Work:
 
 
 def _usual(engine: Engine) -> tuple[str, ...]:
-    kind = usual_runtime(engine.precision) if engine.device.type == "cpu" else None
-    return ("off",) if kind is None else ("off", kind)
+    kinds = runtimes(engine.precision) if engine.device.type == "cpu" else ()
+    return ("off", *[kind for kind in kinds if kind != "compile"][:1])
 
 
 def _served(

@@ -210,6 +210,7 @@ def doctor() -> int:
         "half precision": f"bf16 is {speed.gain():.1f} times as fast as float32 on this CPU",
         "other processes": _busy(usable or 1),
         "long runs": _long_runs(pick_precision("auto", device), device.type),
+        "measured": _measured(),
         "extras": _extras(),
         "sandbox": _sandbox(),
         "models": ", ".join(f"{name} ({told})" for name, (told, _) in cards.items()),
@@ -238,16 +239,37 @@ def _busy(cores: int) -> str:
 
 
 def _long_runs(precision: str, device: str) -> str:
-    """Describe what `accelerate="auto"` prepares for a run that is long enough."""
-    from visxai.engine.acceleration import usual_runtime
+    """Describe what an engine that may choose considers for a run that is long enough."""
+    from visxai.engine.measuring import runtimes
 
-    if device != "cpu":
-        return f"{precision} by PyTorch (accelerate='compile' is faster, and has to be asked for)"
-    kind = usual_runtime(precision)
-    if kind is None:
-        extra = "openvino" if precision == "bf16" else "onnx or openvino"
-        return f"{precision} by PyTorch (faster with the extra {extra})"
-    return f"{precision} by {kind}, where it is measured to be faster for the model"
+    kinds = [kind for kind in runtimes(precision, device) if kind != "compile"]
+    told = f"{precision} by PyTorch or {' or '.join([*kinds, 'compiled'])}"
+    if not kinds and device == "cpu":
+        told += (
+            f" (faster with the extra {'openvino' if precision == 'bf16' else 'onnx or openvino'})"
+        )
+    return f"{told}, whichever is measured to be fastest for the model"
+
+
+def _measured() -> str:
+    """Tell what was measured of models on this machine, and what a long run would take."""
+    from visxai.engine.measuring import on_this_machine
+
+    found: dict[str, list[tuple[float, str]]] = {}
+    for model, form, times in on_this_machine():
+        found.setdefault(model, []).append((times, form))
+    if not found:
+        return "nothing yet: a run that is long enough measures its model, and keeps the figures"
+    told = []
+    for model, forms in found.items():
+        best, *rest = sorted(forms, reverse=True)
+        if best[0] <= 1:
+            best, rest = (1.0, "fp32 by PyTorch"), [best, *rest]
+        others = "".join(f", {form} {times:.1f} times" for times, form in rest)
+        told.append(
+            f"{model}: {best[1]} for long runs, {best[0]:.1f} times as fast as plain{others}"
+        )
+    return "; ".join(told)
 
 
 def _sandbox() -> str:

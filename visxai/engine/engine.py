@@ -36,6 +36,7 @@ from visxai.engine.given import (
 from visxai.errors import ArgumentError, Failure, ImageError
 from visxai.images import decoding, objects
 from visxai.images.address import Origin
+from visxai.images.example import PHOTOGRAPH
 from visxai.images.prepared import Prepared
 from visxai.images.preprocess import Preprocess
 from visxai.labels import label_of
@@ -92,9 +93,8 @@ class Engine:
             computed again in float32, which the image's record says. fp32 on a GPU runs without
             TF32.
         accelerate: "auto", "off", "onnx", "openvino" or "compile": how to run forwards that need no
-            autograd graph, and gradients at the input. "auto" prepares forms on a CPU once a run
-            is long enough to earn the preparation back, by OpenVINO where it is installed, else
-            by ONNX Runtime in float32; records say what ran.
+            autograd graph, and gradients at the input. "auto" chooses it together with the
+            precision, by what was measured of the model on this machine; records say what ran.
         batch_size: The images of a batch and the rows of one forward; None is 64 on CUDA and 16
             elsewhere.
 
@@ -186,8 +186,16 @@ class Engine:
         """
         if self._plan.open and isinstance(self.model.preprocess, Preprocess):
             blank = self.tensor([self.model.preprocess.blank()])
-            self._plan.consider(load_methods(method), blank, images)
+            self._plan.consider(load_methods(method), blank, images, lambda: self._example(blank))
         return self._plan.decision.reason
+
+    def _example(self, blank: Tensor) -> Tensor:
+        """Return the photograph that travels with visxai as an input, or `blank` without colours.
+
+        A run's own images aren't read yet when its forms are chosen.
+        """
+        prepared = self.prepare(PHOTOGRAPH, "record") if blank.shape[1] == 3 else None
+        return self.tensor([prepared.pixels]) if isinstance(prepared, Prepared) else blank
 
     def settle(self, decision: Decision | None = None, precision: str | None = None) -> None:
         """Adopt an earlier run's choices, where "auto" hasn't decided yet.
@@ -482,7 +490,7 @@ class Engine:
         parsed.check(len(x))
         (loaded,) = load_methods(method)
         inside = x.detach().to(self.device)
-        self._plan.consider((loaded,), inside, len(x))
+        self._plan.consider((loaded,), inside, len(x), lambda: inside)
         values = self._batches.attribute(inside, loaded, parsed)
         return upsample(values, tuple(x.shape[2:])).to(x.device)
 

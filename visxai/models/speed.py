@@ -32,13 +32,20 @@ def gain() -> float:
 @cache
 def _gain(folder: str, threads: int) -> float:
     """Read the gain from the cache folder, or measure and keep it."""
-    capability = torch.backends.cpu.get_cpu_capability()
-    key = f"{measured.processor()} {capability} {threads} {torch.__version__} 2"
-    found = measured.read(Path(folder), "bf16_gain", key)
-    if found is None:
-        found = round(_measured(), 2)
-        measured.keep(Path(folder), "bf16_gain", key, found)
-    return found
+    found = measured.read(Path(folder), "bf16_gain", machine(threads), ("times",))
+    if not found:
+        found = {"times": round(_measured(), 2)}
+        measured.keep(Path(folder), "bf16_gain", machine(threads), found)
+    return found["times"]
+
+
+def machine(threads: int | None = None) -> measured.Subject:
+    """Return what the speed of this machine's CPU depends on, as the subject of a measurement."""
+    return (
+        f"torch {torch.__version__}",
+        f"{measured.processor()} {torch.backends.cpu.get_cpu_capability()}",
+        f"{threads or torch.get_num_threads()} threads",
+    )
 
 
 def _measured() -> float:

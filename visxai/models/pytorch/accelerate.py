@@ -33,10 +33,9 @@ import torch
 from torch import Tensor, nn
 
 from visxai.errors import ArgumentError, require
-from visxai.models import measured
 from visxai.models.budget import is_out_of_memory
 from visxai.models.interface import Need
-from visxai.models.pytorch import inductor
+from visxai.models.pytorch import exporting, inductor
 from visxai.models.pytorch.agreement import AGREEMENT, Form, refusal, three_rows
 from visxai.models.pytorch.exporting import OnnxForm, exported
 from visxai.models.pytorch.folding import streamlined
@@ -55,7 +54,7 @@ PRECISIONS = {
 }
 
 # A lack of memory says nothing about a form, so it is tried again, a few times in all.
-_NO_ROOM = "no memory left to prepare it"
+NO_ROOM = "no memory left to prepare it"
 _TRIES = 3
 _UNSTEADY = "its weights change while it runs"
 
@@ -71,6 +70,7 @@ class Acceleration:
     Attributes:
         why: for each place that runs its plain form, the reason.
         seconds: the time that the preparation of forms took so far.
+        exporting: the processor's time for writing files, which a later process finds on disk.
 
     Raises:
         ArgumentError: there is no such kind.
@@ -87,6 +87,7 @@ class Acceleration:
         self.kind = kind
         self.why: dict[str, str] = {}
         self.seconds = 0.0  # that preparing took
+        self.exporting = 0.0
         self._weights = weights
         self._mark = weights.mark()
         self._unsteady = False  # then only plain forms run, and there is nothing to discard
@@ -219,11 +220,11 @@ class Acceleration:
     def _may_fit_later(self, place: str, key: tuple[str, tuple[int, ...]]) -> bool:
         """Return whether `place` failed for lack of memory alone and is worth another try."""
         self._tries[key] += 1
-        return self.why[place] == _NO_ROOM and self._tries[key] < _TRIES
+        return self.why[place] == NO_ROOM and self._tries[key] < _TRIES
 
     def _fits(self, place: str) -> None:
         """Forget that `place` once failed for lack of memory."""
-        if self.why.get(place) == _NO_ROOM:
+        if self.why.get(place) == NO_ROOM:
             del self.why[place]
 
     @contextlib.contextmanager
@@ -240,28 +241,6 @@ class Acceleration:
     def known(self, place: str, shape: tuple[int, ...]) -> bool:
         """Return whether a form is on disk already, so that preparing it costs next to nothing."""
         return self.exports and self._path(place, shape).is_file()
-
-    def slower(self, shape: tuple[int, ...], precision: str) -> float | None:
-        """Return the seconds that a row took the plain form where the prepared one was faster.
-
-        Args:
-            shape: a row's shape.
-            precision: what the forms compute in.
-
-        Returns:
-            The seconds as `keep_slower` kept them on this machine; None where it never did.
-        """
-        return measured.read(self._folder, "row_seconds", self._measured(shape, precision))
-
-    def keep_slower(self, shape: tuple[int, ...], precision: str, seconds: float) -> None:
-        """Keep on disk that the prepared form was faster than `seconds`, the plain form's a row."""
-        measured.keep(self._folder, "row_seconds", self._measured(shape, precision), seconds)
-
-    def _measured(self, shape: tuple[int, ...], precision: str) -> str:
-        """Return all that the time of a row depends on."""
-        threads = torch.get_num_threads()
-        machine = f"{measured.processor()} {threads}"
-        return f"{self._path('whole', shape).name} {self.kind} {precision} {machine}"
 
     def _made(
         self, place: str, fresh: Fresh, x: Tensor, path: Path | None, load: Callable[[Path], Form]
@@ -281,6 +260,10 @@ class Acceleration:
             computed = Traceable(form, module)
             two = x[:2]  # traced with two rows, unlike any check: a single row is often special
             if path is not None:
+                began = time.process_time()
+                if not path.is_file():
+                    exporting.export(computed, two, path)
+                    self.exporting += time.process_time() - began
                 return exported(computed, two, path, load)
             inductor.keep_private(self._folder)
             return inductor.compile_frozen(computed, two)
@@ -322,6 +305,6 @@ class Acceleration:
 def _reason(error: Exception) -> str:
     """Return why a form couldn't be made, in a line."""
     if is_out_of_memory(error):
-        return _NO_ROOM
+        return NO_ROOM
     line = next((text for text in str(error).splitlines() if text.strip()), "")
     return f"{type(error).__name__}: {line.strip()[:120]}"

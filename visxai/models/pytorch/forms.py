@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from visxai.errors import LayerError, OutOfMemory
 from visxai.models.budget import looking
 from visxai.models.interface import Need
+from visxai.models.measured import Subject
 from visxai.models.pytorch import narrow as half
 from visxai.models.pytorch.accelerate import Acceleration
 from visxai.models.pytorch.agreement import turned
@@ -25,6 +26,7 @@ from visxai.models.pytorch.network import DTYPES, Network
 from visxai.models.pytorch.split import Cut, Split, Trunk, split
 from visxai.models.pytorch.tracing import running
 from visxai.models.rows import wide
+from visxai.models.speed import machine
 from visxai.models.weights import cache_folder
 
 # How far compiled code in half precision may turn from the same copy run as it is.
@@ -132,11 +134,20 @@ class Forms(Network):
         made = half.prepare(self.module, *works, x, dtype)
         if isinstance(made, str):
             return made
-        place = half.place_of(
-            cache_folder(), self.weights.sha256(), tuple(x.shape[1:]), str(x.device), self.precision
-        )
-        seconds = half.measured(made, self.module, *works, x, place)
+        subject = self.subject(x, self.precision)
+        seconds = half.measured(made, self.module, *works, x, cache_folder(), subject)
         return made if seconds.narrow <= seconds.autocast else "the prepared copy is slower here"
+
+    def subject(self, x: Tensor, form: str) -> Subject:
+        """Return what the time of a form of this model depends on, for inputs like x.
+
+        Args:
+            x: inputs (b, c, h, w).
+            form: what computes, and in which precision.
+        """
+        weights, device = self.weights.sha256()[:16], x.device
+        gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+        return (self._name, weights, "x".join(map(str, x.shape[1:])), form, gpu, *machine())
 
     def _half(self, x: Tensor, part: Callable[[Tensor], Any]) -> Tensor:
         """Compute the scores (b, k), float32, of a part of a copy in half precision."""

@@ -16,12 +16,7 @@ threads; where the copy can't run, `Narrow.refused` says why and autocast serves
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
-import os
-import platform
 import time
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from visxai.models.budget import is_out_of_memory
+from visxai.models.measured import Subject, keep, read
 from visxai.models.prompts import PromptClassifier
 from visxai.models.pytorch.agreement import three_rows
 from visxai.models.pytorch.classifier import InWeightsType
@@ -198,7 +194,8 @@ def measured(
     half: Scores,
     autocast: Scores,
     x: Tensor,
-    place: Path | None,
+    folder: Path,
+    subject: Subject,
 ) -> Seconds:
     """Time the copy beside autocast and float32, in turn; the best of three rounds.
 
@@ -209,10 +206,11 @@ def measured(
         half: see `prepare`.
         autocast: see `prepare`.
         x: rows (b, c, h, w).
-        place: the file that keeps the result; None keeps nothing.
+        folder: visxai's cache folder, which keeps the result.
+        subject: what it depends on.
     """
-    if place is not None and (kept := _read(place)) is not None:
-        return kept
+    if kept := read(folder, "copy", subject, ("narrow", "autocast", "fp32")):
+        return Seconds(**kept)
     rows, best = three_rows(x), [float("inf")] * 3
     works: tuple[Callable[[], Tensor], ...] = (
         lambda: half(narrow.module, narrow.inputs(rows)),
@@ -228,39 +226,5 @@ def measured(
                     torch.cuda.synchronize(rows.device)
                 best[number] = min(best[number], time.perf_counter() - began)
     found = Seconds(*(round(one, 6) for one in best))
-    if place is not None:
-        _keep(found, place)
+    keep(folder, "copy", subject, vars(found))
     return found
-
-
-def place_of(
-    folder: Path, weights: str, shape: tuple[int, ...], device: str, precision: str
-) -> Path:
-    """Return the file that keeps a measurement, by all that it depends on."""
-    machine = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
-    if device.startswith("cuda"):
-        machine = torch.cuda.get_device_name(device)
-    text = f"{weights} {shape} {device} {precision} {machine} {torch.get_num_threads()}"
-    name = hashlib.sha256(f"{text} {torch.__version__} 1".encode()).hexdigest()[:32]
-    return folder / "measured" / f"{name}.json"
-
-
-def _read(place: Path) -> Seconds | None:
-    """Read a kept measurement; None where there is none, or none that can be read."""
-    try:
-        given = json.loads(place.read_text("utf-8"))
-        found = Seconds(*(float(given[name]) for name in ("narrow", "autocast", "fp32")))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return found if min(vars(found).values()) > 0 else None
-
-
-def _keep(found: Seconds, place: Path) -> None:
-    """Write a measurement, whole; where the cache can't be written it is made again next time."""
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        partial = place.with_name(f".{uuid.uuid4().hex}.partial")
-        partial.write_text(json.dumps(vars(found)), "utf-8")
-        os.replace(partial, place)
-    except OSError:
-        return
