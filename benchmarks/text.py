@@ -119,6 +119,13 @@ def captum(engine: Any, many: list[str], batch: int, inner: int | None) -> list[
     return [found[row] for row in range(len(held))]
 
 
+def exact(engine: Any, many: list[str]) -> list[Any]:
+    """Run captum over texts in float64: what both float32 runs are rounded from."""
+    wide = visxai.text.Engine("toxicity", device="cpu")
+    wide.model._module.double()
+    return captum(wide, many, 32, 256)
+
+
 def loop(engine: Any, many: list[str]) -> list[Any]:
     """Score each text without each of its words, one forward each."""
     model: TorchText = engine.model
@@ -234,7 +241,12 @@ def contest(engine: Any, many: list[str], rounds: int, folder: str = "") -> dict
     if folder:
         runs |= others(folder, many)
     seconds = clocked(runs, rounds)
-    return row("integrated_gradients", engine, len(many), seconds, same)
+    made = row("integrated_gradients", engine, len(many), seconds, same)
+    if not folder:
+        wide = exact(engine, many)
+        found = {"visxai": own(engine, many, method), "captum": captum(engine, many, 32, 256)}
+        made["from_float64"] = {name: difference(one, wide) for name, one in found.items()}
+    return made
 
 
 def row(
@@ -314,14 +326,18 @@ def write(path: Path, rows: list[dict[str, Any]]) -> None:
         "|---|---|---|---|---|---|---|---|",
     ]
     for one in rows:
-        apart = one["difference"]
-        told = "other samples" if apart is None else f"{apart[0]:.0e}, {apart[1]:.0e}"
+        same = one["difference"]
+        differs = "other samples" if same is None else f"{same[0]:.0e}, {same[1]:.0e}"
         alone = "" if one.get("network") is None else f"{one['network']:.0%} of visxai's"
         lines.append(
             f"| `{one['method']}` | {one['model']} | {one['texts']} | {one['visxai']:.2f} s | "
             f"{one['peer']}: {one['seconds']:.2f} s | {one['ratio']:.1f} × | "
-            f"{alone} | {told} |"
+            f"{alone} | {differs} |"
         )
+    for one in rows:
+        if told := one.get("from_float64"):
+            apart = "; ".join(f"{name} {a:.0e}, {b:.0e}" for name, (a, b) in told.items())
+            lines += ["", f"From captum in float64 on {one['model']}, median and most: {apart}."]
     lines += ["", "Everybody on the encoder, seconds:", ""]
     for one in rows:
         if one["model"] != "BiLSTM":

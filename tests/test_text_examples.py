@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,15 +13,32 @@ import torch
 HERE = Path(__file__).parents[1] / "examples" / "text"
 
 
-def test_why_a_comment_was_flagged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    runpy.run_path(str(HERE / "toxic_comment.py"))["main"](tmp_path)
+def test_why_a_comment_was_flagged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["toxic_comment.py", str(tmp_path)])
+    runpy.run_path(str(HERE / "toxic_comment.py"))
     told = capsys.readouterr().out.splitlines()
     assert "flagged      strongest word 'stupid'" in told[1]
-    assert "not flagged" in told[-2]
+    assert "not flagged" in told[6]
+    assert [line.split()[1] for line in told[7:10]] == ["stupid"] * 3
     records = json.loads((tmp_path / "why.json").read_text("utf-8"))
     page = (tmp_path / "why.html").read_text("utf-8")
-    assert len(records) == len(told) - 1 == page.count("<figure")
+    assert len(records) == len(told) - 4 == page.count("<figure")
     assert "<script" not in page
+
+
+def test_the_story_of_the_study_tells_its_figures(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    monkeypatch.setattr(pyplot, "show", lambda: pyplot.close("all"))
+    runpy.run_path(str(HERE / "study.py"))
+    told = capsys.readouterr().out
+    tables = (HERE / "sentiment.md").read_text("utf-8")
+    for way in ("templates", "real", "both"):
+        (line,) = [one for one in told.splitlines() if one.startswith(way)]
+        assert line[len(way) : line.index(" on")].strip() in tables
 
 
 def test_the_study_draws_rows_as_it_says() -> None:

@@ -160,7 +160,7 @@ class TorchText(TextModel):
         if self.form.fixed and self.form.length is not None:
             # A network that runs from embeddings shares much of the padding among rows.
             shared = self._from_embeddings is not None and self.device.type == "cpu"
-            return max(pieces, self.form.length // 3) if shared else self.form.length
+            return max(pieces, self.form.length // 6) if shared else self.form.length
         return max(1, pieces + len(self.form.prefix) + len(self.form.suffix))
 
     def _block(self, taken: Sequence[int], rows: Sequence[Numbers]) -> Block:

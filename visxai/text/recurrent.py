@@ -7,19 +7,25 @@ The backward direction reads the text first and the padding after it, so its sta
 belong to each row, but their input is one vector. Gradients go to the text's embeddings alone, as
 attributions need them: none to weights, and none to the padding.
 
-States are held as (features, rows): each step is one matrix product and a few operations on memory
-without gaps. Gates lie in the order input, forget, output, cell, so that one call serves the three
-that are sigmoids.
+Scores are exact. Slopes leave out what comes from states more than `REACH` steps into the padding
+behind the text: the text is all but forgotten there, and with the packaged weights they change no
+value by more than 1e-5 of the text's greatest one.
+
+States are held as (features, rows) with a row of ones below, which the biases multiply: each step
+is one matrix product and a few operations on memory without gaps. Gates lie in the order input,
+forget, output, cell, so that one call serves the three that are sigmoids.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+REACH = 32
 _ORDER = (0, 1, 3, 2)  # of PyTorch's gates input, forget, cell, output
 
 
@@ -29,76 +35,104 @@ class Direction:
 
     Attributes:
         inner: (4h, d) from the input.
-        outer: (4h, h) from the state.
-        bias: (4h, 1).
+        outer: (4h, h + 1) from the state, and the bias.
+        still: (4h, h + 1) the same where the input is padding.
     """
 
     inner: Tensor
     outer: Tensor
-    bias: Tensor
+    still: Tensor
 
     @classmethod
-    def of(cls, lstm: nn.LSTM, suffix: str) -> Direction:
-        """Take a direction's weights out of a layer; the suffix is "" or "_reverse"."""
+    def of(cls, lstm: nn.LSTM, suffix: str, pad: Tensor) -> Direction:
+        """Take a direction's weights out of a layer; the suffix is "" or "_reverse".
+
+        Args:
+            lstm: The layer.
+            suffix: Which direction.
+            pad: (d,) the embedding of padding.
+        """
         held: dict[str, Tensor] = dict(lstm.named_parameters())
 
         def part(name: str) -> Tensor:
             chunks = held[f"{name}_l0{suffix}"].detach().chunk(4)
             return torch.cat([chunks[place] for place in _ORDER])
 
-        bias = part("bias_ih") + part("bias_hh")
-        return cls(part("weight_ih"), part("weight_hh"), bias.unsqueeze(1))
+        inner, outer, bias = part("weight_ih"), part("weight_hh"), part("bias_ih") + part("bias_hh")
+        ends = (bias, bias + inner @ pad)
+        return cls(inner, *(torch.cat([outer, end.unsqueeze(1)], 1) for end in ends))
 
 
 @dataclass(frozen=True)
 class Trace:
-    """The steps of one direction, what its gradients need.
+    """The steps of one direction: what they lead to, and what their gradients need.
 
     Attributes:
+        most: (h, n) the greatest states.
+        place: (h, n) the steps of these, -1 where what came before is as great.
+        last: (h + 1, n) the last state, with the row of ones.
+        cell: (h, n) the last cell.
         gates: (s, 4h, n) after their functions.
         cells: (s, h, n).
         squashed: (s, h, n) tanh of the cells.
-        states: (s, h, n).
         first: (h, n) the cell before the first step.
     """
 
+    most: Tensor
+    place: Tensor
+    last: Tensor
+    cell: Tensor
     gates: Tensor
     cells: Tensor
     squashed: Tensor
-    states: Tensor
     first: Tensor
 
 
 def run(
-    way: Direction, given: Tensor, later: Tensor | None, count: int, h: Tensor, c: Tensor
+    way: Direction,
+    text: Tensor,
+    count: int,
+    h: Tensor,
+    c: Tensor,
+    most: Tensor | None = None,
+    traced: bool = False,
 ) -> Trace:
-    """Run a direction.
+    """Run a direction over a text, then over padding.
 
     Args:
         way: The weights.
-        given: (s, 4h, n) the input's part of the first steps' gates, with the bias.
-        later: (4h, 1) that of all later steps.
-        count: The number of later steps.
-        h: (h, n) the state before.
+        text: (s, d, n) the text's embeddings in the direction's order.
+        count: The steps of padding.
+        h: (h + 1, n) the state before, with the row of ones.
         c: (h, n) the cell before.
+        most: (h, n) the greatest states before; None for none.
+        traced: Whether all steps are kept, for their gradients.
     """
-    size, rows = h.shape
-    steps = len(given) + count
-    gates = h.new_empty(steps, 4 * size, rows)
-    cells, squashed, states = (h.new_empty(steps, size, rows) for _ in range(3))
-    first = c
+    (size, rows), steps, first = c.shape, len(text) + count, c
+    h = h.clone(memory_format=torch.contiguous_format)
+    state, newer = h[:size], torch.empty_like(c, dtype=torch.bool)
+    most = torch.full_like(h[:size], -torch.inf) if most is None else most.clone()
+    place = torch.full_like(most, -1)
+    gates = c.new_empty(steps if traced else len(text) + 1, 4 * size, rows)
+    torch.matmul(way.inner, text, out=gates[: len(text)])
+    cells = c.new_empty(steps if traced else 1, size, rows)
+    squashed = torch.empty_like(cells) if traced else state.unsqueeze(0)
     # Views are made for all steps at once: one by one they'd cost as much as the arithmetic.
-    starts: list[Any] = [*given.unbind(0), *[later] * count]
-    kept = [one.unbind(0) for one in (cells, squashed, states)]
-    parts: Any = zip(starts, *_parts(gates, size), *kept, strict=True)
-    for start, gate, sigmoids, into, keep, out, fresh, cell, flat, state in parts:
-        torch.addmm(start, way.outer, h, out=gate)
+    kept = (*_parts(gates, size), cells.unbind(0), squashed.unbind(0))
+    parts: Any = zip(*(_lengthened(one, steps) for one in kept), strict=True)
+    for step, (gate, sigmoids, into, keep, out, fresh, cell, flat) in enumerate(parts):
+        if step < len(text):
+            gate.addmm_(way.outer, h)
+        else:
+            torch.mm(way.still, h, out=gate)
         sigmoids.sigmoid_()
         fresh.tanh_()
         c = torch.mul(keep, c, out=cell).addcmul_(into, fresh)
-        torch.tanh(c, out=flat)
-        h = torch.mul(out, flat, out=state)
-    return Trace(gates, cells, squashed, states, first)
+        torch.mul(out, torch.tanh(c, out=flat), out=state)
+        if traced:
+            place.masked_fill_(torch.gt(state, most, out=newer), step)
+        torch.maximum(most, state, out=most)
+    return Trace(most, place, h, c, gates, cells, squashed, first)
 
 
 def _parts(gates: Tensor, size: int) -> list[tuple[Tensor, ...]]:
@@ -107,24 +141,9 @@ def _parts(gates: Tensor, size: int) -> list[tuple[Tensor, ...]]:
     return [gates[:, a * size : b * size].unbind(0) for a, b in cuts]
 
 
-def greatest(
-    way: Direction, given: Tensor, later: Tensor | None, count: int, h: Tensor, c: Tensor
-) -> Tensor:
-    """Run a direction as `run` does, and keep nothing but the greatest states (h, n)."""
-    size, rows = h.shape
-    gate = h.new_empty(1, 4 * size, rows)
-    _, sigmoids, into, keep, out, fresh = (one[0] for one in _parts(gate, size))
-    c, flat, state = c.clone(), h.new_empty(size, rows), h
-    most = torch.full_like(flat, -torch.inf)
-    starts: list[Any] = [*given.unbind(0), *[later] * count]
-    for start in starts:
-        torch.addmm(start, way.outer, state, out=gate[0])
-        sigmoids.sigmoid_()
-        fresh.tanh_()
-        c.mul_(keep).addcmul_(into, fresh)
-        state = torch.mul(out, torch.tanh(c, out=flat), out=flat)
-        torch.maximum(most, state, out=most)
-    return most
+def _lengthened(views: Sequence[Tensor], steps: int) -> list[Tensor]:
+    """Let the steps that have no memory of their own share the last one's."""
+    return [*views[:steps], *views[-1:] * (steps - len(views))]
 
 
 def back(way: Direction, trace: Trace, slopes: Tensor, wanted: int) -> Tensor:
@@ -133,32 +152,30 @@ def back(way: Direction, trace: Trace, slopes: Tensor, wanted: int) -> Tensor:
     Args:
         way: The weights.
         trace: Its steps.
-        slopes: (s, h, n) the scalar's slopes at the states, changed by this.
+        slopes: (h, n) the scalar's slopes at the greatest states.
         wanted: The steps, from the first, whose slopes at the gates are wanted.
 
     Returns:
         (wanted, 4h, n) the slopes at the gates before their functions.
     """
-    steps, size, rows = slopes.shape
+    steps, size, rows = trace.cells.shape
     kept = slopes.new_empty(wanted, 4 * size, rows)
-    spare = slopes.new_empty(1, 4 * size, rows).expand(steps - wanted, -1, -1)
-    moved = slopes.new_empty(size, rows)
+    spare = slopes.new_empty(1, 4 * size, rows)
     carried = slopes.new_zeros(size, rows)
-    turned = way.outer.T.contiguous()
+    zero, slope, moved = (torch.zeros_like(carried) for _ in range(3))
+    here = torch.empty_like(carried, dtype=torch.bool)
+    turned = way.outer[:, :size].T.contiguous()
     sigmoid: Any = torch.ops.aten.sigmoid_backward.grad_input
     tanh: Any = torch.ops.aten.tanh_backward.grad_input
-    outs = [[*a, *b] for a, b in zip(_parts(kept, size), _parts(spare, size), strict=True)]
+    outs = zip(_parts(kept, size), _parts(spare, size), strict=True)
+    made = list(zip(*([*a, *b * (steps - wanted)] for a, b in outs), strict=True))
     before = [trace.first, *trace.cells[:-1].unbind(0)]
-    parts = [
-        *zip(slopes.unbind(0), trace.squashed.unbind(0), before, strict=True),
-    ]
-    gates = list(zip(*_parts(trace.gates, size), strict=True))
-    made = list(zip(*outs, strict=True))
+    gates = list(zip(*_parts(trace.gates, size), trace.squashed.unbind(0), before, strict=True))
     following: Tensor | None = None
     for s in range(steps - 1, -1, -1):
-        slope, flat, last = parts[s]
-        _, sigmoids, into, keep, out, fresh = gates[s]
+        _, sigmoids, into, keep, out, fresh, flat, last = gates[s]
         whole, to_sigmoids, to_into, to_keep, to_out, to_fresh = made[s]
+        torch.where(torch.eq(trace.place, s, out=here), slopes, zero, out=slope)
         if following is not None:
             slope.addmm_(turned, following)
         torch.mul(slope, out, out=moved)
@@ -181,34 +198,31 @@ class Pooled(torch.autograd.Function):
     def forward(ctx: Any, embedded: Tensor, lead: int, lstm: nn.LSTM, pad: Tensor) -> Tensor:
         """Run both directions and keep the greatest states (n, 2h)."""
         rows = len(embedded)
-        ways = Direction.of(lstm, ""), Direction.of(lstm, "_reverse")
+        forth, reverse = Direction.of(lstm, "", pad), Direction.of(lstm, "_reverse", pad)
         text = embedded.permute(1, 2, 0).contiguous()  # (s, d, n)
-        none = embedded.new_zeros(lstm.hidden_size, rows)
-        known, h, c = _padding(ways[0], pad, lead)
-        still = ways[1].inner @ pad.unsqueeze(1) + ways[1].bias
-        forth = ways[0], _given(ways[0], text), None, 0, h.expand_as(none), c.expand_as(none)
-        reverse = ways[1], _given(ways[1], text.flip(0)), still, lead, none, none
+        none, padding = text[:0], run(forth, text[:0, :, :1], lead, *_start(forth, 1))
+        known = (one.expand(-1, rows) for one in (padding.last, padding.cell, padding.most))
+        start = _start(reverse, rows)
         if not ctx.needs_input_grad[0]:
-            best = torch.maximum(greatest(*forth), known)
-            return torch.cat([best, greatest(*reverse)]).T.contiguous()
-        front, rear = run(*forth), run(*reverse)
-        best, place = front.states.max(0)
-        place = place.masked_fill(best < known, -1)  # a state at the padding, the same for all rows
-        most, where = rear.states.max(0)
-        ctx.kept = ways, front, rear, place, where
-        return torch.cat([torch.maximum(best, known), most]).T.contiguous()
+            ways = run(forth, text, 0, *known), run(reverse, text.flip(0), lead, *start)
+            return torch.cat([way.most for way in ways]).T.contiguous()
+        near = min(lead, REACH)
+        front = run(forth, text, 0, *known, traced=True)
+        rear = run(reverse, text.flip(0), near, *start, traced=True)
+        late = run(reverse, none, lead - near, rear.last, rear.cell, rear.most).most
+        rear.place.masked_fill_(late > rear.most, -1)
+        ctx.kept = (forth, front), (reverse, rear)
+        return torch.cat([front.most, late]).T.contiguous()
 
     @staticmethod
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None, None, None]:
         """Return the slopes at the embeddings."""
-        ways, front, rear, place, where = ctx.kept
-        sides = slope.T.chunk(2)
-        wanted = len(front.states)
-        at = _placed(front.states, place.clamp(min=0), sides[0] * (place >= 0))
-        found = torch.matmul(ways[0].inner.T, back(ways[0], front, at, wanted))
-        at = _placed(rear.states, where, sides[1])
-        found += torch.matmul(ways[1].inner.T, back(ways[1], rear, at, wanted)).flip(0)
-        return found.permute(2, 0, 1), None, None, None
+        wanted = len(ctx.kept[0][1].cells)
+        front, rear = (
+            torch.matmul(way.inner.T, back(way, trace, side.contiguous(), wanted))
+            for (way, trace), side in zip(ctx.kept, slope.T.chunk(2), strict=True)
+        )
+        return front.add_(rear.flip(0)).permute(2, 0, 1), None, None, None
 
 
 def pooled(embedded: Tensor, lead: int, lstm: nn.LSTM, pad: Tensor) -> Tensor:
@@ -227,19 +241,7 @@ def pooled(embedded: Tensor, lead: int, lstm: nn.LSTM, pad: Tensor) -> Tensor:
     return found
 
 
-def _given(way: Direction, text: Tensor) -> Tensor:
-    return torch.matmul(way.inner, text).add_(way.bias)
-
-
-def _padding(way: Direction, pad: Tensor, lead: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Run a direction over padding: the greatest state, the last state and cell, each (h, 1)."""
-    none = pad.new_zeros(way.outer.shape[1], 1)
-    if not lead:
-        return torch.full_like(none, -torch.inf), none, none
-    trace = run(way, none.new_empty(0), way.inner @ pad.unsqueeze(1) + way.bias, lead, none, none)
-    return trace.states.amax(0), trace.states[-1], trace.cells[-1]
-
-
-def _placed(like: Tensor, place: Tensor, slope: Tensor) -> Tensor:
-    """Put slopes (h, n) at the steps `place` (h, n) of zeros (s, h, n)."""
-    return torch.zeros_like(like).scatter_(0, place.unsqueeze(0), slope.unsqueeze(0))
+def _start(way: Direction, rows: int) -> tuple[Tensor, Tensor]:
+    """Return the state (h + 1, n) and the cell (h, n) that a direction starts from."""
+    none = way.outer.new_zeros(len(way.outer) // 4, rows)
+    return torch.cat([none, torch.ones_like(none[:1])]), none
