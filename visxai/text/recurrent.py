@@ -18,7 +18,6 @@ forget, output, cell, so that one call serves the three that are sigmoids.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,7 +140,7 @@ def _parts(gates: Tensor, size: int) -> list[tuple[Tensor, ...]]:
     return [gates[:, a * size : b * size].unbind(0) for a, b in cuts]
 
 
-def _lengthened(views: Sequence[Tensor], steps: int) -> list[Tensor]:
+def _lengthened(views: tuple[Tensor, ...], steps: int) -> list[Tensor]:
     """Let the steps that have no memory of their own share the last one's."""
     return [*views[:steps], *views[-1:] * (steps - len(views))]
 
@@ -201,13 +200,13 @@ class Pooled(torch.autograd.Function):
         forth, reverse = Direction.of(lstm, "", pad), Direction.of(lstm, "_reverse", pad)
         text = embedded.permute(1, 2, 0).contiguous()  # (s, d, n)
         none, padding = text[:0], run(forth, text[:0, :, :1], lead, *_start(forth, 1))
-        known = (one.expand(-1, rows) for one in (padding.last, padding.cell, padding.most))
+        h, c, most = (one.expand(-1, rows) for one in (padding.last, padding.cell, padding.most))
         start = _start(reverse, rows)
         if not ctx.needs_input_grad[0]:
-            ways = run(forth, text, 0, *known), run(reverse, text.flip(0), lead, *start)
+            ways = run(forth, text, 0, h, c, most), run(reverse, text.flip(0), lead, *start)
             return torch.cat([way.most for way in ways]).T.contiguous()
         near = min(lead, REACH)
-        front = run(forth, text, 0, *known, traced=True)
+        front = run(forth, text, 0, h, c, most, traced=True)
         rear = run(reverse, text.flip(0), near, *start, traced=True)
         late = run(reverse, none, lead - near, rear.last, rear.cell, rear.most).most
         rear.place.masked_fill_(late > rear.most, -1)
