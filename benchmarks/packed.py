@@ -1,6 +1,6 @@
-"""What a packed map costs: the model with its Grad-CAM in one ONNX file beside the model alone.
+"""What a packed map costs: the model with its map in one ONNX file beside the model alone.
 
-    python benchmarks/packed.py [MODEL ...]
+    python benchmarks/packed.py [--method grad_cam] [MODEL ...]
 
 Both files run in ONNX Runtime on one thread, in turn, on the same images; the ratio is that of the
 shortest times. torchvision's models have random weights here, which changes neither figure's
@@ -10,8 +10,8 @@ benchmarks/results/packed.json.
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -38,7 +38,7 @@ MODELS = (
     "torchvision:vit_b_16",
 )
 OUT = Path(__file__).parent / "results" / "packed.json"
-BATCH, ROUNDS = 8, 15  # short runs: on a machine that is shared, some of them are undisturbed
+BATCH, ROUNDS = 8, 5  # short runs: on a machine that is shared, some of them are undisturbed
 
 
 def loaded(name: str) -> visxai.Engine:
@@ -72,9 +72,9 @@ def seconds(session: Any, x: Any) -> float:
     return time.perf_counter() - start
 
 
-def measure(name: str) -> dict[str, Any]:
+def measure(name: str, method: str) -> dict[str, Any]:
     engine = loaded(name)
-    content, found = packed(engine, "grad_cam", "top1", None)
+    content, found = packed(engine, method, "top1", None)
     cut = check.photographs(engine, None)
     x = engine.tensor([cut[i % len(cut)] for i in range(BATCH)])
     sessions = [check.opened(plain(engine, x)), check.opened(content)]
@@ -87,6 +87,7 @@ def measure(name: str) -> dict[str, Any]:
     alone, explained = (min(one) for one in times)
     return {
         "model": name,
+        "method": method,
         "scores_differ": found.scores,
         "maps_differ": found.maps,
         "plain_images_per_second": BATCH / alone,
@@ -97,13 +98,16 @@ def measure(name: str) -> dict[str, Any]:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("models", nargs="*", metavar="MODEL", default=MODELS)
+    parser.add_argument("--method", default="grad_cam", metavar="SPEC")
+    given = parser.parse_args()
     torch.set_num_threads(1)
-    wanted = sys.argv[1:] or MODELS
-    for name in wanted:
-        row = measure(name)
+    for name in given.models:
+        row = measure(name, given.method)
         known = json.loads(OUT.read_text("utf-8")) if OUT.is_file() else []
-        rows = {one["model"]: one for one in [*known, row]}
-        print({k: v if isinstance(v, str) else float(f"{v:.3g}") for k, v in rows[name].items()})
+        rows = {(one["model"], one["method"]): one for one in [*known, row]}
+        print({k: v if isinstance(v, str) else float(f"{v:.3g}") for k, v in row.items()})
         OUT.write_text(json.dumps(list(rows.values()), indent=1) + "\n", "utf-8")
 
 

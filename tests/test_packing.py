@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import visxai
-from visxai import package
-from visxai.errors import ArgumentError, ModelError, TargetError, UnknownName
+from visxai import cli, package
+from visxai.errors import ArgumentError, ModelError, TargetError, UnknownName, VisxaiError
 from visxai.images.transforms import FILTERS
 from visxai.package import check, graph, head, serving, site
 
@@ -120,6 +120,8 @@ def test_a_file_needs_onnx_runtime_alone(file: Path) -> None:
         ("conv", "layer_cam(layer='stem')"),  # a convolution lies above it
         ("convnext", "grad_cam_plus_plus"),
         ("vit", "grad_cam(relu=False)"),
+        ("hf_vit", "legrad"),
+        ("timm_registers", "legrad"),
         ("swin", "xgrad_cam"),
     ],
 )
@@ -130,10 +132,38 @@ def test_traced_heads_give_the_maps_of_the_engine(kind: str, method: str) -> Non
     for batch in (1, 4):
         x = zoo.inputs(batch, seed=9)
         with torch.no_grad():
-            scores, maps = parts.head(x if parts.trunk is None else parts.trunk(x))
+            scores, maps = parts.head(*parts.below(x))
         torch.testing.assert_close(scores, model.scores(x), rtol=1e-4, atol=1e-5)
         expected = cam(model, x, visxai.Target.of(3)).values
         assert (maps - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+def test_of_a_last_block_only_what_the_head_reads_is_computed() -> None:
+    model = zoo.model("vit")  # of 17 tokens, of which the head reads the first
+    last = "encoder.layers.encoder_layer_2"
+    for method, rows in (
+        ("grad_cam", {1}),
+        ("legrad", {1}),
+        (f"grad_cam(layer='{last}.ln_2')", {17}),
+    ):
+        cam: Any = visxai.methods.load(method)
+        parts = head.trace(model, cam, zoo.inputs(2), None, False)
+        found = [node for node in parts.head.graph.nodes if "gelu" in str(node.target)]
+        assert {node.meta["val"].shape[1] for node in found} == rows
+
+
+def test_legrad_is_packed_for_a_transformer(tmp_path: Path) -> None:
+    engine = visxai.Engine(zoo.module("vit"), preprocess=zoo.PREPROCESS, device="cpu")
+    path = tmp_path / "legrad.onnx"
+    found = package.write(engine, path, method="legrad", target="input", images=pictures())
+    assert 0 < found.worst < 1e-5
+    told = {one.key: one.value for one in onnx.load(str(path)).metadata_props}
+    assert (told["visxai.method"], told["visxai.layer"]) == ("legrad(outliers=None)", "null")
+    with pytest.raises(ArgumentError, match="without outliers"):
+        package.write(engine, path, method="legrad(outliers=3.0)", images=pictures())
+    convolutional = visxai.Engine(zoo.module("conv"), preprocess=zoo.PREPROCESS, device="cpu")
+    with pytest.raises(VisxaiError, match="attention"):
+        package.write(convolutional, path, method="legrad", images=pictures())
 
 
 def test_a_repository_names_what_the_file_has(
@@ -281,3 +311,10 @@ def test_what_can_not_be_packed_is_refused(engine: visxai.Engine, tmp_path: Path
     scores = visxai.Engine(lambda x: x.mean((2, 3)), preprocess=zoo.PREPROCESS)
     with pytest.raises(ModelError, match="of PyTorch's"):
         package.write(scores, out, images=pictures())
+
+
+def test_a_model_of_texts_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        cli.main(["package", "toxicity", "--out", "never.onnx"])
+    assert left.value.code == 2
+    assert "model of images, the only ones that can be packaged" in capsys.readouterr().err

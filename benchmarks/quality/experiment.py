@@ -197,9 +197,15 @@ def save(
     tables: Mapping[str, Sequence[Mapping[str, Any]]],
     command: str,
 ) -> None:
-    """Write NAME.json, and NAME.md with a table for each of `tables`; a smoke test only prints."""
+    """Write NAME.json, and NAME.md with a table for each of `tables`; a smoke test only prints.
+
+    With `--newer --methods` the rows join those of an earlier run on the same images.
+    """
     if given.newer:
         name, command = f"{name}_newer", f"{command} --newer"
+        before = given.out / f"{name}.json"
+        if given.methods and before.is_file():
+            results, tables = joined(json.loads(before.read_text("utf-8")), results, tables)
     page = f"# {name.replace('_', ' ').capitalize()}\n\n`python benchmarks/quality/{command}`\n"
     for heading, rows in tables.items():
         page += f"\n## {heading}\n\n{measure.table([_line(row) for row in rows])}\n"
@@ -210,16 +216,61 @@ def save(
     (given.out / f"{name}.md").write_text(page, "utf-8")
 
 
+def joined(
+    before: dict[str, Any],
+    results: dict[str, Any],
+    tables: Mapping[str, Sequence[Mapping[str, Any]]],
+) -> tuple[dict[str, Any], dict[str, Sequence[Mapping[str, Any]]]]:
+    """Add rows to those of an earlier run on the same images: means may stand beside each other
+    where the controls' are equal; ranks, which need all values at once, are dropped.
+
+    before: the earlier results. results, tables: the later ones.
+    """
+    merged: dict[str, Any] = {**before, **results}
+    pages: dict[str, Sequence[Mapping[str, Any]]] = {}
+    for heading, rows in tables.items():
+        key = next(key for key, value in results.items() if value is rows)
+        found = {row["method"]: row for row in before.get(key, [])}
+        for row in rows:
+            known = found.get(row["method"], row)
+            if row["count"] != known["count"] or abs(row["value"] - known["value"]) > 0.01:
+                raise SystemExit(f"{row['method']} was {known['value']}, now {row['value']}")
+        found |= {row["method"]: row for row in rows}
+        plain = [
+            {name: row[name] for name in ("method", "value", "low", "high", "count")}
+            for row in found.values()
+        ]
+        upward = rows[0]["value"] <= rows[-1]["value"]
+        pages[heading] = merged[key] = sorted(
+            plain, key=lambda row: row["value"] if upward else -row["value"]
+        )
+    for key, value in results.items():
+        if isinstance(value, dict) and isinstance(before.get(key), dict):
+            merged[key] = _deep(before[key], value)
+    return merged, pages
+
+
+def _deep(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    """Both dictionaries, and theirs within."""
+    both = {
+        key: _deep(before[key], value)
+        if isinstance(value, dict) and isinstance(before.get(key), dict)
+        else value
+        for key, value in after.items()
+    }
+    return {**before, **both}
+
+
 def _rounded(interval: statistics.Interval) -> dict[str, float]:
     return {name: round(value, 4) for name, value in vars(interval).items()}
 
 
 def _line(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row of `compared` for a table."""
-    rank = row["rank"]
-    return {
+    line = {
         "method": f"`{row['method']}`",
         "mean (95 % interval)": f"{row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})",
-        "rank": f"{rank['value']:g} ({rank['low']:g} to {rank['high']:g})",
-        "n": row["count"],
     }
+    if rank := row.get("rank"):
+        line["rank"] = f"{rank['value']:g} ({rank['low']:g} to {rank['high']:g})"
+    return {**line, "n": row["count"]}

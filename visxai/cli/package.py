@@ -18,7 +18,7 @@ from visxai.cli.base import (
     Std,
     preprocess_of,
 )
-from visxai.errors import UnknownName
+from visxai.errors import ArgumentError, UnknownName
 
 KINDS = ("onnx", "triton", "web")
 
@@ -37,7 +37,9 @@ def package(
     ],
     method: Annotated[
         str,
-        typer.Option("--method", metavar="SPEC", help="A class activation map, such as grad_cam."),
+        typer.Option(
+            "--method", metavar="SPEC", help="A class activation map, such as grad_cam, or legrad."
+        ),
     ] = "grad_cam",
     target: Annotated[
         str,
@@ -99,7 +101,15 @@ def package(
     visxai package efficientnet_lite0 --to web --out site
     """
     from visxai.cli import terminal
+    from visxai.cli.texts import is_text
 
+    if is_text(model, None):
+        raise ArgumentError(
+            expected="a model of images, the only ones that can be packaged",
+            got=f"{model}, a model of texts",
+            remedy="explain texts by visxai explain",
+            field="model",
+        )
     if to not in KINDS:
         raise UnknownName("kind of package", to, KINDS)
     sized = preprocess_of(size, resize, mean, std, interpolation)

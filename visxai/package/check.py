@@ -15,7 +15,7 @@ from torch import Tensor
 from visxai.engine import Engine
 from visxai.errors import ArgumentError, ModelError, require
 from visxai.images.prepared import Prepared
-from visxai.methods.base import Cam
+from visxai.methods.base import Method
 from visxai.models.probe import Probe
 from visxai.target import Target
 
@@ -72,7 +72,7 @@ def photographs(engine: Engine, images: Sequence[Any] | None) -> list[NDArray[np
 
 def agreement(
     engine: Engine,
-    cam: Cam,
+    cam: Method,
     target: int | None,
     given: bool,
     content: bytes,

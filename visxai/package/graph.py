@@ -31,6 +31,7 @@ from visxai.engine import Engine
 from visxai.errors import ArgumentError, ModelError, StoreError, require
 from visxai.images.preprocess import Preprocess
 from visxai.methods.base import Cam, Method
+from visxai.methods.legrad import Legrad
 from visxai.models.pytorch.model import TorchModel
 from visxai.models.pytorch.sdpa import off_the_fast_path
 from visxai.models.pytorch.tracing import Traceable, alone, silent_exporter
@@ -60,7 +61,8 @@ def write(
     Args:
         engine: The model.
         out: The file to write.
-        method: A class activation map, such as "grad_cam" or "layer_cam(layer='layer3')".
+        method: A class activation map, such as "grad_cam" or "layer_cam(layer='layer3')", or
+            "legrad" for a transformer.
         target: "top1", a class ("class=tabby"), or "input", with which the file takes the class of
             each image as a second input.
         images: Photographs to check the file on; None takes those that scikit-image brings along.
@@ -123,16 +125,23 @@ def packed(
     return content, found
 
 
-def _method(method: str | Method) -> Cam:
+def _method(method: str | Method) -> Cam | Legrad:
     """Return the method, where it is one that a graph can hold."""
     loaded = methods.load(method) if isinstance(method, str) else method
-    if not isinstance(loaded, Cam):
+    if isinstance(loaded, Legrad) and loaded.outliers is not None:
         raise ArgumentError(
-            expected="a class activation map, made of a layer's activation and gradient",
+            expected="legrad without outliers, since ONNX has no median",
+            got=repr(loaded),
+            remedy="pack legrad",
+            field="method",
+        )
+    if not isinstance(loaded, (Cam, Legrad)):
+        raise ArgumentError(
+            expected="legrad, or a class activation map, made of a layer's activation and gradient",
             got=loaded.name(),
-            remedy="pack grad_cam, hires_cam, layer_cam, grad_cam_plus_plus, xgrad_cam or "
-            "grad_cam_elementwise; other methods run the model many times, or differentiate all "
-            "of it",
+            remedy="pack grad_cam, hires_cam, layer_cam, grad_cam_plus_plus, xgrad_cam, "
+            "grad_cam_elementwise or, for a transformer, legrad; other methods run the model many "
+            "times, or differentiate all of it",
             field="method",
         )
     return loaded
@@ -152,7 +161,9 @@ def _class(target: Target) -> int | None:
     )
 
 
-def _exported(model: TorchModel, cam: Cam, x: Tensor, target: int | None, given: bool) -> Any:
+def _exported(
+    model: TorchModel, cam: Cam | Legrad, x: Tensor, target: int | None, given: bool
+) -> Any:
     """Return the ONNX graph of a model with a map."""
     onnx: Any = require("onnx", "onnx", "packing a model")
     compose: Any = require("onnx.compose", "onnx", "packing a model")
@@ -173,9 +184,14 @@ def _exported(model: TorchModel, cam: Cam, x: Tensor, target: int | None, given:
         ) from error
     trunk.ir_version = head.ir_version = min(trunk.ir_version, head.ir_version)
     merged = compose.merge_models(
-        trunk, head, io_map=[("activation", "head/activation")], prefix2=None
+        trunk, head, io_map=[(name, f"head/{name}") for name in _between(parts)], prefix2=None
     )
     return _named(merged)
+
+
+def _between(parts: Parts) -> list[str]:
+    """Name the activations that go from the trunk to the head."""
+    return [f"activation{i}" for i in range(len(parts.activations))]
 
 
 def _reason(error: Exception) -> str:
@@ -194,14 +210,15 @@ def _trunk(parts: Parts, x: Tensor, path: str) -> None:
     try:
         with torch.no_grad():
             torch.onnx.export(
-                Traceable(lambda rows: trunk(rows).clone(), trunk.module),
+                Traceable(parts.below, trunk.module),
                 (x,),
                 path,
                 dynamo=False,
                 opset_version=OPSET,
                 input_names=[INPUT],
-                output_names=["activation"],
-                dynamic_axes={INPUT: {0: _BATCH}, "activation": {parts.axis: _BATCH}},
+                output_names=_between(parts),
+                dynamic_axes={INPUT: {0: _BATCH}}
+                | {name: {parts.axis: _BATCH} for name in _between(parts)},
             )
     finally:
         for handle in handles:
@@ -212,9 +229,9 @@ def _head(parts: Parts, given: bool, path: Path) -> Any:
     """Export the traced head."""
     onnx: Any = require("onnx", "onnx", "packing a model")
     batch = torch.export.Dim(_BATCH, min=1, max=_MOST_ROWS)
-    arguments: tuple[Tensor, ...] = (parts.activation,)
-    sizes: tuple[Any, ...] = ({parts.axis: batch},)
-    names = [INPUT if parts.trunk is None else "head/activation"]
+    arguments = parts.activations
+    sizes: tuple[Any, ...] = ({parts.axis: batch},) * len(arguments)
+    names = [INPUT] if parts.trunk is None else [f"head/{name}" for name in _between(parts)]
     if given:
         arguments, sizes = (*arguments, torch.full((2,), -1)), (*sizes, {0: batch})
         names.append(GIVEN)
@@ -262,7 +279,7 @@ def _named(proto: Any) -> Any:
     return proto
 
 
-def _facts(engine: Engine, cam: Cam, x: Tensor, target: str) -> dict[str, str]:
+def _facts(engine: Engine, cam: Cam | Legrad, x: Tensor, target: str) -> dict[str, str]:
     """Return what a reader of the file must know, each as text or JSON."""
     model = engine.model
     facts: dict[str, Any] = {

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -24,16 +24,31 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
+from visxai.errors import VisxaiError
 from visxai.methods._maps import fuse
 from visxai.methods.base import Cam
+from visxai.methods.legrad import Legrad
+from visxai.models.interface import Need
 from visxai.models.pytorch.capture import capture
 from visxai.models.pytorch.model import TorchModel
-from visxai.models.pytorch.split import Trunk
+from visxai.models.pytorch.split import Split
 from visxai.models.pytorch.tracing import alone
 from visxai.models.views import AtLayer
+from visxai.package.tokens import Sensitivity, shorten
 from visxai.quiet import warnings_of
 
 GIVEN = "class"  # the input that chooses a class for each image
+TOLERANCE = 1e-5  # of the largest score or value of a map
+Explain = Callable[..., tuple[Tensor, Tensor]]
+
+
+class Below(Protocol):
+    """What runs before the traced head, in a module of its own."""
+
+    module: nn.Module
+
+    def __call__(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Compute what the head takes of images x (b, c, h, w)."""
 
 
 @dataclass(frozen=True)
@@ -41,24 +56,37 @@ class Parts:
     """A network below a layer and its traced head.
 
     Attributes:
-        trunk: From images to the activation at the cut, None where the head is the whole network.
-        head: From that activation (and the class of each image) to scores and maps.
-        activation: The activation of two images, which the head was traced with.
-        axis: The activation's axis of images.
+        trunk: From images to the activation at the cut, or several; None where the head is the
+            whole network.
+        head: From those activations (and the class of each image) to scores and maps.
+        activations: The activations of two images, which the head was traced with.
+        axis: The activations' axis of images.
     """
 
-    trunk: Trunk | None
+    trunk: Below | None
     head: GraphModule
-    activation: Tensor
+    activations: tuple[Tensor, ...]
     axis: int
 
+    def below(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Compute what the head takes of images x (b, c, h, w)."""
+        return below(self.trunk, x)
 
-def trace(model: TorchModel, method: Cam, x: Tensor, target: int | None, given: bool) -> Parts:
+
+def below(trunk: Below | None, x: Tensor) -> tuple[Tensor, ...]:
+    """Compute what a head takes of images x (b, c, h, w), each in memory of its own."""
+    found = x if trunk is None else trunk(x)
+    return tuple(one.clone() for one in ((found,) if isinstance(found, Tensor) else found))
+
+
+def trace(
+    model: TorchModel, method: Cam | Legrad, x: Tensor, target: int | None, given: bool
+) -> Parts:
     """Trace the network above a method's layers together with the method.
 
     Args:
         model: The network, in float32.
-        method: The class activation map.
+        method: The class activation map, or LeGrad.
         x: Two inputs (2, c, h, w).
         target: The class that maps explain, None for the strongest of each image.
         given: Whether the head takes the class of each image as another input, where a negative
@@ -67,13 +95,43 @@ def trace(model: TorchModel, method: Cam, x: Tensor, target: int | None, given: 
     Returns:
         The trunk and the head. The head's outputs are scores (b, k) and maps (b, u, v).
     """
+    axis = 0
+    trunk: Below | None
+    if isinstance(method, Legrad):
+        trunk = Sensitivity(model, x)
+        explain = _legrad(trunk, target)
+    else:
+        first = min(method.layers(model, x), key=model.survey(x).order)
+        parts = model.split(first, x)
+        trunk = None if parts.whole else parts.trunk.again()
+        axis = 0 if trunk is None else parts.axis
+        explain = _shortened(model, method, x, target, parts) or _cam(
+            model, method, x, target, *_above(parts, model.copied())
+        )
+    with torch.inference_mode(False), torch.no_grad():
+        activations = below(trunk, x)
+        extra = [torch.full((2,), -1)] if given else []
+        axes = [axis] * len(activations) + [0] * len(extra)
+        head = _symbolic(explain, [*activations, *extra], axes)
+    return Parts(trunk, head, activations, axis)
+
+
+def _above(parts: Split, module: nn.Module) -> tuple[nn.Module, Callable[[Tensor], Any]]:
+    """Return a copy of the network that is changed, and what runs it from the cut on."""
+    return module, module if parts.whole else parts.head.on(module)
+
+
+def _cam(
+    model: TorchModel,
+    method: Cam,
+    x: Tensor,
+    target: int | None,
+    module: nn.Module,
+    run: Callable[[Tensor], Any],
+) -> Explain:
+    """Return the function from the activation at the cut to scores and class activation maps."""
     names = method.layers(model, x)
     layouts = [model.layout(name, x) for name in names]
-    first = min(names, key=model.survey(x).order)
-    parts = model.split(first, x)
-    trunk = None if parts.whole else parts.trunk.again()
-    module: nn.Module = model.copied() if trunk is None else parts.head.module
-    run: Callable[[Tensor], Any] = module if trunk is None else parts.head
 
     def explain(inside: Tensor, *wanted: Tensor) -> tuple[Tensor, Tensor]:
         with capture(module, *names, cut=True) as seen:
@@ -87,12 +145,48 @@ def trace(model: TorchModel, method: Cam, x: Tensor, target: int | None, given: 
         ]
         return scores.detach(), fuse(maps)
 
-    with torch.inference_mode(False), torch.no_grad():
-        activation = x if trunk is None else trunk(x).clone()
-        axis = 0 if trunk is None else parts.axis
-        extra = [torch.full((2,), -1)] if given else []
-        head = _symbolic(explain, [activation, *extra], [axis, 0][: 1 + len(extra)])
-    return Parts(trunk, head, activation, axis)
+    return explain
+
+
+def _shortened(
+    model: TorchModel, method: Cam, x: Tensor, target: int | None, parts: Split
+) -> Explain | None:
+    """Return what explains a transformer of whose last block only what the head reads is run.
+
+    Returns:
+        None where the network isn't such a transformer, or scores and maps aren't the same so.
+    """
+    if not model.offers & Need.ATTENTION:
+        return None
+    try:
+        tokens = model.tokens(x)
+        if max(tokens.read) >= tokens.prefix:  # the head reads all patches
+            return None
+        module = model.copied()
+        shorten(module, tokens)
+        short = _cam(model, method, x, target, *_above(parts, module))
+        plain = _cam(model, method, x, target, *_above(parts, model.copied()))
+        with torch.inference_mode(False), torch.no_grad():
+            inside = below(None if parts.whole else parts.trunk, x)
+            found, wanted = short(*inside), plain(*inside)
+    except (VisxaiError, RuntimeError):  # layers behind the last attention, for one
+        return None
+    same = all(
+        one.shape == other.shape and (one - other).abs().max() <= TOLERANCE * other.abs().max()
+        for one, other in zip(found, wanted, strict=True)
+    )
+    return short if same else None
+
+
+def _legrad(sensitivity: Sensitivity, target: int | None) -> Explain:
+    """Return the function from what a forward leaves to scores and LeGrad's maps."""
+    left = 3 * len(sensitivity.tokens.blocks)
+
+    def explain(*given: Tensor) -> tuple[Tensor, Tensor]:
+        seen, wanted = given[:left], given[left:]
+        return sensitivity.explain(lambda scores: _chosen(scores, target, *wanted), seen)
+
+    return explain
 
 
 def _chosen(scores: Tensor, target: int | None, *wanted: Tensor) -> Tensor:

@@ -165,12 +165,12 @@ def record_attention(module: nn.Module, *, leaves: Collection[int] = ()) -> Iter
     """
     calls: list[Call] = []
 
-    def attend(*args: Any, **kwargs: Any) -> Tensor:
+    def attend(plain: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         output = None
         if torch.is_grad_enabled() and len(calls) not in leaves:
             output = _by_products(*args, **kwargs)
         if output is None:
-            output = _plain(*args, **kwargs)
+            output = plain(*args, **kwargs)
         if len(calls) in leaves:
             output = output.detach().requires_grad_()
             torch.set_grad_enabled(True)
@@ -178,12 +178,24 @@ def record_attention(module: nn.Module, *, leaves: Collection[int] = ()) -> Iter
         # A clone: work in place further on would otherwise overwrite what was recorded.
         return output.clone() if output.requires_grad else output
 
+    with attention_by(attend, module), torch.no_grad():
+        yield calls
+
+
+@contextmanager
+def attention_by(attend: Callable[..., Tensor], *modules: nn.Module) -> Iterator[None]:
+    """Let this thread's forwards of `modules` call `attend` in place of attention inside the block.
+
+    Args:
+        attend: a function of scaled_dot_product_attention and its arguments.
+        modules: the networks, which avoid their native kernels inside the block.
+    """
     previous = getattr(_thread, "attend", None)
-    handles = off_the_fast_path(module)
-    with torch.inference_mode(False), torch.no_grad(), _wrapped():
+    handles = [handle for module in modules for handle in off_the_fast_path(module)]
+    with torch.inference_mode(False), _wrapped():
         _thread.attend = attend
         try:
-            yield calls
+            yield
         finally:
             _thread.attend = previous
             for handle in handles:
@@ -233,7 +245,7 @@ def _by_products(
 def _dispatch(*args: Any, **kwargs: Any) -> Tensor:
     """Replace scaled_dot_product_attention while any thread records."""
     attend = getattr(_thread, "attend", None)
-    return (_plain if attend is None else attend)(*args, **kwargs)
+    return _plain(*args, **kwargs) if attend is None else attend(_plain, *args, **kwargs)
 
 
 @contextmanager

@@ -424,6 +424,7 @@ class Head:
         root: Any,
     ) -> None:
         self.module = module
+        self._made_of = (cut, layer, stubs, at, axis, root)
         self._axis, self._root = axis, root
         self._state = _State()
         if not cut.output:
@@ -431,6 +432,10 @@ class Head:
         for name, recipes in stubs.items():
             self._wrap(name, self._stubbed, name, recipes)
         self._wrap(cut.module, self._injected, len(stubs.get(cut.module, ())), cut, at)
+
+    def on(self, module: nn.Module) -> Head:
+        """Return the same head on another module of the same structure, which is changed."""
+        return Head(module, *self._made_of)
 
     def __call__(self, activation: Tensor, output: Tensor | None = None) -> Any:
         """Compute the module's output from the activation at the cut.
