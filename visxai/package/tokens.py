@@ -73,7 +73,7 @@ class Block:
 
     def tokens(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor:
         """Return the first tokens (b, rows, c) of the block's input."""
-        given = next(value for value in (*args, *kwargs.values()) if self._fits(value))
+        given: Tensor = next(value for value in (*args, *kwargs.values()) if self._fits(value))
         return given[:, : self.rows]
 
     def first(
@@ -149,7 +149,8 @@ class Sensitivity:
         Returns:
             For each block (b, rows, c), (b, heads, rows, depth) and (b, heads, tokens, depth).
         """
-        self._calls.clear(), self._seen.clear()
+        self._calls.clear()
+        self._seen.clear()
         self._forward(x, self.module)
         return tuple(self._seen)
 

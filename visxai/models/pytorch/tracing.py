@@ -101,13 +101,13 @@ def silent_exporter() -> Iterator[None]:
 class Traceable(nn.Module):
     """A callable as a module, which is what tracers take."""
 
-    def __init__(self, form: Callable[[Tensor], Tensor], module: nn.Module) -> None:
+    def __init__(self, form: Callable[[Tensor], Any], module: nn.Module) -> None:
         super().__init__()
         self.form = form
         self.module = module
         self.eval()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         """Run the callable."""
         return self.form(x)
 
