@@ -167,6 +167,36 @@ def test_any_pair_of_towers_serves() -> None:
         assert "so red: 0.707" in red._repr_html_()
 
 
+@pytest.mark.parametrize("method", ["grad_eclip", "chefer", "legrad", WINDOWS])
+def test_a_model_of_openclip_serves(method: str) -> None:
+    open_clip = pytest.importorskip("open_clip")
+    torch.manual_seed(0)
+    image = {"image_size": zoo.SIZE, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16}
+    text = {"context_length": 8, "vocab_size": 64, "width": 32, "heads": 2, "layers": 2}
+    module = open_clip.CLIP(16, image, text).eval()
+
+    def embed(prompts: list[str]) -> Tensor:
+        rows = torch.zeros(len(prompts), 8, dtype=torch.long)
+        for row, prompt in zip(rows, prompts, strict=True):
+            numbers = [*(1 + sum(map(ord, word)) % 60 for word in prompt.split()), 63]
+            row[: len(numbers)] = torch.tensor(numbers)
+        found: Tensor = module.encode_text(rows).detach()
+        return found
+
+    matcher = Matcher(module.visual, text=embed, preprocess=zoo.PREPROCESS, device="cpu")
+    found = matcher.explain(PICTURE, PROMPTS[:2], method)
+    with torch.no_grad():
+        cosines = (
+            F.normalize(module.encode_image(pixels(matcher)))
+            @ F.normalize(embed(list(PROMPTS[:2]))).T
+        )
+    for match, cosine in zip(found, cosines[0].tolist(), strict=True):
+        assert match.similarity == pytest.approx(cosine, abs=1e-5)
+        assert match.words.logit == pytest.approx(cosine, abs=1e-5)
+        assert np.ptp(match.image.values) > 0
+    assert not np.allclose(found[0].image.values, found[1].image.values)
+
+
 def test_what_is_missing_is_said(matcher: Matcher) -> None:
     with pytest.raises(ArgumentError, match="at least one text"):
         matcher.explain(PICTURE, [])

@@ -240,6 +240,7 @@ def newer(results: Results) -> list[dict[str, Any]]:
             "randomisation (lower is better)": ("sanity_newer", "methods"),
             "GridPG": ("grid_pointing_newer", "grid_pointing"),
             "DiFull": ("grid_pointing_newer", "difull"),
+            "check passes": ("faithfulness_newer", "passed"),
         },
     )
 
