@@ -36,7 +36,6 @@ from visxai.engine.given import (
 from visxai.errors import ArgumentError, Failure, ImageError
 from visxai.images import decoding, objects
 from visxai.images.address import Origin
-from visxai.images.example import PHOTOGRAPH
 from visxai.images.prepared import Prepared
 from visxai.images.preprocess import Preprocess
 from visxai.labels import label_of
@@ -194,6 +193,8 @@ class Engine:
 
         A run's own images aren't read yet when its forms are chosen.
         """
+        from visxai.images.example import PHOTOGRAPH  # which a short run doesn't need
+
         prepared = self.prepare(PHOTOGRAPH, "record") if blank.shape[1] == 3 else None
         return self.tensor([prepared.pixels]) if isinstance(prepared, Prepared) else blank
 
