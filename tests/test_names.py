@@ -50,6 +50,14 @@ def test_every_other_name_is_one_and_documented() -> None:
         assert other in row.partition("|")[2]
 
 
+def test_the_table_of_libraries_names_every_method() -> None:
+    table = DOCUMENT.read_text("utf-8").partition("## Method by method")[2].partition("\n## ")[0]
+    rows = [line for line in table.splitlines() if line.startswith("| `")]
+    named = [line.split("`")[1] for line in rows]
+    assert len(named) == len(set(named))
+    assert set(methods.names()) <= set(named)
+
+
 def test_suggestions_include_captums() -> None:
     with pytest.raises(UnknownName, match="captum:FeatureAblation"):
         methods.load("feature_ablatio")
