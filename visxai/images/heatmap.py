@@ -97,7 +97,9 @@ def smallest_area(heatmap: Array, share: float) -> NDArray[np.bool_]:
     total = float(flat.sum(dtype=np.float64))
     if total <= 0 or share <= 0:
         return np.zeros(heatmap.shape, dtype=np.bool_)
-    order = np.argsort(-flat, kind="stable")
+    # Most of a map is often zero, and sorting is what this function takes.
+    seen = np.flatnonzero(flat)
+    order = seen[np.argsort(-flat[seen], kind="stable")]
     held = np.cumsum(flat[order], dtype=np.float64)
     count = int(np.searchsorted(held, min(share, 1.0) * total * (1 - 1e-9))) + 1
     mask = np.zeros(flat.size, dtype=np.bool_)
