@@ -163,3 +163,9 @@ def test_what_the_readme_and_the_changelog_count_is_there() -> None:
     }
     # `captum` stands for another library's.
     assert told == {"methods": len(known) - 1, "metrics": len(visxai.metrics.names())}
+
+
+def test_the_table_of_speed_is_what_the_kept_figures_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT)
+    readme = importlib.import_module("benchmarks.readme")
+    assert readme.fill(README) == README, "run python benchmarks/readme.py"
