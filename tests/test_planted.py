@@ -62,7 +62,8 @@ def test_a_planted_file_gets_the_contract_tests(tmp_path: Path, source: str, fai
     ran = contracts(tmp_path, *(["-k", "planted-conv and batch_invariance"] if failed else []))
     if not failed:
         assert ran.returncode == 0, ran.stdout + ran.stderr
-        assert ran.stdout.count(".") > 40  # some twenty contracts, two kinds of model
+        # A dozen contracts over every kind of model, here two; the others draw kinds of their own.
+        assert ran.stdout.count(".") > 20
     else:
         assert ran.returncode == 1, ran.stdout + ran.stderr
         assert f"FAILED tests/test_contracts.py::{failed}[planted-conv]" in ran.stdout

@@ -62,7 +62,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def small() -> visxai.Engine:
-    return visxai.Engine(device="cpu", precision="fp32", batch_size=2)
+    return visxai.Engine(device="cpu", precision="fp32", accelerate="off", batch_size=2)
 
 
 def pack(path: Path, members: dict[str, bytes]) -> Path:

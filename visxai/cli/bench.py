@@ -85,7 +85,7 @@ def bench(
             help="Seconds that a call may take; what would take longer is left out, by name.",
         ),
     ] = 180.0,
-    drawn: Annotated[
+    random_weights: Annotated[
         bool,
         typer.Option(
             "--random-weights",
@@ -158,7 +158,7 @@ def bench(
         sized,
         rounds=rounds,
         longest=longest,
-        weights=not drawn,
+        weights=not random_weights,
     )
     report = measuring.run(setup, progress=lambda step: typer.echo(step, err=True))
     return tell(report, earlier, out, command_line())

@@ -9,6 +9,7 @@ results = engine.explain(["cat.jpg"], method="grad_cam", target="top1")
 from __future__ import annotations
 
 import copy
+import functools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -43,7 +44,7 @@ from visxai.methods._maps import upsample
 from visxai.methods.base import Method
 from visxai.metrics.base import Check, Metric
 from visxai.models import cards, loading
-from visxai.models.budget import RowBudget
+from visxai.models.budget import RowBudget, is_out_of_memory
 from visxai.models.devices import PRECISIONS, pick_device
 from visxai.models.interface import Model
 from visxai.models.probe import Probe
@@ -184,8 +185,13 @@ class Engine:
             The reason of the decision on acceleration, as a phrase for records.
         """
         if self._plan.open and isinstance(self.model.preprocess, Preprocess):
-            blank = self.tensor([self.model.preprocess.blank()])
-            self._plan.consider(load_methods(method), blank, images, lambda: self._example(blank))
+            try:
+                blank = self.tensor([self.model.preprocess.blank()])
+                example = functools.partial(self._example, blank)
+                self._plan.consider(load_methods(method), blank, images, example)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):  # else the run itself says what to do
+                    raise
         return self._plan.decision.reason
 
     def _example(self, blank: Tensor) -> Tensor:

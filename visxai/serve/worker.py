@@ -134,13 +134,19 @@ class Worker:
             return 0
         with self._lock:
             self._held = [*self._held, *claimed]
+        # What a worker died at comes again, alone: nothing else may be unwritten beside it.
+        again = claimed[0].attempts > 1
         try:
+            if again:
+                self._settle()
             results = self._explained(claimed)
             self._settle()
         except BaseException:
             self._leave(claimed)
             raise
         self._written = self._writing.submit(self._write, claimed, results)
+        if again:
+            self._settle()
         return len(claimed)
 
     def _write(self, claimed: Sequence[Job], results: Sequence[Result]) -> None:
