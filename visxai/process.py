@@ -7,6 +7,8 @@ import gc
 import os
 import sys
 
+_usual: list[tuple[int, int, int]] = []  # the thresholds before `collect_rarely`
+
 
 def keep_memory() -> None:
     """Let this process keep the memory it frees, instead of returning it to the system.
@@ -38,7 +40,17 @@ def collect_rarely() -> None:
     Importing PyTorch makes hundreds of thousands of objects, which Python otherwise walks through
     again and again meanwhile: a tenth of the time of a command that explains one photograph.
     """
+    _usual.append(gc.get_threshold())
     gc.set_threshold(50_000, 20, 100)
+
+
+def collect_as_usual() -> None:
+    """Search for unused cycles as often as before `collect_rarely`, which only a start bears.
+
+    In a run, cycles may hold the tensors of whole batches.
+    """
+    if _usual:
+        gc.set_threshold(*_usual.pop())
 
 
 class _WithoutPandas:

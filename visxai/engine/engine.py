@@ -48,7 +48,7 @@ from visxai.models.budget import RowBudget, is_out_of_memory
 from visxai.models.devices import PRECISIONS, pick_device
 from visxai.models.interface import Model
 from visxai.models.probe import Probe
-from visxai.process import keep_memory
+from visxai.process import collect_as_usual, keep_memory
 from visxai.record.collection import Explanations
 from visxai.record.image import ImageExplanation, Prediction
 from visxai.references import ImageRef
@@ -152,6 +152,7 @@ class Engine:
         self.device = self.model.device
         if self.device.type == "cpu":
             keep_memory()
+        collect_as_usual()
         self.batch_size = batch_size or (64 if self.device.type == "cuda" else 16)
         self.model.budget = RowBudget(self.batch_size)
         self._plan = Plan(self.model, accelerate, precision)

@@ -92,16 +92,17 @@ class Case:
         For a set of exclusive classes this is their summed probability, for other sets the largest;
         for a callable it is the callable's own value.
         """
-        aim, model, members = self.aim, self.probe, list(self.target.classes)
+        # Not `self` in the function: the case would hold itself, and its tensors, by its own aim.
+        aim, model, kind, members = self.aim, self.probe, self.target.kind, [*self.target.classes]
         classes = aim.classes
         if classes is None:
             return aim
 
         def function(scores: Tensor, which: Tensor) -> Tensor:
             reported = model.probabilities(scores)
-            if self.target.kind == "any" and model.activation == "softmax":
+            if kind == "any" and model.activation == "softmax":
                 return reported[:, members].sum(1)
-            if self.target.kind == "any":
+            if kind == "any":
                 return reported[:, members].amax(1)
             return reported.gather(1, classes[which].unsqueeze(1)).squeeze(1)
 

@@ -46,7 +46,6 @@ class Probe(Model):
         self._x = x
         self._scores: Tensor | None = None
         self._aims: dict[Target, Aim] = {}
-        self._rerun = Rerun(model, self._mark, lambda _: None)
         # Images whose cached scores were recomputed, then images of which anything was.
         self._rescored = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         self.reran = self._rescored.clone()
@@ -207,6 +206,15 @@ class Probe(Model):
         for images in rescored:
             self._mark(images)
             self._rescored = self._rescored.index_fill(0, images, True)
+
+    @property
+    def _rerun(self) -> Rerun:
+        """Return the model with its reruns noted here.
+
+        It is made for each call: kept, it and the probe would hold each other, and the tensors of
+        the batch with them, until Python searches for cycles.
+        """
+        return Rerun(self._model, self._mark, lambda _: None)
 
     def _mark(self, images: Tensor) -> None:
         """Note that images (n,) ran again; indices beyond the batch are those of larger batches."""

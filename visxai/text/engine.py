@@ -19,7 +19,7 @@ from visxai.engine.reproduction import Reproduction
 from visxai.errors import ArgumentError
 from visxai.labels import Labels, label_of, read_labels
 from visxai.models.interface import Activation
-from visxai.process import keep_memory
+from visxai.process import collect_as_usual, keep_memory
 from visxai.record.image import Prediction
 from visxai.record.text import TextExplanation
 from visxai.target import Target
@@ -89,6 +89,7 @@ class Engine:
         self.device = self.model.device
         if self.device.type == "cpu":
             keep_memory()
+        collect_as_usual()
 
     def __repr__(self) -> str:
         return f"visxai.text.Engine({self.model.ref.name!r}, device={str(self.device)!r})"
