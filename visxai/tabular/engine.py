@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from visxai._version import __version__
 from visxai.errors import ArgumentError
+from visxai.process import collect_as_usual
 from visxai.record.table import ADDITIVE, TableExplanation
 from visxai.references import Cell, ModelRef, RowRef
 from visxai.tabular import methods, tables
@@ -111,6 +112,7 @@ class Engine:
             ArgumentError: Features, background, method or columns don't fit together.
             ModelError: The model isn't supported.
         """
+        collect_as_usual()
         whole = None if background is None else Background.of(background)
         self.model = load(model, features, whole, name=name, scale=scale, target=target)
         names = self.model.features.names
