@@ -17,7 +17,7 @@ import visxai
 from visxai.engine import acceleration
 from visxai.errors import ArgumentError
 from visxai.models.interface import Need
-from visxai.models.pytorch import narrow
+from visxai.models.pytorch import narrow, openvino
 from visxai.models.pytorch.openvino import OpenVinoForm
 
 pytest.importorskip("openvino", reason="needs the extra openvino")
@@ -68,6 +68,25 @@ def test_threads_share_a_form() -> None:
         found = list(pool.map(lambda i: fast.model.scores(x[i % 8 :]), range(32)))
     for number, scores in enumerate(found):
         torch.testing.assert_close(scores, plain.model.scores(x[number % 8 :]))
+
+
+def test_a_size_of_batch_that_comes_again_gets_a_graph_of_its_own() -> None:
+    fast, x = engine("resnet18"), zoo.inputs(6)
+    first = fast.model.scores(x[:4])
+    (made,) = fast.model.acceleration._forms.values()  # type: ignore[attr-defined]
+    assert set(made._compiled) == {0}
+    for size in (4, 5, 6):
+        for _ in range(openvino._CALLS):
+            again = fast.model.scores(x[:size])
+        assert size in made._compiled
+        assert len(made._compiled) <= 1 + openvino._SIZES
+        assert torch.equal(again[:4], first)
+    assert torch.equal(fast.model.scores(x[:1]), first[:1])
+    assert set(made._compiled) == {0, 5, 6}
+    made._path.unlink()
+    for _ in range(openvino._CALLS):
+        torch.testing.assert_close(fast.model.scores(x[:2]), first[:2])
+    assert set(made._compiled) == {0, 5, 6}  # the file is gone, and the first graph goes on
 
 
 def test_memory_that_runs_out_says_nothing_about_the_form(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import itertools
+import operator
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -116,6 +118,10 @@ def structural_copy(module: nn.Module) -> nn.Module:
         return copy.deepcopy(module, shared)
 
 
+Mark = tuple[tuple[int, ...], tuple[int, ...]]
+_writes: Callable[[Tensor], int] = operator.attrgetter("_version")
+
+
 class Weights:
     """The parameters and buffers of a module, and whether they still hold the same numbers.
 
@@ -135,13 +141,21 @@ class Weights:
         self._known = None if sha256 is None else (self._first, sha256)
         self._lock = threading.Lock()
 
-    def mark(self) -> tuple[tuple[int, int], ...]:
+    def mark(self) -> Mark:
         """Return where each tensor lies and how often it was written; equal for equal weights.
 
+        It is asked for before every forward, so it is read without a step of Python for each tensor
+        where all tensors lie in plain memory and count their writes.
+
         Returns:
-            (address, writes) of each parameter and buffer.
+            The addresses and the numbers of writes of all parameters and buffers.
         """
-        return tuple((_address(t), -1 if t.is_inference() else t._version) for t in self._tensors)
+        with contextlib.suppress(RuntimeError):
+            return tuple(map(Tensor.data_ptr, self._tensors)), tuple(map(_writes, self._tensors))
+        return (
+            tuple(t.data_ptr() if t.layout == torch.strided else id(t) for t in self._tensors),
+            tuple(-1 if t.is_inference() else t._version for t in self._tensors),
+        )
 
     @property
     def original(self) -> bool:
@@ -159,11 +173,6 @@ class Weights:
             if self._known is None or self._known[0] != mark:
                 self._known = (mark, weights_sha256(self._module))
             return self._known[1]
-
-
-def _address(tensor: Tensor) -> int:
-    """Return the address of a tensor's memory, or what identifies a tensor that isn't strided."""
-    return tensor.data_ptr() if tensor.layout == torch.strided else id(tensor)
 
 
 def weights_sha256(module: nn.Module) -> str:
