@@ -268,6 +268,7 @@ def test_a_page_explains_a_picture_without_a_network(
     page.context.set_offline(True)
     page.set_input_files("#file", str(picture))
     page.wait_for_selector("body[data-milliseconds]")
+    assert "grey margin" in page.inner_text("#told")  # the picture is cropped to a square
     (found,) = engine.explain([str(picture)])
     maps = json.loads(page.get_attribute("body", "data-map"))
     np.testing.assert_allclose(maps, found.values.ravel(), atol=0.01 * found.values.max())
@@ -282,6 +283,7 @@ def test_a_page_explains_a_picture_without_a_network(
     page.set_input_files("#file", str(tmp_path / "text.png"))
     page.wait_for_selector("#wrong:not([hidden])")
     assert "choose another one" in page.inner_text("#wrong")
+    page.wait_for_selector("main[aria-busy=false]")
     assert wrong == []
     # The arithmetic of the pixels is Pillow's.
     draw = np.random.default_rng(3).integers(0, 256, (37, 53, 3), np.uint8)

@@ -16,6 +16,7 @@ function complain(error) {
 }
 
 async function load() {
+  byId("about").textContent = "Loading the model …";
   facts = await (await fetch("model.json")).json();
   ort.env.wasm.wasmPaths = new URL("./runtime/", import.meta.url).href;
   ort.env.wasm.numThreads = 1; // more need headers that a plain file server doesn't send
@@ -33,6 +34,7 @@ async function load() {
 
 async function explain(file) {
   byId("wrong").hidden = true;
+  byId("stage").parentElement.setAttribute("aria-busy", "true");
   const start = performance.now();
   let bitmap;
   try {
@@ -114,6 +116,9 @@ function list(scores, best, at) {
   byId("told").textContent = peak > 0
     ? `The colours show where the model found evidence for “${nameOf(at)}”.`
     : `The model found no evidence for “${nameOf(at)}” at its last layer, so there is nothing to show.`;
+  if (shown.view.width < 1 || shown.view.height < 1) {
+    byId("told").textContent += " It was not shown the grey margin.";
+  }
 }
 
 const largest = () => shown.map.values.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
@@ -136,7 +141,7 @@ function draw() {
   const canvas = byId("picture");
   canvas.width = base.width;
   canvas.height = base.height;
-  canvas.style.maxWidth = `${72 * base.width / base.height}vh`; // 72 of 100 parts of the window's height
+  byId("stage").style.setProperty("--wide", `${72 * base.width / base.height}vh`);
   canvas.setAttribute("role", "img");
   canvas.setAttribute("aria-label", byId("told").textContent);
   const out = new ImageData(new Uint8ClampedArray(base.data), base.width, base.height);
@@ -161,7 +166,8 @@ function draw() {
 }
 
 function take(file) {
-  if (session && file) explain(file).catch(complain);
+  if (!session || !file) return;
+  explain(file).catch(complain).finally(() => byId("stage").parentElement.setAttribute("aria-busy", "false"));
 }
 
 byId("file").addEventListener("change", (event) => {
@@ -177,4 +183,7 @@ for (const kind of ["dragover", "dragleave", "drop"]) {
     if (kind === "drop") take(event.dataTransfer.files[0]);
   });
 }
-load().catch(complain);
+load().catch((error) => {
+  byId("about").textContent = "";
+  complain(`The model couldn't be loaded: ${error.message ?? error}`);
+});
