@@ -19,12 +19,14 @@ import torch
 import zoo
 from numpy.typing import NDArray
 from PIL import Image
+from torch import nn
 
 import visxai
 from visxai import cli, package
 from visxai.errors import ArgumentError, ModelError, TargetError, UnknownName, VisxaiError
 from visxai.images.transforms import FILTERS
 from visxai.package import check, graph, head, serving, site
+from visxai.quiet import warnings_of
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -136,6 +138,51 @@ def test_traced_heads_give_the_maps_of_the_engine(kind: str, method: str) -> Non
         torch.testing.assert_close(scores, model.scores(x), rtol=1e-4, atol=1e-5)
         expected = cam(model, x, visxai.Target.of(3)).values
         assert (maps - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+class Pooled(nn.Module):
+    """A network whose head pools by windows and reshapes to sizes that it names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.ReLU())
+        self.pool = nn.AvgPool2d(3, 2, 1)
+        self.line = nn.Linear(4 * 4 * 4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.line(self.pool(self.stem(x)).reshape(-1, 4 * 4 * 4))
+
+
+def test_the_head_of_a_network_read_from_onnx_is_traced(tmp_path: Path) -> None:
+    path = tmp_path / "network.onnx"
+    torch.manual_seed(0)
+    axes = {"x": {0: "batch"}, "y": {0: "batch"}}
+    names: Any = {"input_names": ["x"], "output_names": ["y"], "dynamic_axes": axes}
+    with warnings_of():
+        torch.onnx.export(Pooled(), (torch.rand(2, 3, 17, 17),), path, dynamo=False, **names)
+    sizes = visxai.Preprocess(size=(17, 17), mean=(0.5,) * 3, std=(0.5,) * 3)
+    engine = visxai.Engine(f"onnx:{path}", preprocess=sizes, device="cpu", accelerate="off")
+    model: Any = engine.model
+    layer = next(n for n, one in model.copied().named_modules() if isinstance(one, nn.ReLU))
+    cam: Any = visxai.methods.load(f"grad_cam(layer='{layer}')")
+    x = torch.rand(3, 3, 17, 17)
+    parts = head.trace(model, cam, x[:2], 1, False)
+    with torch.no_grad():
+        scores, maps = parts.head(*parts.below(x))
+    torch.testing.assert_close(scores, model.scores(x))
+    torch.testing.assert_close(maps, cam(model, x, visxai.Target.of(1)).values)
+
+
+@pytest.mark.parametrize("options", [(3, 2, 1), (2, 2, 0), (3, 2, 0), (2, 1, 1)])
+def test_the_backward_of_a_pooling_is_that_of_autograd(options: tuple[int, int, int]) -> None:
+    x = torch.rand(2, 3, 8, 9, requires_grad=True)
+    y = nn.functional.avg_pool2d(x, *options)
+    gradient = torch.rand_like(y)
+    (expected,) = torch.autograd.grad(y, x, gradient)
+    kernel, stride, padding = ([one, one] for one in options)
+    given = (gradient, x.detach(), kernel, stride, padding, False, True, None)
+    torch.testing.assert_close(head._pooling_backward(*given), expected)
+    assert head._pooling_backward(*given[:5], True, True, None) is NotImplemented
 
 
 def test_of_a_last_block_only_what_the_head_reads_is_computed() -> None:

@@ -9,6 +9,7 @@ so that the graph serves any number of images.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -236,8 +237,9 @@ class _Contiguous(TorchFunctionMode):
 
 
 def _decompositions() -> dict[Any, Callable[..., Any]]:
-    """Return PyTorch's table, with the backward of a convolution as a transposed convolution."""
+    """Return PyTorch's table, with a convolution's and a pooling's backward as transposed ones."""
     table = dict(core_aten_decompositions())
+    table[torch.ops.aten.avg_pool2d_backward.default] = _pooling_backward
     table[torch.ops.aten.convolution_backward.default] = _convolution_backward
     return table
 
@@ -258,13 +260,41 @@ def _convolution_backward(
     """Compute a convolution's gradient at its input, the only one that a map needs."""
     if transposed or wanted[1] or wanted[2]:
         return NotImplemented
-    # What the strides leave over at the far edges had no part in any output but must be there.
-    reach = [(w - 1) * d + 1 for w, d in zip(weight.shape[2:], dilation, strict=True)]
-    left = [
-        (side + 2 * pad - one) % step
-        for side, pad, one, step in zip(x.shape[2:], padding, reach, stride, strict=True)
-    ]
+    left = _left(x, weight, stride, padding, dilation)
     back = torch.ops.aten.convolution.default(
         gradient, weight, None, stride, padding, dilation, True, left, groups
     )
     return back, None, None
+
+
+def _pooling_backward(
+    gradient: Tensor,
+    x: Tensor,
+    kernel: list[int],
+    stride: list[int],
+    padding: list[int],
+    ceil_mode: bool,
+    count_include_pad: bool,
+    divisor: int | None,
+) -> Any:
+    """Compute the gradient at the input of an average pooling, a convolution with equal weights."""
+    if ceil_mode or divisor is not None or (any(padding) and not count_include_pad):
+        return NotImplemented
+    channels = x.shape[1]
+    weight = x.new_full((channels, 1, *kernel), 1 / math.prod(kernel))
+    steps = stride or kernel
+    left = _left(x, weight, steps, padding, [1, 1])
+    return torch.ops.aten.convolution.default(
+        gradient, weight, None, steps, padding, [1, 1], True, left, channels
+    )
+
+
+def _left(
+    x: Tensor, weight: Tensor, stride: list[int], padding: list[int], dilation: list[int]
+) -> list[int]:
+    """Return what strides leave over at the far edges: it had no part, but must have a gradient."""
+    reach = [(w - 1) * d + 1 for w, d in zip(weight.shape[2:], dilation, strict=True)]
+    return [
+        (side + 2 * pad - one) % step
+        for side, pad, one, step in zip(x.shape[2:], padding, reach, stride, strict=True)
+    ]

@@ -13,6 +13,7 @@ import re
 from typing import Any
 
 from torch import Tensor, nn
+from torch.fx import GraphModule
 
 from visxai.errors import require
 from visxai.models.onnx.graph import Graph
@@ -40,7 +41,23 @@ def convert(graph: Graph) -> nn.Module:
         module: nn.Module = onnx2torch.convert(proto)
         for part in [name for name, one in module.named_modules() if _slices(one)]:
             module.set_submodule(part, Slice())
+        _fix_shapes(module)
     return module
+
+
+class Reshape(nn.Module):
+    """ONNX's Reshape to sizes that the graph fixes; the converter's own reads them from a tensor.
+
+    A tracer with a symbolic batch can't read a tensor's values.
+    """
+
+    def __init__(self, sizes: tuple[int, ...]) -> None:
+        super().__init__()
+        self.sizes = sizes
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Reshape x, where a size of 0 is x's own and one of -1 is what is left."""
+        return x.reshape([size or x.shape[axis] for axis, size in enumerate(self.sizes)])
 
 
 class Slice(nn.Module):
@@ -67,6 +84,21 @@ class Slice(nn.Module):
             index[a] = slice(*slice(start, end, by).indices(x.shape[a]))
         found: Tensor = (x.flip(flipped) if flipped else x)[tuple(index)]
         return found
+
+
+def _fix_shapes(module: nn.Module) -> None:
+    """Replace each Reshape whose sizes are constants by one that knows them."""
+    assert isinstance(module, GraphModule)
+    parts, constants = dict(module.named_modules()), dict(module.named_buffers())
+    for node in module.graph.nodes:
+        if type(parts.get(str(node.target))).__name__ != "OnnxReshape":
+            continue
+        x, shape = node.args
+        name = f"{shape.target}.value" if shape.op == "call_module" else str(shape.target)
+        if name in constants and (shape.op == "get_attr" or not shape.args):
+            module.set_submodule(node.target, Reshape(tuple(constants[name].tolist())))
+            node.args = (x,)
+    module.recompile()
 
 
 def _slices(part: nn.Module) -> bool:
