@@ -35,13 +35,14 @@ def canvases(count: int) -> list[np.ndarray]:
 
 
 def transformer_methods() -> list[str]:
-    """The methods that read attention or tokens, and Grad-CAM."""
+    """The methods that read attention or tokens, and those that are made for transformers too."""
     wanted = Need.ATTENTION | Need.TOKENS
-    return ["grad_cam", *(name for name in methods.names() if methods.find(name).needs & wanted)]
+    own = (name for name in methods.names() if methods.find(name).needs & wanted)
+    return [*experiment.OF_TRANSFORMERS, *own]
 
 
 def main() -> None:
-    parser = experiment.parser(__doc__, photographs=False)
+    parser = experiment.parser(__doc__, photographs="none")
     parser.add_argument("--images", type=int, default=200)
     given = parser.parse_args()
     count = 8 if given.quick else given.images
@@ -50,27 +51,23 @@ def main() -> None:
     kept = experiment.Kept(given.kept, "digits_perturbation", {"images": count, "weights": weights})
     x = engine.tensor([engine.prepare(canvas).pixels for canvas in canvases(count)])
     metric = metrics.load("perturbation")
-    usual = ["grad_cam", "cdam", "recipro_cam"] if given.newer else transformer_methods()
-    chosen = [*experiment.CONTROLS, *(given.methods or usual)]
-    told = experiment.Told(len(chosen))
+    contestants = experiment.contestants(given.methods or transformer_methods())
     names = ("perturbation", "positive", "negative")
     values: dict[str, dict[str, list[float]]] = {name: {} for name in names}
-    for spec in chosen:
-        method = experiment.method(spec)
 
-        def scored(method: Method = method) -> dict[str, list[float]]:
-            found: dict[str, list[float]] = {name: [] for name in names}
-            for part in x.split(50):
-                target = Target.of("top1")
-                maps = explained(method, Probe(engine.model, part), part, target)
-                scores = metric(Case(engine.model, part, target, maps, method))
-                for name, figure in {"perturbation": scores.values, **scores.figures}.items():
-                    found[name].extend(figure.tolist())
-            return found
+    def scored(method: Method) -> dict[str, list[float]]:
+        found: dict[str, list[float]] = {name: [] for name in names}
+        for part in x.split(50):
+            target = Target.of("top1")
+            maps = explained(method, Probe(engine.model, part), part, target)
+            scores = metric(Case(engine.model, part, target, maps, method))
+            for name, figure in {"perturbation": scores.values, **scores.figures}.items():
+                found[name].extend(figure.tolist())
+        return found
 
-        for name, figure in kept(repr(method), scored).items():
-            values[name][repr(method)] = figure
-        told(spec)
+    for contestant, found in kept.each(contestants, scored):
+        for name, figures in found.items():
+            values[name][contestant] = figures
     tables = {
         f"{name} ({better} is better)": experiment.compared(values[name], better)
         for name, better in zip(names, ("higher", "lower", "higher"), strict=True)

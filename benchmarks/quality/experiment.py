@@ -10,9 +10,10 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from visxai.metrics import controls
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import measure
 
+Contestant = TypeVar("Contestant")
 CONTROLS = ("random_map", "centred_gaussian")
 # Methods of one backward at most, at their defaults.
 CHEAP = (
@@ -60,6 +62,7 @@ COSTLY = (
 )
 # Methods that came after the tables above, judged by `--newer` beside Grad-CAM and the controls.
 NEWER = (
+    "grad_cam",
     "cam",
     "grad_cam_elementwise",
     "eigen_grad_cam",
@@ -74,29 +77,41 @@ NEWER = (
     "guided_grad_cam",
     "deep_lift",
     "forgrad(method='saliency')",
-    "ss_cam(samples=2, top=32)",
-    "is_cam(samples=2, top=32)",
     "smooth_grad_cam_plus_plus(copies=8)",
+    "augmented(flip=True)",
+)
+# Those of many passes an image.
+NEWER_COSTLY = (
+    "is_cam(samples=2, top=32)",
     "square_grad(copies=8)",
     "var_grad(copies=8)",
     "gradient_shap(samples=12)",
     "deep_lift_shap(samples=4)",
-    "augmented(flip=True)",
     "mc_rise(masks=64)",
+    "ss_cam(samples=2, top=32)",
     "extremal_perturbation(areas=(0.1,), steps=64)",
 )
+# A transformer's own methods are those that read its attention or tokens; these are, too.
+OF_TRANSFORMERS = ("grad_cam", "recipro_cam")
 QUICK = ("grad_cam", "saliency")
 
 
-def parser(doc: str, photographs: bool = True) -> argparse.ArgumentParser:
-    """The arguments that all experiments have."""
+def parser(
+    doc: str,
+    photographs: Literal["needed", "optional", "none"] = "needed",
+    newer: bool = False,
+) -> argparse.ArgumentParser:
+    """The arguments that all experiments have; newer: whether later methods have an own run."""
     made = argparse.ArgumentParser(description=doc.split("\n")[0])
-    if photographs:
-        made.add_argument("folder", type=Path, help="a folder of photographs")
+    made.set_defaults(folder=None, newer=False)
+    if photographs != "none":
+        count = "?" if photographs == "optional" else None
+        made.add_argument("folder", type=Path, nargs=count, help="a folder of photographs")
+    if newer:
+        made.add_argument(
+            "--newer", action="store_true", help="the methods that came later, into NAME_newer.json"
+        )
     made.add_argument("--methods", nargs="+", metavar="SPEC", help="instead of the usual ones")
-    made.add_argument(
-        "--newer", action="store_true", help="the methods that came later, into NAME_newer.json"
-    )
     made.add_argument("--quick", action="store_true", help="a smoke test on next to nothing")
     made.add_argument("--out", type=Path, default=measure.RESULTS, help="where results go")
     made.add_argument(
@@ -114,6 +129,12 @@ def method(spec: str) -> Method:
     """A method or a control."""
     is_control = spec.partition("(")[0] in controls.names()
     return controls.load(spec) if is_control else visxai.methods.load(spec)
+
+
+def contestants(specs: Sequence[str]) -> dict[str, Method]:
+    """The controls and the methods of these specs, by how results call them."""
+    made = [method(spec) for spec in (*CONTROLS, *specs)]
+    return {repr(one): one for one in made}
 
 
 def photographs(engine: visxai.Engine, folder: Path, count: int) -> Tensor:
@@ -144,10 +165,20 @@ class Kept:
             self.found[key] = make()
             if self.path is not None:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                partial = self.path.with_suffix(".part")
-                partial.write_text(json.dumps({"about": self.about, "found": self.found}), "utf-8")
-                partial.replace(self.path)
+                part = self.path.with_suffix(".part")
+                part.write_text(json.dumps({"about": self.about, "found": self.found}), "utf-8")
+                part.replace(self.path)
         return self.found[key]
+
+    def each(
+        self, contestants: Mapping[str, Contestant], score: Callable[[Contestant], Any]
+    ) -> Iterator[tuple[str, Any]]:
+        """Yield each contestant's name and what score(contestant) returns, JSON-ready, saying on
+        stderr how far it is."""
+        told = Told(len(contestants))
+        for name, contestant in contestants.items():
+            yield name, self(name, partial(score, contestant))
+            told(name)
 
 
 class Told:
@@ -196,24 +227,26 @@ def save(
     results: dict[str, Any],
     tables: Mapping[str, Sequence[Mapping[str, Any]]],
     command: str,
-) -> None:
+) -> dict[str, Any]:
     """Write NAME.json, and NAME.md with a table for each of `tables`; a smoke test only prints.
 
-    With `--newer --methods` the rows join those of an earlier run on the same images.
+    With `--newer --methods` the rows join those of an earlier run on the same images. Returns the
+    results as they are written.
     """
     if given.newer:
         name, command = f"{name}_newer", f"{command} --newer"
         before = given.out / f"{name}.json"
         if given.methods and before.is_file():
             results, tables = joined(json.loads(before.read_text("utf-8")), results, tables)
+            command = results["command"]
     page = f"# {name.replace('_', ' ').capitalize()}\n\n`python benchmarks/quality/{command}`\n"
     for heading, rows in tables.items():
         page += f"\n## {heading}\n\n{measure.table([_line(row) for row in rows])}\n"
     print(page)
-    if given.quick and given.out == measure.RESULTS:
-        return
-    measure.save(name, results, command, given.out)
-    (given.out / f"{name}.md").write_text(page, "utf-8")
+    if not given.quick or given.out != measure.RESULTS:
+        measure.save(name, results, command, given.out)
+        (given.out / f"{name}.md").write_text(page, "utf-8")
+    return results
 
 
 def joined(
@@ -221,37 +254,33 @@ def joined(
     results: dict[str, Any],
     tables: Mapping[str, Sequence[Mapping[str, Any]]],
 ) -> tuple[dict[str, Any], dict[str, Sequence[Mapping[str, Any]]]]:
-    """Add rows to those of an earlier run on the same images: means may stand beside each other
-    where the controls' are equal; ranks, which need all values at once, are dropped.
+    """Add what an earlier run hasn't: means may stand beside each other where the controls' are
+    equal, or are of fewer images; ranks, which need all values at once, are dropped.
 
     before: the earlier results. results, tables: the later ones.
     """
-    merged: dict[str, Any] = {**before, **results}
     pages: dict[str, Sequence[Mapping[str, Any]]] = {}
     for heading, rows in tables.items():
         key = next(key for key, value in results.items() if value is rows)
-        found = {row["method"]: row for row in before.get(key, [])}
+        known = before.get(key, [])
+        found = {row["method"]: row for row in known}
         for row in rows:
-            known = found.get(row["method"], row)
-            if row["count"] != known["count"] or abs(row["value"] - known["value"]) > 0.01:
-                raise SystemExit(f"{row['method']} was {known['value']}, now {row['value']}")
-        found |= {row["method"]: row for row in rows}
+            same = found.setdefault(row["method"], row)
+            if row["count"] == same["count"] and abs(row["value"] - same["value"]) > 0.01:
+                raise SystemExit(f"{row['method']} was {same['value']}, now {row['value']}")
         plain = [
             {name: row[name] for name in ("method", "value", "low", "high", "count")}
             for row in found.values()
         ]
-        upward = rows[0]["value"] <= rows[-1]["value"]
-        pages[heading] = merged[key] = sorted(
-            plain, key=lambda row: row["value"] if upward else -row["value"]
-        )
-    for key, value in results.items():
-        if isinstance(value, dict) and isinstance(before.get(key), dict):
-            merged[key] = _deep(before[key], value)
-    return merged, pages
+        best, *_, worst = known or rows
+        upward = best["value"] <= worst["value"]
+        pages[heading] = sorted(plain, key=lambda row: row["value"] if upward else -row["value"])
+        before = {**before, key: pages[heading]}
+    return _deep(results, before), pages
 
 
 def _deep(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
-    """Both dictionaries, and theirs within."""
+    """Both dictionaries, and theirs within; `after` where both have something."""
     both = {
         key: _deep(before[key], value)
         if isinstance(value, dict) and isinstance(before.get(key), dict)

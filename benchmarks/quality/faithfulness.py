@@ -1,4 +1,4 @@
-"""How often does a map pass the record's faithfulness check? Three methods and a random control.
+"""How often does a map pass the record's faithfulness check? Three methods and the controls.
 
     python benchmarks/quality/faithfulness.py FOLDER --images 100
 
@@ -22,40 +22,37 @@ METHODS = ("grad_cam", "integrated_gradients", "occlusion(window=64, stride=32)"
 
 
 def main() -> None:
-    parser = experiment.parser(__doc__)
+    parser = experiment.parser(__doc__, newer=True)
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--batch", type=int, default=10, help="photographs at once")
     given = parser.parse_args()
-    usual = ("grad_cam", *experiment.NEWER) if given.newer else METHODS
+    usual = (*experiment.NEWER, *experiment.NEWER_COSTLY) if given.newer else METHODS
     chosen, count = given.methods or usual, given.images
     if given.quick:
         chosen, count = ("grad_cam",), 2
     engine = experiment.engine()
     check = metrics.load_check("faithfulness")
-    specs = ["random_map", *chosen]
-    engine.plan(experiment.method("random_map"), check.forwards() * count * len(specs))
+    contestants = experiment.contestants(chosen)
+    engine.plan(experiment.method("random_map"), check.forwards() * count * len(contestants))
     x = experiment.photographs(engine, given.folder, count)
     about = {"images": count, "check": repr(check), "weights": engine.model.ref.weights_sha256}
     kept = experiment.Kept(given.kept, "faithfulness", about)
-    told = experiment.Told(len(specs))
     names = {"passed": "faithful", "value": "faithfulness", "controls": "faithfulness_controls"}
     values: dict[str, dict[str, list[float]]] = {name: {} for name in names}
-    for spec in specs:
-        method = experiment.method(spec)
 
-        def scored(method: Method = method) -> dict[str, list[float]]:
-            found: dict[str, list[float]] = {name: [] for name in names}
-            for part in x.split(given.batch):
-                target, probe = Target.of("top1"), Probe(engine.model, part)
-                maps = explained(method, probe, part, target)
-                quality = check.quality(Case(probe, part, target, maps, method))
-                for name, figure in names.items():
-                    found[name].extend(quality[figure].float().tolist())
-            return found
+    def scored(method: Method) -> dict[str, list[float]]:
+        found: dict[str, list[float]] = {name: [] for name in names}
+        for part in x.split(given.batch):
+            target, probe = Target.of("top1"), Probe(engine.model, part)
+            maps = explained(method, probe, part, target)
+            quality = check.quality(Case(probe, part, target, maps, method))
+            for name, figure in names.items():
+                found[name].extend(quality[figure].float().tolist())
+        return found
 
-        for name, figures in kept(repr(method), scored).items():
-            values[name][repr(method)] = figures
-        told(spec)
+    for contestant, found in kept.each(contestants, scored):
+        for name, figures in found.items():
+            values[name][contestant] = figures
     tables = {name: experiment.compared(found, "higher") for name, found in values.items()}
     results = {"images": len(x), "check": repr(check), "accelerate": engine.accelerate, **tables}
     command = f"faithfulness.py FOLDER --images {count}"

@@ -27,7 +27,7 @@ METRICS = ("grid_pointing", "difull")
 
 
 def main() -> None:
-    parser = experiment.parser(__doc__)
+    parser = experiment.parser(__doc__, newer=True)
     parser.add_argument("--images", type=int, default=200, help="photographs looked at")
     parser.add_argument("--grids", type=int, default=200, help="for the cheap methods")
     parser.add_argument("--few", type=int, default=25, help="grids for the others")
@@ -38,39 +38,41 @@ def main() -> None:
     if given.quick:
         cheap, costly, images, grids, few, sure = experiment.QUICK, (), 12, 4, 1, 0.3
     if given.newer:
-        cheap, costly = ("grad_cam", *experiment.NEWER), ()
-    chosen = given.methods or [*experiment.CONTROLS, *cheap, *costly]
+        cheap, costly = experiment.NEWER, experiment.NEWER_COSTLY
+    chosen = [*experiment.CONTROLS, *(given.methods or (*cheap, *costly))]
     engine = experiment.engine()
     engine.plan(experiment.method("random_map"), 4 * grids * len(chosen))
     x = experiment.photographs(engine, given.folder, images)
     certainty = torch.cat([engine.model.scores(part).softmax(1) for part in x.split(16)]).amax(1)
     pool = x[certainty >= sure]
-    told = experiment.Told(len(given.metrics) * len(chosen))
     about = {"images": len(pool), "sure": sure, "weights": engine.model.ref.weights_sha256}
     kept = experiment.Kept(given.kept, "grid_pointing", about)
-    values: dict[str, dict[str, list[float]]] = {name: {} for name in given.metrics}
-    refused: dict[str, str] = {}
     # Both metrics draw the same grids, and 25 grids are the first of 200. The dear methods come
     # last, so that a run that is cut has most of the table.
+    pairs: dict[str, tuple[Metric, Method]] = {}
     for spec in chosen:
-        method = experiment.method(spec)
-        count = few if spec in costly else grids
+        method, count = experiment.method(spec), few if spec in costly else grids
         for name in given.metrics:
             metric = metrics.load(f"{name}(grids={count}, sure={sure})")
+            pairs[f"{metric!r} {method!r}"] = (metric, method)
 
-            def scored(metric: Metric = metric, method: Method = method) -> list[float] | str:
-                case = Case(engine.model, pool, Target.of("top1"), method=method)
-                try:
-                    return metric(case).values.tolist()
-                except ModelError as error:  # copies of a network don't offer all that it does
-                    return str(error)
+    def scored(pair: tuple[Metric, Method]) -> list[float] | str:
+        metric, method = pair
+        try:
+            return metric(
+                Case(engine.model, pool, Target.of("top1"), method=method)
+            ).values.tolist()
+        except ModelError as error:  # copies of a network don't offer all that it does
+            return str(error)
 
-            found = kept(f"{metric!r} {method!r}", scored)
-            if isinstance(found, str):
-                refused[f"{name} {method!r}"] = found
-            else:
-                values[name][repr(method)] = found
-            told(f"{name} {spec}")
+    values: dict[str, dict[str, list[float]]] = {name: {} for name in given.metrics}
+    refused: dict[str, str] = {}
+    for key, found in kept.each(pairs, scored):
+        metric, method = pairs[key]
+        if isinstance(found, str):
+            refused[f"{metric.name()} {method!r}"] = found
+        else:
+            values[metric.name()][repr(method)] = found
     tables = {name: experiment.compared(found, "higher") for name, found in values.items()}
     results: dict[str, Any] = {"images": len(pool), "sure": sure, "chance": 0.25, **tables}
     results["refused"] = refused

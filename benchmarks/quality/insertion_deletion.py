@@ -71,12 +71,12 @@ def makers(engine: visxai.Engine, ours: list[str], peers: bool) -> dict[str, Mak
 
 
 def main() -> None:
-    parser = experiment.parser(__doc__)
+    parser = experiment.parser(__doc__, newer=True)
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--steps", type=int, default=56)
     parser.add_argument("--batch", type=int, default=8, help="photographs at once")
     given = parser.parse_args()
-    usual = ("grad_cam", *experiment.NEWER) if given.newer else OURS
+    usual = (*experiment.NEWER, *experiment.NEWER_COSTLY) if given.newer else OURS
     count, steps, ours = (
         given.images, given.steps, [*experiment.CONTROLS, *(given.methods or usual)]
     )  # fmt: skip
@@ -93,26 +93,24 @@ def main() -> None:
     curves: dict[str, dict[str, list[float]]] = {name: {} for name in judges}
     about = {"images": count, "steps": steps, "weights": engine.model.ref.weights_sha256}
     kept = experiment.Kept(given.kept, "insertion_deletion", about)
-    told = experiment.Told(len(contestants))
-    for name, make in contestants.items():
 
-        def scored(make: Maker = make) -> dict[str, list[list[float]]]:
-            found: dict[str, tuple[list[float], list[Tensor]]] = {key: ([], []) for key in judges}
-            for part, labels in zip(parts, classes, strict=True):
-                maps, _ = tidy(make(part, labels).detach())
-                case = Case(engine.model, part, Target.of(labels), maps)
-                for judge, metric in judges.items():
-                    scores = metric(case)
-                    found[judge][0].extend(scores.values.tolist())
-                    found[judge][1].append(scores.curves[judge].cpu())
-            return {
-                judge: [figures, [round(v, 4) for v in torch.cat(drawn).mean(0).tolist()]]
-                for judge, (figures, drawn) in found.items()
-            }
+    def scored(make: Maker) -> dict[str, list[list[float]]]:
+        found: dict[str, tuple[list[float], list[Tensor]]] = {key: ([], []) for key in judges}
+        for part, labels in zip(parts, classes, strict=True):
+            maps, _ = tidy(make(part, labels).detach())
+            case = Case(engine.model, part, Target.of(labels), maps)
+            for judge, metric in judges.items():
+                scores = metric(case)
+                found[judge][0].extend(scores.values.tolist())
+                found[judge][1].append(scores.curves[judge].cpu())
+        return {
+            judge: [figures, [round(v, 4) for v in torch.cat(drawn).mean(0).tolist()]]
+            for judge, (figures, drawn) in found.items()
+        }
 
-        for judge, (figures, curve) in kept(name, scored).items():
+    for name, found in kept.each(contestants, scored):
+        for judge, (figures, curve) in found.items():
             values[judge][name], curves[judge][name] = figures, curve
-        told(name)
     tables = {
         f"{name} ({metric.better} is better)": experiment.compared(values[name], metric.better)
         for name, metric in judges.items()

@@ -5,7 +5,7 @@
 Between `<!-- table NAME -->` and `<!-- /table -->` of the page stands a table, between
 `<!-- figure FILE/TABLE/METHOD -->` and `<!-- /figure -->` one mean with its 95 % interval, or
 another figure (see `figure`), all from benchmarks/results; docs/ranks.svg shows the ranks (extra
-`bench`). What was not measured says so.
+`bench`). What was not measured says so, and what a method can't be asked.
 `--check` writes nothing and fails where the page and the results differ.
 """
 
@@ -17,6 +17,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,42 @@ from visxai.errors import VisxaiError
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE, PLOT = ROOT / "docs" / "choosing.md", ROOT / "docs" / "ranks.svg"
-ABSENT = "not measured"
+ABSENT, REFUSED = "not measured", "can't be asked"
+# A method points where more than this share of its evidence lies on what is asked for, and depends
+# on the model where its maps correlate less than this with those of the destroyed model.
+POINTS, FORGETS = 0.5, 0.3
+_PEERS = ("captum ", "torchcam ", "grad-cam ")
 Row = Mapping[str, Any]
+# Tables of a line a method: for each column's heading the file and the table it comes from.
+COLUMNS = {
+    "pointing": {
+        "GridPG": ("grid_pointing", "grid_pointing"),
+        "DiFull": ("grid_pointing", "difull"),
+    },
+    "insertion": {
+        "insertion (higher is better)": ("insertion_deletion", "insertion"),
+        "deletion (lower is better)": ("insertion_deletion", "deletion"),
+    },
+    "check": {
+        "passes": ("faithfulness", "passed"),
+        "insertion − deletion": ("faithfulness", "value"),
+        "of its permutations": ("faithfulness", "controls"),
+    },
+    "newer": {
+        "insertion": ("insertion_deletion_newer", "insertion"),
+        "deletion (lower is better)": ("insertion_deletion_newer", "deletion"),
+        "randomisation (lower is better)": ("sanity_newer", "methods"),
+        "GridPG": ("grid_pointing_newer", "grid_pointing"),
+        "DiFull": ("grid_pointing_newer", "difull"),
+        "check passes": ("faithfulness_newer", "passed"),
+    },
+    "transformers": {
+        "perturbation": ("digits_perturbation", "perturbation"),
+        "positive": ("digits_perturbation", "positive"),
+        "negative": ("digits_perturbation", "negative"),
+        "randomisation": ("digits_sanity", "methods"),
+    },
+}
 
 # What was published, and where its order is looked for here: (claim, file, table, better, worse).
 PUBLISHED = (
@@ -125,64 +160,76 @@ def shown(row: Row | None) -> str:
 
 
 def merged(results: Results, columns: Mapping[str, tuple[str, str]]) -> list[dict[str, Any]]:
-    """A line a method with what several tables, by their column's heading, say of it; in the
-    order of the first."""
+    """A line a method with what several tables, by their column's heading, say of it; in the order
+    of the first. A figure of fewer images or grids than its column's others has its n beside it."""
     lines: dict[str, dict[str, Any]] = {}
     for heading, (name, table) in columns.items():
-        for row in results.rows(name, table):
-            line = lines.setdefault(short(row), {"method": f"`{short(row)}`"})
-            line[heading] = shown(row)
-    for heading in columns:
-        for line in lines.values():
-            line.setdefault(heading, ABSENT)
-    return [{"method": line["method"], **{h: line[h] for h in columns}} for line in lines.values()]
+        rows = results.rows(name, table)
+        most = max((row["count"] for row in rows), default=0)
+        for row in rows:
+            label = plain(row) if plain(row).startswith(_PEERS) else f"`{short(row)}`"
+            line = lines.setdefault(plain(row), {"method": label})
+            few = f", n = {row['count']}" if row["count"] < most else ""
+            line[heading] = shown(row) + few
+        for refused in results.of(name).get("refused", ()):  # TABLE METHOD(...)
+            asked, _, method = refused.partition("(")[0].partition(" ")
+            if asked == table and method in lines:
+                lines[method].setdefault(heading, REFUSED)
+    return [
+        {"method": line["method"], **{h: line.get(h, ABSENT) for h in columns}}
+        for line in lines.values()
+    ]
 
 
-def pointing(results: Results) -> list[dict[str, Any]]:
-    lines = merged(
-        results,
-        {"GridPG": ("grid_pointing", "grid_pointing"), "DiFull": ("grid_pointing", "difull")},
-    )
-    counts = {short(row): row["count"] for row in results.rows("grid_pointing", "grid_pointing")}
-    return [{**line, "grids": counts.get(line["method"].strip("`"), "")} for line in lines]
+def glance(results: Results) -> list[dict[str, Any]]:
+    """Of each method whether it points and depends on the model; most to be trusted first."""
+
+    def told(row: Row | None, bar: float, above: bool) -> tuple[int, str]:
+        if row is None:
+            return 0, ABSENT
+        sure = row["low"] > bar or row["high"] < bar
+        good = (row["value"] > bar) == above
+        verdict = ("**no**", "unsure", "yes")[1 + sure * (1 if good else -1)]
+        return sure * (1 if good else -1), f"{verdict}, {row['value']:.2f}"
+
+    def row(name: str, table: str, method: str) -> Row | None:
+        return results.row(name, table, method) or results.row(f"{name}_newer", table, method)
+
+    names = {
+        plain(one): None
+        for name in ("grid_pointing", "grid_pointing_newer")
+        for one in results.rows(name, "grid_pointing")
+        if plain(one) not in experiment.CONTROLS
+    }
+    lines = []
+    for name in names:
+        place = row("grid_pointing", "grid_pointing", name)
+        points, pointing = told(place, POINTS, above=True)
+        depends, forgetting = told(row("sanity", "methods", name), FORGETS, above=False)
+        line = {
+            "method": f"`{name}`",
+            "points at what is asked for": pointing,
+            "depends on the model": forgetting,
+        }
+        lines.append(((-points - depends, -(place or {}).get("value", 0.0)), line))
+    return [line for _, line in sorted(lines, key=lambda found: found[0])]
 
 
-def insertion(results: Results) -> list[dict[str, Any]]:
-    tables = ("insertion", "deletion")
-    lines: dict[str, dict[str, Any]] = {}
-    for table in tables:
-        for row in results.rows("insertion_deletion", table):
-            ours = str(row["method"]).startswith("visxai ")
-            name = f"`{short(row)}`" if ours else str(row["method"])
-            line = lines.setdefault(name, {"method": name})
-            line[f"{table} ({'higher' if table == 'insertion' else 'lower'} is better)"] = shown(
-                row
-            )
-    return list(lines.values())
-
-
-def randomisation(results: Results, table: str = "methods") -> list[dict[str, Any]]:
-    curves = results.of("sanity").get(f"{table}_similarity", {})
+def randomisation(results: Results) -> list[dict[str, Any]]:
+    curves = results.of("sanity").get("methods_similarity", {})
     return [
         {
             "method": f"`{short(row)}`",
             "similarity, mean over the parts": shown(row),
             "after all parts": f"{curves[row['method']][-1]:.2f}",
         }
-        for row in results.rows("sanity", table)
+        for row in results.rows("sanity", "methods")
     ]
-
-
-def transformers_randomisation(results: Results) -> list[dict[str, Any]]:
-    return randomisation(results, "transformers")
 
 
 def transformers(results: Results) -> list[dict[str, Any]]:
     shares = results.of("digits_vit").get("methods", {})
-    file = "digits_perturbation"
-    lines = merged(
-        results, {name: (file, name) for name in ("perturbation", "positive", "negative")}
-    )
+    lines = merged(results, COLUMNS["transformers"])
     for line in lines:
         found = shares.get(line["method"].strip("`"))
         line["share on the asked digit"] = shown(found and {**found, "value": found["mean"]})
@@ -203,56 +250,6 @@ def paths(results: Results) -> list[dict[str, Any]]:
         for name, entry in found.items()
         if isinstance(entry, dict) and "map error" in entry
     ]
-
-
-def check(results: Results) -> list[dict[str, Any]]:
-    return merged(
-        results,
-        {
-            "passes": ("faithfulness", "passed"),
-            "insertion − deletion": ("faithfulness", "value"),
-            "of its permutations": ("faithfulness", "controls"),
-        },
-    )
-
-
-def beside(results: Results, columns: Mapping[str, tuple[str, str]]) -> list[dict[str, Any]]:
-    """`merged`, a line a method's name: for methods whose spec holds another's, which two
-    experiments write in two ways."""
-    lines: dict[str, dict[str, Any]] = {}
-    for heading, (name, table) in columns.items():
-        for row in results.rows(name, table):
-            line = lines.setdefault(plain(row), {"method": f"`{short(row)}`"})
-            line[heading] = shown(row)
-    return [
-        {"method": line["method"], **{h: line.get(h, ABSENT) for h in columns}}
-        for line in lines.values()
-    ]
-
-
-def newer(results: Results) -> list[dict[str, Any]]:
-    """The methods that came later, each figure on the same few photographs as Grad-CAM's."""
-    return beside(
-        results,
-        {
-            "insertion": ("insertion_deletion_newer", "insertion"),
-            "deletion (lower is better)": ("insertion_deletion_newer", "deletion"),
-            "randomisation (lower is better)": ("sanity_newer", "methods"),
-            "GridPG": ("grid_pointing_newer", "grid_pointing"),
-            "DiFull": ("grid_pointing_newer", "difull"),
-            "check passes": ("faithfulness_newer", "passed"),
-        },
-    )
-
-
-def newer_transformers(results: Results) -> list[dict[str, Any]]:
-    return beside(
-        results,
-        {
-            "perturbation": ("digits_perturbation_newer", "perturbation"),
-            "randomisation (lower is better)": ("sanity_newer", "transformers"),
-        },
-    )
 
 
 def published(results: Results) -> list[dict[str, Any]]:
@@ -295,15 +292,11 @@ def throughput(results: Results) -> list[dict[str, Any]]:
 
 
 TABLES: dict[str, Callable[[Results], list[dict[str, Any]]]] = {
-    "pointing": pointing,
-    "insertion": insertion,
+    **{name: partial(merged, columns=columns) for name, columns in COLUMNS.items()},
+    "glance": glance,
     "randomisation": randomisation,
-    "transformers_randomisation": transformers_randomisation,
     "transformers": transformers,
     "paths": paths,
-    "check": check,
-    "newer": newer,
-    "newer_transformers": newer_transformers,
     "published": published,
     "throughput": throughput,
 }
@@ -350,7 +343,7 @@ def plot(results: Results) -> str | None:
     placed: dict[str, list[float]] = {}
     for _, rows in found:
         for row in rows:
-            if "visxai" in row["method"] or not row["method"].startswith(_PEERS):
+            if not plain(row).startswith(_PEERS):
                 placed.setdefault(plain(row), []).append(row["rank"]["value"] / len(rows))
     names = sorted(placed, key=lambda name: sum(placed[name]) / len(placed[name]))
     drawn = Figure((1.9 * len(found) + 1.6, 0.21 * len(names) + 0.8), layout="constrained")
@@ -378,9 +371,6 @@ def plot(results: Results) -> str | None:
     with matplotlib.rc_context({"svg.hashsalt": "visxai", "svg.fonttype": "none"}):
         drawn.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()
-
-
-_PEERS = ("captum ", "torchcam ", "grad-cam ")
 
 
 def main() -> None:
