@@ -18,6 +18,7 @@ from visxai.methods.saliency import Saliency
 from visxai.models.budget import RowBudget, is_out_of_memory
 from visxai.models.interface import Model, Need
 from visxai.models.pytorch.model import TorchModel
+from visxai.models.rows import Rows
 from visxai.target import Target
 
 
@@ -116,7 +117,8 @@ def test_fewer_rows_grow_back_when_blocks_fit_again() -> None:
     assert budget.get(key) == 4
     sizes = []
     while budget.get(key) < 16:
-        budget.fits(key)
+        budget.fits(key, 3)  # a block that wasn't full says nothing of a fuller one
+        budget.fits(key, budget.get(key))
         sizes.append(budget.get(key))
     assert sizes == sorted(sizes)
     assert sorted(set(sizes)) == [4, 8, 16]
@@ -127,13 +129,35 @@ def test_what_fails_again_is_tried_ever_more_rarely() -> None:
     budget, key, tries = RowBudget(16), ("scores", 3), []
     budget.shrink(key, 16)
     for block in range(1000):
-        budget.fits(key)
+        budget.fits(key, budget.get(key))
         if budget.get(key) > 8:
             tries.append(block)
             budget.shrink(key, 16)
     gaps = [later - earlier for earlier, later in itertools.pairwise(tries)]
     assert gaps == sorted(gaps)
     assert len(tries) <= 5
+
+
+def test_rows_grow_beyond_a_batch_while_memory_allows() -> None:
+    model, x, sizes = TorchModel(zoo.module("conv")), zoo.inputs(1), []
+    rows = Rows(1, 100, tuple(x.shape[1:]), lambda image, turn: x[image] * turn.view(-1, 1, 1, 1))
+    aim = Target.of(2).aim(model.scores(x), model.scores(x))
+    expected, plain = model.values(rows, aim), model._plain
+
+    def scores(part: Tensor) -> Tensor:
+        sizes.append(len(part))
+        if len(part) > 32:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return plain(part)
+
+    model._plain = scores  # type: ignore[method-assign]
+    model.budget = RowBudget(4, 64)
+    assert torch.allclose(model.values(rows, aim), expected, atol=1e-5)
+    assert sizes == [4, 8, 16, 32, 40, 20, 20]  # the last 40 rows are fewer than 64, and too many
+    sizes.clear()
+    model.values(rows, aim)
+    assert sizes == [20] * 5
+    assert visxai.Engine(zoo.module("conv")).model.budget.most == 16
 
 
 def test_a_model_takes_whole_blocks_again_after_memory_was_short() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 import zoo
@@ -127,3 +128,21 @@ def test_rows_lie_on_the_models_device(kind: str, device: str) -> None:
     found = model.values(Rows(2, 3, tuple(x.shape[1:]), lambda image, turn: x[image]), aim)
     assert found.device == model.device
     assert found.shape == (4, 3)
+
+
+def test_batches_that_overlap_are_as_batches_alone(kind: str, device: str) -> None:
+    engine = visxai.Engine(
+        copy.deepcopy(zoo.module(kind)).to(device),
+        preprocess=zoo.PREPROCESS,
+        device=device,
+        precision="fp32",
+        accelerate="off",
+        batch_size=3,
+    )
+    assert engine.ahead == (device == "cuda")
+    pixels = [*np.random.default_rng(0).integers(0, 255, (10, 64, 64, 3), dtype=np.uint8)]
+    together = engine.explain(pixels, ["grad_cam", "saliency"], 2)
+    alone = [one for image in pixels for one in engine.explain(image, ["grad_cam", "saliency"], 2)]
+    for one, other in zip(together, alone, strict=True):
+        assert off(torch.tensor(one.values), torch.tensor(other.values)) <= 1e-3
+        assert one.score == pytest.approx(other.score, abs=1e-4)

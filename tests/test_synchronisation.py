@@ -6,14 +6,17 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import zoo
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import visxai
 from visxai import methods
 from visxai.engine.batch import compute
+from visxai.engine.engine import load_methods
 from visxai.models.blocks import maps_of, runs_of
 from visxai.models.budget import RowBudget
 from visxai.models.probe import Probe
@@ -45,7 +48,7 @@ class Waits(TorchDispatchMode):
 def counted(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Count waits by operations, and by the copies that no operation shows."""
     with Waits() as waits, monkeypatch.context() as patched:
-        for name in ("tolist", "numpy"):
+        for name in ("tolist", "numpy", "cpu"):
             plain = getattr(torch.Tensor, name)
 
             def wrapped(self: Any, *args: Any, plain: Callable[..., Any] = plain) -> Any:
@@ -93,6 +96,27 @@ def test_more_images_wait_no_more(spec: str, monkeypatch: pytest.MonkeyPatch) ->
     assert waits(spec, "top1", 4, monkeypatch) == fewest <= 2
 
 
+@pytest.mark.parametrize("methods_of", [1, 3])
+def test_a_batch_is_begun_without_waiting_for_its_records(
+    methods_of: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (4, 64, 64, 3), dtype=np.uint8)
+    engine = visxai.Engine(
+        zoo.module("conv"), preprocess=zoo.PREPROCESS, accelerate="off", precision="fp32"
+    )
+    batch = [engine.prepare(one) for one in pixels]
+    loaded = load_methods(["grad_cam", "saliency", "occlusion(window=32, stride=32)"][:methods_of])
+    found = []
+    for images in (batch[:2], batch):
+        engine.begin_prepared(images, loaded, Target.of("top2"))
+        with counted(monkeypatch) as waits:
+            finish = engine.begin_prepared(images, loaded, Target.of("top2"))
+        found.append(waits.count)
+        assert sum(len(one.explanations) for one in finish()) == 2 * len(images) * methods_of
+    assert found == [found[0]] * 2
+    assert found[0] <= 1
+
+
 def test_the_counter_sees_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     x = torch.arange(4.0)
     calls: list[Callable[[], Any]] = [
@@ -100,6 +124,7 @@ def test_the_counter_sees_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
         lambda: bool(x.any()),
         lambda: int(x.max()),
         lambda: x.tolist(),
+        lambda: x.cpu(),
         lambda: x.nonzero(),
         lambda: x[x > 1],
     ]

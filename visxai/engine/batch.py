@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import datetime
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,9 +15,10 @@ from visxai import methods
 from visxai.engine.acceleration import Plan
 from visxai.engine.explained import Explained
 from visxai.engine.gate import Gate, is_right
+from visxai.engine.records import FIGURE, Computed, records, reported_scores, result_of, scored
+from visxai.engine.transfer import Transfer
 from visxai.errors import ArgumentError, Failure, OutOfMemory
 from visxai.images.prepared import Prepared
-from visxai.labels import label_of
 from visxai.methods.base import Maps, Method
 from visxai.metrics.base import Case, Check
 from visxai.models.budget import is_out_of_memory
@@ -28,8 +28,9 @@ from visxai.models.probe import Probe
 from visxai.models.pytorch.agreement import three_rows
 from visxai.models.pytorch.narrow import disagreement
 from visxai.record.image import ImageExplanation
-from visxai.record.scores import TOP, Scores
-from visxai.target import Target, set_label
+from visxai.target import Target
+
+Results = list[Explained | Failure]
 
 # What an error about a method that the model can't serve names first: one of each family.
 _FIRST = ("grad_cam", "layer_cam", "integrated_gradients", "occlusion", "rise")
@@ -86,14 +87,12 @@ def tidy(values: Tensor) -> tuple[Tensor, Tensor]:
     return values, ~finite | (high - low <= 1e-6 * peak)
 
 
-def _plain(figure: Any) -> Any:
-    """Replace a NaN or infinite figure by None, since JSON has neither; flags and integers pass."""
-    return figure if isinstance(figure, (bool, int)) or np.isfinite(figure) else None
-
-
 @dataclass(frozen=True, eq=False)
 class BatchExplainer:
     """Explains prepared batches: gates them, computes the maps, assembles the records.
+
+    A batch's records are made when they are asked for. On a GPU, which computes by itself once a
+    batch is begun, the next one can be begun before that (`ahead`).
 
     Attributes:
         model: The model.
@@ -101,23 +100,30 @@ class BatchExplainer:
         plan: What is decided on precision and acceleration. Where the precision was left to the
             engine, a method whose maps don't bear half precision computes in float32, and so does a
             network whose scores don't.
+        transfer: The way of inputs to the device and of maps back.
         refused: Why the network doesn't bear it, "" where it does, for each size of input.
     """
 
     model: Model
     device: torch.device
     plan: Plan
+    transfer: Transfer
     refused: dict[tuple[int, ...], str] = field(default_factory=dict)
 
-    def explain(
+    @property
+    def ahead(self) -> int:
+        """Return how many batches are begun before the records of an earlier one are made."""
+        return self.transfer.streams.ahead
+
+    def begin(
         self,
         batch: Sequence[Prepared | Failure],
         loaded: Sequence[Method],
         target: Target,
         only: Gate | None = None,
         check: Check | None = None,
-    ) -> list[Explained | Failure]:
-        """Explain a prepared batch; see `Engine.explain_prepared`.
+    ) -> Callable[[], Results]:
+        """Begin to explain a prepared batch; see `Engine.begin_prepared`.
 
         Blocks of rows shrink by themselves when memory runs out. What a batch needs besides them
         (its inputs, the samples of a path method) doesn't, so then the batch is halved.
@@ -126,18 +132,19 @@ class BatchExplainer:
             OutOfMemory: a single image doesn't fit.
         """
         try:
-            return self._explain(batch, loaded, target, only, check)
+            return self._begin(batch, loaded, target, only, check)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
         # Outside the `except`: inside, the traceback would keep the batch's tensors alive.
         self._make_room(len(batch))
         middle = len(batch) // 2
-        first, second = target.part(0, middle), target.part(middle, len(batch))
-        return [
-            *self.explain(batch[:middle], loaded, first, only, check),
-            *self.explain(batch[middle:], loaded, second, only, check),
-        ]
+        halves = (
+            (batch[:middle], target.part(0, middle)),
+            (batch[middle:], target.part(middle, len(batch))),
+        )
+        begun = [self.begin(half, loaded, part, only, check) for half, part in halves]
+        return lambda: [result for finish in begun for result in finish()]
 
     def attribute(self, x: Tensor, method: Method, target: Target) -> Tensor:
         """Compute the tidy maps (r, u, v) of inputs x (b, 3, h, w), halved where memory runs out.
@@ -189,17 +196,18 @@ class BatchExplainer:
                 "smaller input or fewer steps, or free the device's memory"
             )
 
-    def _explain(
+    def _begin(
         self,
         batch: Sequence[Prepared | Failure],
         loaded: Sequence[Method],
         target: Target,
         only: Gate | None,
         check: Check | None,
-    ) -> list[Explained | Failure]:
+    ) -> Callable[[], Results]:
         good = [(index, item) for index, item in enumerate(batch) if isinstance(item, Prepared)]
         if not good:
-            return [item for item in batch if isinstance(item, Failure)]
+            failures: Results = [item for item in batch if isinstance(item, Failure)]
+            return lambda: failures
         everyone = [item for _, item in good]
         whole = self.tensor([item.pixels for item in everyone])
         probe = clean = Probe(self.suited(whole), whole)
@@ -215,48 +223,36 @@ class BatchExplainer:
             keep = passes.nonzero().squeeze(1)
             good = [good[row] for row in keep.tolist()]
             probe, x = probe.part(keep)
-        found: dict[int, list[ImageExplanation]] = {}
+        computed: list[Computed] = []
         if good:
             if target.kind == "index":
                 target = Target.of([target.classes[index] for index, _ in good])
             items = [item for _, item in good]
             for method in loaded:
                 probe = probe.fresh()
-                rows = self._explained(probe, x, items, method, target, check)
-                for row, explanation in rows:
-                    found.setdefault(good[row][0], []).append(explanation)
+                computed.append(self._computed(probe, x, items, method, target, check))
         # The gate or the methods have already computed the clean scores: this costs no forward.
         known = probe if only is None else clean
-        scored = iter(self._scored(known.scores(whole), everyone, gated))
-        results: list[Explained | Failure] = []
-        for index, item in enumerate(batch):
-            if isinstance(item, Failure):
-                results.append(item)
-                continue
-            scores, best = next(scored)
-            mine = tuple(replace(one, top_scores=scores.top) for one in found.get(index, ()))
-            right = None if item.expected is None else best == item.expected
-            scores = replace(scores, explained=bool(mine))
-            results.append(Explained(item.input, mine, scores, right))
-        return results
+        told = reported_scores(self.model, known.scores(whole))
+        parts = [told, *(one.tensors for one in computed)]
+        coming = self.transfer.download([t for part in parts for t in part.values()])
+        places = [index for index, _ in good]
 
-    def _scored(
-        self, scores: Tensor, items: Sequence[Prepared], gated: Sequence[float] | None
-    ) -> Iterator[tuple[Scores, int]]:
-        """Yield each image's greatest scores as the model reports them, and its best class.
+        def finish() -> Results:
+            there = iter(coming.result())
+            scores, *maps = ({name: next(there) for name in part} for part in parts)
+            found: dict[int, list[ImageExplanation]] = {}
+            for one, tensors in zip(computed, maps, strict=True):
+                spent = self.transfer.streams.seconds(one.began, one.ended) - one.prepared
+                for row, explanation in records(self.model, one, tensors, spent):
+                    found.setdefault(places[row], []).append(explanation)
+            each = scored(self.model, scores, everyone, gated)
+            return [
+                item if isinstance(item, Failure) else result_of(item, found.get(index, ()), each)
+                for index, item in enumerate(batch)
+            ]
 
-        Args:
-            scores: The model's raw scores (b, k).
-            items: The images of the batch.
-            gated: The score that the gate compared, for each image; None without a gate on scores.
-        """
-        classes = scores.topk(min(TOP, scores.shape[1]), dim=1).indices
-        values = self.model.probabilities(scores).gather(1, classes)
-        best = scores.argmax(1).tolist()
-        for row, (top, told) in enumerate(zip(classes.tolist(), values.tolist(), strict=True)):
-            labels = tuple(label_of(self.model.labels, index) for index in top)
-            gate = None if gated is None else gated[row]
-            yield Scores(items[row].input.path, tuple(top), labels, tuple(told), gate), best[row]
+        return finish
 
     def tensor(self, pixels: Sequence[np.ndarray[Any, Any]]) -> Tensor:
         """Stack and normalise prepared pixels into the model's input.
@@ -268,12 +264,9 @@ class BatchExplainer:
             (b, c, h, w) float32 in model space, on the model's device.
         """
         assert self.model.preprocess is not None
-        stacked = torch.from_numpy(np.stack(pixels))
-        if self.device.type == "cuda":
-            stacked = stacked.pin_memory().to(self.device, non_blocking=True)
-        return self.model.preprocess.normalise(stacked.to(self.device))
+        return self.model.preprocess.normalise(self.transfer.upload(pixels))
 
-    def _explained(
+    def _computed(
         self,
         probe: Probe,
         x: Tensor,
@@ -281,26 +274,31 @@ class BatchExplainer:
         method: Method,
         target: Target,
         check: Check | None,
-    ) -> Iterator[tuple[int, ImageExplanation]]:
-        suited = self.suited(x, method)
+    ) -> Computed:
+        """Compute a method's maps and figures of x (b, 3, h, w), without waiting for them."""
+        suited, streams = self.suited(x, method), self.transfer.streams
         if suited.precision != probe.precision:
             probe = Probe(suited, x)
-        began, prepared = time.perf_counter(), self.plan.prepared
+        began, prepared = streams.moment(), self.plan.prepared
         maps = self.maps(probe, x, method, target)
         aim, logits = probe.clean(x, target)
         shown = reported(probe, x, target)
         values, degenerate = tidy(maps.values)
-        # One copy of all maps to the host instead of one a map.
-        native = values.cpu().numpy()
-        reran = probe.reran.cpu().tolist()
         # The seconds of the maps alone: without a check, and without preparing faster forms.
-        seconds = time.perf_counter() - began - (self.plan.prepared - prepared)
+        ended, prepared = streams.moment(), self.plan.prepared - prepared
         figures = dict(maps.quality)
         if check is not None:
             figures.update(check.quality(Case(probe, x, target, values, method)))
-        quality = {name: figure.cpu().tolist() for name, figure in figures.items()}
-        rows, flat = aim.rows.tolist(), degenerate.cpu().tolist()
-        classes = [None] * len(rows) if aim.classes is None else aim.classes.tolist()
+        tensors = {
+            "values": values,
+            "degenerate": degenerate,
+            "scores": shown,
+            "logits": logits,
+            "rows": aim.rows,
+            "reran": probe.reran,
+            **({} if aim.classes is None else {"classes": aim.classes}),
+            **{FIGURE + name: figure for name, figure in figures.items()},
+        }
         common: dict[str, Any] = {
             "model": self.model.ref,
             "method": repr(method),
@@ -311,28 +309,9 @@ class BatchExplainer:
             "accelerate": self.plan.described(probe.accelerated(method.needs)),
             "versions": versions(),
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "seconds": seconds / max(1, len(rows)),
         }
-        for j, (row, score, logit) in enumerate(
-            zip(rows, shown.tolist(), logits.tolist(), strict=True)
-        ):
-            yield (
-                row,
-                ImageExplanation(
-                    input=items[row].input,
-                    source=items[row].source,
-                    id=items[row].id,
-                    values=native[j],
-                    class_index=classes[j],
-                    label=self._label(target, classes[j]),
-                    score=score,
-                    logit=logit,
-                    degenerate=flat[j],
-                    precision=self._precision(probe, x) + " (rerun in fp32)" * reran[row],
-                    quality={name: _plain(figure[j]) for name, figure in quality.items()},
-                    **common,
-                ),
-            )
+        precision = self._precision(probe, x)
+        return Computed(tensors, items, target, precision, began, ended, prepared, common)
 
     def check(self, method: Method) -> None:
         """Raise ArgumentError, which names methods to take, if the model can't serve `method`."""
@@ -360,13 +339,3 @@ class BatchExplainer:
         """Compute a method's maps, once it is known that the model can serve it."""
         self.check(method)
         return compute(method, model, x, target)
-
-    def _label(self, target: Target, class_index: int | None) -> str:
-        if class_index is None:
-            return target.text
-        if target.kind == "any":
-            return target.name or set_label(self.model.labels, target.classes)
-        label = label_of(self.model.labels, class_index)
-        if target.kind == "diff":
-            return f"{label} rather than {label_of(self.model.labels, target.classes[1])}"
-        return label

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import functools
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from visxai import methods, metrics
 from visxai.engine import comparing, redaction, reproduction
 from visxai.engine.acceleration import Plan
-from visxai.engine.batch import BatchExplainer, reported
+from visxai.engine.batch import BatchExplainer, Results, reported
 from visxai.engine.decision import Decision
 from visxai.engine.explained import Explained
 from visxai.engine.gate import Gate
@@ -34,6 +35,7 @@ from visxai.engine.given import (
     iterate_images,
     list_images,
 )
+from visxai.engine.transfer import transfer_of
 from visxai.errors import ArgumentError, Failure, ImageError
 from visxai.images import decoding, objects
 from visxai.images.address import Origin
@@ -95,8 +97,9 @@ class Engine:
         accelerate: "auto", "off", "onnx", "openvino" or "compile": how to run forwards that need no
             autograd graph, and gradients at the input. "auto" chooses it together with the
             precision, by what was measured of the model on this machine; records say what ran.
-        batch_size: The images of a batch and the rows of one forward; None is 64 on CUDA and 16
-            elsewhere.
+        batch_size: The images of a batch and the rows of one forward; None is 16, and 64 on CUDA,
+            where forwards over many rows (windows, masks, points of a path) grow to 512 as long as
+            memory allows.
 
     Raises:
         ArgumentError: If an argument has an unknown value, or two don't go together.
@@ -153,10 +156,13 @@ class Engine:
         if self.device.type == "cpu":
             keep_memory()
         collect_as_usual()
-        self.batch_size = batch_size or (64 if self.device.type == "cuda" else 16)
-        self.model.budget = RowBudget(self.batch_size)
+        usual, most = (64, 512) if self.device.type == "cuda" else (16, 16)
+        self.batch_size = batch_size or usual
+        self.model.budget = RowBudget(self.batch_size, batch_size or most)
         self._plan = Plan(self.model, accelerate, precision)
-        self._batches = BatchExplainer(self.model, self.device, self._plan)
+        self._batches = BatchExplainer(
+            self.model, self.device, self._plan, transfer_of(self.device)
+        )
 
     def __repr__(self) -> str:
         return (
@@ -370,19 +376,28 @@ class Engine:
         ids: Sequence[str] | None,
         tell: Callable[[int], object],
     ) -> Iterator[ImageExplanation | Failure]:
-        start = 0
+        start, begun = 0, deque[tuple[Callable[[], Results], int]]()
+
+        def finished() -> Iterator[ImageExplanation | Failure]:
+            finish, done = begun.popleft()
+            for one in finish():
+                if isinstance(one, Failure):
+                    yield one
+                else:
+                    yield from one.explanations
+            tell(done)
+
         for batch in in_batches(sources, self.batch_size):
             prepared = [self.prepare(source, on_error) for source in batch]
             if ids is not None:
                 prepared = identified(prepared, ids[start:])
             part = target.part(start, start + len(batch))
-            for one in self.explain_prepared(prepared, loaded, part, gate, check):
-                if isinstance(one, Failure):
-                    yield one
-                else:
-                    yield from one.explanations
             start += len(batch)
-            tell(start)
+            begun.append((self.begin_prepared(prepared, loaded, part, gate, check), start))
+            if len(begun) > self.ahead:
+                yield from finished()
+        while begun:
+            yield from finished()
 
     def prepare(self, source: Any, on_error: str = "raise") -> Prepared | Failure:
         """Decode an image, then resize and crop it for the model, on the CPU.
@@ -449,7 +464,41 @@ class Engine:
             ArgumentError: If the model can't serve a method.
             TargetError: If the target doesn't fit the model's scores.
         """
-        return self._batches.explain(batch, loaded, target, only, check)
+        return self.begin_prepared(batch, loaded, target, only, check)()
+
+    def begin_prepared(
+        self,
+        batch: Sequence[Prepared | Failure],
+        loaded: Sequence[Method],
+        target: Target,
+        only: Gate | None = None,
+        check: Check | None = None,
+    ) -> Callable[[], Results]:
+        """Begin to explain a prepared batch, as `explain_prepared` does.
+
+        On a GPU, which then computes by itself, the next batch can be begun before this one's
+        records are made; see `ahead`.
+
+        Args:
+            batch: As for `explain_prepared`.
+            loaded: As for `explain_prepared`.
+            target: As for `explain_prepared`.
+            only: As for `explain_prepared`.
+            check: As for `explain_prepared`.
+
+        Returns:
+            A function that waits for the maps and returns the results, which is called once.
+
+        Raises:
+            ArgumentError: If the model can't serve a method.
+            TargetError: If the target doesn't fit the model's scores.
+        """
+        return self._batches.begin(batch, loaded, target, only, check)
+
+    @property
+    def ahead(self) -> int:
+        """Return how many batches it pays to begin before an earlier one's records are made."""
+        return self._batches.ahead
 
     def tensor(self, pixels: Sequence[np.ndarray[Any, Any]]) -> Tensor:
         """Stack and normalise prepared pixels into the model's input.

@@ -33,14 +33,16 @@ class RowBudget:
 
     Attributes:
         limit: the number of rows to begin with.
-        known: the smaller numbers that were learned, by kind of call and input shape.
-        patience: the blocks that must fit in sequence before a smaller number is doubled again, by
-            the same; it grows with each failure.
+        most: the number of rows that blocks may grow to, by doubling; at least `limit`.
+        known: the numbers that were learned, by kind of call and input shape.
+        patience: the full blocks that must fit before a number is doubled, by the same: one, until
+            one didn't fit; it grows with each failure.
         fitted: how many blocks did since the number last changed.
         lock: what keeps threads from changing `known` at once.
     """
 
     limit: int = 16
+    most: int = 0
     known: dict[tuple[object, ...], int] = field(default_factory=dict)
     patience: dict[tuple[object, ...], int] = field(default_factory=dict)
     fitted: Counter[tuple[object, ...]] = field(default_factory=Counter)
@@ -66,19 +68,20 @@ class RowBudget:
             self.patience[key] = min(_MOST_PATIENCE, 2 * self.patience.get(key, _PATIENCE // 2))
             self.fitted[key] = 0
 
-    def fits(self, key: tuple[object, ...]) -> None:
-        """Record that a block fitted; after enough of them the next may have twice as many rows.
+    def fits(self, key: tuple[object, ...], rows: int) -> None:
+        """Record that a block fitted; after enough full ones the next has twice as many rows.
 
         Memory that another program held comes back, so a smaller number isn't kept for ever. Where
         twice as many don't fit after all, the next try comes after twice as many blocks.
         """
-        if key not in self.known:
+        size, most = self.get(key), max(self.limit, self.most)
+        if rows < size or size >= most:
             return
         with self.lock:
             self.fitted[key] += 1
-            if self.fitted[key] >= self.patience[key]:
+            if self.fitted[key] >= self.patience.get(key, 1):
                 self.fitted[key] = 0
-                self.known[key] = min(self.limit, 2 * self.known[key])
+                self.known[key] = min(most, 2 * size)
                 if self.known[key] == self.limit:
                     del self.known[key]
 

@@ -397,6 +397,6 @@ class Model(ABC):
                 if self.device.type == "cuda":
                     torch.cuda.empty_cache()
                 continue
-            self.budget.fits(key)
+            self.budget.fits(key, size)
             yield result
             start += size

@@ -49,7 +49,22 @@ def explain_batch(
     decoded: Sequence[Prepared | Failure],
     known: Callable[[str], bool] = lambda _: False,
 ) -> list[Result]:
-    """Explain the images of a batch, those with the same bytes once.
+    """Explain the images of a batch, those with the same bytes once; see `begin_batch`.
+
+    Returns:
+        One result an image, in order.
+    """
+    return begin_batch(engine, request, inputs, decoded, known)()
+
+
+def begin_batch(
+    engine: Engine,
+    request: Request,
+    inputs: Sequence[Input],
+    decoded: Sequence[Prepared | Failure],
+    known: Callable[[str], bool] = lambda _: False,
+) -> Callable[[], list[Result]]:
+    """Begin to explain the images of a batch, those with the same bytes once.
 
     An image with a label never counts as a duplicate, since the other image may have another
     label. If the batch fails, its images are explained one by one, and those that fail alone
@@ -64,7 +79,7 @@ def explain_batch(
             for such an image.
 
     Returns:
-        One result an image, in order.
+        A function that returns one result an image, in order (see `Engine.begin_prepared`).
     """
     results: dict[int, Result] = {}
     fresh: dict[int, Prepared] = {}
@@ -80,23 +95,44 @@ def explain_batch(
             results[place] = Duplicate(digest, None)
         else:
             fresh[place] = replace(image, expected=one.expected, id=one.id)
-    results.update(zip(fresh, _explained(engine, request, list(fresh.values())), strict=True))
-    return [_settled(place, results, inputs) for place in range(len(inputs))]
+    begun = _begun(engine, request, list(fresh.values()))
+
+    def finish() -> list[Result]:
+        results.update(zip(fresh, begun(), strict=True))
+        return [_settled(place, results, inputs) for place in range(len(inputs))]
+
+    return finish
 
 
-def _explained(engine: Engine, request: Request, fresh: Sequence[Prepared]) -> list[Result]:
+def _begun(
+    engine: Engine, request: Request, fresh: Sequence[Prepared]
+) -> Callable[[], list[Result]]:
+    """Begin to explain images with different bytes; where that fails, explain them one by one."""
+    given = request.methods, request.target, request.gate, request.check
+
     def run(batch: Sequence[Prepared]) -> list[Explained | Failure]:
-        given = request.methods, request.target, request.gate, request.check
         return engine.explain_prepared(batch, *given)
 
     def control() -> None:
-        given = request.methods, request.target, None, request.check
-        engine.explain_prepared([noise(fresh[0])], *given)
+        run_one = request.methods, request.target, None, request.check
+        engine.explain_prepared([noise(fresh[0])], *run_one)
 
-    return [
-        failure_of(one.input.path, found) if isinstance(found, Exception) else found
-        for one, found in zip(fresh, one_by_one(fresh, run, control), strict=True)
-    ]
+    def alone() -> list[Result]:
+        return [
+            failure_of(one.input.path, found) if isinstance(found, Exception) else found
+            for one, found in zip(fresh, one_by_one(fresh, run, control), strict=True)
+        ]
+
+    if not engine.ahead or not fresh:
+        done = alone()
+        return lambda: done
+    try:
+        begun = engine.begin_prepared(fresh, *given)
+    except Exception as error:
+        if _is_memory(error):
+            raise
+        return alone
+    return lambda: [*begun()]
 
 
 def _settled(place: int, results: dict[int, Result], inputs: Sequence[Input]) -> Result:

@@ -25,7 +25,7 @@ from visxai.images.decoding import Limits
 from visxai.images.prepared import Prepared
 from visxai.images.sources import Source, find
 from visxai.labels import label_of
-from visxai.pipeline.batch import Duplicate, explain_batch, gate_counts
+from visxai.pipeline.batch import Duplicate, Result, begin_batch, gate_counts
 from visxai.pipeline.chunks import Batch, Chunk
 from visxai.pipeline.naming import Naming
 from visxai.pipeline.options import RunOptions
@@ -191,14 +191,14 @@ class _Run:
         self.style, self.naming = setup.style, Naming.of(request, setup.style)
         self.pool = pool
         self.tally = Tally(store)
-        self.broken = False
+        self.broken = self.stopped = False
 
     def all(self, progress: Callable[[Progress], None], stop: Callable[[], bool]) -> bool:
         """Compute all pending chunks; return False if stopped before the end."""
         writer = ThreadPoolExecutor(1, "visxai-writer")
         committing: deque[Future[None]] = deque()
         computed: Batch | None = None  # the last computed batch, until it is handed over
-        finished, committed = False, time.monotonic()
+        committed = time.monotonic()
 
         def hand_over(batch: Batch) -> None:
             taken = batch.chunk.take(batch.stop)
@@ -206,10 +206,7 @@ class _Run:
 
         try:
             progress(self.tally.progress())
-            for batch in self.decoded():
-                if stop():
-                    break
-                self.compute(batch)
+            for batch in self.computed(stop):
                 computed = batch
                 progress(self.tally.progress())
                 due = time.monotonic() - committed >= _INTERVAL
@@ -218,8 +215,6 @@ class _Run:
                     computed, committed = None, time.monotonic()
                 while committing and (committing[0].done() or len(committing) > _COMMITS):
                     committing.popleft().result()
-            else:
-                finished = True
         finally:
             # Computed batches are committed, whatever ended the run.
             if computed is not None and self.store.divisible(computed.chunk.number):
@@ -228,7 +223,7 @@ class _Run:
             self.pool.close()
         for one in committing:
             one.result()
-        return finished
+        return not self.stopped
 
     def decoded(self) -> Iterator[Batch]:
         """Yield the pending batches in order, while workers decode the following ones."""
@@ -248,13 +243,34 @@ class _Run:
 
     # ---- compute, in the thread of the run -------------------------------------------------------
 
-    def compute(self, batch: Batch) -> None:
-        """Explain a batch, and start the drawing of its overlays."""
-        chunk = batch.chunk
-        inputs = chunk.inputs[batch.start : batch.stop]
+    def computed(self, stop: Callable[[], bool]) -> Iterator[Batch]:
+        """Yield the pending batches explained, in order; on a GPU the next has begun by then."""
+        begun: deque[tuple[Batch, Callable[[], list[Result]]]] = deque()
+        for batch in self.decoded():
+            if stop():
+                self.stopped = True
+                break
+            begun.append((batch, self.begin(batch)))
+            if len(begun) > self.engine.ahead:
+                yield self.finish(*begun.popleft())
+        while begun:
+            yield self.finish(*begun.popleft())
+
+    def begin(self, batch: Batch) -> Callable[[], list[Result]]:
+        """Begin to explain a batch once its images are decoded."""
+        inputs = batch.chunk.inputs[batch.start : batch.stop]
         decoded = [self.decoded_by(task) for task in batch.decoding]
         began = time.perf_counter()
-        results = explain_batch(self.engine, self.request, inputs, decoded, self.known)
+        results = begin_batch(self.engine, self.request, inputs, decoded, self.known)
+        self.tally.spent("compute", time.perf_counter() - began)
+        return results
+
+    def finish(self, batch: Batch, begun: Callable[[], list[Result]]) -> Batch:
+        """Wait for a batch's results, and start the drawing of its overlays."""
+        chunk = batch.chunk
+        inputs = chunk.inputs[batch.start : batch.stop]
+        began = time.perf_counter()
+        results = begun()
         self.tally.spent("compute", time.perf_counter() - began)
         for position, (one, task, result) in enumerate(
             zip(inputs, batch.decoding, results, strict=True), batch.start
@@ -273,6 +289,7 @@ class _Run:
                 chunk.explained[position] = result, self.draw(one, result.explanations, task.at)
                 self.tally.maps += len(result.explanations)
         self.tally.done += len(inputs)
+        return batch
 
     def known(self, digest: str) -> bool:
         """Tell whether an image with these bytes, given by their SHA-256, is already explained."""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from visxai.models.pytorch.agreement import Form
+from visxai.models.pytorch.graphs import Graphed, record_cuda
 from visxai.models.pytorch.tracing import Traceable, traced
 from visxai.quiet import warnings_of
 
@@ -49,7 +50,10 @@ def _is_private(folder: Path) -> bool:
 
 
 def compile_frozen(plain: Traceable, x: Tensor) -> Form:
-    """Trace `plain` for any batch size, and compile it by inductor with its weights frozen."""
+    """Trace `plain` for any batch size, and compile it by inductor with its weights frozen.
+
+    On a GPU its kernels are launched as one for shapes that come again (see `graphs.py`).
+    """
     from torch._inductor import config
 
     sized = traced(plain, x)
@@ -63,4 +67,4 @@ def compile_frozen(plain: Traceable, x: Tensor) -> Form:
             out: Tensor = compiled(x)
             return out
 
-    return run
+    return Graphed(run, record_cuda) if x.is_cuda else run
