@@ -43,16 +43,17 @@ class Step:
     cap: float
 
 
+# The most valuable first: time may be over before the last.
 STEPS = (
     Step("card", 25),
     Step("smoke", 40),
     Step("contracts", 55),
     Step("agreement", 40),
-    Step("grad_cam", 80),
-    Step("folder", 50),
+    Step("grad_cam", 110),
     Step("perturbation_and_paths", 50),
+    Step("folder", 50),
+    Step("legrad", 40),
     Step("memory", 25),
-    Step("legrad", 15),
     Step("grid", 600),
 )
 # What a rehearsal plants between the others: both must leave them alone.
@@ -62,7 +63,8 @@ BACKGROUND = "precompile"
 
 def run(step: Step, options: argparse.Namespace, left: float, log: Path) -> dict[str, Any]:
     """Run a step until its cap or the end of the budget; return its state and its rows."""
-    limit = min(step.cap, left)
+    patience = 6 if options.quick and step in STEPS else 1  # a rehearsal's machine may be busy
+    limit = min(patience * step.cap, left)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="visxai-gpu-") as scratch:
         rows = Path(scratch) / "rows.jsonl"
@@ -200,7 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in names:
             left = options.budget - (time.monotonic() - began) - _GRACE
             if left < 2:
-                told = {"step": name, "status": "skipped", "seconds": 0, "rows": []}
+                told: dict[str, Any] = {"step": name, "status": "skipped", "seconds": 0, "rows": []}
             else:
                 told = run(known[name], options, left, log)
             report["steps"].append(told)

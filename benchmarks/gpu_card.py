@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import platform
+import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -39,9 +41,25 @@ class Cpu:
         """Where a block of code waited for the device."""
         yield []
 
-    def fill(self, leave: float) -> Any:
-        """Take the device's memory but for `leave` MiB; what is returned holds it."""
-        return torch.empty(1)
+    @contextlib.contextmanager
+    def full(self, leave: float, elsewhere: bool) -> Iterator[None]:
+        """Take the device's memory but for `leave` MiB, in this process or in another one."""
+        with self._held(1) if elsewhere else contextlib.nullcontext(torch.empty(1)):
+            yield
+
+    @contextlib.contextmanager
+    def _held(self, size: int) -> Iterator[None]:
+        """Let another process hold so many bytes of the device's memory."""
+        code = f"import torch; x = torch.empty({size}, dtype=torch.uint8, device='{self.device}')"
+        code += "; print('held', flush=True); input()"
+        command = [sys.executable, "-c", code]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+            assert holder.stdout is not None
+            try:
+                assert b"held" in holder.stdout.readline(), "another process got no memory"
+                yield
+            finally:
+                holder.kill()
 
     def graphed(self, work: Callable[[], Any]) -> Callable[[], Any]:
         """A call that replays all kernels of another, which works on fixed memory."""
@@ -93,10 +111,19 @@ class Cuda(Cpu):
                 torch.cuda.set_sync_debug_mode("default")
         found += [f"{w.filename}:{w.lineno}" for w in caught if "synchroniz" in str(w.message)]
 
-    def fill(self, leave: float) -> Any:
+    @contextlib.contextmanager
+    def full(self, leave: float, elsewhere: bool) -> Iterator[None]:
         torch.cuda.empty_cache()
         free, _ = torch.cuda.mem_get_info()
-        return torch.empty(max(0, int(free - leave * 2**20)), dtype=torch.uint8, device="cuda")
+        # Another process needs some 500 MiB for itself.
+        size = max(0, int(free - (leave + 500 * elsewhere) * 2**20))
+        if elsewhere:
+            with self._held(size):
+                yield
+            return
+        ballast = torch.empty(size, dtype=torch.uint8, device="cuda")
+        yield
+        del ballast
 
     def graphed(self, work: Callable[[], Any]) -> Callable[[], Any]:
         side = torch.cuda.Stream()

@@ -41,10 +41,28 @@ def rows(results: Path = RESULTS) -> Iterator[tuple[str, str]]:
             yield what, f"{_times(found['ratio'])} {found['peer'].split(',')[0]}"
 
 
+def gpu_rows(results: Path = RESULTS) -> Iterator[tuple[str, str]]:
+    """Yield what `scripts/gpu` measured, if a run of it was kept (see `benchmarks/gpu.py`)."""
+    file = results / "gpu" / "gpu.json"
+    if not file.exists():
+        return
+    steps = {step["step"]: step["rows"] for step in json.loads(file.read_text("utf-8"))["steps"]}
+    card = next((row["card"] for row in steps.get("card", ()) if "card" in row), "a GPU")
+    for row in steps.get("grad_cam", ()):
+        if (what := str(row.get("what", ""))).endswith("visxai bf16 compile") and "beside" in row:
+            told = [part for part in row["beside"].split(", ") if _TIMES in part]
+            yield f"Grad-CAM on one {card}, {what.partition(':')[0]}", ", ".join(told)
+
+
 def table(results: Path = RESULTS) -> str:
     """Return the table in Markdown."""
     lines = ["| what | times as fast as |", "|---|---|"]
-    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows(results))]) + "\n"
+    return (
+        "\n".join(
+            [*lines, *(f"| {' | '.join(row)} |" for row in (*rows(results), *gpu_rows(results)))]
+        )
+        + "\n"
+    )
 
 
 def fill(text: str, results: Path = RESULTS) -> str:

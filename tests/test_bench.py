@@ -155,13 +155,34 @@ def test_precisions_and_models_stand_in_one_table(small: list[str], tmp_path: Pa
     assert len(found["cases"]) == 2 * (3 + 1)  # of each model, and its forward
     assert [name.endswith("onnx in bf16") for name in found["left_out"]] == [True]
     assert found["precision"] == "fp32, bf16"
-    assert any("about" in step and "seconds" in step for step in steps)
+    assert any("about" in step and "second" in step for step in steps)
+    assert "looking at b" in steps[: steps.index("loading a")]  # a wrong name costs no measurement
     table = bench.markdown(found)
     assert "| model | method |" in table
     assert "| off, bf16 |" in table
     assert bench.compare(found, found)[0][0].model
     bench.plots(found, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 10_000
+
+
+def test_what_can_not_be_measured_is_said_at_once(small: list[str], tmp_path: Path) -> None:
+    steps: list[str] = []
+    with pytest.raises(ArgumentError, match="legrad needs attention"):
+        bench.run(setup(model="a,b", methods=("grad_cam", "legrad")), steps.append)
+    assert not [step for step in steps if "about" in step]
+    with pytest.raises(ArgumentError, match=r"serves the precision, got none \(onnx in bf16"):
+        bench.run(setup(precision="bf16", accelerate=("onnx",)))
+    with pytest.raises(ArgumentError, match=r"no such file or directory: check the path"):
+        bench.read(tmp_path / "nothing.json")
+
+
+def test_a_single_round_has_no_quartiles(small: list[str]) -> None:
+    given = setup(methods=("grad_cam",), batches=(1,), accelerate=("off",), rounds=1, seconds=1e-9)
+    found = bench.run(given)
+    single = [case for case in found["cases"] if case["rounds"] == 1]
+    assert single
+    rows = report.rows({**found, "cases": single})
+    assert {(row["± %"], row["quartiles"]) for row in rows} == {("-", "-")}
 
 
 def test_a_cell_of_minutes_is_left_out_by_name(

@@ -78,3 +78,25 @@ def test_a_page_says_not_measured_until_it_is(tmp_path: Path) -> None:
     assert "old" not in text
     assert text.startswith("Before.")
     assert text.endswith("After.\n")
+
+
+def test_the_readme_has_rows_of_a_gpu_once_they_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import readme
+
+    assert list(readme.gpu_rows(tmp_path)) == []
+    beside = "2.71 \u00d7 eager fp32, 0.93 \u00d7 best forward, peak 9 MiB, reserved 20"
+    rows = [
+        {"what": "resnet50 b64: visxai bf16 compile", "reached": 9, "beside": beside},
+        {"what": "visxai bf16 compile, b64: map", "reached": "1e-3"},
+    ]
+    steps = [{"step": "card", "rows": [{"card": "a card"}]}, {"step": "grad_cam", "rows": rows}]
+    (tmp_path / "gpu").mkdir()
+    (tmp_path / "gpu" / "gpu.json").write_text(json.dumps({"steps": steps}), "utf-8")
+    (row,) = readme.gpu_rows(tmp_path)
+    assert row == (
+        "Grad-CAM on one a card, resnet50 b64",
+        "2.71 \u00d7 eager fp32, 0.93 \u00d7 best forward",
+    )

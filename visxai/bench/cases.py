@@ -10,7 +10,7 @@ take is told before it starts, and what would take longer than `longest` a call 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -96,23 +96,28 @@ class Setup:
 
     def __post_init__(self) -> None:
         if not self.batches or min(self.batches) < 1:
-            raise ArgumentError(f"expected batch sizes of at least 1, got {self.batches}")
+            got = ", ".join(map(str, self.batches)) or "none"
+            raise ArgumentError(f"expected batch sizes of at least 1, got {got}: try 1,8")
         unknown = [kind for kind in self.accelerate if kind not in CHOICES]
         if unknown:
             raise ArgumentError(
-                f"expected acceleration by {', '.join(CHOICES)}, got {unknown[0]!r}"
+                f"expected acceleration by {', '.join(CHOICES)}, got {unknown[0]!r}: take one of "
+                "these, or several with commas between them"
             )
         strange = [one for one in self.precisions if one not in PRECISIONS]
         if strange:
             raise ArgumentError(
-                f"expected precisions of {', '.join(PRECISIONS)}, got {strange[0]!r}"
+                f"expected precisions of {', '.join(PRECISIONS)}, got {strange[0]!r}: take one of "
+                "these, or several with commas between them"
             )
         if self.seconds <= 0:
-            raise ArgumentError(f"expected more than 0 seconds, got {self.seconds}")
+            raise ArgumentError(f"expected more than 0 seconds, got {self.seconds}: try 20")
         if self.longest <= 0:
-            raise ArgumentError(f"expected calls longer than 0 seconds, got {self.longest}")
+            raise ArgumentError(
+                f"expected calls longer than 0 seconds, got {self.longest}: try 180"
+            )
         if self.rounds < 1:
-            raise ArgumentError(f"expected at least 1 round, got {self.rounds}")
+            raise ArgumentError(f"expected at least 1 round, got {self.rounds}: try 3")
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -166,13 +171,15 @@ def run(setup: Setup, progress: Callable[[str], None] = lambda _: None) -> dict[
         progress: A function that is called with a description of each step.
 
     Raises:
-        ArgumentError: A spec is wrong, or the model can't serve a method that `setup` names.
+        ArgumentError: A spec is wrong, or no model can serve a method that `setup` names.
     """
     # Wrong specs raise before a model is loaded.
     specs = tuple(repr(load(spec)) for spec in setup.methods or METHODS)
     if len(setup.models) == 1:
         return _of_model(setup, specs, progress)
-    reports = [_of_model(replace(setup, model=name), specs, progress) for name in setup.models]
+    each = [replace(setup, model=name) for name in setup.models]
+    _check(each, specs, progress)
+    reports = [_of_model(one, specs, progress, several=True) for one in each]
     joined = {name: ", ".join(dict.fromkeys(one[name] for one in reports)) for name in _TEXTS}
     return {
         **reports[0],
@@ -186,18 +193,43 @@ def run(setup: Setup, progress: Callable[[str], None] = lambda _: None) -> dict[
     }
 
 
+def _check(
+    setups: Sequence[Setup], specs: tuple[str, ...], progress: Callable[[str], None]
+) -> None:
+    """Raise what would end the measurement of the last model only after those before it."""
+    unserved: dict[str, ArgumentError] = {}
+    served: set[str] = set()
+    for setup in setups:
+        progress(f"looking at {setup.model}")
+        engine = setup.engine("off", setup.precisions[0])
+        for spec in specs:
+            try:
+                engine.check(load(spec))
+                served.add(spec)
+            except ArgumentError as error:
+                unserved[spec] = error
+    for spec, why in unserved.items():
+        if setups[0].methods and spec not in served:
+            raise why
+
+
 def _of_model(
-    setup: Setup, specs: tuple[str, ...], progress: Callable[[str], None]
+    setup: Setup,
+    specs: tuple[str, ...],
+    progress: Callable[[str], None],
+    several: bool = False,
 ) -> dict[str, Any]:
-    """Measure methods on one model; see `run`."""
+    """Measure methods on one model, which is one of `several` or must serve all; see `run`."""
     progress(f"loading {setup.model}")
     plain = setup.engine("off", setup.precisions[0])
-    served, left_out = _served(plain, specs, bool(setup.methods))
+    served, left_out = _served(plain, specs, bool(setup.methods) and not several)
     engines = _engines(setup, plain, left_out)
     cells, expected = _affordable(setup, plain, served, len(engines), left_out)
     more = ", and a process for each peak of memory (--no-memory leaves them out)"
     more = more if setup.memory and plain.device.type == "cpu" else ""
-    progress(f"{len(cells)} measurements: about {_spoken(expected)}{more}")
+    count = len(cells) * len(engines)
+    noun = "measurement" if count == 1 else "measurements"
+    progress(f"{count} {noun}: about {_spoken(expected)}{more}")
     cases: list[dict[str, Any]] = []
     for batch in setup.batches:
         forwards: list[float] = []
@@ -236,6 +268,12 @@ def _engines(
                 left_out[f"{kind} in {own.precision}"] = f"computes in {', '.join(computes)} alone"
                 continue
             made[kind, own.precision] = own if kind == "off" else setup.engine(kind, precision)
+    if not made:
+        why = "; ".join(f"{form} {reason}" for form, reason in left_out.items())
+        raise ArgumentError(
+            f"expected an acceleration that serves the precision, got none ({why}): add off to the "
+            "accelerations, or another precision"
+        )
     return made
 
 
@@ -269,6 +307,8 @@ def _affordable(
 
 
 def _spoken(seconds: float) -> str:
+    if seconds < 1.5:
+        return "a second"
     return f"{seconds:.0f} seconds" if seconds < 100 else f"{seconds / 60:.0f} minutes"
 
 
@@ -303,7 +343,8 @@ def _served(
         except ArgumentError as error:
             if asked:
                 raise
-            left_out[spec] = str(error)
+            missing = load(spec).needs & ~engine.model.offers
+            left_out[spec] = f"needs {missing}" if missing else str(error)
         else:
             served.append(spec)
     return served, left_out

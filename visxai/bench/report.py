@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 Report = Mapping[str, Any]
+# Okabe and Ito's colours, which people who see few colours can tell apart; a form's kind of line.
+_COLOURS = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#B8A800"]
+_STYLES = [("-", "o"), ("--", "s"), (":", "^"), ("-.", "D"), ((0, (1, 3)), "v"), ((0, (6, 3)), "x")]
 _SMALLEST = 0.03  # changes below 3 % count as noise, however small the spreads are
 
 
@@ -65,8 +68,7 @@ def read(path: str | Path) -> dict[str, Any]:
         found = json.loads(Path(path).read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise ArgumentError(
-            f"expected a report of `visxai bench` in {path}, got {type(error).__name__}: check "
-            "the path"
+            f"expected a report of `visxai bench` in {path}, got {_reason(error)}: check the path"
         ) from None
     if not isinstance(found, dict) or found.get("visxai_bench") != 1:
         raise ArgumentError(
@@ -74,6 +76,13 @@ def read(path: str | Path) -> dict[str, Any]:
             "`visxai bench --out`"
         )
     return found
+
+
+def _reason(error: OSError | ValueError) -> str:
+    """Say in words why a file couldn't be read."""
+    if isinstance(error, OSError):
+        return (error.strerror or str(error)).lower()
+    return "something that isn't JSON"
 
 
 def compare(new: Report, old: Report) -> tuple[list[Change], list[str]]:
@@ -239,10 +248,12 @@ def rows(report: Report) -> list[dict[str, str]]:
                 else case["accelerate"],
                 "p50 ms": f"{1000 * case['p50']:.1f}",
                 "p95 ms": f"{1000 * case['p95']:.1f}",
-                "± %": f"{50 * _relative_spread(seconds):.0f}",
+                "± %": f"{50 * _relative_spread(seconds):.0f}" if case["rounds"] > 1 else "-",
                 "images/s": f"{case['images_per_second']:.1f}",
                 "× forward": f"{share['median']:.2f}",
-                "quartiles": f"{share['low']:.2f} to {share['high']:.2f}",
+                "quartiles": f"{share['low']:.2f} to {share['high']:.2f}"
+                if case["rounds"] > 1
+                else "-",
                 "peak MiB": "not measured" if peak is None else f"{peak:.0f}",
             }
         )
@@ -283,7 +294,8 @@ def rich_table(report: Report) -> Table:
 def heading(report: Report) -> str:
     """Describe in a line what was measured, and on what."""
     on = report["environment"]
-    where = on["gpu"] if report["device"].startswith("cuda") else f"{on['threads']} CPU threads"
+    threads = f"{on['threads']} CPU thread{'s' if on['threads'] != 1 else ''}"
+    where = on["gpu"] if report["device"].startswith("cuda") else threads
     size = "×".join(map(str, report["input"]))
     told = f"{report['model']}, {size}, {report['precision']}, {report['device']} ({where})"
     return f"{told}, torch {on['torch']}"
@@ -305,17 +317,64 @@ def markdown(report: Report, changes: Sequence[Change] = (), cautions: Sequence[
 
 
 def plots(report: Report, path: Path) -> None:
-    """Plot images a second by batch size: a line for each model, method and form."""
+    """Plot images a second by batch size.
+
+    Each model has a panel, each method a colour, and each form (acceleration and precision) a kind
+    of line.
+    """
+    require("matplotlib", "bench", "drawing plots")
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
     several = len({case["precision"] for case in report["cases"]}) > 1
-    lines: dict[str, list[tuple[float, float]]] = {}
-    for case in sorted(report["cases"], key=lambda one: one["batch"]):
-        name = case["method"].partition("(")[0]
-        name += "" if case["accelerate"] == "off" else f", {case['accelerate']}"
-        name += f", {case['precision']}" if several else ""
-        name = f"{case['model']}: {name}" if "model" in case else name
-        lines.setdefault(name, []).append((case["batch"], case["images_per_second"]))
-    both = {"log": True, "log_y": True}
-    plot_lines(lines, path, heading(report), "batch size", "images a second", **both)
+    lines: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
+    for case in sorted(report["cases"], key=_order):
+        name, form = case["method"].partition("(")[0], case["accelerate"]
+        form += f", {case['precision']}" if several else ""
+        line = lines.setdefault((case.get("model", report["model"]), name, form), [])
+        line.append((case["batch"], case["images_per_second"]))
+    models, names, forms = (list(dict.fromkeys(part)) for part in zip(*lines, strict=True))
+    figure = Figure(figsize=(3.2 + 3.6 * len(models), 4.4), dpi=110, layout="constrained")
+    panels = figure.subplots(1, len(models), sharey=True, squeeze=False)[0]
+    colours = dict(zip(names, _COLOURS * len(names), strict=False))
+    styles = dict(zip(forms, _STYLES * len(forms), strict=False))
+    for axes, model in zip(panels, models, strict=True):
+        for (of, name, form), points in lines.items():
+            if of == model:
+                style, marker = styles[form]
+                axes.plot(
+                    *zip(*points, strict=True), style, marker=marker, ms=5, c=colours[name], lw=1.5
+                )
+        axes.set_title(model if len(models) > 1 else "", fontsize=9)
+        axes.set_xlabel("batch size")
+        _logarithmic(axes, sorted({case["batch"] for case in report["cases"]}))
+    panels[0].set_ylabel("images a second")
+    keys = [Line2D([], [], color=colours[name], lw=3, label=name) for name in names]
+    if len(forms) > 1:
+        keys += [
+            Line2D([], [], color="grey", linestyle=style, marker=marker, ms=5, label=form)
+            for form, (style, marker) in ((form, styles[form]) for form in forms)
+        ]
+    figure.legend(handles=keys, loc="outside right upper", fontsize=8, frameon=False)
+    on = heading(report).removeprefix(f"{report['model']}, ") if len(models) > 1 else ""
+    figure.suptitle(on or heading(report), fontsize=9)
+    figure.savefig(path)
+
+
+def _logarithmic(axes: Any, batches: Sequence[int]) -> None:
+    """Scale both axes by logarithms, with plain numbers at few places."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_xticks(batches)
+    axes.minorticks_off()
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high > 5 * low else range(1, 10)))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.grid(alpha=0.3)
 
 
 def plot_lines(
