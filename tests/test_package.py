@@ -176,6 +176,7 @@ def test_every_method_documents_itself(name: str) -> None:
     spec = repr(methods.load("captum:Saliency" if name == "captum" else name))
     assert spec.startswith(name)
     assert repr(methods.load(spec)) == spec
+    assert methods.load(methods.load(spec).brief) == methods.load(spec)
 
 
 def test_a_wheel_in_a_new_environment_explains_an_image(tmp_path: Path) -> None:

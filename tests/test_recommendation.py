@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import visxai
+from visxai import cli, metrics
 from visxai.errors import ArgumentError
 from visxai.recommendation import candidates, recommend, schedule
 
@@ -77,7 +78,9 @@ def test_the_method_that_follows_the_evidence_is_found(engine: visxai.Engine, fo
     assert found.best.startswith("occlusion(window=8")
     assert found.better_than_random
     assert found.equals == ()
-    assert found.describe().startswith(f"Use {found.best}: ")
+    # The shortest spec leaves out the baseline, which is the default.
+    assert found.best == f"{found.rows[0].brief[:-1]}, baseline=0.0)"
+    assert found.describe().startswith(f"Use {found.rows[0].brief}: ")
     # Four candidates and the control on 8 images, two and the control on 8 more.
     assert found.maps == 5 * 8 + 3 * 8
     assert told[-1] == (found.maps, found.maps)
@@ -97,6 +100,7 @@ def test_the_method_that_follows_the_evidence_is_found(engine: visxai.Engine, fo
 def test_equal_methods_are_said_to_be_equal(engine: visxai.Engine, folder: Path) -> None:
     pair = ["hires_cam(layer='patches')", "grad_cam(layer='patches')"]  # the same map here
     found = recommend(engine, [folder], pair, METRICS, budget=4, target="class=0")
+    assert {found.rows[0].brief, found.rows[1].brief} == set(pair)
     assert {found.best, *found.equals} == {repr(visxai.methods.load(one)) for one in pair}
     assert found.rows[0].place.value == found.rows[1].place.value
     assert "can't be told from it" in found.describe()
@@ -148,3 +152,33 @@ def test_what_cannot_be_searched_is_refused(
 ) -> None:
     with pytest.raises(ArgumentError, match=said):
         recommend(engine, [folder], **{"methods": [GOOD, SAME], "metrics": METRICS, **given})
+
+
+def test_the_command_shows_a_table_and_how_to_go_on(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told, words = tmp_path / "choice.json", ["recommend", str(folder), "--model", "digits_vit"]
+    options = ["--methods", "legrad,chefer", "--metrics", "deletion(steps=4)", "--budget", "4"]
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*words, *options, "--json", str(told)])
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    found = json.loads(told.read_text("utf-8"))
+    assert len(found["rows"]) == 3
+    for row in found["rows"]:
+        assert f"{row['images']}  {row['brief']}" in shown
+        assert f"{row['figures']['deletion']['value']:.2f} ±" in shown
+    again = f"visxai explain {folder} --model digits_vit --method {found['rows'][0]['brief']}"
+    assert (again in shown) == found["better_than_random"]
+
+
+def test_what_runs_forwards_is_chosen_for_the_whole_search(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = visxai.Engine(Reds().eval(), preprocess=WHOLE, device="cpu", precision="fp32")
+    planned: list[int] = []
+    monkeypatch.setattr(engine, "plan", lambda _, images: planned.append(images) or "")
+    found = recommend(engine, [folder], [GOOD, SAME], METRICS, budget=8, target="class=0")
+    # Two candidates and the control on 8 images; each map is judged by two curves of 8 steps.
+    assert found.maps == 3 * 8
+    assert planned == [12, 12 * 2 * sum(metrics.load(one).forwards() for one in METRICS)]

@@ -79,12 +79,6 @@ def headers(made: Service) -> dict[str, dict[str, str]]:
     return {**told, "stranger": key(made, "admin", "other")}
 
 
-@pytest.fixture
-def client(made: Service) -> Iterator[httpx.Client]:
-    with TestClient(create(made)) as client:
-        yield client
-
-
 def post(client: httpx.Client, headers: dict[str, str], data: bytes, **more: Any) -> httpx.Response:
     return client.post("/v1/items", headers=headers, files={"image": ("a.png", data)}, data=more)
 

@@ -22,7 +22,7 @@ from visxai.record.pair import PairExplanation
 from visxai.serve import tables
 from visxai.serve.app import create
 from visxai.serve.config import Config
-from visxai.serve.post import Post
+from visxai.serve.image_with_text import Post
 from visxai.serve.service import Places, Service
 
 CARD = """
@@ -58,17 +58,6 @@ def made(
     service = Service(nearby(settings(card)), places, engine=engine)
     yield service
     service.close()
-
-
-@pytest.fixture(scope="module")
-def own(made: Service) -> dict[str, str]:
-    return key(made, "admin", "default")
-
-
-@pytest.fixture
-def client(made: Service) -> Iterator[Any]:
-    with TestClient(create(made)) as client:
-        yield client
 
 
 def send(client: httpx.Client, own: dict[str, str], image: bytes, text: str) -> Any:

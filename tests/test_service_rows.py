@@ -68,17 +68,6 @@ def made(
     service.close()
 
 
-@pytest.fixture(scope="module")
-def own(made: Service) -> dict[str, str]:
-    return key(made, "admin", "default")
-
-
-@pytest.fixture
-def client(made: Service) -> Iterator[Any]:
-    with TestClient(create(made)) as client:
-        yield client
-
-
 def send(client: httpx.Client, own: dict[str, str], row: Any, **more: Any) -> Any:
     body = {"features": row, "name": "an applicant", **more}
     return client.post("/v1/items", headers=own, json=body)

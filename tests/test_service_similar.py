@@ -45,12 +45,6 @@ def own(made: Service) -> dict[str, str]:
     return key(made, "admin")
 
 
-@pytest.fixture
-def client(made: Service) -> Iterator[httpx.Client]:
-    with TestClient(create(made)) as client:
-        yield client
-
-
 def send(client: httpx.Client, own: dict[str, str], data: bytes) -> dict[str, Any]:
     told = client.post("/v1/items", headers=own, files={"image": ("a.jpg", data)}).json()
     found: dict[str, Any] = client.get(

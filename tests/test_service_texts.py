@@ -9,14 +9,12 @@ import httpx
 import jsonschema
 import pytest
 from sqlalchemy import select
-from starlette.testclient import TestClient
-from test_service import CHEAP, FLAG_ALL, drain, key, nearby, photo, post
+from test_service import CHEAP, FLAG_ALL, drain, nearby, photo, post
 
 import visxai
 from visxai.record.columns import schema
 from visxai.record.text import TextExplanation
 from visxai.serve import tables
-from visxai.serve.app import create
 from visxai.serve.config import Config
 from visxai.serve.pages import strongest_words
 from visxai.serve.service import Places, Service
@@ -32,17 +30,6 @@ def made(engine: visxai.Engine, tmp_path_factory: pytest.TempPathFactory) -> Ite
     service = Service(nearby(config), Places.below(tmp_path_factory.mktemp("texts")), engine=engine)
     yield service
     service.close()
-
-
-@pytest.fixture(scope="module")
-def own(made: Service) -> dict[str, str]:
-    return key(made, "admin", "default")
-
-
-@pytest.fixture
-def client(made: Service) -> Iterator[Any]:
-    with TestClient(create(made)) as client:
-        yield client
 
 
 def send(client: httpx.Client, own: dict[str, str], text: str) -> Any:

@@ -38,6 +38,7 @@ from visxai.evaluate.judge import Judge, loaded, named
 from visxai.images.sources import find
 from visxai.metrics import controls
 from visxai.metrics.base import Ask, Metric
+from visxai.pipeline.request import accelerated
 from visxai.target import Target
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class Row:
 
     Attributes:
         method: Its spec.
+        brief: The shortest spec that stands for it.
         images: The images that it was judged on.
         figures: Each metric's mean and interval over them.
         place: Its mean rank among those of its last round, 1 the best, with its interval.
@@ -89,6 +91,7 @@ class Row:
     """
 
     method: str
+    brief: str
     images: int
     figures: dict[str, statistics.Interval]
     place: statistics.Interval
@@ -147,16 +150,18 @@ class Recommendation:
                 f"No method is better than a random map on these {self.images} images beyond "
                 "chance: take more images, or other metrics."
             )
-        said = f"Use {self.best}: {row.seconds:.2g} s a map here."
+        said = f"Use {row.brief}: {row.seconds:.2g} s a map here."
+        brief = {one.method: one.brief for one in self.rows}
+        equals = [brief[one] for one in self.equals]
         quick = next((one for one in self.rows if one.method in self.equals[:1]), None)
         if quick is not None and quick.seconds < row.seconds / 2:
             times = row.seconds / max(quick.seconds, 1e-9)
             said += (
-                f" {quick.method} can't be told from it on {self.images} images and takes "
+                f" {quick.brief} can't be told from it on {self.images} images and takes "
                 f"1/{times:.0f} of the time."
             )
-        elif self.equals:
-            said += f" {', '.join(self.equals)} can't be told from it on {self.images} images."
+        elif equals:
+            said += f" {', '.join(equals)} can't be told from it on {self.images} images."
         return said
 
 
@@ -214,6 +219,8 @@ def recommend(
     rounds = schedule(len(chosen), len(images))
     before = [0, *(seen for _, seen in rounds)]
     total = sum((n + 1) * (seen - was) for (n, seen), was in zip(rounds, before, strict=False))
+    forwards = sum(metric.forwards() for metric in judged.values())
+    accelerated(engine, chosen, total // len(chosen), None, forwards)
     search = _Search(engine, images, judged, known, lambda done: progress(done, total))
     best: list[Method] = list(chosen)
     ended: dict[Method, tuple[int, statistics.Interval]] = {}
@@ -235,6 +242,7 @@ def recommend(
     rows = [
         Row(
             repr(one),
+            one.brief,
             seen,
             dict(
                 zip(judged, (search.figure(name, one, draws, seed) for name in judged), strict=True)

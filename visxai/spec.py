@@ -90,6 +90,16 @@ class Spec:
 
     __str__ = __repr__
 
+    @property
+    def brief(self) -> str:
+        """The shortest spec that stands for it: its name, and the options that it changes."""
+        options = ", ".join(
+            f"{item.name}={value!r}"
+            for item in fields(self)
+            if (value := getattr(self, item.name)) != item.default
+        )
+        return f"{self.name()}({options})" if options else self.name()
+
     def _require(self, condition: bool, expected: str, got: Any) -> None:
         """Raise ArgumentError with `expected` and `got` unless the condition holds."""
         if not condition:

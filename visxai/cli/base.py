@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from visxai.errors import ArgumentError
+from visxai.spec import split_specs
 
 if TYPE_CHECKING:
+    from visxai.engine.engine import Engine
     from visxai.images.preprocess import Preprocess
 
 # The words typed after `visxai`.
@@ -283,6 +285,43 @@ def check_specs(
     if check is not None:
         all_metrics.load_check(check)
     check_form(target, only)
+
+
+def load_judged(
+    paths: list[str],
+    out: str,
+    methods: Iterable[str],
+    metrics: str,
+    target: str | None,
+    **making: Any,
+) -> tuple[Engine, list[str], list[str]]:
+    """Check what is to be judged on which images, then load the engine.
+
+    Args:
+        paths: Images, and folders of them.
+        out: The folder of results, "" for none.
+        methods: Specs of methods, several in one text with commas between them.
+        metrics: Specs of metrics, likewise.
+        target: The target, None for no check.
+        **making: The arguments of the engine.
+
+    Returns:
+        The engine, and the specs of methods and of metrics one by one.
+
+    Raises:
+        VisxaiError: If one of them is wrong, or the model can't be loaded.
+    """
+    from visxai.cli import terminal
+    from visxai.images import sources
+
+    wanted = [spec for text in methods for spec in split_specs(text, "--methods")]
+    judged = split_specs(metrics, "--metrics")
+    sources.check(paths, out)
+    check_specs(wanted, target, metrics=judged)
+    with terminal.working("Loading the model"):
+        from visxai.engine.engine import Engine
+
+        return Engine(**making), wanted, judged
 
 
 @contextmanager

@@ -22,12 +22,11 @@ from visxai.cli.base import (
     Resize,
     Size,
     Std,
-    check_specs,
     command_line,
+    load_judged,
     preprocess_of,
     stopping,
 )
-from visxai.spec import split_specs
 
 
 def evaluate(
@@ -160,7 +159,6 @@ def evaluate(
     """
     from visxai.cli import terminal
     from visxai.cli.texts import evaluate_texts, is_text
-    from visxai.images import sources
 
     if is_text(model, text_column):
         return evaluate_texts(
@@ -194,26 +192,24 @@ def evaluate(
             draws=draws,
             seed=seed,
         )
-    sized = preprocess_of(size, resize, mean, std, interpolation)
-    wanted = [spec for text in methods for spec in split_specs(text, "--methods")]
-    judged = split_specs(metrics, "--metrics")
-    sources.check(paths, out)
-    check_specs(wanted, None if target == "truth" else target, metrics=judged)
-    with terminal.working("Loading the model"):
-        from visxai.engine.engine import Engine
-        from visxai.evaluate.evaluation import run
+    engine, wanted, judged = load_judged(
+        paths,
+        out,
+        methods,
+        metrics,
+        None if target == "truth" else target,
+        model=model,
+        labels=labels,
+        layer=layer,
+        checkpoint=checkpoint,
+        preprocess=preprocess_of(size, resize, mean, std, interpolation),
+        device=device,
+        precision=precision,
+        accelerate=accelerate,
+        batch_size=batch_size,
+    )
+    from visxai.evaluate.evaluation import run
 
-        engine = Engine(
-            model,
-            labels=labels,
-            layer=layer,
-            checkpoint=checkpoint,
-            preprocess=sized,
-            device=device,
-            precision=precision,
-            accelerate=accelerate,
-            batch_size=batch_size,
-        )
     command = command_line("--fresh")
     with stopping() as asked, terminal.Watch() as watch:
         evaluation = run(

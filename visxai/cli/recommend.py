@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,12 +24,13 @@ from visxai.cli.base import (
     Resize,
     Size,
     Std,
-    check_specs,
+    load_judged,
     preprocess_of,
 )
-from visxai.spec import split_specs
+from visxai.foreign import for_terminal
 
 if TYPE_CHECKING:
+    from visxai.evaluate.statistics import Interval
     from visxai.recommendation import Recommendation
 
 
@@ -73,7 +75,7 @@ def recommend(
     ] = None,
     device: Device = "auto",
     precision: Precision = "auto",
-    accelerate: Accelerate = "off",
+    accelerate: Accelerate = "auto",
     batch_size: BatchSize = None,
     layer: Layer = None,
     labels: Labels = None,
@@ -98,28 +100,25 @@ def recommend(
     """
     from visxai import files
     from visxai.cli import terminal
-    from visxai.images import sources
 
-    sized = preprocess_of(size, resize, mean, std, interpolation)
-    wanted = [spec for text in methods or () for spec in split_specs(text, "--methods")]
-    judged = split_specs(metrics, "--metrics")
-    sources.check(paths, "")
-    check_specs(wanted, target, metrics=judged)
-    with terminal.working("Loading the model"):
-        from visxai.engine.engine import Engine
-        from visxai.recommendation import recommend as search
+    engine, wanted, judged = load_judged(
+        paths,
+        "",
+        methods or (),
+        metrics,
+        target,
+        model=model,
+        labels=labels,
+        layer=layer,
+        checkpoint=checkpoint,
+        preprocess=preprocess_of(size, resize, mean, std, interpolation),
+        device=device,
+        precision=precision,
+        accelerate=accelerate,
+        batch_size=batch_size,
+    )
+    from visxai.recommendation import recommend as search
 
-        engine = Engine(
-            model,
-            labels=labels,
-            layer=layer,
-            checkpoint=checkpoint,
-            preprocess=sized,
-            device=device,
-            precision=precision,
-            accelerate=accelerate,
-            batch_size=batch_size,
-        )
     with terminal.counting("Judging maps") as progress:
         found = search(
             engine,
@@ -134,6 +133,10 @@ def recommend(
         with files.one_sentence(f"to write {as_json}", "name another file"):
             files.write(Path(as_json).absolute(), json.dumps(found.to_dict(), indent=2) + "\n")
     show(found)
+    if found.better_than_random:
+        best = found.rows[0].brief
+        again = shlex.join(["visxai", "explain", *paths[:1], "--model", model, "--method", best])
+        terminal.output().print(f"  {for_terminal(again)}", style="dim", soft_wrap=True)
     return 0
 
 
@@ -143,28 +146,41 @@ def show(found: Recommendation) -> None:
     from rich.text import Text
 
     from visxai.cli import terminal
-    from visxai.foreign import for_terminal
 
     console = terminal.output()
     table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("images", justify="right")
     table.add_column("method", overflow="fold")
-    figures = list(found.rows[0].figures)
-    for name in ("mean rank", *figures, "images", "s a map"):
-        table.add_column(name, justify="right")
+    for name in ("mean rank", *found.rows[0].figures, "s a map"):
+        table.add_column(name, justify="right", no_wrap=True)
+    last = found.rows[0].images
     for row in found.rows:
-        cells = [row.place, *row.figures.values()]
-        told = [f"{one.value:.2f} ({one.low:.2f} to {one.high:.2f})" for one in cells]
+        if row.images != last:  # ranks compare among those that were judged together
+            table.add_row()
+        last = row.images
         style = "bold" if row.method == found.best else "" if row.kept else "dim"
-        table.add_row(
-            Text(for_terminal(row.method), style),
-            *(Text(cell, style) for cell in (*told, str(row.images), f"{row.seconds:.2g}")),
+        cells = (
+            f"{row.place.value:.1f} ±{_half(row.place):.1f}",
+            *(f"{one.value:.2f} ±{_half(one):.2f}" for one in row.figures.values()),
+            f"{row.seconds:.2g}",
         )
+        shown = (str(row.images), for_terminal(row.brief), *cells)
+        table.add_row(*(Text(cell, style) for cell in shown))
     console.print(table)
-    console.print(for_terminal(found.describe()), soft_wrap=True)
     console.print(
-        f"Ranks are among those that were judged together, so they compare between rows of as many "
-        f"images. The choice took {terminal.duration(found.seconds)} and {found.maps} maps.",
+        "\nRank 1 is the best of those judged together, on as many images; ± is half of the 95 % "
+        "interval.",
+        style="dim",
         soft_wrap=True,
+    )
+    console.print(
+        f"{found.maps} maps in {terminal.duration(found.seconds)}.", style="dim", soft_wrap=True
     )
     for one in found.failed[:5]:
         console.print(f"  [red]failed[/red] {for_terminal(one.reason)}", soft_wrap=True)
+    console.print(f"\n{for_terminal(found.describe())}", style="bold", soft_wrap=True)
+
+
+def _half(interval: Interval) -> float:
+    """Return half of an interval's width."""
+    return (interval.high - interval.low) / 2

@@ -165,6 +165,11 @@ class Captum(Method):
 
     __str__ = __repr__
 
+    @property
+    def brief(self) -> str:
+        """The spec: captum's own defaults aren't told from what was given."""
+        return repr(self)
+
     def __call__(self, model: Model, x: Tensor, target: Target) -> Maps:
         aim, clean = model.clean(x, target)
         baseline = None

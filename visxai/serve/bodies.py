@@ -13,8 +13,8 @@ from starlette.datastructures import FormData, UploadFile
 from visxai.errors import ArgumentError
 from visxai.serve import outside
 from visxai.serve.answers import ExplanationsIn, ItemIn
+from visxai.serve.image_with_text import Post
 from visxai.serve.intake import Item
-from visxai.serve.post import Post
 from visxai.serve.routing import service_of
 from visxai.serve.service import Service
 

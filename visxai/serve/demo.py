@@ -17,10 +17,10 @@ from sqlalchemy import select
 from visxai import files
 from visxai.errors import MissingExtra, VisxaiError, require
 from visxai.serve import cases, intake, tables
+from visxai.serve.image_with_text import Post
 from visxai.serve.intake import Item
 from visxai.serve.jobs import OPEN
 from visxai.serve.keys import Principal
-from visxai.serve.post import Post
 
 if TYPE_CHECKING:
     from visxai.serve.rows import RowModerator

@@ -24,8 +24,8 @@ from visxai.moderation import Decision
 from visxai.serve import tables
 from visxai.serve.examine import Examined
 from visxai.serve.idempotency import earlier, remember
+from visxai.serve.image_with_text import Seen
 from visxai.serve.known import Known, look_up
-from visxai.serve.post import Seen
 from visxai.serve.similar import look_of
 
 if TYPE_CHECKING:

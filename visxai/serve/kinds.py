@@ -13,7 +13,7 @@ from visxai.serve.batching import Batcher
 if TYPE_CHECKING:
     from visxai.moderation import Decision, Moderator
     from visxai.serve.config import Config
-    from visxai.serve.post import Seen
+    from visxai.serve.image_with_text import Seen
     from visxai.serve.posts import PostModerator
     from visxai.serve.rows import RowModerator
     from visxai.serve.texts import TextModerator

@@ -23,8 +23,8 @@ from visxai.record.text import TextExplanation
 from visxai.serve import cases, dashboard, intake, keys, tables
 from visxai.serve.access import COOKIE, role, session_of
 from visxai.serve.errors import Missing
+from visxai.serve.image_with_text import Post
 from visxai.serve.keys import Principal
-from visxai.serve.post import Post
 from visxai.serve.rendering import login_page, page, parts_of, row_of
 from visxai.serve.saying import sentences
 from visxai.serve.service import Service

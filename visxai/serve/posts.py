@@ -15,7 +15,7 @@ from visxai.ledger.canonical import canonical, sha256
 from visxai.moderation import FLAG, PASS, Decision, Moderator, Policy, Rule
 from visxai.record.pair import PairExplanation
 from visxai.serve import text_checks
-from visxai.serve.post import Seen
+from visxai.serve.image_with_text import Seen
 from visxai.serve.precise import Checked, check_image
 from visxai.serve.texts import TextModerator
 

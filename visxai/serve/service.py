@@ -27,10 +27,10 @@ from visxai.serve.config import Config
 from visxai.serve.database import prepare
 from visxai.serve.errors import Conflict
 from visxai.serve.examine import Examined, draw, examine, origin
+from visxai.serve.image_with_text import Post
 from visxai.serve.jobs import Job
 from visxai.serve.keys import Known
 from visxai.serve.kinds import Kinds
-from visxai.serve.post import Post
 from visxai.serve.queue import Queue
 from visxai.serve.waiting import Ends
 

@@ -17,8 +17,8 @@ from visxai.record.image import ImageExplanation
 from visxai.record.pair import PairExplanation
 from visxai.record.text import TextExplanation
 from visxai.serve import reuse
+from visxai.serve.image_with_text import Seen
 from visxai.serve.jobs import Job
-from visxai.serve.post import Seen
 from visxai.serve.precise import Checked, check_image, fast_explanation
 
 if TYPE_CHECKING:
