@@ -11,6 +11,7 @@ the same methods `crop` and `normalise`, whose view is assumed to be the whole i
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -199,7 +200,7 @@ class Preprocess:
         return rgb.flip(1) if self.channels == "bgr" else rgb
 
     def _moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        mean, std = (x.new_tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
+        mean, std = (_constant(values, x.dtype, x.device) for values in (self.mean, self.std))
         return mean, std
 
     def _resized(self, size: tuple[int, int]) -> tuple[int, int]:
@@ -323,3 +324,12 @@ def _name(source: object) -> str:
     source = source.processor if isinstance(source, _Processed) else source
     named = source if hasattr(source, "__qualname__") else type(source)
     return f"{named.__module__}.{named.__qualname__}"
+
+
+@functools.lru_cache(16)
+def _constant(values: tuple[float, ...], dtype: Any, device: Any) -> Tensor:
+    """Return one number a channel (c, 1, 1), on a device once for all batches."""
+    import torch
+
+    with torch.inference_mode(False):  # it outlives the caller's
+        return torch.tensor(values, dtype=dtype, device=device).view(-1, 1, 1)

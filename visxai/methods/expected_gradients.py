@@ -27,6 +27,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from visxai.methods._draws import shared
 from visxai.methods._path import gradient_sum
 from visxai.methods.base import Cost, Maps, Method
 from visxai.models.interface import Model, Need
@@ -100,12 +101,14 @@ def baselines_of(
         x: The batch.
         baselines: 'pink', 'colours', or a tensor (k, c, h, w) or (k, c, 1, 1).
         count: The number of draws.
-        generator: The generator to draw from.
+        generator: The generator to draw from, last of all: it isn't used where the same baselines
+            were drawn for an earlier batch.
     """
     if isinstance(baselines, Tensor):
         return baselines.to(x)
-    draw = pink if baselines == "pink" else colours
-    return draw(count, tuple(x.shape[1:]), generator).to(x)
+    draw, shape = pink if baselines == "pink" else colours, tuple(x.shape[1:])
+    key = (baselines, count, shape, generator.get_state().numpy().tobytes())
+    return shared(key, x, lambda: draw(count, shape, generator))
 
 
 def colours(count: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

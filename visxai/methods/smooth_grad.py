@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from visxai.methods._draws import shared
 from visxai.methods._path import gradient_sum
 from visxai.methods.base import Cost, Maps, Method
 from visxai.models.interface import Model, Need
@@ -95,8 +96,12 @@ class Noise:
             sigma: The standard deviation, relative to each image's range of values.
             seed: The seed of the draws.
         """
-        generator = torch.Generator().manual_seed(seed)
-        draws = torch.randn((copies, *x.shape[1:]), generator=generator).to(x)
+        shape = (copies, *x.shape[1:])
+        draws = shared(
+            ("normal", shape, seed),
+            x,
+            lambda: torch.randn(shape, generator=torch.Generator().manual_seed(seed)),
+        )
         low, high = x.flatten(1).aminmax(dim=1)
         return cls(draws, sigma * (high - low).reshape(-1, 1, 1, 1))
 

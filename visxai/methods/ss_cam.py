@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from visxai.methods._channels import Averaged, masks_of, stretched
+from visxai.methods._draws import shared
 from visxai.models.rows import Rows
 
 
@@ -46,8 +47,12 @@ class SsCam(Averaged):
         self._require(self.sigma >= 0, "a sigma of at least 0", self.sigma)
 
     def turns(self, x: Tensor, activation: Tensor) -> Rows:
-        generator = torch.Generator().manual_seed(self.seed)
-        draws = torch.randn(self.samples, 1, *x.shape[2:], generator=generator).to(x)
+        shape = (self.samples, 1, *x.shape[2:])
+        draws = shared(
+            ("normal", shape, self.seed),
+            x,
+            lambda: torch.randn(shape, generator=torch.Generator().manual_seed(self.seed)),
+        )
 
         def build(image: Tensor, turn: Tensor) -> Tensor:
             mask, span = masks_of(activation[image, turn // self.samples], tuple(x.shape[2:]))
