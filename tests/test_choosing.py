@@ -57,7 +57,8 @@ def results(tmp_path: Path) -> Path:
         }  # fmt: skip
 
     rise, cam = "rise(masks=8, grid=7)", "grad_cam(layer=None, relu=True)"
-    rows = [row(cam, 0.5, [rise]), row(rise, 0.25, [], count=2)]
+    ig = "integrated_gradients(steps=8)"
+    rows = [row(cam, 0.5, [rise], 9), row(rise, 0.25, [], 2), row(ig, 0.25, [], 9)]
     refused = {f"difull {rise}": "expected a linear head"}
     found = {"images": 7, "grid_pointing": rows, "difull": [row(cam, 0.9, [])], "refused": refused}
     (tmp_path / "grid_pointing.json").write_text(json.dumps(found))
@@ -86,7 +87,8 @@ def test_figures_and_verdicts_are_filled_in(
     assert "| `grad_cam` | 0.500 (0.400 to 0.600) | 0.900 (0.800 to 1.000) |" in told
     assert "| `rise(masks=8)` | 0.250 (0.150 to 0.350), n = 2 | can't be asked |" in told
     assert "| `grad_cam` | unsure, 0.50 | not measured |" in told
-    assert "| `rise` | **no**, 0.25 | not measured |" in told
+    assert "| `integrated_gradients` | **no**, 0.25 | not measured |" in told
+    assert "| `rise` | unsure, 0.25 | not measured |" in told  # by 2 grids alone
     assert "old" not in told
     page("--check", "--results", results, "--page", text)
     assert "<svg" in (tmp_path / "ranks.svg").read_text("utf-8")

@@ -31,6 +31,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=200, help="photographs looked at")
     parser.add_argument("--grids", type=int, default=200, help="for the cheap methods")
     parser.add_argument("--few", type=int, default=25, help="grids for the others")
+    parser.add_argument("--batch", type=int, help="images at once; a grid counts for four")
     parser.add_argument("--metrics", nargs="+", default=METRICS, choices=METRICS)
     given = parser.parse_args()
     cheap, costly = experiment.CHEAP, experiment.COSTLY
@@ -40,7 +41,7 @@ def main() -> None:
     if given.newer:
         cheap, costly = experiment.NEWER, experiment.NEWER_COSTLY
     chosen = [*experiment.CONTROLS, *(given.methods or (*cheap, *costly))]
-    engine = experiment.engine()
+    engine = experiment.engine(batch_size=given.batch)
     engine.plan(experiment.method("random_map"), 4 * grids * len(chosen))
     x = experiment.photographs(engine, given.folder, images)
     certainty = torch.cat([engine.model.scores(part).softmax(1) for part in x.split(16)]).amax(1)

@@ -31,7 +31,8 @@ PAGE, PLOT = ROOT / "docs" / "choosing.md", ROOT / "docs" / "ranks.svg"
 ABSENT, REFUSED = "not measured", "can't be asked"
 # A method points where more than this share of its evidence lies on what is asked for, and depends
 # on the model where its maps correlate less than this with those of the destroyed model.
-POINTS, FORGETS = 0.5, 0.3
+# Fewer than so many grids or images leave it open.
+POINTS, FORGETS, ENOUGH = 0.5, 0.3, 5
 _PEERS = ("captum ", "torchcam ", "grad-cam ")
 Row = Mapping[str, Any]
 # Tables of a line a method: for each column's heading the file and the table it comes from.
@@ -187,7 +188,7 @@ def glance(results: Results) -> list[dict[str, Any]]:
     def told(row: Row | None, bar: float, above: bool) -> tuple[int, str]:
         if row is None:
             return 0, ABSENT
-        sure = row["low"] > bar or row["high"] < bar
+        sure = (row["low"] > bar or row["high"] < bar) and row["count"] >= ENOUGH
         good = (row["value"] > bar) == above
         verdict = ("**no**", "unsure", "yes")[1 + sure * (1 if good else -1)]
         return sure * (1 if good else -1), f"{verdict}, {row['value']:.2f}"
