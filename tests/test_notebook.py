@@ -102,6 +102,10 @@ def test_show_opens_a_file_and_says_so_where_nothing_opens_it(
         found.show()
 
 
+def doubled(scores: Any) -> Any:
+    return scores[:, 0] * 2
+
+
 @pytest.mark.parametrize(
     ("target", "said"),
     [
@@ -110,7 +114,8 @@ def test_show_opens_a_file_and_says_so_where_nothing_opens_it(
         ("any=1,2", "gives the set “any of thing 1, thing 2” a score"),
         ("pair=any:1,2", "gives the set “pair” a score"),
         ("diff=1,2", "speaks (for|against) “thing 1 rather than thing 2”, by"),
-        (lambda scores: scores[:, 0] * 2, "gives the function “<lambda>” of its scores the value"),
+        (lambda scores: scores[:, 0] * 2, "gives a function of its scores the value"),
+        (doubled, "gives the function “doubled” of its scores the value"),
     ],
 )
 def test_every_kind_of_target_is_one_sentence(own: visxai.Engine, target: Any, said: str) -> None:

@@ -23,7 +23,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from visxai import files
-from visxai.drawing.colours import Scale, lut
+from visxai.drawing.colours import DEFAULT, Scale, lut
 from visxai.engine import Engine
 from visxai.errors import ArgumentError, ModelError, require
 from visxai.methods.base import Method
@@ -123,7 +123,7 @@ def _facts(content: bytes) -> dict[str, Any]:
     proto = onnx.load_from_string(content)
     told = {entry.key.removeprefix("visxai."): entry.value for entry in proto.metadata_props}
     two_sided: bool = json.loads(told["two_sided"])
-    scale = Scale("diverging" if two_sided else "turbo", two_sided)
+    scale = Scale("diverging" if two_sided else DEFAULT, two_sided)
     return {
         "model": told["model"],
         "method": told["method"].partition("(")[0],

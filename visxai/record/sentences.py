@@ -22,7 +22,8 @@ def claim(found: Explanation) -> str:
     name, form = found.model.name, found.target.partition("=")
     if found.class_index is None and found.target.startswith("callable:"):
         what = found.target.removeprefix("callable:")
-        return f"{name} gives the function “{what}” of its scores the value {found.logit:.3g}"
+        of = "a function" if what == "<lambda>" else f"the function “{what}”"
+        return f"{name} gives {of} of its scores the value {found.logit:.3g}"
     if found.class_index is None and form[0] == "match":
         return f"{name} finds a similarity of {found.logit:.3f} with {form[2]}"
     if form[0].strip() == "diff":

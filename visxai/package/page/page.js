@@ -152,7 +152,8 @@ function draw() {
       const u = ((x + 0.5) / base.width - view.left) / view.width;
       const at = (y * base.width + x) * 4;
       if (u < 0 || u > 1 || v < 0 || v > 1) { // the model never saw this
-        for (let c = 0; c < 3; c++) out.data[at + c] = 0.45 * base.data[at + c] + 70;
+        const grey = 0.3 * base.data[at] + 0.59 * base.data[at + 1] + 0.11 * base.data[at + 2];
+        out.data.fill(0.5 * grey + 50, at, at + 3);
         continue;
       }
       const value = sampled(u, v) / peak;
