@@ -10,11 +10,18 @@ Completeness: the part of the score's change that the map's sum misses, over tha
 
 The references take most of the time; `--references FOLDER` keeps them for the next run. Figures go
 to benchmarks/results/integrated_gradients.json.
+
+    python benchmarks/quality/integrated_gradients.py FOLDER --both --points 192 --references KEPT
+
+measures the default and the adaptive schedule with a grey (0) and a black (-1) baseline, against
+the trapezoid of as many points, finer near the baseline; the figures of the other run are kept, as
+are those of photographs that were measured before, so that it may be ended and goes on.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -27,17 +34,23 @@ from torch import Tensor
 
 import visxai
 from visxai.evaluate import statistics
+from visxai.methods.integrated_gradients import Path as Line
+from visxai.methods.integrated_gradients import first_grid, trapezoid
+from visxai.target import Target
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import measure
 
+DEFAULT, ADAPTIVE = "integrated_gradients", "integrated_gradients(schedule='adaptive')"
 OURS = (
-    "integrated_gradients",
+    DEFAULT,
+    ADAPTIVE,
     "integrated_gradients(tolerance=0.05)",
     "integrated_gradients(tolerance=0.1)",
 )
 CAPTUM = "captum, 50 Gauss-Legendre points"
 STEPS = 50
+BASELINES = {"grey": 0.0, "black": -1.0}
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
 
@@ -111,6 +124,65 @@ def figures(engine: visxai.Engine, paths: list[Path], args: argparse.Namespace) 
     return {name: summary(entry) for name, entry in found.items()}
 
 
+def fine(engine: visxai.Engine, x: Tensor, label: int, baseline: float, file: Path) -> Tensor:
+    """The map (h, w) by a fine trapezoid, kept in a file whose name ends in its points."""
+    if not file.exists():
+        aim, _ = engine.model.clean(x, Target.of(label))
+        line = Line(x, torch.full_like(x, baseline), aim)
+        alphas = first_grid(line, int(file.stem.rpartition("-")[2]) - 1)
+        found = line.integral(engine.model, alphas, trapezoid(alphas))[0]
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_suffix(".part.npy")
+        np.save(part, found.cpu().numpy())
+        part.rename(file)
+    return torch.from_numpy(np.load(file))
+
+
+def both(engine: visxai.Engine, paths: list[Path], args: argparse.Namespace) -> None:
+    """Measure the default and the adaptive schedule with both baselines, image by image."""
+    path = measure.RESULTS / "integrated_gradients.json"
+    kept = json.loads(path.read_text("utf-8"))
+    rows: dict[str, dict[str, list[float]]] = kept.get("baselines", {}).get("errors", {})
+    for photograph in paths:
+        for name, baseline in BASELINES.items():
+            key, file = f"{name}, {photograph.stem}", f"{photograph.stem}-{name}-{args.points}.npy"
+            if key in rows or (args.kept_only and not (args.references / file).exists()):
+                continue
+            x = engine.tensor([engine.prepare(photograph).pixels])
+            label = int(engine.model.scores(x).argmax())
+            true = fine(engine, x, label, baseline, args.references / file)
+            rows[key] = {}
+            for spec in (DEFAULT, ADAPTIVE):
+                options = spec.removeprefix(DEFAULT).strip("()")
+                full = f"{DEFAULT}({options + ', ' if options else ''}baseline={baseline})"
+                found = engine.explain(photograph, full, label)[0]
+                apart = (torch.tensor(found.values) - true).norm() / true.norm()
+                told = (float(apart), found.quality["completeness"], found.quality["evaluations"])
+                rows[key][spec] = [round(value, 5) for value in told]
+            print(key, rows[key], flush=True)
+            save_both(kept, rows, args.points)
+    save_both(kept, rows, args.points)
+
+
+def save_both(kept: dict[str, Any], rows: dict[str, Any], points: int) -> None:
+    """Write the figures of both baselines beside those of the other run."""
+    names = ("map error", "completeness error", "evaluations")
+    told: dict[str, Any] = {"points": points, "photographs": len(rows) // len(BASELINES)}
+    for name in BASELINES:
+        own = [row for key, row in rows.items() if key.startswith(name)]
+        if not own:
+            continue
+        told[name] = {
+            spec: summary({what: [row[spec][n] for row in own] for n, what in enumerate(names)})
+            for spec in (DEFAULT, ADAPTIVE)
+        }
+    told["command"] = f"integrated_gradients.py FOLDER --both --points {points} --references KEPT"
+    rest = {key: value for key, value in kept.items() if key not in ("command", "environment")}
+    measure.save(
+        "integrated_gradients", rest | {"baselines": told | {"errors": rows}}, kept["command"]
+    )
+
+
 def summary(entry: dict[str, list[float]]) -> dict[str, Any]:
     """Median, mean with its bootstrap 95 % interval, and 90th percentile of each figure."""
     found = {}
@@ -144,11 +216,16 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=64, help="how many are judged")
     parser.add_argument("--points", type=int, default=1000, help="of the reference")
     parser.add_argument("--references", type=Path, help="a folder that keeps the references")
+    parser.add_argument("--both", action="store_true", help="a grey and a black baseline")
+    parser.add_argument("--kept-only", action="store_true", help="only where a reference is kept")
     parser.add_argument("--batch", type=int, default=4, help="photographs in the timed batch")
     parser.add_argument("--rounds", type=int, default=7, help="of timing; 0 leaves it out")
     args = parser.parse_args()
-    engine = visxai.Engine(precision="fp32")
+    engine = visxai.Engine(precision="fp32", accelerate="onnx" if args.both else "auto")
     paths = photographs(args.folder, args.images)
+    if args.both:
+        both(engine, paths, args)
+        return
     results = figures(engine, paths, args)
     if args.rounds:
         batch = photographs(args.folder, args.batch)

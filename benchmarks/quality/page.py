@@ -253,6 +253,22 @@ def paths(results: Results) -> list[dict[str, Any]]:
     ]
 
 
+def baselines(results: Results) -> list[dict[str, Any]]:
+    found = results.of("integrated_gradients")["baselines"]
+    return [
+        {
+            "method": f"`{spec}`",
+            "baseline": name,
+            "evaluations": entry["evaluations"]["mean"],
+            "map error, mean": shown({**entry["map error"], "value": entry["map error"]["mean"]}),
+            "90th percentile": entry["map error"]["p90"],
+            "completeness error, 90th percentile": entry["completeness error"]["p90"],
+        }
+        for name in ("grey", "black")
+        for spec, entry in found[name].items()
+    ]
+
+
 def published(results: Results) -> list[dict[str, Any]]:
     lines = []
     for claim, name, table, better, worse in PUBLISHED:
@@ -298,6 +314,7 @@ TABLES: dict[str, Callable[[Results], list[dict[str, Any]]]] = {
     "randomisation": randomisation,
     "transformers": transformers,
     "paths": paths,
+    "baselines": baselines,
     "published": published,
     "throughput": throughput,
 }

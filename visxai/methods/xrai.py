@@ -59,14 +59,13 @@ class Xrai(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        IntegratedGradients(steps=self.steps)
+        _path(self.steps)
         self._require(self.dilation >= 0, "a dilation of at least 0 pixels", self.dilation)
 
     def __call__(self, model: Model, x: Tensor, target: Target) -> Maps:
         black, white = _extremes(model, x)
         found = [
-            IntegratedGradients(steps=self.steps, baseline=baseline)(model, x, target).values
-            for baseline in (black, white)
+            _path(self.steps, baseline)(model, x, target).values for baseline in (black, white)
         ]
         attribution = ((found[0] + found[1]) / 2).double().cpu().numpy()
         pictures = ((x - black) / (white - black).clamp_min(1e-12)).clamp(0, 1)
@@ -81,8 +80,13 @@ class Xrai(Method):
         return Maps(torch.from_numpy(maps).to(x.device))
 
     def cost(self, model: Model, x: Tensor) -> Cost:
-        one = IntegratedGradients(steps=self.steps).cost(model, x)
+        one = _path(self.steps).cost(model, x)
         return Cost(forwards=2 * one.forwards - 1, backwards=2 * one.backwards)
+
+
+def _path(steps: int, baseline: Tensor | float = 0.0) -> IntegratedGradients:
+    """Make the path from a baseline, whose points go where the score moves."""
+    return IntegratedGradients(steps, "adaptive", baseline)
 
 
 def _extremes(model: Model, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Literal, Self, TypeVar
 
@@ -278,6 +278,8 @@ class Model(ABC):
         aim: Aim,
         run: Callable[[nn.Module, Tensor, Tensor], Tensor],
         maps: Tensor | None = None,
+        *,
+        prepared: bool = False,
     ) -> Tensor:
         """Run a function on the network itself, for methods that hook modules themselves.
 
@@ -289,11 +291,20 @@ class Model(ABC):
                 else runs (its weights are shared), so the caller may hook it freely, and its
                 activation modules don't work in place.
             maps: the maps (m,) to compute; all by default.
+            prepared: whether the network may be the one that is prepared for fast gradients at the
+                input, whose batch norms are folded.
 
         Returns:
             The results of `run` (m, ...), over blocks with a row for each map, concatenated.
         """
         raise self._lacks("its module")
+
+    def once(self, key: Hashable, find: Callable[[], str]) -> str:
+        """Return what `find` finds out about this model, which is asked once for each key."""
+        known: dict[Hashable, str] = self.__dict__.setdefault("_found_once", {})
+        if key not in known:
+            known[key] = find()
+        return known[key]
 
     def accelerated(self, needs: Need) -> str:
         """Describe what runs methods with `needs`, for the record; "off" is the backend alone."""

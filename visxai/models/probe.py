@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
@@ -160,10 +160,15 @@ class Probe(Model):
         aim: Aim,
         run: Callable[[nn.Module, Tensor, Tensor], Tensor],
         maps: Tensor | None = None,
+        *,
+        prepared: bool = False,
     ) -> Tensor:
-        return self._rerun.through(x, aim, run, maps)
+        return self._rerun.through(x, aim, run, maps, prepared=prepared)
 
     # ---- the model's properties ---------------------------------------------------------------
+
+    def once(self, key: Hashable, find: Callable[[], str]) -> str:
+        return self._model.once(key, find)
 
     def probabilities(self, scores: Tensor) -> Tensor:
         return self._model.probabilities(scores)

@@ -300,9 +300,11 @@ class Rerun:
         aim: Aim,
         run: Callable[[nn.Module, Tensor, Tensor], Tensor],
         maps: Tensor | None,
+        *,
+        prepared: bool,
     ) -> Tensor:
         """Run a function on the network itself; see `Model.through`."""
-        found = self.model.through(x, aim, run, maps)
+        found = self.model.through(x, aim, run, maps, prepared=prepared)
         if self.exact is None:
             return found
         lost = vanished(found).nonzero().squeeze(1)

@@ -35,7 +35,8 @@ def streamlined(
     """
     plain, made = structural_copy(module), copy.deepcopy(module)
     fold(made, run, x[-1:])
-    made = made.to(memory_format=torch.channels_last)
+    # No weight has a gradient here, so convolutions needn't keep their inputs for one.
+    made = made.to(memory_format=torch.channels_last).requires_grad_(False)
     few = three_rows(x)
 
     def scores(part: nn.Module) -> Form:

@@ -15,7 +15,7 @@ import contextlib
 import copy
 import math
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -119,6 +119,7 @@ class TorchModel(Forms):
         self._layer: str | None = None  # as given
         self._chosen: list[str] = []  # where none is; shared by the same model in all precisions
         self._tokens: dict[tuple[int, ...], Tokens] = {}
+        self._found_once: dict[Hashable, str] = {}
         self._offered: tuple[Need, str] | None = None
         try:
             self._layer = name_of(original, layer)
@@ -167,6 +168,7 @@ class TorchModel(Forms):
         other._ref = replace(self.ref, name=other._name)
         other._output, other.runtime, other._splits, other._narrows = output, None, {}, {}
         other.acceleration = None  # its forms compute the other output
+        other._found_once = {}
         return other
 
     def with_module(self, module: nn.Module, layer: str | None = None) -> TorchModel:
@@ -180,6 +182,7 @@ class TorchModel(Forms):
         other.module, other.runtime, other._ref, other._offered = module, None, None, None
         other.pristine, other.weights = structural_copy(module), Weights(module)
         other.acceleration = None  # its forms hold the other module's weights
+        other._found_once = {}
         other._surveys, other._tokens, other._splits = {}, {}, {}
         other._inputs, other._classifiers, other._narrows = Inputs(), [], {}
         other._layer, other._lock = layer or self._layer, threading.RLock()
@@ -242,8 +245,12 @@ class TorchModel(Forms):
         aim: Aim,
         run: Callable[[nn.Module, Tensor, Tensor], Tensor],
         maps: Tensor | None = None,
+        *,
+        prepared: bool = False,
     ) -> Tensor:
-        network = Scalars(self.copied(), self.forward, aim)
+        fast = self._differentiable(x) if prepared else None
+        module = self.copied() if fast is None else structural_copy(fast)
+        network = Scalars(module, self.forward, aim)
         which = torch.arange(len(aim), device=x.device) if maps is None else maps
 
         def block(part: Tensor, index: Tensor, *_: Any) -> Tensor:

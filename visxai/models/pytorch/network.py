@@ -273,6 +273,9 @@ class Scalars(nn.Module):
         module: the copy, whose activation modules are set not to work in place.
         forward: forward(x, module) computes the scores.
         aim: the target settled on the images.
+
+    Attributes:
+        overwriting: the activation modules that worked in place, and may write into their inputs.
     """
 
     def __init__(
@@ -280,8 +283,10 @@ class Scalars(nn.Module):
     ) -> None:
         super().__init__()
         self.network = module
+        self.overwriting = set()
         for part in self.network.modules():
             if getattr(part, "inplace", None) is True:
+                self.overwriting.add(part)
                 # A backward hook's view of its input can't be overwritten.
                 setattr(part, "inplace", False)  # noqa: B010 - modules have no such field
         self._forward, self._aim = forward, aim
