@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -15,9 +16,9 @@ from torch.nn import functional as F
 
 import visxai
 from visxai.engine import acceleration
-from visxai.errors import ArgumentError
+from visxai.errors import ArgumentError, TargetError
 from visxai.models.interface import Need
-from visxai.models.pytorch import narrow, openvino
+from visxai.models.pytorch import accelerate, narrow, openvino
 from visxai.models.pytorch.openvino import OpenVinoForm
 
 pytest.importorskip("openvino", reason="needs the extra openvino")
@@ -87,6 +88,89 @@ def test_a_size_of_batch_that_comes_again_gets_a_graph_of_its_own() -> None:
     for _ in range(openvino._CALLS):
         torch.testing.assert_close(fast.model.scores(x[:2]), first[:2])
     assert set(made._compiled) == {0, 5, 6}  # the file is gone, and the first graph goes on
+
+
+def announced(kind: str, images: int = accelerate.MANY_IMAGES) -> visxai.Engine:
+    """An engine in bf16 that was told of a long run."""
+    made = engine(kind, precision="bf16")
+    made.plan("grad_cam", images)
+    return made
+
+
+@pytest.mark.parametrize("kind", ["resnet18", "vit"])
+def test_a_long_run_gets_its_maps_from_the_graph(kind: str) -> None:
+    pytest.importorskip("onnxscript", reason="needs the extra onnx")
+    long, short, x = announced(kind), announced(kind, 8), zoo.inputs(5)
+    exact = engine(kind, "off")
+    for spec in ("grad_cam(relu=False)", "layer_cam"):
+        usual, maps, wanted = (one.attribute(x, spec, 1).flatten(1) for one in (short, long, exact))
+        assert float(F.cosine_similarity(usual, wanted).min()) > 0.98
+        assert float(F.cosine_similarity(maps, wanted).min()) > 0.98
+    told = long.model.accelerated(Need.LAYER_GRADIENT)
+    assert re.match(
+        r"openvino, maps of grad_cam\(relu=False\) at .*, maps of layer_cam\(.*\) at", told
+    )
+    assert "maps" not in short.model.accelerated(Need.LAYER_GRADIENT)
+    # What is on disk serves a short run as well, from its first image on.
+    later = announced(kind, 1)
+    later.attribute(x[:1], "layer_cam", 1)
+    assert "maps of layer_cam" in later.model.accelerated(Need.LAYER_GRADIENT)
+
+
+def test_graphs_of_maps_serve_one_class_of_each_image_in_blocks_of_any_size() -> None:
+    pytest.importorskip("onnxscript", reason="needs the extra onnx")
+    long, x = announced("resnet18"), zoo.inputs(5)
+    spec = "grad_cam(relu=False)"
+    every = torch.stack([long.attribute(x, spec, k) for k in range(3)])
+    best = long.model.scores(x).argmax(1)
+    where = torch.arange(5)
+    torch.testing.assert_close(
+        long.attribute(x, spec, [2, 1, 0, 1, 2]), every[[2, 1, 0, 1, 2], where]
+    )
+    if int(best.max()) < 3:
+        torch.testing.assert_close(long.attribute(x, spec, "top1"), every[best, where])
+    whole = long.attribute(x, spec, 1)
+    long.model.budget.limit = 2  # rows at once
+    torch.testing.assert_close(long.attribute(x, spec, 1), whole)
+    two = long.attribute(x, spec, "top2")  # PyTorch's head, which takes any target
+    assert len(two) == 10
+    with pytest.raises(TargetError, match="expected a class from 0 to"):
+        long.attribute(x, spec, 99)
+
+
+def test_a_graph_of_maps_that_differs_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxscript", reason="needs the extra onnx")
+    honest = OpenVinoForm.all
+
+    def bent(self: OpenVinoForm, *given: torch.Tensor) -> list[torch.Tensor]:
+        found = honest(self, *given)
+        return found if len(found) == 1 else [found[0], found[1].flip(0, 1)]
+
+    monkeypatch.setattr(OpenVinoForm, "all", bent)
+    long, short, x = announced("resnet18"), announced("resnet18", 1), zoo.inputs(3)
+    maps = [one.attribute(x, "grad_cam", 1) for one in (long, short)]
+    assert torch.equal(*maps)
+    told = long.model.accelerated(Need.LAYER_GRADIENT)
+    assert re.search(r"below the layer \(plain: maps of grad_cam.*: differs by", told)
+
+
+def test_values_that_a_graph_loses_are_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxscript", reason="needs the extra onnx")
+    long, x = announced("resnet18"), zoo.inputs(3)
+    maps = long.attribute(x, "grad_cam", 1)
+    honest = OpenVinoForm.all
+
+    def lossy(self: OpenVinoForm, *given: torch.Tensor) -> list[torch.Tensor]:
+        found = honest(self, *given)
+        if len(found) == 2:
+            found[1][1] = float("nan")
+        return found
+
+    monkeypatch.setattr(OpenVinoForm, "all", lossy)
+    again = long.attribute(x, "grad_cam", 1)
+    torch.testing.assert_close(again[[0, 2]], maps[[0, 2]])
+    exact = engine("resnet18", "off").attribute(x, "grad_cam", 1)
+    torch.testing.assert_close(again[1], exact[1], rtol=1e-3, atol=1e-4 * float(exact.abs().max()))
 
 
 def test_memory_that_runs_out_says_nothing_about_the_form(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -235,6 +235,18 @@ class Target:
             return self
         return replace(self, classes=self.classes[start:stop])
 
+    def one_class(self, images: int) -> tuple[int, ...] | None:
+        """Return the class of each of `images` images, -1 for its strongest.
+
+        Returns:
+            None where the target isn't the score of one class of each image.
+        """
+        if self.kind == "index":
+            return self.classes
+        if self.kind == "class":
+            return self.classes * images
+        return (-1,) * images if self.kind == "top" and self.value == 1 else None
+
     def check(self, images: int) -> None:
         """Raise TargetError unless the target fits a run of `images` images."""
         if self.kind == "index" and len(self.classes) != images:
@@ -326,6 +338,13 @@ class Settled(Target):
         """Return the settled target of images start to stop of the batch."""
         assert self.settled is not None
         return replace(self, settled=self.settled.part(start, stop))
+
+    def one_class(self, images: int) -> tuple[int, ...] | None:
+        """Return the class of each image that the target was settled on; see `Target.one_class`."""
+        aim = self.settled
+        if self.kind not in ("index", "class", "top") or aim is None or aim.classes is None:
+            return None
+        return tuple(aim.classes.tolist()) if aim.each_has == 1 else None
 
     def aim(self, scores: Tensor, probabilities: Tensor) -> Aim:
         """Return the fixed aim; the scores play no part."""

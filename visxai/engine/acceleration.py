@@ -75,6 +75,7 @@ class Plan:
             model.precision = pick_precision(precision, model.device, model.precisions)
         self.precision = model.precision
         self._model = model
+        self._images = 0  # that were announced
         self._rows = 0  # that half precision may compute
         self._exact = 0  # that float32 must compute
         self._plain: float | None = None  # seconds of a row in the plain form
@@ -130,6 +131,7 @@ class Plan:
             pictures: Returns inputs (b, 3, h, w) like the run's, on which forms are checked and
                 timed; called only where some are.
         """
+        self.expect(images)
         if not self.open or not isinstance(self._model, TorchModel):
             return
         with self._lock, torch.inference_mode(False), torch.no_grad():
@@ -143,6 +145,13 @@ class Plan:
                         self._exact += rows
             if self.open and self._rows + self._exact >= _FEW:
                 self._choose(self._model, one, pictures)
+
+    def expect(self, images: int) -> None:
+        """Announce a run of `images` images, which may be worth a longer preparation."""
+        with self._lock:
+            self._images += images
+            if isinstance(self._model, TorchModel) and self._model.acceleration is not None:
+                self._model.acceleration.images = self._images
 
     def _choose(self, model: TorchModel, one: Tensor, pictures: Callable[[], Tensor]) -> None:
         """Learn of the forms that may pay for the rows so far, and choose the fastest."""
@@ -267,5 +276,7 @@ class Plan:
 
     def _prepare(self, kind: str, reason: str) -> None:
         assert isinstance(self._model, TorchModel)
-        self._model.acceleration = self._acceleration(kind)
+        self._model.acceleration = made = self._acceleration(kind)
+        if made is not None:
+            made.images = self._images
         self.decision, self._kind_open = Decision(kind, reason), False

@@ -199,6 +199,8 @@ class Engine:
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):  # else the run itself says what to do
                     raise
+        else:
+            self._plan.expect(images)
         return self._plan.decision.reason
 
     def _example(self, blank: Tensor) -> Tensor:

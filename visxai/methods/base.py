@@ -11,7 +11,7 @@ c channels, h x w pixels of the model's input and u x v positions of a map's nat
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -160,8 +160,15 @@ class Cam(LayerMethod):
     needs = Need.LAYER_GRADIENT
 
     def __call__(self, model: Model, x: Tensor, target: Target) -> Maps:
-        seen = model.at_layers(x, target, self.layer.split("+") if self.layer else ())
-        return Maps(fuse([self.map(at) for at in seen.layers]))
+        names = self.layer.split("+") if self.layer else ()
+        found = model.layer_maps(x, target, names, repr(self), self.maps)
+        if found is None:
+            return Maps(self.maps(model.at_layers(x, target, names).layers))
+        return Maps(found.maps)
+
+    def maps(self, layers: Sequence[AtLayer]) -> Tensor:
+        """Compute the maps (r, u, v) of all layers together."""
+        return fuse([self.map(at) for at in layers])
 
     @abstractmethod
     def map(self, at: AtLayer) -> Tensor:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from visxai.methods._maps import weighted
 from visxai.methods.base import Cam
 from visxai.models.views import AtLayer
 
@@ -37,6 +38,4 @@ class GradCam(Cam):
         return not self.relu
 
     def map(self, at: AtLayer) -> Tensor:
-        weights = at.gradient.mean((2, 3), keepdim=True)
-        signed = (weights * at.activation).sum(1)
-        return signed.relu() if self.relu else signed
+        return weighted(at.gradient.mean((2, 3)), at.activation, self.relu)

@@ -26,9 +26,11 @@ from visxai.models.views import (
     Activations,
     AtAttention,
     AtInput,
+    AtLayer,
     AtLayers,
     Attended,
     Gradients,
+    LayerMaps,
     Replay,
 )
 from visxai.references import ModelRef
@@ -151,6 +153,28 @@ class Model(ABC):
             layer.
         """
         raise self._lacks("gradients at a layer")
+
+    def layer_maps(
+        self,
+        x: Tensor,
+        target: Target,
+        layers: Sequence[str],
+        name: str,
+        arithmetic: Callable[[Sequence[AtLayer]], Tensor],
+    ) -> LayerMaps | None:
+        """Compute maps of layers for the price of a forward, where one graph holds both.
+
+        Args:
+            x: inputs (b, 3, h, w).
+            target: what is explained.
+            layers: the layers' names; none for the model's own choice.
+            name: the name of the arithmetic, with all that changes numbers.
+            arithmetic: from activation and gradient at each layer to maps (r, u, v).
+
+        Returns:
+            None where there is no such graph, so that `at_layers` serves.
+        """
+        return None
 
     def activations(self, x: Tensor, target: Target, layers: Sequence[str] = ()) -> Activations:
         """Compute the activations alone at layers of the network: one forward.

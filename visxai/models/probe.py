@@ -16,9 +16,11 @@ from visxai.models.views import (
     Activations,
     AtAttention,
     AtInput,
+    AtLayer,
     AtLayers,
     Attended,
     Gradients,
+    LayerMaps,
     Replay,
 )
 from visxai.references import ModelRef
@@ -123,6 +125,22 @@ class Probe(Model):
 
     def at_layers(self, x: Tensor, target: Target, layers: Sequence[str] = ()) -> AtLayers:
         return self._noted(x, target, lambda rerun: rerun.at_layers(x, target, layers))
+
+    def layer_maps(
+        self,
+        x: Tensor,
+        target: Target,
+        layers: Sequence[str],
+        name: str,
+        arithmetic: Callable[[Sequence[AtLayer]], Tensor],
+    ) -> LayerMaps | None:
+        if x is not self._x:
+            return self._rerun.layer_maps(x, target, layers, name, arithmetic)
+        with self._learning() as rerun:
+            found = rerun.layer_maps(x, target, layers, name, arithmetic)
+        if found is not None:
+            self._scores, self._aims[target] = found.scores, found.aim
+        return found
 
     def activations(self, x: Tensor, target: Target, layers: Sequence[str] = ()) -> Activations:
         return self._noted(x, target, lambda rerun: rerun.activations(x, target, layers))

@@ -28,11 +28,12 @@ from visxai.models.views import (
     AtLayers,
     Attended,
     Gradients,
+    LayerMaps,
     Replay,
 )
 from visxai.target import Aim, Settled, Target
 
-Found = TypeVar("Found", AtInput, AtLayers, AtAttention, Activations, Replay)
+Found = TypeVar("Found", AtInput, AtLayers, LayerMaps, AtAttention, Activations, Replay)
 
 
 @dataclass(frozen=True)
@@ -212,6 +213,28 @@ class Rerun:
             for old, new in zip(found.layers, again.new.layers, strict=True)
         )
         return AtLayers(again.scores, again.aim, merged)
+
+    def layer_maps(
+        self,
+        x: Tensor,
+        target: Target,
+        layers: Sequence[str],
+        name: str,
+        arithmetic: Callable[[Sequence[AtLayer]], Tensor],
+    ) -> LayerMaps | None:
+        """Compute maps of layers where one graph serves; see `Model.layer_maps`."""
+        found = self.model.layer_maps(x, target, layers, name, arithmetic)
+        if found is None:
+            return None
+
+        def exactly(model: Model, part: Tensor, aimed: Target) -> LayerMaps:
+            at = model.at_layers(part, aimed, layers)
+            return LayerMaps(at.scores, at.aim, arithmetic(at.layers))
+
+        again = self._images(x, target, found, lambda: found.aim.rows[~finite(found.maps)], exactly)
+        if again is None:
+            return found
+        return LayerMaps(again.scores, again.aim, again.by_map(found.maps, again.new.maps))
 
     def activations(self, x: Tensor, target: Target, layers: Sequence[str]) -> Activations:
         """Compute the activations of layers; see `Model.activations`."""

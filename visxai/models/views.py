@@ -78,6 +78,21 @@ class AtLayers:
 
 
 @dataclass(frozen=True)
+class LayerMaps:
+    """Maps made of the activations and gradients at layers in a forward.
+
+    Attributes:
+        scores: (b, k).
+        aim: the target settled on these scores.
+        maps: (r, u, v), float32.
+    """
+
+    scores: Tensor
+    aim: Aim
+    maps: Tensor
+
+
+@dataclass(frozen=True)
 class AtInput:
     """The gradient at the input in a forward that also settles the target.
 

@@ -19,7 +19,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -32,19 +31,13 @@ from visxai.errors import ArgumentError, ModelError, StoreError, require
 from visxai.images.preprocess import Preprocess
 from visxai.methods.base import Cam, Method
 from visxai.methods.legrad import Legrad
+from visxai.models.pytorch.joined import joined
 from visxai.models.pytorch.model import TorchModel
-from visxai.models.pytorch.sdpa import off_the_fast_path
-from visxai.models.pytorch.tracing import Traceable, alone, silent_exporter
 from visxai.package.check import Agreement, agreement, photographs
-from visxai.package.head import GIVEN, Parts, trace
-from visxai.quiet import warnings_of
+from visxai.package.head import trace
 from visxai.target import Target
 
-OPSET = 18
-INPUT, OUTPUTS = "images", ("scores", "maps")
-_BATCH = "batch"
 _MOST_BYTES = 2**31 - 1  # of a protocol buffer
-_MOST_ROWS = 65536
 LIMIT = 1e-4  # of a map's or a row of scores' largest magnitude
 
 
@@ -165,33 +158,14 @@ def _exported(
     model: TorchModel, cam: Cam | Legrad, x: Tensor, target: int | None, given: bool
 ) -> Any:
     """Return the ONNX graph of a model with a map."""
-    onnx: Any = require("onnx", "onnx", "packing a model")
-    compose: Any = require("onnx.compose", "onnx", "packing a model")
     try:
-        parts = trace(model, cam, x, target, given)
-        with TemporaryDirectory() as folder, alone(), warnings_of(), silent_exporter():
-            head = _head(parts, given, Path(folder, "head.onnx"))
-            if parts.trunk is None:
-                return _named(head)
-            path = str(Path(folder, "trunk.onnx"))
-            _trunk(parts, x, path)
-            trunk = onnx.load(path)
+        return joined(trace(model, cam, x, target, given), x, given)
     except Exception as error:
         # Whatever a tracer or an exporter fails at: an operator without a form in ONNX, mostly.
         raise ModelError(
             f"expected {model.ref.name} and {cam.name()} to be made of operators that ONNX has, "
             f"but tracing them failed ({_reason(error)}): choose another method or layer"
         ) from error
-    trunk.ir_version = head.ir_version = min(trunk.ir_version, head.ir_version)
-    merged = compose.merge_models(
-        trunk, head, io_map=[(name, f"head/{name}") for name in _between(parts)], prefix2=None
-    )
-    return _named(merged)
-
-
-def _between(parts: Parts) -> list[str]:
-    """Name the activations that go from the trunk to the head."""
-    return [f"activation{i}" for i in range(len(parts.activations))]
 
 
 def _reason(error: Exception) -> str:
@@ -200,83 +174,6 @@ def _reason(error: Exception) -> str:
     if missing:
         return f"it has no {missing[1]}"
     return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')[:200]}"
-
-
-def _trunk(parts: Parts, x: Tensor, path: str) -> None:
-    """Export the network below the cut, with its batch norms folded into its convolutions."""
-    trunk = parts.trunk
-    assert trunk is not None
-    handles = off_the_fast_path(trunk.module)  # whose native attention has no form in ONNX
-    try:
-        with torch.no_grad():
-            torch.onnx.export(
-                Traceable(parts.below, trunk.module),
-                (x,),
-                path,
-                dynamo=False,
-                opset_version=OPSET,
-                input_names=[INPUT],
-                output_names=_between(parts),
-                dynamic_axes={INPUT: {0: _BATCH}}
-                | {name: {parts.axis: _BATCH} for name in _between(parts)},
-            )
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _head(parts: Parts, given: bool, path: Path) -> Any:
-    """Export the traced head."""
-    onnx: Any = require("onnx", "onnx", "packing a model")
-    batch = torch.export.Dim(_BATCH, min=1, max=_MOST_ROWS)
-    arguments = parts.activations
-    sizes: tuple[Any, ...] = ({parts.axis: batch},) * len(arguments)
-    names = [INPUT] if parts.trunk is None else [f"head/{name}" for name in _between(parts)]
-    if given:
-        arguments, sizes = (*arguments, torch.full((2,), -1)), (*sizes, {0: batch})
-        names.append(GIVEN)
-    with torch.no_grad():
-        program = torch.export.export(parts.head, arguments, dynamic_shapes=sizes, strict=False)
-        made: Any = torch.onnx.export(
-            program, dynamo=True, verbose=False, opset_version=OPSET, external_data=False
-        )
-    made.save(str(path))
-    proto = onnx.load(str(path))
-    renamed = dict(zip([one.name for one in proto.graph.input], names, strict=True))
-    renamed |= dict(zip([one.name for one in proto.graph.output], OUTPUTS, strict=True))
-    _rename(proto.graph, renamed)
-    return proto
-
-
-def _rename(graph: Any, names: dict[str, str]) -> None:
-    """Give values of a graph their `names`, and all other inner ones the prefix "head/".
-
-    What the exporter noted of the source code goes: it holds paths of this machine.
-    """
-
-    def new(name: str) -> str:
-        return names.get(name) or (f"head/{name}" if name else "")
-
-    for values in (graph.input, graph.output, graph.initializer, graph.value_info):
-        for value in values:
-            value.name = new(value.name)
-            if hasattr(value, "metadata_props"):
-                del value.metadata_props[:]
-    for node in graph.node:
-        node.name = new(node.name)
-        node.doc_string = ""
-        del node.metadata_props[:]
-        node.input[:] = [new(name) for name in node.input]
-        node.output[:] = [new(name) for name in node.output]
-
-
-def _named(proto: Any) -> Any:
-    """Name the graph, and the batch axis of its inputs and outputs."""
-    for value in (*proto.graph.input, *proto.graph.output):
-        value.type.tensor_type.shape.dim[0].dim_param = _BATCH
-    proto.graph.name = "explainable"
-    proto.producer_name, proto.producer_version = "visxai", __version__
-    return proto
 
 
 def _facts(engine: Engine, cam: Cam | Legrad, x: Tensor, target: str) -> dict[str, str]:

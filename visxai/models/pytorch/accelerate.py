@@ -14,6 +14,9 @@ and three at once; where it can't be made or doesn't agree, the plain form runs 
 reason. Later it must still return as many rows as it gets. What is traced is a copy of the module
 that nothing else runs, and while it is traced no other forward runs (`tracing.py`).
 
+A graph that makes a layer's maps beside the scores (`mapped.py`) takes longer to export than many
+runs last, so it is made once enough images were announced, or where the cache holds it.
+
 Exported forms are kept in the cache folder by weights, place, input shape and versions, so a second
 run starts fast. Each ends with its sha256: a file that was damaged or altered is made again. When
 the weights are written to (see `modules.Weights`), all forms are prepared again.
@@ -56,6 +59,8 @@ PRECISIONS = {
 # A lack of memory says nothing about a form, so it is tried again, a few times in all.
 NO_ROOM = "no memory left to prepare it"
 _TRIES = 3
+# Images after whose announcement a graph of maps is worth its export, which takes 10 to 60 seconds.
+MANY_IMAGES = 4096
 _UNSTEADY = "its weights change while it runs"
 
 
@@ -71,6 +76,7 @@ class Acceleration:
         why: for each place that runs its plain form, the reason.
         seconds: the time that the preparation of forms took so far.
         exporting: the processor's time for writing files, which a later process finds on disk.
+        images: the number of images that were announced so far.
 
     Raises:
         ArgumentError: there is no such kind.
@@ -88,11 +94,14 @@ class Acceleration:
         self.why: dict[str, str] = {}
         self.seconds = 0.0  # that preparing took
         self.exporting = 0.0
+        self.images = 0
         self._weights = weights
         self._mark = weights.mark()
         self._unsteady = False  # then only plain forms run, and there is nothing to discard
         self._folder = folder
         self._forms: dict[Key, Form | None] = {}
+        self._graphs: dict[Key, OpenVinoForm | None] = {}
+        self._absent: dict[Key, bool] = {}  # whether the cache lacked a graph when it was asked for
         self._modules: dict[tuple[int, ...], nn.Module | None] = {}
         self._tries = Counter[tuple[str, tuple[int, ...]]]()
         self._lock = threading.RLock()
@@ -114,7 +123,7 @@ class Acceleration:
         fresh: Fresh,
         x: Tensor,
         axis: int = 0,
-        limit: float = AGREEMENT,
+        limit: float | Callable[[Tensor], float] = AGREEMENT,
         difference: Callable[[Tensor, Tensor], float] | None = None,
         precision: str = "fp32",
         exact: Form | None = None,
@@ -128,7 +137,7 @@ class Acceleration:
                 returns the computation and the module.
             x: the first rows (b, ...) that the form will run on; they check it.
             axis: the axis of the images in what the form returns.
-            limit: how much the forms may differ (see `refusal`).
+            limit: how much the forms may differ (see `refusal`), or what computes it of rows.
             difference: how that is measured (see `refusal`).
             precision: what the form computes in.
             exact: the computation that checks the form; `plain` by default.
@@ -170,6 +179,8 @@ class Acceleration:
         mark = self._weights.mark()
         if mark != self._mark and not self._unsteady:
             self._forms.clear()
+            self._graphs.clear()
+            self._absent.clear()
             self._modules.clear()
             self._tries.clear()
             self.why.clear()
@@ -180,12 +191,77 @@ class Acceleration:
         if Need.INPUT_GRADIENT in needs:
             text = f"{self.kind}; gradients channels-last, batch norms folded"
         elif Need.LAYER_GRADIENT in needs:
-            text = f"{self.kind} below the layer"
+            made = sorted(place for (place, _), graph in self._graphs.items() if graph is not None)
+            text = (
+                f"{self.kind}{', '.join(['', *made])}" if made else f"{self.kind} below the layer"
+            )
         else:
             text = self.kind
         if not self.why:
             return text
         return f"{text} (plain: {'; '.join(f'{k}: {v}' for k, v in sorted(self.why.items()))})"
+
+    def graph(
+        self,
+        place: str,
+        write: Callable[[str], None],
+        refusal: Callable[[OpenVinoForm], str],
+        shape: tuple[int, ...],
+        precision: str,
+    ) -> OpenVinoForm | None:
+        """Return a graph that makes maps beside the scores; None where there is none.
+
+        Args:
+            place: what it computes, for instance "maps of grad_cam() at layer4".
+            write: writes it as ONNX to the file of a given name.
+            refusal: returns why a graph can't be used, "" where it can.
+            shape: an input's shape.
+            precision: what it computes in.
+        """
+        if self.kind != "openvino":
+            return None
+        key = (place, shape)
+        with self._lock:
+            self._forget_other_weights()
+            if key not in self._graphs:
+                path = self._path(place, shape)
+                # Looked for once, so that no other process's graph changes the maps of a run.
+                if self._absent.get(key) is None:
+                    self._absent[key] = not path.is_file()
+                if self._absent[key] and self.images < MANY_IMAGES:
+                    return None
+                with alone(), self._preparing():
+                    found = self._written(place, write, refusal, path, precision)
+                if self._unsteady:
+                    found, self.why[place] = None, _UNSTEADY
+                if found is None and self._may_fit_later(place, key):
+                    return None
+                self._graphs[key] = found
+            return self._graphs[key]
+
+    def _written(
+        self,
+        place: str,
+        write: Callable[[str], None],
+        refusal: Callable[[OpenVinoForm], str],
+        path: Path,
+        precision: str,
+    ) -> OpenVinoForm | None:
+        """Write and load a graph; return None, with the reason in `why`, where it can't be used."""
+        try:
+            made = exported(
+                lambda: exporting.sealed(path, write),
+                path,
+                lambda file: OpenVinoForm(file, precision),
+            )
+            refused = refusal(made)
+        except Exception as error:  # whatever a tracer, an exporter or the runtime raises
+            refused = _reason(error)
+        if refused:
+            self.why[place] = refused
+            return None
+        self._fits(place)
+        return made
 
     def gradient_module(
         self, module: nn.Module, run: Callable[[nn.Module, Tensor], Tensor], x: Tensor
@@ -264,7 +340,7 @@ class Acceleration:
                 if not path.is_file():
                     exporting.export(computed, two, path)
                     self.exporting += time.process_time() - began
-                return exported(computed, two, path, load)
+                return exported(lambda: exporting.export(computed, two, path), path, load)
             inductor.keep_private(self._folder)
             return inductor.compile_frozen(computed, two)
         except Exception as error:  # whatever a tracer or a runtime raises: the plain form runs
@@ -277,14 +353,15 @@ class Acceleration:
         made: Form | None,
         check: Form,
         x: Tensor,
-        limit: float,
+        limit: float | Callable[[Tensor], float],
         difference: Callable[[Tensor, Tensor], float] | None,
     ) -> Form | None:
         """Return a form if it agrees on three rows x; else None, with the reason in `why`."""
         if made is None:
             return None
         try:
-            refused = refusal(made, check, x, limit, difference)
+            most = limit(x) if callable(limit) else limit
+            refused = refusal(made, check, x, most, difference)
         except Exception as error:
             refused = _reason(error)
         if refused:
@@ -297,7 +374,7 @@ class Acceleration:
         """Return where the cache keeps a form, by weights, place, input shape and versions."""
         exporter = require("onnx", self.kind, f"accelerate={self.kind!r}").__version__
         weights = self._weights.sha256()
-        text = f"{weights} {place} {shape} {torch.__version__} {exporter} 5"
+        text = f"{weights} {place} {shape} {torch.__version__} {exporter} 6"
         name = hashlib.sha256(text.encode()).hexdigest()[:32]
         return self._folder / "accelerated" / f"{name}.onnx"
 

@@ -6,35 +6,36 @@ import contextlib
 import hashlib
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from visxai.errors import require
-from visxai.models.pytorch.agreement import Form
 from visxai.models.pytorch.tracing import Traceable, silent_exporter, traced
 from visxai.quiet import warnings_of
 
+F = TypeVar("F")
 
-def exported(plain: Traceable, x: Tensor, path: Path, load: Callable[[Path], Form]) -> Form:
-    """Load the exported form of `plain` from a file, or export it for inputs like x.
+
+def exported(export: Callable[[], None], path: Path, load: Callable[[Path], F]) -> F:
+    """Load an exported form from a file, which is written where it isn't there or is damaged.
 
     Args:
-        plain: the computation.
-        x: inputs (2 or more, ...) of the size to export for.
+        export: writes the file.
         path: the file that keeps it.
         load: loads the file into a runtime.
     """
     if not path.is_file():
-        export(plain, x, path)
+        export()
     try:
         return load(path)
     except Exception:
         # A damaged or altered file in the cache is made anew, once.
         path.unlink(missing_ok=True)
-        export(plain, x, path)
+        export()
         return load(path)
 
 
@@ -63,16 +64,21 @@ class OnnxForm:
 
 
 def export(plain: Traceable, x: Tensor, path: Path) -> None:
-    """Write `plain` as ONNX with a free batch axis, to a temporary file that is then renamed."""
+    """Write `plain` as ONNX with a free batch axis; see `sealed`."""
+
+    def write(name: str) -> None:
+        write_onnx(plain, x, name, ["x"], ["out"])
+
+    sealed(path, write)
+
+
+def sealed(path: Path, write: Callable[[str], None]) -> None:
+    """Let `write` write a temporary file, append its sha256 and give it its name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not mkstemp, whose files only their owner may read: a cache may be a team's.
     name = str(path.with_name(f".{uuid.uuid4().hex}.partial"))
     try:
-        _write(plain, x, name)
-        if _computes_padding(name):
-            with contextlib.suppress(Exception):  # what can't be traced stays as it is
-                sized = traced(plain, x)
-                _write(Traceable(lambda rows: sized(rows), plain.module), x, name)
+        write(name)
         with open(name, "r+b") as file:
             seal = _seal(file.read())
             file.write(seal)
@@ -103,18 +109,46 @@ def unsealed(path: Path) -> bytes:
     return content
 
 
-def _write(plain: Traceable, x: Tensor, name: str) -> None:
-    """Export `plain` to the file `name` by the TorchScript exporter, with a free batch axis."""
-    with warnings_of(), torch.no_grad(), silent_exporter():
-        torch.onnx.export(
-            plain,
-            (x,),
-            name,
-            dynamo=False,
-            input_names=["x"],
-            output_names=["out"],
-            dynamic_axes={"x": {0: "batch"}, "out": {0: "batch"}},
-        )
+def write_onnx(
+    plain: Traceable,
+    x: Tensor,
+    name: str,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    axis: int = 0,
+    opset: int | None = None,
+) -> None:
+    """Export `plain` to the file `name` by the TorchScript exporter, with a free batch axis.
+
+    Args:
+        plain: the computation.
+        x: inputs (2 or more, ...) of the size to export for.
+        name: the file.
+        inputs: the name of its input.
+        outputs: the names of its outputs.
+        axis: the outputs' axis of images.
+        opset: the version of ONNX's operators; the exporter's own by default.
+    """
+
+    def write(form: Traceable) -> None:
+        with warnings_of(), torch.no_grad(), silent_exporter():
+            torch.onnx.export(
+                form,
+                (x,),
+                name,
+                dynamo=False,
+                opset_version=opset,
+                input_names=inputs,
+                output_names=outputs,
+                dynamic_axes={one: {0: "batch"} for one in inputs}
+                | {one: {axis: "batch"} for one in outputs},
+            )
+
+    write(plain)
+    if _computes_padding(name):
+        with contextlib.suppress(Exception):  # what can't be traced stays as it is
+            sized = traced(plain, x)
+            write(Traceable(lambda rows: sized(rows), plain.module))
 
 
 def _computes_padding(name: str) -> bool:

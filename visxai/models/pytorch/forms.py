@@ -31,8 +31,9 @@ from visxai.models.weights import cache_folder
 
 # How far compiled code in half precision may turn from the same copy run as it is.
 HALF: dict[str, Any] = {"limit": 3e-2, "difference": turned}
-# How far a runtime in half precision may turn from float32: a cosine of 0.999, as the copy may.
-EXACT = HALF | {"limit": 4.5e-2}
+# How far a runtime in half precision may turn from float32: a cosine of 0.999, as the copy may, or
+# this many times as far as the copy turns.
+EXACT, FARTHER = HALF | {"limit": 4.5e-2}, 1.2
 
 
 class Forms(Network):
@@ -80,6 +81,12 @@ class Forms(Network):
         if self.dtype != torch.float32 or fast is None:
             return None
         return fast if self.precision in fast.precisions else None
+
+    @property
+    def graphs(self) -> bool:
+        """Whether graphs that make maps beside the scores may be used: they compute in bfloat16."""
+        fast = self._fast
+        return fast is not None and fast.kind == "openvino" and self.precision == "bf16"
 
     def accelerated(self, needs: Need) -> str:
         """Describe what runs methods with `needs`, for the record; "off" is PyTorch alone."""
@@ -241,6 +248,9 @@ class Forms(Network):
             below: Tensor = self._run(exact, part)
             return below
 
+        def limit(rows: Tensor) -> float:
+            return max(float(EXACT["limit"]), FARTHER * turned(plain(rows), check(rows)))
+
         def fresh() -> tuple[Callable[[Tensor], Tensor], nn.Module]:
             own = (exact or trunk).again()
             if exact is not None:
@@ -256,7 +266,7 @@ class Forms(Network):
                 parts.axis,
                 precision=self.precision,
                 exact=None if exact is None else check,
-                **(HALF if exact is None else EXACT),
+                **(HALF if exact is None else EXACT | {"limit": limit}),
             )(x).to(narrow.dtype)
         return parts.head.module, lambda: self._half(inside, parts.head)
 

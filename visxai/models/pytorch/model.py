@@ -34,7 +34,9 @@ from visxai.models.pytorch.capture import find
 from visxai.models.pytorch.choice import choose_layer, unknown_layer
 from visxai.models.pytorch.forms import Forms
 from visxai.models.pytorch.isolation import Inputs
+from visxai.models.pytorch.layer_maps import layer_maps
 from visxai.models.pytorch.layers import Layout
+from visxai.models.pytorch.mapped import Mapped
 from visxai.models.pytorch.modules import (
     Weights,
     name_of,
@@ -48,9 +50,11 @@ from visxai.models.views import (
     Activations,
     AtAttention,
     AtInput,
+    AtLayer,
     AtLayers,
     Attended,
     Gradients,
+    LayerMaps,
     Replay,
     Tokens,
 )
@@ -265,6 +269,39 @@ class TorchModel(Forms):
     def at_layers(self, x: Tensor, target: Target, layers: Sequence[str] = ()) -> AtLayers:
         names = tuple(layers) or tuple(self.layer(x).split("+"))
         return layered.at_layers(self, x, target, names, [self.layout(n, x) for n in names])
+
+    def layer_maps(
+        self,
+        x: Tensor,
+        target: Target,
+        layers: Sequence[str],
+        name: str,
+        arithmetic: Callable[[Sequence[AtLayer]], Tensor],
+    ) -> LayerMaps | None:
+        if not self.graphs:
+            return None
+        names = tuple(layers) or tuple(self.layer(x).split("+"))
+        mapped = self.in_precision("fp32").mapped(names, arithmetic, x)
+        return layer_maps(self, x, target, mapped, f"maps of {name} at {'+'.join(names)}")
+
+    def mapped(
+        self,
+        layers: Sequence[str],
+        arithmetic: Callable[[Sequence[AtLayer]], Tensor],
+        x: Tensor,
+        target: int | None = None,
+    ) -> Mapped:
+        """Return the network together with maps of its layers, to be traced; see `Mapped`.
+
+        Args:
+            layers: the layers' names.
+            arithmetic: from activation and gradient at each layer to maps.
+            x: inputs (b, 3, h, w).
+            target: the class that maps explain, None for the strongest of each image.
+        """
+        layouts = [self.layout(name, x) for name in layers]
+        tokens = self.tokens(x) if self.offers & Need.ATTENTION else None
+        return Mapped(self, layers, layouts, tokens, arithmetic, target)
 
     def activations(self, x: Tensor, target: Target, layers: Sequence[str] = ()) -> Activations:
         names = tuple(layers) or tuple(self.layer(x).split("+"))
