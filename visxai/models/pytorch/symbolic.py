@@ -78,7 +78,7 @@ def _shorten_means(graph: Graph) -> None:
 
 
 def _select_rows(graph: Graph) -> None:
-    """Replace a product with a matrix of ones and zeros, a one in each row, by a choice of rows.
+    """Replace a product with a matrix of zeros, and at most a one in each row, by chosen rows.
 
     The gradient of a class's score at the input of a linear layer is of this kind: a row of its
     weight. Chosen it is exact, where a runtime's product in half precision would round it.
@@ -95,8 +95,13 @@ def _select_rows(graph: Graph) -> None:
         if numbers.target is aten.arange.start_step and wanted.meta["val"].shape[1] == 1:
             with graph.inserting_before(node):
                 index = graph.call_function(aten.squeeze.dims, (wanted, [1]))
-                rows = graph.call_function(aten.index_select.default, (node.args[1], 0, index))
-            node.replace_all_uses_with(rows)
+                last = one.meta["val"].shape[1] - 1
+                inside = graph.call_function(aten.clamp.default, (index, 0, last))
+                rows = graph.call_function(aten.index_select.default, (node.args[1], 0, inside))
+                ones = graph.call_function(aten.sum.dim_IntList, (one, [1], True))
+                # A number that is no row has no one in it, and gives zeros.
+                product = graph.call_function(aten.mul.Tensor, (rows, ones))
+            node.replace_all_uses_with(product)
 
 
 class _Contiguous(TorchFunctionMode):
