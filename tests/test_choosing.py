@@ -39,12 +39,13 @@ def test_the_page_is_what_the_results_say(page: Callable[..., None]) -> None:
     page("--check")
 
 
-def test_every_method_is_judged_or_has_a_sentence_why_not() -> None:
+def test_a_method_without_a_figure_has_a_sentence_why_not() -> None:
     text = PAGE.read_text("utf-8")
-    judged = set(re.findall(r"^\| `(\w+)", text, flags=re.M))
-    excused = set(re.findall(r"`(\w+)`", text.partition("## Without a figure\n")[2].split("##")[0]))
-    assert set(methods.names()) - judged - excused == set()
-    assert not judged & excused
+    lines = re.findall(r"^\| `(\w+)(.*)", text, flags=re.M)
+    judged = {name for name, _ in lines}
+    holes = {name for name, line in lines if "not measured" in line}
+    excused = re.findall(r"`(\w+)`", text.partition("## Without a figure\n")[2].split("##")[0])
+    assert (set(methods.names()) - judged | holes) <= set(excused)
 
 
 @pytest.fixture
