@@ -25,6 +25,7 @@ import visxai
 from visxai import cli, package
 from visxai.errors import ArgumentError, ModelError, TargetError, UnknownName, VisxaiError
 from visxai.images.transforms import FILTERS
+from visxai.models.pytorch import symbolic
 from visxai.package import check, graph, head, serving, site
 from visxai.quiet import warnings_of
 
@@ -181,8 +182,8 @@ def test_the_backward_of_a_pooling_is_that_of_autograd(options: tuple[int, int, 
     (expected,) = torch.autograd.grad(y, x, gradient)
     kernel, stride, padding = ([one, one] for one in options)
     given = (gradient, x.detach(), kernel, stride, padding, False, True, None)
-    torch.testing.assert_close(head._pooling_backward(*given), expected)
-    assert head._pooling_backward(*given[:5], True, True, None) is NotImplemented
+    torch.testing.assert_close(symbolic._pooling_backward(*given), expected)
+    assert symbolic._pooling_backward(*given[:5], True, True, None) is NotImplemented
 
 
 def test_of_a_last_block_only_what_the_head_reads_is_computed() -> None:
