@@ -49,9 +49,9 @@ class OpenVinoForm:
             # Processes beside this one would be bound to the same cores.
             "ENABLE_CPU_PINNING": False,
         }
-        # Compiled graphs by their number of rows, the latest last; that of 0 serves any number.
+        # Compiled graphs by their number of rows; that of 0 serves any number.
         self._compiled = {0: self._compile(0)}
-        self._calls = Counter[int]()  # of each number of rows since the last graph was compiled
+        self._rows = Counter[int]()  # that came in calls of each number of rows
         self._lock = threading.Lock()
         self._own = threading.local()  # a request serves one thread at a time
 
@@ -78,8 +78,8 @@ class OpenVinoForm:
     def _request(self, rows: int) -> Any:
         """Return this thread's request of the graph that serves a number of rows fastest."""
         with self._lock:
-            self._calls[rows] += 1
-            if self._calls[rows] == _CALLS and rows not in self._compiled:
+            self._rows[rows] += rows
+            if rows not in self._compiled and self._rows[rows] % (rows * _CALLS) == 0:
                 self._add(rows)
             known = dict(self._compiled)
         mine: dict[int, tuple[Any, Any]] = self._own.__dict__.setdefault("requests", {})
@@ -92,11 +92,14 @@ class OpenVinoForm:
 
     def _add(self, rows: int) -> None:
         """Compile the graph for a number of rows; where that fails, the other one goes on."""
-        self._calls.clear()
+        sized = sorted((key for key in self._compiled if key), key=self._rows.__getitem__)
+        least = sized[0] if len(sized) == _SIZES else None
+        if least is not None and self._rows[rows] < 2 * self._rows[least]:
+            return  # else both would replace each other again and again
         with contextlib.suppress(OSError, ValueError, RuntimeError):
             self._compiled[rows] = self._compile(rows)
-            if len(self._compiled) > 1 + _SIZES:
-                del self._compiled[next(key for key in self._compiled if key)]
+            if least is not None:
+                del self._compiled[least]
 
     def _compile(self, rows: int) -> Any:
         """Compile the graph for a number of rows; 0 is any number."""
