@@ -185,6 +185,7 @@ def test_methods_say_whether_they_bear_half_precision() -> None:
     assert {"grad_cam", "eigen_cam", "legrad", "score_cam"} <= bearing
     assert not {"integrated_gradients", "saliency", "smooth_grad", "guided_ig"} & bearing
     assert not {"occlusion", "rise", "lime", "kernel_shap", "sobol"} & bearing
+    assert "grad_cam_plus_plus" not in bearing
 
 
 def _bears(name: str) -> bool:
