@@ -22,8 +22,9 @@ from visxai.errors import require
 from visxai.models.pytorch.exporting import unsealed
 
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
-# A graph of a fixed number of rows takes as long to compile as a few calls of it.
-_CALLS = 16
+# A graph of a fixed number of rows takes as long to compile as a few calls of it, and memory; few
+# rows gain little.
+_CALLS, _LEAST = 16, 4
 _SIZES = 2  # numbers of rows with such a graph: each holds the weights in a layout of its own
 
 
@@ -79,7 +80,8 @@ class OpenVinoForm:
         """Return this thread's request of the graph that serves a number of rows fastest."""
         with self._lock:
             self._rows[rows] += rows
-            if rows not in self._compiled and self._rows[rows] % (rows * _CALLS) == 0:
+            often = rows >= _LEAST and self._rows[rows] % (rows * _CALLS) == 0
+            if often and rows not in self._compiled:
                 self._add(rows)
             known = dict(self._compiled)
         mine: dict[int, tuple[Any, Any]] = self._own.__dict__.setdefault("requests", {})
