@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import typer
 from PIL import Image
 from torch import Tensor, nn
 
@@ -168,8 +170,52 @@ def test_the_command_shows_a_table_and_how_to_go_on(
     for row in found["rows"]:
         assert f"{row['images']}  {row['brief']}" in shown
         assert f"{row['figures']['deletion']['value']:.2f} ±" in shown
-    again = f"visxai explain {folder} --model digits_vit --method {found['rows'][0]['brief']}"
-    assert (again in shown) == found["better_than_random"]
+    command = f"visxai explain --model digits_vit --method {found['rows'][0]['brief']} {folder}"
+    assert (command in shown) == found["better_than_random"]
+
+
+def test_the_command_that_goes_on_has_what_the_choice_was_made_with(
+    engine: visxai.Engine,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # The network's evidence is known, so that its best method beats the random map.
+    judged: Any = (engine, [GOOD, BAD[0]], list(METRICS))
+    monkeypatch.setattr("visxai.cli.recommend.load_judged", lambda *_, **__: judged)
+    one = tmp_path / "one more.png"
+    one.write_bytes((folder / "00.png").read_bytes())
+    options = {
+        "--model": "onnx:my reds.onnx",
+        "--checkpoint": "weights.pt",
+        "--labels": "names.txt",
+        "--layer": "patches",
+        "--size": "32",
+        "--resize": "36",
+        "--mean": "-0.5,0,0",
+        "--std": "1,1,1",
+        "--interpolation": "box",
+        "--device": "cpu",
+        "--precision": "fp32",
+        "--accelerate": "off",
+        "--batch-size": "4",
+        "--target": "class=0",
+    }
+    typed = [f"{name}={value}" for name, value in options.items()]
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["recommend", str(folder), str(one), *typed, "--budget", "8"])
+    assert ended.value.code == 0
+    words = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    assert words[:2] == ["visxai", "explain"]
+    # What it says is what the command `explain` reads.
+    explain: Any = typer.main.get_command(cli.app)
+    with explain.commands["explain"].make_context("explain", words[2:]) as context:
+        read = context.params
+    assert list(read["paths"]) == [str(folder), str(one)]
+    assert list(read["method"]) == ["occlusion(window=8, stride=8)"]
+    for name, value in options.items():
+        assert str(read[name[2:].replace("-", "_")]) == value
 
 
 def test_what_runs_forwards_is_chosen_for_the_whole_search(

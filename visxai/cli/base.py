@@ -179,7 +179,11 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 
 def command_line(*without: str) -> str:
     """Return the typed command, quoted for the system's shell, without the given words."""
-    words = ["visxai", *(word for word in given if word not in without)]
+    return quoted(["visxai", *(word for word in given if word not in without)])
+
+
+def quoted(words: list[str]) -> str:
+    """Join a command's words, quoted for the system's shell."""
     # The shells of Windows know no single quotes.
     return subprocess.list2cmdline(words) if sys.platform == "win32" else shlex.join(words)
 

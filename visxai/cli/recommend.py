@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,6 +26,7 @@ from visxai.cli.base import (
     Std,
     load_judged,
     preprocess_of,
+    quoted,
 )
 from visxai.foreign import for_terminal
 
@@ -134,10 +135,42 @@ def recommend(
             files.write(Path(as_json).absolute(), json.dumps(found.to_dict(), indent=2) + "\n")
     show(found)
     if found.better_than_random:
-        best = found.rows[0].brief
-        again = shlex.join(["visxai", "explain", *paths[:1], "--model", model, "--method", best])
-        terminal.output().print(f"  {for_terminal(again)}", style="dim", soft_wrap=True)
+        again = {
+            "--model": model,
+            "--checkpoint": checkpoint,
+            "--labels": labels,
+            "--layer": layer,
+            "--size": size,
+            "--resize": resize,
+            "--mean": mean,
+            "--std": std,
+            "--interpolation": interpolation,
+            "--device": device if device != "auto" else None,
+            "--precision": precision if precision != "auto" else None,
+            "--accelerate": accelerate if accelerate != "auto" else None,
+            "--batch-size": batch_size,
+            "--target": target if target != "top1" else None,
+            "--method": found.rows[0].brief,
+        }
+        command = going_on(paths, again)
+        terminal.output().print(f"  {for_terminal(command)}", style="dim", soft_wrap=True)
     return 0
+
+
+def going_on(paths: Sequence[str], options: Mapping[str, object]) -> str:
+    """Return the command that explains the same images by the same model, with what was found.
+
+    Args:
+        paths: The images and folders that were given.
+        options: Each option's value; None leaves it out.
+    """
+    words = ["visxai", "explain"]
+    # A value that opens with a dash, such as a negative mean, or a path, is read as an option.
+    for name, value in options.items():
+        dashed = str(value).startswith("-")
+        words += [] if value is None else [f"{name}={value}"] if dashed else [name, str(value)]
+    dashed = any(path.startswith("-") for path in paths)
+    return quoted([*words, *(["--"] if dashed else []), *paths])
 
 
 def show(found: Recommendation) -> None:
