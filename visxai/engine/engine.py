@@ -98,8 +98,8 @@ class Engine:
             autograd graph, and gradients at the input. "auto" chooses it together with the
             precision, by what was measured of the model on this machine; records say what ran.
         batch_size: The images of a batch and the rows of one forward; None is 16, and 64 on CUDA,
-            where forwards over many rows (windows, masks, points of a path) grow to 512 as long as
-            memory allows.
+            where forwards over many rows (windows, masks, adaptive points of a path) grow to 512 as
+            long as memory allows. Mean slopes take a path's points in one forward, image by image.
 
     Raises:
         ArgumentError: If an argument has an unknown value, or two don't go together.
