@@ -6,9 +6,15 @@ import json
 import os
 import subprocess
 import sys
+from argparse import Namespace
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+import visxai
+from visxai.errors import OutOfMemory
 
 ROOT = Path(__file__).parents[1]
 
@@ -56,6 +62,74 @@ def test_a_rehearsal_runs_every_step_and_loses_nothing(tmp_path: Path) -> None:
         .stdout.replace("'", " ")
         .split()
     )
+
+
+def test_a_chosen_python_is_not_replaced(tmp_path: Path) -> None:
+    for chosen in (tmp_path / "no python", Path("/bin/false")):
+        told = subprocess.run(
+            [ROOT / "scripts" / "gpu", "--out", tmp_path / "out"],
+            env={**os.environ, "PYTHON": str(chosen)},
+            capture_output=True,
+            text=True,
+        )
+        assert told.returncode == 2
+        assert told.stderr == (
+            f"expected a Python with torch, got {chosen}: set PYTHON to one that has it\n"
+        )
+        assert not (tmp_path / "out").exists()
+
+
+def rehearsed(tmp_path: Path) -> tuple[Any, Path]:
+    from benchmarks import gpu_steps
+
+    rows = tmp_path / "rows"
+    return gpu_steps.Bench(Namespace(device="cpu", quick=True, rows=rows)), rows
+
+
+def test_the_first_step_lists_what_was_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from benchmarks import gpu_steps
+
+    bench, rows = rehearsed(tmp_path)
+    plain = visxai.Engine.attribute
+
+    def refusing(self: visxai.Engine, x: Any, method: Any, *rest: Any) -> Any:
+        if "saliency" in repr(method):
+            raise OutOfMemory("no room")
+        return plain(self, x, method, *rest)
+
+    monkeypatch.setattr(visxai.Engine, "attribute", refusing)
+    monkeypatch.setattr(gpu_steps.methods, "names", lambda: ["grad_cam", "saliency"])
+    gpu_steps.smoke(bench)
+    for line in rows.read_text("utf-8").splitlines():
+        row = json.loads(line)
+        assert (row["reached"], row["unit"]) == (1, "of 2")
+        assert row["beside"].startswith("refused: saliency: OutOfMemory: no room; most waits")
+
+
+def test_maps_are_compared_with_float32_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from benchmarks import gpu_steps
+
+    bench, rows = rehearsed(tmp_path)
+    plain, calls = visxai.Engine.attribute, count()
+
+    def failing(self: visxai.Engine, *given: Any) -> Any:
+        if next(calls) == 0:
+            raise RuntimeError("the first fails")
+        return plain(self, *given)
+
+    monkeypatch.setattr(visxai.Engine, "attribute", failing)
+    for name in ("forwards", "peers"):
+        monkeypatch.setattr(gpu_steps, name, lambda *_: {})
+    monkeypatch.setattr(gpu_steps, "report", lambda *_: None)
+    gpu_steps.grad_cam(bench)
+    told = [json.loads(line) for line in rows.read_text("utf-8").splitlines()]
+    assert told[0]["reached"] == "failed"
+    maps = [row["reached"] for row in told if row["what"].endswith(": map")]
+    assert maps == ["not compared"] * 3
 
 
 def test_a_page_says_not_measured_until_it_is(tmp_path: Path) -> None:
