@@ -15,6 +15,8 @@ from torch import Tensor
 import visxai
 from visxai import methods
 from visxai.engine.batch import compute
+from visxai.engine.explained import Explained
+from visxai.metrics.base import Case
 from visxai.models.interface import Model, Need
 from visxai.models.probe import Probe
 from visxai.models.pytorch.model import TorchModel
@@ -177,6 +179,27 @@ def test_records_say_which_image_ran_again_and_for_which_method(
         ("saliency", "bf16"),
         ("rise", "bf16"),
     ]
+
+
+def test_what_a_check_runs_again_is_not_the_maps() -> None:
+    ran: list[list[bool]] = []
+
+    class Dark:
+        """A check that asks for the gradients of black images."""
+
+        def quality(self, case: Case) -> dict[str, Tensor]:
+            dark, probe = torch.full_like(case.x, BLACK), case.probe
+            rows = Rows(len(dark), 1, tuple(dark.shape[1:]), lambda image, turn: dark[image])
+            list(probe.gradients(rows, probe.aim(case.x, case.target)))
+            ran.append(probe.reran.tolist())
+            return {}
+
+    made = engine("bf16")
+    given = [made.prepare(pictures()[0])], (methods.load("saliency"),), TARGET
+    (found,) = made.explain_prepared(*given, None, Dark())
+    assert ran == [[True]]
+    assert isinstance(found, Explained)
+    assert [one.precision for one in found.explanations] == ["bf16"]
 
 
 def test_a_score_that_came_again_is_told_with_every_method() -> None:

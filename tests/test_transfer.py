@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,7 @@ from torch import Tensor
 import visxai
 from visxai import pipeline, results
 from visxai.engine import transfer
+from visxai.engine.acceleration import Plan
 from visxai.engine.transfer import BUFFERS, CudaStreams, Streams, Transfer, Wait
 
 CPU = torch.device("cpu")
@@ -210,6 +212,32 @@ def test_an_image_that_fails_on_a_gpu_fails_alone(
     monkeypatch.setattr(made.model, "forward", picky)
     outcome = pipeline.explain([tmp_path], tmp_path / "out", made, style=None, workers=0)
     assert (len(outcome.failed), len(list(results.read(tmp_path / "out")))) == (1, 3)
+
+
+def test_a_stream_reads_a_batch_when_its_first_result_is_asked_for(late: list[Late]) -> None:
+    read: list[int] = []
+
+    def live() -> Iterator[Any]:
+        for number, pixels in enumerate([*pictures(3), b"no picture"]):
+            read.append(number)
+            yield pixels
+
+    coming = engine().stream(live())
+    next(coming)
+    assert read == [0, 1]
+    next(coming)  # what came before a broken image was told before it
+    with pytest.raises(visxai.errors.ImageError):
+        next(coming)
+    assert late[0].ahead == 1
+
+
+def test_seconds_are_never_less_than_none(
+    late: list[Late], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = count(step=3600)  # preparing took the host longer than the maps took the device
+    monkeypatch.setattr(Plan, "prepared", property(lambda _: next(clock)))
+    (found,) = engine().explain(pictures(1))
+    assert found.seconds == 0
 
 
 class FakeCuda:

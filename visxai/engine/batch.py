@@ -243,7 +243,11 @@ class BatchExplainer:
             scores, *maps = ({name: next(there) for name in part} for part in parts)
             found: dict[int, list[ImageExplanation]] = {}
             for one, tensors in zip(computed, maps, strict=True):
-                spent = self.transfer.streams.seconds(one.began, one.ended) - one.prepared
+                # The device's seconds between the two moments, less the host's for preparing faster
+                # forms. A GPU may have spent some of those on an earlier batch, before the first
+                # moment: then the difference is too small, and 0 at the least.
+                between = self.transfer.streams.seconds(one.began, one.ended)
+                spent = max(0.0, between - one.prepared)
                 for row, explanation in records(self.model, one, tensors, spent):
                     found.setdefault(places[row], []).append(explanation)
             each = scored(self.model, scores, everyone, gated)
@@ -286,7 +290,7 @@ class BatchExplainer:
         values, degenerate = tidy(maps.values)
         # The seconds of the maps alone: without a check, and without preparing faster forms.
         ended, prepared = streams.moment(), self.plan.prepared - prepared
-        figures = dict(maps.quality)
+        figures, reran = dict(maps.quality), probe.reran  # not what the check itself runs again
         if check is not None:
             figures.update(check.quality(Case(probe, x, target, values, method)))
         tensors = {
@@ -295,7 +299,7 @@ class BatchExplainer:
             "scores": shown,
             "logits": logits,
             "rows": aim.rows,
-            "reran": probe.reran,
+            "reran": reran,
             **({} if aim.classes is None else {"classes": aim.classes}),
             **{FIGURE + name: figure for name, figure in figures.items()},
         }

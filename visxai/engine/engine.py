@@ -279,7 +279,9 @@ class Engine:
         own = None if ids is None else checked_ids(ids, len(many))
         self.plan(method, len(many))
         with counted(progress, len(many)) as tell:
-            found = self._checked(many, method, parsed, only, check, on_error, own, tell)
+            found = self._checked(
+                many, method, parsed, only, check, on_error, own, tell, self.ahead
+            )
             return Explanations(found)
 
     def compare(
@@ -351,8 +353,13 @@ class Engine:
         on_error: str,
         ids: Sequence[str] | None = None,
         tell: Callable[[int], object] = lambda done: None,
+        ahead: int = 0,
     ) -> Iterator[ImageExplanation | Failure]:
-        """Check the arguments of `stream`, then explain; `tell` gets the number of images done."""
+        """Check the arguments of `stream`, then explain; `tell` gets the number of images done.
+
+        `ahead` batches are read and begun before an earlier one's results: none where somebody
+        waits for each result, or for the images themselves.
+        """
         if on_error not in ("raise", "record"):
             raise ArgumentError(f"expected on_error of 'raise' or 'record', got {on_error!r}")
         loaded = load_methods(method)
@@ -365,7 +372,7 @@ class Engine:
             )
         checked = None if check is None else metrics.load_check(check)
         sources = iterate_images(images)
-        return self._stream(sources, loaded, parsed, gate, checked, on_error, ids, tell)
+        return self._stream(sources, loaded, parsed, gate, checked, on_error, ids, tell, ahead)
 
     def _stream(
         self,
@@ -377,6 +384,7 @@ class Engine:
         on_error: str,
         ids: Sequence[str] | None,
         tell: Callable[[int], object],
+        ahead: int,
     ) -> Iterator[ImageExplanation | Failure]:
         start, begun = 0, deque[tuple[Callable[[], Results], int]]()
 
@@ -396,7 +404,7 @@ class Engine:
             part = target.part(start, start + len(batch))
             start += len(batch)
             begun.append((self.begin_prepared(prepared, loaded, part, gate, check), start))
-            if len(begun) > self.ahead:
+            if len(begun) > ahead:
                 yield from finished()
         while begun:
             yield from finished()
