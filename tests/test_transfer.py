@@ -21,6 +21,7 @@ from visxai import pipeline, results
 from visxai.engine import transfer
 from visxai.engine.acceleration import Plan
 from visxai.engine.transfer import BUFFERS, CudaStreams, Streams, Transfer, Wait
+from visxai.pipeline import run
 
 CPU = torch.device("cpu")
 
@@ -238,6 +239,121 @@ def test_seconds_are_never_less_than_none(
     monkeypatch.setattr(Plan, "prepared", property(lambda _: next(clock)))
     (found,) = engine().explain(pictures(1))
     assert found.seconds == 0
+
+
+def saved(folder: Path, images: Sequence[np.ndarray]) -> Path:
+    folder.mkdir()
+    for number, pixels in enumerate(images):
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    return folder
+
+
+def no_memory(*_: object) -> Any:
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def interrupt(*_: object) -> Any:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("failing", "error"),
+    [
+        ("stop", KeyboardInterrupt),
+        ("decoded_by", KeyboardInterrupt),
+        ("begin_prepared", torch.OutOfMemoryError),
+    ],
+)
+def test_a_batch_that_has_begun_is_kept_whatever_ends_the_run(
+    late: list[Late],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    failing: str,
+    error: type[BaseException],
+) -> None:
+    made, folder, calls = engine(), saved(tmp_path / "in", pictures(5)), count()
+    how = no_memory if error is torch.OutOfMemoryError else interrupt
+    plain = {
+        "stop": lambda: False,
+        "decoded_by": run._Run.decoded_by,
+        "begin_prepared": made.begin_prepared,
+    }[failing]
+    first = 2 if failing == "decoded_by" else 1  # its calls for the first batch
+
+    def later(*given: Any) -> Any:
+        return (plain if next(calls) < first else how)(*given)
+
+    stop: Any = later if failing == "stop" else lambda: False
+    if failing == "decoded_by":
+        monkeypatch.setattr(run._Run, "decoded_by", later)
+    elif failing == "begin_prepared":
+        monkeypatch.setattr(made, "begin_prepared", later)
+    out = tmp_path / "out"
+    with pytest.raises(error):
+        pipeline.explain([folder], out, made, style=None, workers=0, chunk_size=4, stop=stop)
+    assert len(list(results.read(out))) == 2
+
+
+def test_equal_bytes_in_neighbouring_batches_are_explained_once(
+    late: list[Late], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, images, rows = engine(), pictures(4), []
+    folder = saved(tmp_path / "in", [images[n] for n in (0, 1, 0, 2, 0, 3)])
+    plain = made.begin_prepared
+
+    def counted(batch: Sequence[Any], *rest: Any) -> Any:
+        rows.append(len(batch))
+        return plain(batch, *rest)
+
+    monkeypatch.setattr(made, "begin_prepared", counted)
+    pipeline.explain([folder], tmp_path / "out", made, style=None, workers=0)
+    found = list(results.read(tmp_path / "out"))
+    assert (sum(rows), len(found)) == (4, 6)
+    assert np.array_equal(found[0].values, found[2].values)
+    assert np.array_equal(found[0].values, found[4].values)
+
+
+def test_a_copy_of_an_image_without_results_is_explained_itself(
+    late: list[Late], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, outs = pictures(4), [tmp_path / "late", tmp_path / "plain"]
+    folder = saved(tmp_path / "in", [images[n] for n in (0, 1, 0, 0, 2, 3)])
+    gate = f"top1<{engine().explain(images[0])[0].score - 1e-6}"  # which the first image fails
+    said = []
+    for out in outs:
+        done = pipeline.explain([folder], out, engine(), only=gate, style=None, workers=0)
+        said.append((len(done.failed), [one.input.path for one in results.read(out)]))
+        monkeypatch.undo()
+    assert said[0] == said[1]
+    names = [Path(path).name for path in said[0][1]]
+    assert names
+    assert not {"0.png", "2.png", "3.png"} & {*names}
+    tables = [results.scores(out).to_pylist() for out in outs]
+    assert tables[0] == tables[1]
+    assert len(tables[0]) == 6
+
+
+def test_a_batch_that_fails_at_its_end_is_explained_one_by_one(
+    late: list[Late], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, plain = engine(), visxai.Engine.begin_prepared
+    folder = saved(tmp_path / "in", pictures(4))
+
+    def failing(batch: Sequence[Any], *rest: Any) -> Any:
+        begun, broken = plain(made, batch, *rest), any("2.png" in b.input.path for b in batch)
+
+        def finish() -> Any:
+            found = begun()
+            if broken:
+                raise RuntimeError("an assertion on the device")
+            return found
+
+        return finish
+
+    monkeypatch.setattr(made, "begin_prepared", failing)
+    outcome = pipeline.explain([folder], tmp_path / "out", made, style=None, workers=0)
+    assert [Path(one.path or "").name for one in outcome.failed] == ["2.png"]
+    assert len(list(results.read(tmp_path / "out"))) == 3
 
 
 class FakeCuda:

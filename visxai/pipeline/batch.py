@@ -132,7 +132,16 @@ def _begun(
         if _is_memory(error):
             raise
         return alone
-    return lambda: [*begun()]
+
+    def finish() -> list[Result]:
+        try:
+            return [*begun()]
+        except Exception as error:  # what failed on a GPU may show only here
+            if _is_memory(error):
+                raise
+        return alone()
+
+    return finish
 
 
 def _settled(place: int, results: dict[int, Result], inputs: Sequence[Input]) -> Result:

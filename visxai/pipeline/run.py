@@ -25,7 +25,7 @@ from visxai.images.decoding import Limits
 from visxai.images.prepared import Prepared
 from visxai.images.sources import Source, find
 from visxai.labels import label_of
-from visxai.pipeline.batch import Duplicate, Result, begin_batch, gate_counts
+from visxai.pipeline.batch import Duplicate, Result, begin_batch, explain_batch, gate_counts
 from visxai.pipeline.chunks import Batch, Chunk
 from visxai.pipeline.naming import Naming
 from visxai.pipeline.options import RunOptions
@@ -191,6 +191,7 @@ class _Run:
         self.style, self.naming = setup.style, Naming.of(request, setup.style)
         self.pool = pool
         self.tally = Tally(store)
+        self.coming: set[bytes] = set()  # SHA-256 of unlabelled images, begun and not finished
         self.broken = self.stopped = False
 
     def all(self, progress: Callable[[Progress], None], stop: Callable[[], bool]) -> bool:
@@ -244,26 +245,61 @@ class _Run:
     # ---- compute, in the thread of the run -------------------------------------------------------
 
     def computed(self, stop: Callable[[], bool]) -> Iterator[Batch]:
-        """Yield the pending batches explained, in order; on a GPU the next has begun by then."""
+        """Yield the pending batches explained, in order; on a GPU the next has begun by then.
+
+        What has begun is finished, whatever ends the run.
+        """
+        batches = self.decoded()
+        ended: BaseException | None = None
         begun: deque[tuple[Batch, Callable[[], list[Result]]]] = deque()
-        for batch in self.decoded():
-            if stop():
-                self.stopped = True
-                break
-            begun.append((batch, self.begin(batch)))
-            if len(begun) > self.engine.ahead:
+        more = True
+        while more or begun:
+            try:
+                while more and len(begun) <= self.engine.ahead:
+                    batch = next(batches, None)
+                    self.stopped = batch is not None and stop()
+                    if batch is None or self.stopped:
+                        more = False
+                    else:
+                        begun.append((batch, self.begin(batch)))
+            except BaseException as error:
+                more, ended = False, error
+            if begun:
                 yield self.finish(*begun.popleft())
-        while begun:
-            yield self.finish(*begun.popleft())
+        if ended is not None:
+            raise ended
 
     def begin(self, batch: Batch) -> Callable[[], list[Result]]:
         """Begin to explain a batch once its images are decoded."""
         inputs = batch.chunk.inputs[batch.start : batch.stop]
         decoded = [self.decoded_by(task) for task in batch.decoding]
         began = time.perf_counter()
-        results = begin_batch(self.engine, self.request, inputs, decoded, self.known)
+        begun = begin_batch(self.engine, self.request, inputs, decoded, self.known)
         self.tally.spent("compute", time.perf_counter() - began)
-        return results
+        mine = {
+            _key(image.input.source_sha256)
+            for one, image in zip(inputs, decoded, strict=True)
+            if one.expected is None and isinstance(image, Prepared)
+        }
+        self.coming |= mine
+
+        def finish() -> list[Result]:
+            self.coming -= mine
+            results = begun()
+            # Copies of images that had begun, and have no results now: they are explained as well.
+            lost = [
+                place
+                for place, one in enumerate(results)
+                if isinstance(one, Duplicate) and one.of is None and not self.known(one.sha256)
+            ]
+            given = [inputs[place] for place in lost], [decoded[place] for place in lost]
+            for place, result in zip(
+                lost, explain_batch(self.engine, self.request, *given), strict=True
+            ):
+                results[place] = result
+            return results
+
+        return finish
 
     def finish(self, batch: Batch, begun: Callable[[], list[Result]]) -> Batch:
         """Wait for a batch's results, and start the drawing of its overlays."""
@@ -292,8 +328,8 @@ class _Run:
         return batch
 
     def known(self, digest: str) -> bool:
-        """Tell whether an image with these bytes, given by their SHA-256, is already explained."""
-        return _key(digest) in self.store.seen
+        """Tell whether an image with these bytes, given by their SHA-256, is explained or begun."""
+        return _key(digest) in self.store.seen or _key(digest) in self.coming
 
     def decoded_by(self, task: Task | Failure) -> Prepared | Failure:
         """Wait until an image is decoded, and return the result."""
