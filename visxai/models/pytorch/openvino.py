@@ -24,7 +24,7 @@ from visxai.models.pytorch.exporting import unsealed
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
 # A graph of a fixed number of rows takes as long to compile as a few calls of it, and memory; few
 # rows gain little.
-_CALLS, _LEAST = 16, 4
+_CALLS, _LEAST = 16, 8
 _SIZES = 2  # numbers of rows with such a graph: each holds the weights in a layout of its own
 
 
