@@ -61,13 +61,14 @@ def works(name: str, compiled: bool) -> tuple[dict[str, bars.Work], dict[str, An
             engine = visxai.Engine(
                 module, layer=layer, precision=precision, accelerate=how, batch_size=16
             )
-            engine.plan(spec, LONG)
+            reason = engine.plan(spec, LONG)
             maps = engine.attribute(x, spec, 0).flatten(1)
             exact = maps if exact is None else exact
             cosine = float((bars.unit(maps) * bars.unit(exact)).sum(1).min())
             label = f"{spec} {precision} {how}"
             needs = visxai.methods.load(spec).needs
-            told[label] = {"cosine": round(cosine, 5), "ran": engine.model.accelerated(needs)}
+            ran = f"{engine.model.accelerated(needs)} ({reason})"
+            told[label] = {"cosine": round(cosine, 5), "ran": ran}
             if precision != "fp32" or layer is not None:  # a transformer's takes too long
                 made[label] = partial(engine.attribute, x, spec, 0)
     if layer is not None:

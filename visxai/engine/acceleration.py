@@ -31,11 +31,12 @@ from visxai.models import weights
 from visxai.models.budget import is_out_of_memory
 from visxai.models.devices import pick_precision
 from visxai.models.interface import Model
-from visxai.models.pytorch.accelerate import KINDS, PRECISIONS, Acceleration
+from visxai.models.pytorch.accelerate import KINDS, MANY_IMAGES, PRECISIONS, Acceleration
 from visxai.models.pytorch.model import TorchModel
 
 CHOICES = ("auto", "off", *KINDS)
 WORTHWHILE = 2.0  # a saving must be this many times its cost: estimates are rough
+GRAPHS = "; maps by graphs"  # what a decision's reason ends with where they serve
 _FEW = 8  # rows below which nothing is looked up
 _FEWEST = 64  # rows below which nothing is measured
 # What measuring a form usually takes: so many plain rows for a copy in half precision, so many
@@ -75,7 +76,7 @@ class Plan:
             model.precision = pick_precision(precision, model.device, model.precisions)
         self.precision = model.precision
         self._model = model
-        self._images = 0  # that were announced
+        self._graphs: bool | None = None  # of maps; None is left to the length of a run
         self._rows = 0  # that half precision may compute
         self._exact = 0  # that float32 must compute
         self._plain: float | None = None  # seconds of a row in the plain form
@@ -131,7 +132,6 @@ class Plan:
             pictures: Returns inputs (b, 3, h, w) like the run's, on which forms are checked and
                 timed; called only where some are.
         """
-        self.expect(images)
         if not self.open or not isinstance(self._model, TorchModel):
             return
         with self._lock, torch.inference_mode(False), torch.no_grad():
@@ -147,11 +147,23 @@ class Plan:
                 self._choose(self._model, one, pictures)
 
     def expect(self, images: int) -> None:
-        """Announce a run of `images` images, which may be worth a longer preparation."""
-        with self._lock:
-            self._images += images
-            if isinstance(self._model, TorchModel) and self._model.acceleration is not None:
-                self._model.acceleration.images = self._images
+        """Announce a run of `images` images: a long one takes graphs of maps, and so do later ones.
+
+        What an earlier run decided stays (see `settle`).
+        """
+        if self._graphs is None and images >= MANY_IMAGES:
+            self._graphs = True
+        self._allow_graphs()
+
+    def _allow_graphs(self) -> None:
+        if isinstance(self._model, TorchModel) and self._model.acceleration is not None:
+            self._model.acceleration.graphs = bool(self._graphs)
+
+    @property
+    def reason(self) -> str:
+        """Why the acceleration in force was chosen, and whether graphs of maps serve."""
+        graphs = self._graphs and self.decision.kind == "openvino"
+        return self.decision.reason + (GRAPHS if graphs else "")
 
     def _choose(self, model: TorchModel, one: Tensor, pictures: Callable[[], Tensor]) -> None:
         """Learn of the forms that may pay for the rows so far, and choose the fastest."""
@@ -254,9 +266,12 @@ class Plan:
         """
         if self._precision_open and precision in self._model.precisions:
             self.precision, self._precision_open = precision, False
+        if decision is not None:
+            self._graphs = decision.reason.endswith(GRAPHS)
+            self._allow_graphs()
         if self._kind_open and decision is not None:
             if decision.kind in KINDS:
-                self._prepare(decision.kind, decision.reason)
+                self._prepare(decision.kind, decision.reason.removesuffix(GRAPHS))
             else:
                 self._leave_off(decision.reason)
 
@@ -276,7 +291,6 @@ class Plan:
 
     def _prepare(self, kind: str, reason: str) -> None:
         assert isinstance(self._model, TorchModel)
-        self._model.acceleration = made = self._acceleration(kind)
-        if made is not None:
-            made.images = self._images
+        self._model.acceleration = self._acceleration(kind)
+        self._allow_graphs()
         self.decision, self._kind_open = Decision(kind, reason), False

@@ -181,16 +181,20 @@ class Engine:
         """Return the acceleration decided so far: "off", "onnx", "openvino" or "compile"."""
         return self._plan.decision.kind
 
-    def plan(self, method: Methods, images: int) -> str:
+    def plan(self, method: Methods, images: int, *, of_check: bool = False) -> str:
         """Decide on precision and acceleration for a run of `images` more images.
 
         Args:
             method: The methods of the run.
             images: The number of images to come.
+            of_check: Whether these are the images that a check or a metric scores, which don't make
+                the run itself longer.
 
         Returns:
             The reason of the decision on acceleration, as a phrase for records.
         """
+        if not of_check:
+            self._plan.expect(images)
         if self._plan.open and isinstance(self.model.preprocess, Preprocess):
             try:
                 blank = self.tensor([self.model.preprocess.blank()])
@@ -199,9 +203,7 @@ class Engine:
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):  # else the run itself says what to do
                     raise
-        else:
-            self._plan.expect(images)
-        return self._plan.decision.reason
+        return self._plan.reason
 
     def _example(self, blank: Tensor) -> Tensor:
         """Return the photograph that travels with visxai as an input, or `blank` without colours.
@@ -557,6 +559,7 @@ class Engine:
         parsed.check(len(x))
         (loaded,) = load_methods(method)
         inside = x.detach().to(self.device)
+        self._plan.expect(len(x))
         self._plan.consider((loaded,), inside, len(x), lambda: inside)
         values = self._batches.attribute(inside, loaded, parsed)
         return upsample(values, tuple(x.shape[2:])).to(x.device)

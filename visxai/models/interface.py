@@ -330,8 +330,13 @@ class Model(ABC):
             known[key] = find()
         return known[key]
 
-    def accelerated(self, needs: Need) -> str:
-        """Describe what runs methods with `needs`, for the record; "off" is the backend alone."""
+    def accelerated(self, needs: Need, graph: str = "") -> str:
+        """Describe what runs methods with `needs`, for the record; "off" is the backend alone.
+
+        Args:
+            needs: what the method needs.
+            graph: the graph that made its maps (see `LayerMaps`), "" where none did.
+        """
         return "off"
 
     def in_precision(self, precision: str) -> Self:

@@ -48,6 +48,7 @@ class Probe(Model):
         self._x = x
         self._scores: Tensor | None = None
         self._aims: dict[Target, Aim] = {}
+        self._graph = ""  # that made the batch's maps since `fresh`
         # Images whose cached scores were recomputed, then images of which anything was.
         self._rescored = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         self.reran = self._rescored.clone()
@@ -140,6 +141,7 @@ class Probe(Model):
             found = rerun.layer_maps(x, target, layers, name, arithmetic)
         if found is not None:
             self._scores, self._aims[target] = found.scores, found.aim
+            self._graph = found.graph
         return found
 
     def activations(self, x: Tensor, target: Target, layers: Sequence[str] = ()) -> Activations:
@@ -206,8 +208,8 @@ class Probe(Model):
     def remedy(self, missing: Need) -> str:
         return self._model.remedy(missing)
 
-    def accelerated(self, needs: Need) -> str:
-        return self._model.accelerated(needs)
+    def accelerated(self, needs: Need, graph: str = "") -> str:
+        return self._model.accelerated(needs, graph or self._graph)
 
     # ---- notes ---------------------------------------------------------------------------------
 

@@ -229,12 +229,13 @@ class Rerun:
 
         def exactly(model: Model, part: Tensor, aimed: Target) -> LayerMaps:
             at = model.at_layers(part, aimed, layers)
-            return LayerMaps(at.scores, at.aim, arithmetic(at.layers))
+            return LayerMaps(at.scores, at.aim, arithmetic(at.layers), "")
 
         again = self._images(x, target, found, lambda: found.aim.rows[~finite(found.maps)], exactly)
         if again is None:
             return found
-        return LayerMaps(again.scores, again.aim, again.by_map(found.maps, again.new.maps))
+        maps = again.by_map(found.maps, again.new.maps)
+        return LayerMaps(again.scores, again.aim, maps, found.graph)
 
     def activations(self, x: Tensor, target: Target, layers: Sequence[str]) -> Activations:
         """Compute the activations of layers; see `Model.activations`."""

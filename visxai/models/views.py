@@ -85,11 +85,13 @@ class LayerMaps:
         scores: (b, k).
         aim: the target settled on these scores.
         maps: (r, u, v), float32.
+        graph: what made them, for the record.
     """
 
     scores: Tensor
     aim: Aim
     maps: Tensor
+    graph: str
 
 
 @dataclass(frozen=True)

@@ -234,7 +234,8 @@ def accelerated(
     reason = engine.plan(methods, images)
     if forwards:
         # A random map costs one forward and no more.
-        reason = engine.plan(RandomMap(), images * len(methods) * forwards)
+        rows = images * len(methods) * forwards
+        reason = engine.plan(RandomMap(), rows, of_check=True)
     return Decision(engine.accelerate, reason)
 
 

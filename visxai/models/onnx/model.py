@@ -177,7 +177,7 @@ class OnnxModel(BlackBox):
         self.runtime = runtime
         self.unconverted = unconverted
 
-    def accelerated(self, needs: Need) -> str:
+    def accelerated(self, needs: Need, graph: str = "") -> str:
         return str(self.runtime)
 
     def remedy(self, missing: Need) -> str:

@@ -15,7 +15,7 @@ reason. Later it must still return as many rows as it gets. What is traced is a 
 that nothing else runs, and while it is traced no other forward runs (`tracing.py`).
 
 A graph that makes a layer's maps beside the scores (`mapped.py`) takes longer to export than many
-runs last, so it is made once enough images were announced, or where the cache holds it.
+runs last, so it serves runs of many images alone: their maps differ by roundings from other runs'.
 
 Exported forms are kept in the cache folder by weights, place, input shape and versions, so a second
 run starts fast. Each ends with its sha256: a file that was damaged or altered is made again. When
@@ -31,6 +31,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -38,14 +39,14 @@ from torch import Tensor, nn
 from visxai.errors import ArgumentError, require
 from visxai.models.budget import is_out_of_memory
 from visxai.models.interface import Need
-from visxai.models.pytorch import exporting, inductor
 from visxai.models.pytorch.agreement import AGREEMENT, Form, refusal, three_rows
-from visxai.models.pytorch.exporting import OnnxForm, exported
 from visxai.models.pytorch.folding import streamlined
 from visxai.models.pytorch.modules import Weights
-from visxai.models.pytorch.openvino import OpenVinoForm
 from visxai.models.pytorch.sdpa import off_the_fast_path
 from visxai.models.pytorch.tracing import Traceable, alone
+
+if TYPE_CHECKING:
+    from visxai.models.pytorch.openvino import OpenVinoForm
 
 Fresh = Callable[[], tuple[Form, nn.Module]]
 Key = tuple[str, tuple[int, ...]]
@@ -59,7 +60,7 @@ PRECISIONS = {
 # A lack of memory says nothing about a form, so it is tried again, a few times in all.
 NO_ROOM = "no memory left to prepare it"
 _TRIES = 3
-# Images after whose announcement a graph of maps is worth its export, which takes 10 to 60 seconds.
+# Images of a run for which a graph of maps is worth its export, which takes 5 to 40 seconds.
 MANY_IMAGES = 4096
 _UNSTEADY = "its weights change while it runs"
 
@@ -76,7 +77,7 @@ class Acceleration:
         why: for each place that runs its plain form, the reason.
         seconds: the time that the preparation of forms took so far.
         exporting: the processor's time for writing files, which a later process finds on disk.
-        images: the number of images that were announced so far.
+        graphs: whether graphs that make maps beside the scores may be prepared and used.
 
     Raises:
         ArgumentError: there is no such kind.
@@ -94,14 +95,13 @@ class Acceleration:
         self.why: dict[str, str] = {}
         self.seconds = 0.0  # that preparing took
         self.exporting = 0.0
-        self.images = 0
+        self.graphs = False
         self._weights = weights
         self._mark = weights.mark()
         self._unsteady = False  # then only plain forms run, and there is nothing to discard
         self._folder = folder
         self._forms: dict[Key, Form | None] = {}
         self._graphs: dict[Key, OpenVinoForm | None] = {}
-        self._absent: dict[Key, bool] = {}  # whether the cache lacked a graph when it was asked for
         self._modules: dict[tuple[int, ...], nn.Module | None] = {}
         self._tries = Counter[tuple[str, tuple[int, ...]]]()
         self._lock = threading.RLock()
@@ -142,12 +142,16 @@ class Acceleration:
             precision: what the form computes in.
             exact: the computation that checks the form; `plain` by default.
         """
+        from visxai.models.pytorch import exporting, openvino  # which most runs do without
+
         exported_as, check = place, exact or plain
         place = place if precision == "fp32" else f"{place} in {precision}"
         key = (place, tuple(x.shape[1:]))
 
         def load(path: Path) -> Form:
-            return OnnxForm(path) if self.kind == "onnx" else OpenVinoForm(path, precision)
+            if self.kind == "onnx":
+                return exporting.OnnxForm(path)
+            return openvino.OpenVinoForm(path, precision)
 
         with self._lock:
             self._forget_other_weights()
@@ -180,21 +184,24 @@ class Acceleration:
         if mark != self._mark and not self._unsteady:
             self._forms.clear()
             self._graphs.clear()
-            self._absent.clear()
             self._modules.clear()
             self._tries.clear()
             self.why.clear()
             self._mark = mark
 
-    def describe(self, needs: Need) -> str:
-        """Describe what methods with `needs` run on, for the record of a whole run."""
+    def describe(self, needs: Need, graph: str = "") -> str:
+        """Describe what methods with `needs` run on, for the record of a whole run.
+
+        Args:
+            needs: what the method needs.
+            graph: the graph that made the maps, "" where none did.
+        """
         if Need.INPUT_GRADIENT in needs:
             text = f"{self.kind}; gradients channels-last, batch norms folded"
+        elif graph:
+            text = f"{self.kind}, {graph}"
         elif Need.LAYER_GRADIENT in needs:
-            made = sorted(place for (place, _), graph in self._graphs.items() if graph is not None)
-            text = (
-                f"{self.kind}{', '.join(['', *made])}" if made else f"{self.kind} below the layer"
-            )
+            text = f"{self.kind} below the layer"
         else:
             text = self.kind
         if not self.why:
@@ -218,18 +225,13 @@ class Acceleration:
             shape: an input's shape.
             precision: what it computes in.
         """
-        if self.kind != "openvino":
+        if self.kind != "openvino" or not self.graphs:
             return None
         key = (place, shape)
         with self._lock:
             self._forget_other_weights()
             if key not in self._graphs:
                 path = self._path(place, shape)
-                # Looked for once, so that no other process's graph changes the maps of a run.
-                if self._absent.get(key) is None:
-                    self._absent[key] = not path.is_file()
-                if self._absent[key] and self.images < MANY_IMAGES:
-                    return None
                 with alone(), self._preparing():
                     found = self._written(place, write, refusal, path, precision)
                 if self._unsteady:
@@ -248,11 +250,13 @@ class Acceleration:
         precision: str,
     ) -> OpenVinoForm | None:
         """Write and load a graph; return None, with the reason in `why`, where it can't be used."""
+        from visxai.models.pytorch import exporting, openvino
+
         try:
-            made = exported(
+            made = exporting.exported(
                 lambda: exporting.sealed(path, write),
                 path,
-                lambda file: OpenVinoForm(file, precision),
+                lambda file: openvino.OpenVinoForm(file, precision),
             )
             refused = refusal(made)
         except Exception as error:  # whatever a tracer, an exporter or the runtime raises
@@ -330,6 +334,8 @@ class Acceleration:
             path: the file of an exported form; None compiles.
             load: loads such a file into its runtime.
         """
+        from visxai.models.pytorch import exporting, inductor
+
         try:
             form, module = fresh()
             off_the_fast_path(module)  # no exporter knows the native kernels
@@ -340,7 +346,7 @@ class Acceleration:
                 if not path.is_file():
                     exporting.export(computed, two, path)
                     self.exporting += time.process_time() - began
-                return exported(lambda: exporting.export(computed, two, path), path, load)
+                return exporting.exported(lambda: exporting.export(computed, two, path), path, load)
             inductor.keep_private(self._folder)
             return inductor.compile_frozen(computed, two)
         except Exception as error:  # whatever a tracer or a runtime raises: the plain form runs

@@ -88,11 +88,13 @@ class Forms(Network):
         fast = self._fast
         return fast is not None and fast.kind == "openvino" and self.precision == "bf16"
 
-    def accelerated(self, needs: Need) -> str:
+    def accelerated(self, needs: Need, graph: str = "") -> str:
         """Describe what runs methods with `needs`, for the record; "off" is PyTorch alone."""
         if self._served is not None:
             return str(self._served)
-        told = "off" if self._fast is None else self._fast.describe(needs)
+        told = "off" if self._fast is None else self._fast.describe(needs, graph)
+        if graph:
+            return told
         if self.precision == "fp32" or Need.INPUT_GRADIENT in needs or Need.MODULE in needs:
             return told if self.precision == "fp32" else "off"
         known = [found for (kind, _), (_, found) in self._narrows.items() if kind == self.precision]

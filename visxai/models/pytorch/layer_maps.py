@@ -54,7 +54,9 @@ def layer_maps(
         with open(name, "wb") as file:
             file.write(joined(mapped.trace(two, given=True), two, given=True).SerializeToString())
 
-    graph = fast.graph(place, write, refusal, tuple(x.shape[1:]), model.precision)
+    # First the network's lock: whoever holds it may wait for a forward, which waits for a tracer.
+    with model._lock:
+        graph = fast.graph(place, write, refusal, tuple(x.shape[1:]), model.precision)
     if graph is None:
         return None
     given = torch.tensor(classes)
@@ -62,14 +64,14 @@ def layer_maps(
     def run(part: Tensor, _image: Tensor, _turn: Tensor, first: int) -> LayerMaps:
         scores, maps = graph.all(part, given[first : first + len(part)])
         aim = target.part(first, first + len(part)).aim(scores, model.probabilities(scores))
-        return LayerMaps(scores, aim, maps)
+        return LayerMaps(scores, aim, maps, place)
 
     with torch.inference_mode(False), torch.no_grad():
         parts = list(model._blocks(Rows.of(x), place, run))
     if len(parts) == 1:
         return parts[0]
     scores, maps = (torch.cat([getattr(one, n) for one in parts]) for n in ("scores", "maps"))
-    return LayerMaps(scores, joined_aim(parts), maps)
+    return LayerMaps(scores, joined_aim(parts), maps, place)
 
 
 def _refusal(model: Forms, made: OpenVinoForm, x: Tensor, mapped: Mapped) -> str:

@@ -17,7 +17,7 @@ import math
 import threading
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -34,9 +34,7 @@ from visxai.models.pytorch.capture import find
 from visxai.models.pytorch.choice import choose_layer, unknown_layer
 from visxai.models.pytorch.forms import Forms
 from visxai.models.pytorch.isolation import Inputs
-from visxai.models.pytorch.layer_maps import layer_maps
 from visxai.models.pytorch.layers import Layout
-from visxai.models.pytorch.mapped import Mapped
 from visxai.models.pytorch.modules import (
     Weights,
     name_of,
@@ -60,6 +58,9 @@ from visxai.models.views import (
 )
 from visxai.references import ModelRef
 from visxai.target import Aim, Target
+
+if TYPE_CHECKING:
+    from visxai.models.pytorch.mapped import Mapped
 
 
 class TorchModel(Forms):
@@ -280,6 +281,8 @@ class TorchModel(Forms):
     ) -> LayerMaps | None:
         if not self.graphs:
             return None
+        from visxai.models.pytorch.layer_maps import layer_maps  # for long runs alone
+
         names = tuple(layers) or tuple(self.layer(x).split("+"))
         mapped = self.in_precision("fp32").mapped(names, arithmetic, x)
         return layer_maps(self, x, target, mapped, f"maps of {name} at {'+'.join(names)}")
@@ -299,6 +302,8 @@ class TorchModel(Forms):
             x: inputs (b, 3, h, w).
             target: the class that maps explain, None for the strongest of each image.
         """
+        from visxai.models.pytorch.mapped import Mapped
+
         layouts = [self.layout(name, x) for name in layers]
         tokens = self.tokens(x) if self.offers & Need.ATTENTION else None
         return Mapped(self, layers, layouts, tokens, arithmetic, target)
