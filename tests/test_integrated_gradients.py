@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import zoo
@@ -12,6 +14,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from visxai import methods
 from visxai.engine.batch import compute
 from visxai.errors import ArgumentError, ModelError
+from visxai.methods import _mean_slopes
 from visxai.methods._maps import gaussian_blur
 from visxai.methods.base import Maps
 from visxai.methods.integrated_gradients import (
@@ -189,6 +192,7 @@ class Bends(nn.Module):
         layers: list[nn.Module] = [nn.Conv2d(3, 6, 3, padding=1)]
         for kind in kinds:
             layers += [kind, nn.BatchNorm2d(6), nn.Conv2d(6, 6, 3, padding=1)]
+        layers.insert(3, nn.MaxPool2d(3, stride=1, padding=1))
         self.layers = nn.Sequential(*layers, nn.AvgPool2d(2), nn.Flatten(), nn.Linear(96, 3))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -214,8 +218,135 @@ def test_mean_slopes_add_up_at_any_number_of_points(count: int) -> None:
     torch.testing.assert_close(found.values, exact.values.float(), rtol=1e-3, atol=1e-5)
 
 
-def test_a_maximum_has_the_mean_of_its_gradients() -> None:
-    # The larger of 1 - a and 2 a: the first place at a = 0, the second at a = 1.
+class Layers(nn.Module):
+    """A convolution, a step between, and a head; `between` is given the network and z."""
+
+    def __init__(self, between, act: nn.Module | None = None) -> None:
+        super().__init__()
+        torch.manual_seed(2)
+        self.stem, self.body = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.act, self.between = act or nn.ReLU(), between
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.between(self, self.stem(x)).mean((2, 3)))
+
+
+class CReLU(nn.Module):
+    def forward(self, z: Tensor) -> Tensor:
+        return torch.cat([z.relu(), (-z).relu()], 1)[:, ::2]
+
+
+class UnitReLU(nn.Module):
+    def forward(self, z: Tensor) -> Tensor:
+        return z / z.norm(dim=1, keepdim=True)
+
+
+class PaddedMaximum(nn.MaxPool2d):
+    def forward(self, z: Tensor) -> Tensor:
+        return super().forward(nn.functional.pad(z, (0, 1, 0, 1), value=-9))
+
+
+def permuted(z: Tensor) -> Tensor:
+    return z.gather(1, z.argsort(1))
+
+
+WITHOUT_GRADIENT = {
+    "gate": lambda z: z * (z > 0),
+    "sort": permuted,
+    "index": lambda z: z[torch.arange(len(z)), z.mean((2, 3)).argmax(1)].unsqueeze(1).expand_as(z),
+    "norm": lambda z: z / z.detach().norm(),
+    "straight through": lambda z: z + (z.round() - z).detach(),
+    "floor": lambda z: torch.div(z, 0.3, rounding_mode="floor") + z,
+}
+UNSUITED = {
+    **{name: Layers(lambda net, z, f=f: f(net.act(z))) for name, f in WITHOUT_GRADIENT.items()},
+    "overwritten skip": Layers(lambda net, z: net.body(net.act(z)) + z, nn.ReLU(inplace=True)),
+    "two outputs": Layers(lambda net, z: net.act(z), CReLU()),
+    "a leaf over channels": Layers(lambda net, z: net.body(net.act(z)), UnitReLU()),
+    "a keyword": Layers(lambda net, z: net.act(input=z)),
+    "a maximum of its own": Layers(lambda net, z: net.pool(net.act(z))),
+    "half": Layers(lambda net, z: net.act(z)).to(torch.bfloat16),
+}
+UNSUITED["a maximum of its own"].pool = PaddedMaximum(2)
+
+
+@pytest.mark.parametrize("name", UNSUITED)
+def test_a_network_whose_slopes_can_not_be_trusted_takes_points(name: str) -> None:
+    model, x = TorchModel(UNSUITED[name]), zoo.inputs(2, 8)
+    found = run(model, "steps=6", x, target=1)
+    assert not found.quality["mean_slopes"].any()
+    plain = run(model, "steps=6, schedule='adaptive'", x, target=1)
+    assert torch.equal(found.values, plain.values)
+    with pytest.raises(ModelError, match="use schedule='adaptive'"):
+        run(model, "schedule='mean_slopes'", x, target=1)
+
+
+def test_a_callable_target_takes_points() -> None:
+    def strongest(scores: Tensor) -> Tensor:
+        return scores.gather(1, scores.argmax(1, keepdim=True))[:, 0]
+
+    found = run(zoo.model("conv"), "steps=6", zoo.inputs(1), strongest)
+    assert not found.quality["mean_slopes"].any()
+
+
+def test_a_map_that_does_not_add_up_is_made_anew_alone() -> None:
+    # Noise never makes the mean as large as the second image makes it.
+    bright = Layers(lambda net, z: net.act(z) * (1 + 3 * (z.abs().mean((1, 2, 3), True) > 9)))
+    model, x = TorchModel(bright), zoo.inputs(2, 8)
+    x[1] = 400
+    found = run(model, "steps=6", x, target=1)
+    assert found.quality["mean_slopes"].tolist() == [True, False]
+    for at, schedule in enumerate(("mean_slopes", "adaptive")):
+        alone = run(model, f"steps=6, schedule='{schedule}'", x[at : at + 1], target=1)
+        torch.testing.assert_close(found.values[at], alone.values[0], rtol=1e-4, atol=1e-5)
+        assert found.quality["completeness"][at] == pytest.approx(
+            alone.quality["completeness"].item(), rel=1e-2, abs=1e-4
+        )
+
+
+def test_an_error_at_the_images_leaves_the_choice_to_points(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, x = TorchModel(Layers(lambda net, z: net.act(z))), zoo.inputs(1, 8)
+    expected = run(model, "steps=6, schedule='adaptive'", x, target=1).values
+    assert run(model, "steps=6", x, target=1).quality["mean_slopes"].all()
+
+    def fail(*_given: object) -> None:
+        raise IndexError
+
+    monkeypatch.setattr(_mean_slopes, "_sum", fail)
+    assert torch.equal(run(model, "steps=6", x, target=1).values, expected)
+    with pytest.raises(ModelError, match=r"an error of its own \(IndexError\): use schedule='ad"):
+        run(model, "steps=6, schedule='mean_slopes'", x, target=1)
+
+
+@pytest.mark.parametrize("name", ["NativeBatchNorm", "CudnnBatchNorm", "MiopenBatchNorm"])
+def test_a_batch_norm_is_linear_by_kept_statistics_on_every_device(name: str) -> None:
+    leaf = torch.ones(1, requires_grad=True)
+    inner = ((leaf.view(1).grad_fn, 0),)
+    for training, expected in ((False, ""), (True, name)):
+        node = SimpleNamespace(
+            name=lambda: f"{name}Backward0", next_functions=inner, _saved_training=training
+        )
+        node = type("Node", (), {**vars(node), "name": lambda _: f"{name}Backward0"})()
+        assert _mean_slopes.bent(SimpleNamespace(grad_fn=node)) == expected
+
+
+def test_a_unit_that_does_not_move_has_its_own_slope() -> None:
+    # ReLU(x1 + x2 + 3) from 0 to (1, -1): its input is 3 all the way.
+    line = nn.Conv2d(1, 1, (1, 2))
+    line.weight.data.fill_(1)
+    line.bias.data.fill_(3)
+    model = TorchModel(nn.Sequential(line, nn.ReLU(), nn.Flatten()))
+    for steps in (2, 5):
+        x = torch.tensor([[[[1.0, -1.0]]]])
+        found = run(model, f"steps={steps}, schedule='mean_slopes'", x)
+        torch.testing.assert_close(found.values, x[0])
+
+
+def test_a_maximum_shares_its_gradient_by_the_way_that_either_leads() -> None:
+    # The larger of 1 - a and 2 a: the first place until a = 1/3, the second from there.
     class Largest(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -228,7 +359,7 @@ def test_a_maximum_has_the_mean_of_its_gradients() -> None:
     method = IntegratedGradients(2, "mean_slopes", baseline)
     model = TorchModel(Largest())
     found = compute(method, Probe(model, x), x, Target.of(0))
-    assert found.values.flatten().tolist() == [-0.5, 1.0]
+    assert found.values.flatten().tolist() == pytest.approx([-1 / 3, 4 / 3])
 
 
 def test_a_path_that_finds_no_memory_is_halved(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -249,7 +249,10 @@ def main() -> None:
         )
     )
     command = f"integrated_gradients.py FOLDER --images {len(paths)} --points {args.points}"
-    about = {"images": len(paths), "points": args.points}
+    about: dict[str, Any] = {"images": len(paths), "points": args.points}
+    path = measure.RESULTS / "integrated_gradients.json"
+    if path.exists() and (other := json.loads(path.read_text("utf-8")).get("baselines")):
+        about["baselines"] = other  # of a run with --both, which is one of its own
     measure.save("integrated_gradients", {**about, **results}, command)
 
 

@@ -9,10 +9,14 @@ of its activation f from one point to the next is known:
 The backward pass of each part of the path uses these slopes in place of f'(z): DeepLIFT's rescale
 rule from every point to the next. With more points it becomes the same integral; with any number
 the map adds up to the change of the score, and for a network with one layer of activations it is
-exact. A maximum over positions takes the mean of its gradients at both points.
+exact. A maximum of several positions shares its gradient between the one that wins at a point and
+the one that wins at the next, by the parts of the way on which either leads:
+
+    max(p, q) = q + relu(p - q)
 
 What else a network does must be linear: convolutions, batch norms, means, sums. The graph of its
-forward tells whether it is.
+forward tells what isn't, but for what has no gradient; so a trial of noise has to give the
+network's own scores, and gradients that add up to their changes.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from visxai.errors import ModelError, OutOfMemory
 from visxai.methods._rectified import activations
 from visxai.models.budget import is_out_of_memory
 from visxai.models.interface import Model, Need
@@ -37,54 +42,106 @@ _PIECEWISE = (nn.ReLU, nn.ReLU6)  # straight but for kinks, so that no rounding 
 # Operations that are linear in each of their inputs, and those that are so in all at once.
 _LINEAR = re.compile(
     "Convolution|MkldnnConvolution|Mm|Bmm|Addmm|Linear|T|Transpose|Permute|View|ReshapeAlias|"
-    "UnsafeView|Squeeze|Unsqueeze|Expand|Slice|Select|Index|IndexSelect|Gather|Split|"
-    "SplitWithSizes|ConstantPadNd|AsStrided|Sum|Mean|AvgPool2D|AdaptiveAvgPool2D|NativeBatchNorm|"
-    "Clone|Alias|ToCopy|Mul|Div|Neg|UpsampleNearest2D|UpsampleBilinear2D"
+    "UnsafeView|Squeeze|Unsqueeze|Expand|Slice|Select|Split|SplitWithSizes|ConstantPadNd|AsStrided|"
+    "Sum|Mean|AvgPool2D|AdaptiveAvgPool2D|(Native|Cudnn|Miopen)BatchNorm|"
+    "Gather|Clone|Alias|ToCopy|Mul|Div|Neg|UpsampleNearest2D|UpsampleBilinear2D"
 )
 _SUMS = re.compile("Add|Sub|Cat|Stack|_Slope|_Maximum")
+_TARGETS = ("top", "class", "index", "diff", "above")  # kinds that are linear in the scores
+_PRECISE = 1e-3  # what a trial may miss, beside the change of the score
+_ROUNDING = 1e-5  # and beside the score itself
 
 
 class Bent(Exception):
     """A network does something that isn't linear, besides activations and maxima; says what."""
 
 
-def obstacle(model: Model, x: Tensor, aim: Aim | None) -> str:
+def obstacle(model: Model, x: Tensor, kind: str | None) -> str:
     """Find what keeps a model, or a target of its scores, from having mean slopes.
 
-    The network is asked once for each size of its inputs, by a forward of one row.
+    The network is asked once for each size of its inputs, by two short paths of noise.
 
     Args:
         model: The model.
         x: The images (b, c, h, w).
-        aim: The target, settled on them; None leaves it aside.
+        kind: The target's kind; None leaves it aside.
 
     Returns:
         What it has or does, or "".
+
+    Raises:
+        OutOfMemory: Two images don't fit in memory.
     """
     if Need.MODULE not in model.offers:
         return "a runtime of its own"
     if model.precision != "fp32":
         return "half precision"
+    if kind is not None and kind not in _TARGETS:
+        return f"a target of kind {kind!r}, which may not be linear in its scores"
 
     def find() -> str:
-        found = []
+        try:
+            return _try(model, x)
+        except Exception as error:
+            if _lacks_memory(error):
+                raise
+            return f"an error of its own ({type(error).__name__})"
 
-        def run(network: nn.Module, inputs: Tensor, which: Tensor) -> Tensor:
-            found.append(_prepare(network) or bent(network(inputs.requires_grad_(), which)))
-            return torch.ones(len(inputs))
+    return model.once(("mean slopes", tuple(x.shape[1:])), find)
 
-        noise = torch.linspace(-1, 1, x[0].numel(), device=x.device, dtype=x.dtype).sin()
-        one = noise.reshape(1, *x.shape[1:])
-        rows = torch.zeros(1, dtype=torch.long, device=x.device)
-        model.through(one, Aim(rows, rows, lambda scores, _: scores[:, 0]), run)
-        return found[-1]
 
-    found = model.once(("mean slopes", tuple(x.shape[1:])), find)
-    if found or aim is None:
-        return found
-    scores = model.scores(x)[aim.rows].detach().requires_grad_()
-    with torch.enable_grad():
-        return bent(aim(scores))
+def refusal(model: Model, obstacle: str) -> ModelError:
+    """Make the error of a model that is asked for mean slopes, and of what keeps it from them."""
+    return ModelError(
+        "expected a network that is linear but for activation modules and maxima, whose slopes "
+        f"are averaged, but {model.ref.name} has {obstacle}: use schedule='adaptive'"
+    )
+
+
+def _try(model: Model, x: Tensor) -> str:
+    """Find what keeps a model from having mean slopes, by its graph and by noise."""
+    random = torch.Generator().manual_seed(0)
+    shape = (4, *x.shape[1:])
+    noise = torch.randn(shape, generator=random) + torch.randn(
+        4, x.shape[1], 1, 1, generator=random
+    )
+    noise[0] = 0  # as the default baseline is
+    noise = noise.to(x)
+    scores = model.scores(noise)
+    mix = torch.arange(1, scores.shape[1] + 1).to(scores).cos()
+    size = (scores * mix).norm(dim=1)
+    own = (scores * mix).sum(1)
+    found = [""]
+
+    def run(network: nn.Module, _inputs: Tensor, which: Tensor) -> Tensor:
+        found[0] = _prepare(network)
+        for at in () if found[0] else (slice(0, 2), slice(2, 4)):
+            leaf = noise[at].clone().requires_grad_()
+            value = network(leaf, which.expand(2))
+            found[0] = bent(value)
+            if found[0]:
+                break
+            (gradient,) = torch.autograd.grad(value.sum(), leaf)
+            made = value.detach().flatten().to(own)
+            if not ((made - own[at]).abs() <= _PRECISE * size[at]).all():
+                found[0] = "activations that other parts read, or scores that vary"
+                break
+            change = made[1] - made[0]
+            told = wide(gradient[0] * (noise[at][1] - noise[at][0])).sum()
+            bound = _PRECISE * change.abs() + _ROUNDING * size[at].sum()
+            if not (told - change).abs() <= bound:
+                found[0] = "an operation without a gradient of its own"
+                break
+        return wide(torch.ones(len(which), device=noise.device))
+
+    first = torch.zeros(1, dtype=torch.long, device=x.device)
+    aim = Aim(first, first, lambda scores, _: (scores * mix).sum(1))
+    model.through(noise[:1], aim, run, prepared=True)
+    return found[0]
+
+
+def _lacks_memory(error: Exception) -> bool:
+    return isinstance(error, OutOfMemory) or is_out_of_memory(error)
 
 
 def integral(
@@ -103,7 +160,8 @@ def integral(
         Maps (r, h, w), and the target's scalars (r,) at the baselines, float32 or wider.
 
     Raises:
-        Bent: The network, or the target, isn't made of linear layers, activations and maxima.
+        Bent: The network isn't made of linear layers, activations and maxima at these images.
+        OutOfMemory: Two points don't fit in memory.
     """
 
     def run(network: nn.Module, inputs: Tensor, which: Tensor) -> Tensor:
@@ -117,7 +175,12 @@ def integral(
             found.append(torch.cat([values, wide(first.reshape(1)).to(values)]))
         return torch.stack(found)
 
-    found = model.through(x, aim, run, prepared=True)
+    try:
+        found = model.through(x, aim, run, prepared=True)
+    except Exception as error:
+        if isinstance(error, Bent) or _lacks_memory(error):
+            raise
+        raise Bent(f"an error of its own ({type(error).__name__})") from error
     return found[:, :-1].reshape(-1, *x.shape[2:]), found[:, -1]
 
 
@@ -149,12 +212,19 @@ def _sum(
 
 def _prepare(network: nn.Module) -> str:
     """Give activations and maxima their gradients; return what keeps a network from them."""
-    parts: list[Any] = activations(network)
+    if any(weight.dtype not in (torch.float32, torch.float64) for weight in network.parameters()):
+        return "weights in half precision"
+    # PyTorch's own alone are known to treat each value by itself; the graph judges all others.
+    parts: list[Any] = [
+        part for part in activations(network) if type(part).__module__ == nn.ReLU.__module__
+    ]
     overwriting: Any = network.overwriting
     for part in parts:
         part.forward = _activation(part, part in overwriting)
     for part in network.modules():
         if isinstance(part, nn.MaxPool2d):
+            if type(part) is not nn.MaxPool2d:
+                return "a maximum of its own"
             if part.return_indices:
                 return "a maximum that returns places"
             part.forward = _maximum(part)  # type: ignore[method-assign]
@@ -168,7 +238,7 @@ def _activation(part: nn.Module, overwrites: bool) -> Any:
 
 
 def _maximum(part: nn.MaxPool2d) -> Any:
-    """Make the forward of a maximum whose gradient is the mean of those at two points."""
+    """Make the forward of a maximum whose gradient is shared by the winners at two points."""
     options = (part.kernel_size, part.stride, part.padding, part.dilation, part.ceil_mode)
     return lambda z: _Maximum.apply(z, options)
 
@@ -215,37 +285,50 @@ def _straight(z: Tensor, function: Any, overwrite: bool) -> tuple[Tensor, Tensor
     flat = [part.as_strided((len(z), size), (size, 1)) for part in (z, output, slope)]
     for at, y, own in zip(*(torch.split(part, width, 1) for part in flat), strict=True):
         y.copy_(function(at))
-        # A unit that doesn't move at all explains nothing: 0 / tiny.
-        run = (at[1:] - at[:-1]).add_(torch.finfo(at.dtype).tiny)
-        torch.div(y[1:] - y[:-1], run, out=own[:-1])
+        run, rise = at[1:] - at[:-1], y[1:] - y[:-1]
+        still = run == 0
+        if z.device.type != "cpu" or still.any():  # a GPU isn't waited for
+            # A unit that doesn't move has its slope there, 1 where the function changes nothing.
+            rise += still & (y[:-1] == at[:-1]) & (y[:-1] > 0)
+            run += still
+        torch.div(rise, run, out=own[:-1])
     slope[-1] = 0
     return output, slope
 
 
 class _Maximum(torch.autograd.Function):
-    """A maximum over positions of the points of a path, differentiated at each and the next."""
+    """A maximum over positions of the points of a path, differentiated from each to the next."""
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, options: tuple[Any, ...]) -> Tensor:
         output, place = F.max_pool2d(z, *options, return_indices=True)
-        ctx.save_for_backward(z, place)
+        after = torch.cat([place[1:], place[-1:]])
+        flat = z.flatten(2)
+        # How far this point's winner leads that of the next, here and there: the part of the way
+        # on which it still leads is its share.
+        lead = output - flat.gather(2, after.flatten(2)).view_as(output)
+        lag = output[1:] - flat[1:].gather(2, place[:-1].flatten(2)).view_as(output[1:])
+        share = torch.full_like(output, 0.5)
+        both = lead[:-1] + lag
+        share[:-1] = torch.where(both > 0, lead[:-1] / both, share[:-1])
+        ctx.save_for_backward(z, place, after, share)
         ctx.options = options
         return output
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        z, place = ctx.saved_tensors
+        z, place, after, share = ctx.saved_tensors
         kernel, stride, padding, dilation, ceil = (
             list(o) if isinstance(o, tuple) else o for o in ctx.options
         )
-        both = [
-            torch.ops.aten.max_pool2d_with_indices_backward(
-                gradient, z, _pair(kernel), _pair(stride), _pair(padding), _pair(dilation), ceil, at
-            )
-            for at in (place, torch.cat([place[1:], place[-1:]]))
+        options = (_pair(kernel), _pair(stride), _pair(padding), _pair(dilation), ceil)
+        own = gradient * share
+        found = [
+            torch.ops.aten.max_pool2d_with_indices_backward(part, z, *options, at)
+            for part, at in ((own, place), (gradient - own, after))
         ]
-        return both[0].add_(both[1]).div_(2), None
+        return found[0].add_(found[1]), None
 
 
 def _pair(size: Any) -> list[int]:
@@ -290,7 +373,7 @@ def bent(value: Tensor) -> str:
         count = sum(seen[child] for child in inner)
         seen[node] = count > 0
         fine = bool(_SUMS.fullmatch(kind) or (count == 1 and _LINEAR.fullmatch(kind)))
-        if kind == "NativeBatchNorm" and node._saved_training:
+        if kind.endswith("BatchNorm") and getattr(node, "_saved_training", True):
             fine = False
         if kind == "Div" and seen.get(node.next_functions[1][0], False):
             fine = False
