@@ -28,8 +28,8 @@ schedule='auto' takes mean slopes in 24 points where all else that the network d
 convolutions, batch norms, sums, means and maxima, with activation functions that are PyTorch
 modules (ResNet, MobileNet V2, EfficientNet-Lite). For other networks (attention, layer norms,
 squeeze and excitation, functions instead of modules, other runtimes), for targets `any=` and
-functions, and in half precision it takes the adaptive schedule in 30, and for a map that misses more
-than 5 % of the score's change. The quality figure `mean_slopes` says which.
+functions, in half precision, and for a map that misses more than 5 % of the score's change it takes
+the adaptive schedule in 30. The quality figure `mean_slopes` says which.
 
     visxai.Engine().explain("cat.jpg", method="integrated_gradients(steps=30)")
 
