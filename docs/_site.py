@@ -37,6 +37,17 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     return re.sub(r"^```mermaid\n.*?^```\n", "", markdown, flags=re.M | re.S)
 
 
+def on_page_content(html: str, **_: Any) -> str:
+    """Let names of code in tables be broken behind a bracket or an underscore, and only there."""
+
+    def breakable(cell: re.Match[str]) -> str:
+        return re.sub(
+            r"(?<=<code>)[^<]+", lambda code: re.sub(r"([(_])(?=\w)", r"\1<wbr>", code[0]), cell[0]
+        )
+
+    return re.sub(r"<td.*?</td>", breakable, html, flags=re.S)
+
+
 def _listed(folder: str, title: str) -> str:
     """A page with the docstring of every public file of a folder, under its name."""
     parts = [f"# {title}\n"]
