@@ -129,7 +129,7 @@ def test_a_file_needs_onnx_runtime_alone(file: Path) -> None:
     ],
 )
 def test_traced_heads_give_the_maps_of_the_engine(kind: str, method: str) -> None:
-    model = zoo.model(kind)
+    model = zoo.shallow(kind)
     cam: Any = visxai.methods.load(method)
     parts = head.trace(model, cam, zoo.inputs(2), 3, False)
     for batch in (1, 4):
@@ -187,8 +187,8 @@ def test_the_backward_of_a_pooling_is_that_of_autograd(options: tuple[int, int, 
 
 
 def test_of_a_last_block_only_what_the_head_reads_is_computed() -> None:
-    model = zoo.model("vit")  # of 17 tokens, of which the head reads the first
-    last = "encoder.layers.encoder_layer_2"
+    model = zoo.shallow("vit")  # of 17 tokens, of which the head reads the first
+    last = "encoder.layers.encoder_layer_1"
     for method, rows in (
         ("grad_cam", {1}),
         ("legrad", {1}),
@@ -201,7 +201,8 @@ def test_of_a_last_block_only_what_the_head_reads_is_computed() -> None:
 
 
 def test_legrad_is_packed_for_a_transformer(tmp_path: Path) -> None:
-    engine = visxai.Engine(zoo.module("vit"), preprocess=zoo.PREPROCESS, device="cpu")
+    network = zoo.SHALLOW["vit"]()
+    engine = visxai.Engine(zoo.randomise(network), preprocess=zoo.PREPROCESS, device="cpu")
     path = tmp_path / "legrad.onnx"
     found = package.write(engine, path, method="legrad", target="input", images=pictures())
     assert 0 < found.worst < 1e-5

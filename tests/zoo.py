@@ -7,7 +7,7 @@ head has nothing to explain.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 
 import torch
 from torch import Tensor, nn
@@ -105,13 +105,13 @@ def _convnext() -> nn.Module:
     return ConvNeXt(settings, num_classes=CLASSES)
 
 
-def _vit() -> nn.Module:
+def _vit(blocks: int = 3) -> nn.Module:
     from torchvision.models import VisionTransformer
 
     return VisionTransformer(
         image_size=SIZE,
         patch_size=16,
-        num_layers=3,
+        num_layers=blocks,
         num_heads=3,
         hidden_dim=48,
         mlp_dim=96,
@@ -132,21 +132,21 @@ def _swin() -> nn.Module:
     )
 
 
-def _timm_registers() -> nn.Module:
+def _timm_registers(blocks: int = 3) -> nn.Module:
     from timm.models.vision_transformer import VisionTransformer
 
     return VisionTransformer(
         img_size=SIZE,
         patch_size=16,
         embed_dim=48,
-        depth=3,
+        depth=blocks,
         num_heads=3,
         reg_tokens=4,
         num_classes=CLASSES,
     )
 
 
-def _hugging_face() -> nn.Module:
+def _hugging_face(blocks: int = 3) -> nn.Module:
     from transformers import ViTConfig, ViTForImageClassification
 
     return ViTForImageClassification(
@@ -154,7 +154,7 @@ def _hugging_face() -> nn.Module:
             image_size=SIZE,
             patch_size=16,
             hidden_size=48,
-            num_hidden_layers=3,
+            num_hidden_layers=blocks,
             num_attention_heads=3,
             intermediate_size=96,
             num_labels=CLASSES,
@@ -175,12 +175,26 @@ TRANSFORMERS: dict[str, Callable[[], nn.Module]] = {
     "hf_vit": _hugging_face,
 }
 KINDS = {**CNNS, **TRANSFORMERS}
+# Of two blocks, one below the last, for what takes seconds a block, such as exports.
+SHALLOW: dict[str, Callable[[], nn.Module]] = {
+    "vit": partial(_vit, 2),
+    "timm_registers": partial(_timm_registers, 2),
+    "hf_vit": partial(_hugging_face, 2),
+}
 
 
 @cache
 def module(kind: str) -> nn.Module:
     """The one module of a kind in this process, frozen weights drawn once."""
     return randomise(KINDS[kind]())
+
+
+@cache
+def shallow(kind: str) -> TorchModel:
+    """The one model of a kind in this process, with two blocks where it is one of `SHALLOW`."""
+    if kind not in SHALLOW:
+        return model(kind)
+    return TorchModel(randomise(SHALLOW[kind]()), name=kind, preprocess=PREPROCESS)
 
 
 @cache
