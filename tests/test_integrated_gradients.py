@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
+import sys
+from pathlib import Path as FilePath
 from types import SimpleNamespace
 
 import pytest
@@ -331,6 +335,29 @@ def test_a_batch_norm_is_linear_by_kept_statistics_on_every_device(name: str) ->
         )
         node = type("Node", (), {**vars(node), "name": lambda _: f"{name}Backward0"})()
         assert _mean_slopes.bent(SimpleNamespace(grad_fn=node)) == expected
+
+
+def test_a_plain_benchmark_run_keeps_the_figures_of_both_baselines(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: FilePath
+) -> None:
+    file = FilePath(__file__).parents[1] / "benchmarks" / "quality" / "integrated_gradients.py"
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    spec = importlib.util.spec_from_file_location("quality_integrated_gradients", file)
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    kept, saved = {"grey": {"points": 192}}, {}
+    (tmp_path / "integrated_gradients.json").write_text(json.dumps({"baselines": kept}), "utf-8")
+    monkeypatch.setattr(benchmark.measure, "RESULTS", tmp_path)
+    monkeypatch.setattr(
+        benchmark.measure, "save", lambda _name, results, _command: saved.update(results)
+    )
+    monkeypatch.setattr(benchmark.measure, "table", str)
+    monkeypatch.setattr(benchmark, "photographs", lambda *_given: [])
+    monkeypatch.setattr(benchmark, "figures", lambda *_given: {})
+    monkeypatch.setattr(benchmark.visxai, "Engine", lambda **_given: None)
+    monkeypatch.setattr(sys, "argv", ["benchmark", str(tmp_path), "--rounds", "0"])
+    benchmark.main()
+    assert saved["baselines"] == kept
 
 
 def test_a_unit_that_does_not_move_has_its_own_slope() -> None:

@@ -38,6 +38,7 @@ from visxai.target import Aim
 
 _BLOCK = 1 << 16  # values at all points that are computed together
 _SMALL = 1e-6  # a change of a smooth activation's input below this counts as none
+_STILL = 1e-5  # relative change from end to end below which a unit may stand still in between
 _PIECEWISE = (nn.ReLU, nn.ReLU6)  # straight but for kinks, so that no rounding spoils a slope
 # Operations that are linear in each of their inputs, and those that are so in all at once.
 _LINEAR = re.compile(
@@ -283,15 +284,22 @@ def _straight(z: Tensor, function: Any, overwrite: bool) -> tuple[Tensor, Tensor
     # Few columns at a time, so that what is computed of them stays in the processor's cache.
     width = max(1, _BLOCK // len(z)) if z.device.type == "cpu" else size
     flat = [part.as_strided((len(z), size), (size, 1)) for part in (z, output, slope)]
+    given = flat[0]
+    # Units above 0 that hardly move from end to end; all of them on a GPU, which isn't waited for.
+    near: Any = slice(None)
+    if z.device.type == "cpu":
+        first, last = given[0], given[-1]
+        near = ((last - first).abs_() <= _STILL * first).logical_and_(first > 0)
+        near = near.nonzero().flatten()
+    before = given[:, near].clone()
     for at, y, own in zip(*(torch.split(part, width, 1) for part in flat), strict=True):
         y.copy_(function(at))
-        run, rise = at[1:] - at[:-1], y[1:] - y[:-1]
-        still = run == 0
-        if z.device.type != "cpu" or still.any():  # a GPU isn't waited for
-            # A unit that doesn't move has its slope there, 1 where the function changes nothing.
-            rise += still & (y[:-1] == at[:-1]) & (y[:-1] > 0)
-            run += still
-        torch.div(rise, run, out=own[:-1])
+        run = (at[1:] - at[:-1]).add_(torch.finfo(at.dtype).tiny)  # 0 / tiny is 0
+        torch.div(y[1:] - y[:-1], run, out=own[:-1])
+    if before.shape[1]:
+        # Where one doesn't move, its slope is 1 if the function leaves it as it is, else 0.
+        one = ((flat[1][:, near] == before) & (before > 0))[:-1].to(z)
+        flat[2][:-1, near] = torch.where(before.diff(dim=0) == 0, one, flat[2][:-1, near])
     slope[-1] = 0
     return output, slope
 
