@@ -59,6 +59,8 @@ def main() -> None:
         for precision, how in FORMS:
             engine = visxai.Engine(module, precision=precision, accelerate=how, batch_size=TOGETHER)
             found = engine.attribute(x, SPEC, chosen)
+            if how == "openvino":  # until its graph is that of this number of rows
+                engine.attribute(x, SPEC, chosen)
             exact = found if exact is None else exact
             label = f"occlusion {precision} {how}"
             ran = engine.model.accelerated(visxai.methods.load(SPEC).needs)
