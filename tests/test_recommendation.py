@@ -222,9 +222,15 @@ def test_what_runs_forwards_is_chosen_for_the_whole_search(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = visxai.Engine(Reds().eval(), preprocess=WHOLE, device="cpu", precision="fp32")
-    planned: list[int] = []
-    monkeypatch.setattr(engine, "plan", lambda _, images: planned.append(images) or "")
+    planned: list[tuple[int, bool]] = []
+
+    def plan(_: object, images: int, *, of_check: bool = False) -> str:
+        planned.append((images, of_check))
+        return ""
+
+    monkeypatch.setattr(engine, "plan", plan)
     found = recommend(engine, [folder], [GOOD, SAME], METRICS, budget=8, target="class=0")
     # Two candidates and the control on 8 images; each map is judged by two curves of 8 steps.
     assert found.maps == 3 * 8
-    assert planned == [12, 12 * 2 * sum(metrics.load(one).forwards() for one in METRICS)]
+    judging = 12 * 2 * sum(metrics.load(one).forwards() for one in METRICS)
+    assert planned == [(12, False), (judging, True)]

@@ -234,7 +234,7 @@ def test_a_probe_can_change_precision_and_knows_remedies() -> None:
         def remedy(self, missing: Need) -> str:
             return f"add {missing}"
 
-        def accelerated(self, needs: Need) -> str:
+        def accelerated(self, needs: Need, graph: str = "") -> str:
             return "by magic"
 
     x = zoo.inputs()

@@ -59,7 +59,7 @@ PLACES: list[tuple[str, str, str, dict[str, Any]]] = [
     ("visxai.models.pytorch.network.classifiers", "conv", "grad_cam", HALF),
     ("visxai.models.pytorch.accelerate.streamlined", "conv", "saliency", ONNX),
     ("visxai.models.pytorch.exporting.export", "conv", "occlusion(window=32, stride=32)", ONNX),
-    ("visxai.models.pytorch.accelerate.exported", "conv", "occlusion(window=32, stride=32)", ONNX),
+    ("visxai.models.pytorch.exporting.exported", "conv", "occlusion(window=32, stride=32)", ONNX),
     ("visxai.models.pytorch.accelerate.refusal", "conv", "grad_cam", ONNX),
     ("visxai.engine.measuring.plain", "conv", "grad_cam", {"precision": "auto"}),
     ("visxai.engine.measuring.measure", "conv", "grad_cam", {"precision": "auto"}),
