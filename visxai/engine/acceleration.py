@@ -157,7 +157,8 @@ class Plan:
 
     def _allow_graphs(self) -> None:
         if isinstance(self._model, TorchModel) and self._model.acceleration is not None:
-            self._model.acceleration.graphs = bool(self._graphs)
+            made = self._model.acceleration
+            made.graphs = bool(self._graphs) and made.kind == "openvino"
 
     @property
     def reason(self) -> str:

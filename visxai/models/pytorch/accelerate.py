@@ -225,8 +225,6 @@ class Acceleration:
             shape: an input's shape.
             precision: what it computes in.
         """
-        if self.kind != "openvino" or not self.graphs:
-            return None
         key = (place, shape)
         with self._lock:
             self._forget_other_weights()

@@ -84,9 +84,9 @@ class Forms(Network):
 
     @property
     def graphs(self) -> bool:
-        """Whether graphs that make maps beside the scores may be used: they compute in bfloat16."""
+        """Whether graphs that make maps beside the scores serve: in bfloat16, in a long run."""
         fast = self._fast
-        return fast is not None and fast.kind == "openvino" and self.precision == "bf16"
+        return fast is not None and fast.graphs and self.precision == "bf16"
 
     def accelerated(self, needs: Need, graph: str = "") -> str:
         """Describe what runs methods with `needs`, for the record; "off" is PyTorch alone."""
